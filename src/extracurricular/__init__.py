@@ -1,0 +1,3 @@
+"""Knowledge distillation with extracurricular learning."""
+
+__version__ = "0.1.0"

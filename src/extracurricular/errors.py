@@ -1,0 +1,55 @@
+"""Errors that a person can act on.
+
+Everything the user can cause ends in an :class:`XclError`, whose text is one clear sentence. The
+command line prints it and leaves with exit status 2; it never shows a traceback for one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class XclError(Exception):
+    """Base of every error with a text meant for the user."""
+
+
+class RecipeError(XclError):
+    """A setting is wrong.
+
+    Args:
+        key: Where the setting stands, as a dotted path (``students.xcl.sampler.1.mixup.alpha``).
+        problem: What is wrong, with the value, and what would be right.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}" if key else problem)
+        self.key = key
+        self.problem = problem
+
+
+class DataError(XclError):
+    """The data cannot be used as they are."""
+
+
+class TrainingError(XclError):
+    """Training cannot go on (a teacher gave NaN, the loss is not finite)."""
+
+
+class StorageError(XclError):
+    """A file of a run is missing, damaged, or belongs to other settings."""
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """Return ``repr(value)``, cut to ``limit`` characters, to be quoted in an error."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def known_names(name: str, names: Iterable[str]) -> str:
+    """Return the end of an 'unknown name' sentence: a close match if any, else what is known."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}? Known: {', '.join(names)}"
+    return f"known: {', '.join(names)}"

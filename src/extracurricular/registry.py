@@ -1,0 +1,162 @@
+"""Find a sampler, divergence, model or data set by the name a recipe gives it.
+
+A *spec* names one entry and its settings: ``"mixup"`` or ``{"mixup": {"alpha": 0.4}}``. The settings
+an entry takes are read from its signature, so registering a function or class is all that is needed
+to make it known to recipes, with types checked and unknown keys refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from extracurricular.errors import RecipeError, XclError, known_names, shorten
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def explain_validation(error: ValidationError, key: str, known: Mapping[str, object]) -> RecipeError:
+    """Turn the first complaint of pydantic into one sentence that names key, value and remedy."""
+    first = error.errors()[0]
+    path = ".".join([key, *(str(part) for part in first["loc"])]).strip(".")
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return RecipeError(path, f"unknown key {name!r}; {known_names(name, known)}")
+    if first["type"] == "missing":
+        return RecipeError(path, "is missing and has no default")
+    message = first["msg"]
+    message = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "value_error":
+        return RecipeError(path, message)
+    return RecipeError(path, f"is {shorten(first['input'])}; it should be {message}")
+
+
+class Registry(Generic[T]):
+    """Names of one kind of thing.
+
+    Args:
+        kind: What the entries are, in the singular, for error texts (``"sampler"``).
+
+    A name may hold integer fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
+    ``depth=16, width=2``. A name of the form ``package.module:attribute`` is imported, so that a
+    recipe reaches what its author wrote in a file of their own.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Callable[..., T]] = {}
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Return a decorator that makes a function or class known under ``name``."""
+
+        def add(entry: F) -> F:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def names(self) -> list[str]:
+        """Return the known names, sorted."""
+        return sorted(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def find(self, name: str, *, key: str = "") -> tuple[Callable[..., T], dict[str, int]]:
+        """Return the entry called ``name`` and the integers that the name itself carries."""
+        if name in self._entries:
+            return self._entries[name], {}
+        for template, entry in self._entries.items():
+            if "{" in template:
+                pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(template))
+                match = re.fullmatch(pattern, name)
+                if match:
+                    return entry, {k: int(v) for k, v in match.groupdict().items()}
+        if ":" in name:
+            return self._import(name, key), {}
+        known = known_names(name, self._entries)
+        raise RecipeError(key, f"unknown {self.kind} {name!r}; {known}")
+
+    def _import(self, name: str, key: str) -> Callable[..., T]:
+        module_name, _, attribute = name.partition(":")
+        try:
+            entry = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise RecipeError(key, f"cannot import the {self.kind} {name!r}: {error}") from error
+        if not callable(entry):
+            raise RecipeError(key, f"the {self.kind} {name!r} cannot be called")
+        return entry  # type: ignore[no-any-return]
+
+    def settings(
+        self, spec: object, *, key: str = "", context: tuple[str, ...] = ()
+    ) -> tuple[Callable[..., T], dict[str, Any]]:
+        """Check a spec and return the entry with its settings, defaults left to the entry.
+
+        Args:
+            spec: ``name`` or ``{name: {setting: value}}``.
+            key: Where the spec stands, for errors.
+            context: Parameters of the entry that the program supplies and a recipe may not.
+
+        Raises:
+            RecipeError: The name or a setting is unknown, or a value has the wrong type.
+        """
+        name, given = split_spec(spec, self.kind, key)
+        entry, fields = self.find(name, key=key)
+        path = f"{key}.{name}" if given else key
+        # A class's annotations live in its own module; __init__ of a dataclass carries them too.
+        target = entry.__init__ if inspect.isclass(entry) else entry  # type: ignore[misc]
+        hints = get_type_hints(target)
+        definitions: dict[str, Any] = {}
+        for parameter in inspect.signature(entry).parameters.values():
+            taken = parameter.name in context or parameter.name in fields
+            if taken or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                continue
+            default = ... if parameter.default is parameter.empty else parameter.default
+            definitions[parameter.name] = (hints.get(parameter.name, Any), default)
+        model = create_model(
+            "Settings",
+            __config__=ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True),
+            **definitions,
+        )
+        try:
+            checked = model.model_validate(given)
+        except ValidationError as error:
+            raise explain_validation(error, path, definitions) from None
+        values = {k: getattr(checked, k) for k in checked.model_fields_set}
+        return entry, {**fields, **values}
+
+    def build(self, spec: object, *, key: str = "", **context: Any) -> T:
+        """Check a spec and call its entry with its settings and the program's ``context``.
+
+        Raises:
+            RecipeError: As :meth:`settings`; or the entry itself refused a value (``ValueError``).
+        """
+        entry, values = self.settings(spec, key=key, context=tuple(context))
+        try:
+            return entry(**context, **values)
+        except XclError:
+            raise
+        except ValueError as error:
+            name, _ = split_spec(spec, self.kind, key)
+            raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
+
+
+def split_spec(spec: object, kind: str, key: str) -> tuple[str, dict[str, Any]]:
+    """Split ``name`` or ``{name: settings}`` into name and settings."""
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        [(name, given)] = spec.items()
+        if isinstance(name, str) and (given is None or isinstance(given, Mapping)):
+            return name, dict(given or {})
+    raise RecipeError(
+        key, f"is {shorten(spec)}; a {kind} is given as NAME or as {{NAME: {{setting: value}}}}"
+    )
