@@ -1,1 +1,332 @@
-"""x"""
+"""What a prediction is: a distribution over labels, one per example.
+
+Two families, :class:`Categorical` for classes and :class:`Gaussian` for real vectors. Both hold a
+batch, answer in float32 whatever precision the network ran in, and know the same words:
+
+=====================  ==========================================================================
+``nll(y)``             negative log-likelihood of labels, in nats, [B]
+``entropy()``          Shannon or differential entropy, in nats, [B]
+``kl(other)``          Kullback-Leibler divergence from ``other`` to this one, in nats, [B]
+``js(other)``          Jensen-Shannon divergence, in nats, [B]
+``tempered(T)``        the density to the power 1/T, normalised
+``mean``               the mean prediction: probabilities [B, C], or a real vector [B, D]
+``mixture(members)``   one distribution for an ensemble
+``epistemic(members)`` the part of an ensemble's uncertainty that is disagreement
+=====================  ==========================================================================
+
+Reduction has one definition everywhere: sum over outputs here, mean over examples in the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LOG_2PI = math.log(2 * math.pi)
+_TINY = torch.finfo(torch.float32).tiny
+# Outside of these bounds a variance or its inverse, times a squared error, overflows float32.
+_MAX_LOG_VAR = 40.0
+# Stands for an infinite logit: far beyond any real one, yet differences and products stay finite.
+_MAX_LOGIT = 1e30
+
+
+def _xlogx(p: Tensor, log_p: Tensor) -> Tensor:
+    """p log p, summed over the last dimension. Log-probabilities are finite here, so 0 log 0 = 0."""
+    return (p * log_p).sum(-1)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A distribution over C classes for each example.
+
+    Args:
+        logits: Unnormalised log-probabilities, [B, C], any floating type. Infinite entries are read
+            as very large ones; NaN stays NaN.
+    """
+
+    logits: Tensor
+
+    @classmethod
+    def from_probs(cls, probs: Tensor) -> Categorical:
+        """Make a distribution from probabilities [B, C]; zeros are kept as (nearly) zeros."""
+        return cls(probs.float().clamp_min(_TINY).log())
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """Normalised log-probabilities, float32, [B, C]."""
+        logits = self.logits.float()
+        # Subtracting the maximum first keeps differences exact where logits are huge.
+        logits = logits.clamp(-_MAX_LOGIT, _MAX_LOGIT)
+        return F.log_softmax(logits, dim=-1)
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Probabilities, float32, [B, C]."""
+        return self.log_probs.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the one-hot label, which is the probabilities, [B, C]."""
+        return self.probs
+
+    @property
+    def parameters(self) -> Tensor:
+        """The tensor that defines the distribution, as the network gave it, [B, C]."""
+        return self.logits
+
+    @property
+    def temperature_power(self) -> int:
+        """Power of T that keeps gradients comparable across temperatures.
+
+        Gradients with respect to logits shrink as 1/T² (Hinton, Vinyals and Dean 2015, section 2).
+        """
+        return 2
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, index: slice | Tensor) -> Categorical:
+        return Categorical(self.logits[index])
+
+    def nll(self, y: Tensor) -> Tensor:
+        """Cross-entropy of labels: class indices [B] or soft labels [B, C]. In nats, [B]."""
+        if y.ndim == 1:
+            return -self.log_probs.gather(-1, y.long().unsqueeze(-1)).squeeze(-1)
+        return -(y.float() * self.log_probs).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Shannon entropy in nats, between 0 and log C, [B]."""
+        return -_xlogx(self.probs, self.log_probs)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """KL(self ‖ other) in nats, [B]."""
+        return (self.probs * (self.log_probs - other.log_probs)).sum(-1)
+
+    def js(self, other: Categorical) -> Tensor:
+        """Jensen-Shannon divergence to ``other`` in nats, between 0 and log 2, [B]."""
+        log_middle = torch.logaddexp(self.log_probs, other.log_probs) - math.log(2)
+        mine = (self.probs * (self.log_probs - log_middle)).sum(-1)
+        theirs = (other.probs * (other.log_probs - log_middle)).sum(-1)
+        return 0.5 * (mine + theirs)
+
+    def tempered(self, temperature: float) -> Categorical:
+        """Softmax of logits / T: flatter for T > 1, sharper for T < 1."""
+        return self if temperature == 1.0 else Categorical(self.log_probs / temperature)
+
+    @staticmethod
+    def mixture(members: Sequence[Categorical]) -> Categorical:
+        """Average the members' probabilities (not their logits)."""
+        stacked = torch.stack([m.log_probs for m in members])
+        return Categorical(stacked.logsumexp(0) - math.log(len(members)))
+
+    @staticmethod
+    def epistemic(members: Sequence[Categorical]) -> Tensor:
+        """Mutual information of label and member: entropy of the mean less mean of the entropies.
+
+        In nats, between 0 and log of the number of members, [B]. It is the total less the aleatoric
+        part of the uncertainty (Depeweg et al. 2018, section 3).
+        """
+        total = Categorical.mixture(members).entropy()
+        aleatoric = torch.stack([m.entropy() for m in members]).mean(0)
+        return (total - aleatoric).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A Gaussian with its own mean and variance for each example and output (diagonal).
+
+    Args:
+        mean: [B, D], any floating type, in the units of the label.
+        log_var: Natural logarithm of the variance, [B, D]. Read as if within ±40 (a deviation from
+            2e-9 to 5e8), so that nothing overflows; ``-inf`` marks a point mass, a known label.
+
+    A point mass has infinite negative entropy. As a teacher that entropy is a constant of the
+    student, so it is left out: ``point(y).kl(student)`` is ``student.nll(y)``.
+    """
+
+    mean: Tensor
+    log_var: Tensor
+
+    @classmethod
+    def point(cls, y: Tensor) -> Gaussian:
+        """The distribution of known labels [B, D]: all mass at ``y``."""
+        return cls(y, torch.full_like(y, -math.inf))
+
+    @classmethod
+    def from_output(cls, output: Tensor) -> Gaussian:
+        """Read a network's output [B, 2 D] as D means, then D log variances."""
+        mean, log_var = output.chunk(2, dim=-1)
+        return cls(mean, log_var)
+
+    @cached_property
+    def _log_var(self) -> Tensor:
+        return self.log_var.float().clamp(-_MAX_LOG_VAR, _MAX_LOG_VAR)
+
+    @cached_property
+    def _is_point(self) -> Tensor:
+        return torch.isneginf(self.log_var)
+
+    @property
+    def var(self) -> Tensor:
+        """Variance, float32, [B, D]; 0 for a point mass."""
+        return self._log_var.exp().masked_fill(self._is_point, 0.0)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation, float32, [B, D]."""
+        return self.var.sqrt()
+
+    @property
+    def parameters(self) -> Tensor:
+        """Means, then log variances, [B, 2 D]."""
+        return torch.cat([self.mean, self.log_var], dim=-1)
+
+    @property
+    def temperature_power(self) -> int:
+        """Power of T that keeps gradients comparable across temperatures.
+
+        Tempering multiplies the variance by T, so the gradient with respect to the mean shrinks as
+        1/T, and the one with respect to the log variance not at all. Our choice is the power 1.
+        """
+        return 1
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, index: slice | Tensor) -> Gaussian:
+        return Gaussian(self.mean[index], self.log_var[index])
+
+    def nll(self, y: Tensor) -> Tensor:
+        """Negative log-density of real vectors [B, D], summed over outputs, in nats, [B]."""
+        error = (y.float() - self.mean.float()).square()
+        return 0.5 * (_LOG_2PI + self._log_var + error * (-self._log_var).exp()).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy summed over outputs, in nats, [B]; 0 by convention for points."""
+        return (0.5 * (1 + _LOG_2PI + self._log_var)).masked_fill(self._is_point, 0.0).sum(-1)
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """KL(self ‖ other), summed over outputs, in nats, [B]. See the class on point masses."""
+        difference = self._log_var - other._log_var
+        error = (self.mean.float() - other.mean.float()).square() * (-other._log_var).exp()
+        # expm1 keeps the digits where the two variances are nearly equal: e^d - 1 - d.
+        density = torch.expm1(difference) - difference + error
+        cross = _LOG_2PI + other._log_var + error
+        return 0.5 * torch.where(self._is_point, cross, density).sum(-1)
+
+    def js(self, other: Gaussian) -> Tensor:
+        """Jensen-Shannon divergence to ``other``, in nats, [B].
+
+        A mixture of two Gaussians has no closed form here, so the middle is the Gaussian with the
+        mixture's mean and variance (our choice). This is an upper bound of the exact divergence: the
+        mixture itself is the distribution that minimises the mean of the two KL terms.
+        """
+        middle = Gaussian.mixture([self, other])
+        mean_log_var = 0.5 * (self._log_var + other._log_var)
+        return 0.5 * (middle._log_var - mean_log_var).sum(-1)
+
+    def tempered(self, temperature: float) -> Gaussian:
+        """The density to the power 1/T, normalised: the variance is multiplied by T."""
+        if temperature == 1.0:
+            return self
+        return Gaussian(self.mean, self.log_var + math.log(temperature))
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> Gaussian:
+        """The distribution of ``scale * y + shift``, scale and shift broadcast to [B, D]."""
+        mean = self.mean.float() * scale + shift
+        return Gaussian(mean, self.log_var.float() + 2 * scale.abs().log())
+
+    def interval(self, mass: float) -> tuple[Tensor, Tensor]:
+        """Bounds [B, D] of the central interval that holds ``mass`` of each output, 0 < mass < 1."""
+        half = math.sqrt(2) * torch.erfinv(torch.tensor(mass)).item() * self.std
+        return self.mean.float() - half, self.mean.float() + half
+
+    @staticmethod
+    def mixture(members: Sequence[Gaussian]) -> Gaussian:
+        """Match the mixture's moments: mean of variances plus variance of means.
+
+        As in deep ensembles (Lakshminarayanan, Pritzel and Blundell 2017, section 2.4).
+        """
+        means = torch.stack([m.mean.float() for m in members])
+        aleatoric = torch.stack([m._log_var for m in members]).logsumexp(0) - math.log(len(members))
+        spread = means.var(0, correction=0)
+        log_var = torch.logaddexp(aleatoric, spread.clamp_min(_TINY).log())
+        return Gaussian(means.mean(0), log_var)
+
+    @staticmethod
+    def epistemic(members: Sequence[Gaussian]) -> Tensor:
+        """Variance of the members' means, per output, in squared units of the label, [B, D]."""
+        return torch.stack([m.mean.float() for m in members]).var(0, correction=0)
+
+
+Distribution: TypeAlias = Categorical | Gaussian
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted, and so how a network's raw output is read.
+
+    Args:
+        kind: ``"classification"`` or ``"regression"``.
+        size: Number of classes C, or of real outputs D.
+    """
+
+    kind: Literal["classification", "regression"]
+    size: int
+
+    @property
+    def outputs(self) -> int:
+        """Raw outputs a network needs: C logits, or D means and D log variances."""
+        return self.size if self.kind == "classification" else 2 * self.size
+
+    def distribution(self, output: Tensor) -> Distribution:
+        """Read a network's raw output [B, outputs] as a distribution.
+
+        Raises:
+            ValueError: The output has another shape.
+        """
+        if output.ndim != 2 or output.shape[1] != self.outputs:
+            what = (
+                f"{self.size} logits"
+                if self.kind == "classification"
+                else f"{self.size} means and {self.size} log variances"
+            )
+            raise ValueError(
+                f"the network gave an output of shape {tuple(output.shape)}; "
+                f"{self.kind} needs {what} for each example"
+            )
+        if self.kind == "classification":
+            return Categorical(output)
+        return Gaussian.from_output(output)
+
+
+def mixture(members: Sequence[Distribution]) -> Distribution:
+    """One distribution for an ensemble: probabilities averaged, or Gaussian moments matched.
+
+    Raises:
+        ValueError: No members, or members of different kinds.
+    """
+    return _family(members).mixture(members)  # type: ignore[arg-type]
+
+
+def epistemic(members: Sequence[Distribution]) -> Tensor:
+    """Disagreement of an ensemble: mutual information [B], or variance of the means [B, D].
+
+    Raises:
+        ValueError: No members, or members of different kinds.
+    """
+    return _family(members).epistemic(members)  # type: ignore[arg-type]
+
+
+def _family(members: Sequence[Distribution]) -> type[Categorical] | type[Gaussian]:
+    kinds = {type(m) for m in members}
+    if len(kinds) != 1:
+        raise ValueError("an ensemble needs one or more members, all categorical or all Gaussian")
+    return kinds.pop()

@@ -1,0 +1,282 @@
+"""What a data set is: three splits of examples, and how raw values become network inputs.
+
+A :class:`Data` keeps raw values (bytes of images stay bytes) and the affine maps that turn them into
+network inputs and standardised targets. The maps are fitted on the training split alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extracurricular.distributions import Task
+from extracurricular.errors import DataError
+from extracurricular.registry import Registry
+from extracurricular.tree import Inputs, batch_size, leaves, tree_map
+
+Shapes: TypeAlias = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``(raw - shift) / scale``, with tensors that broadcast over one example."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def apply(self, raw: Tensor) -> Tensor:
+        """Map raw values to standardised ones, float32."""
+        # One multiply-add over the batch instead of a conversion, a difference and a quotient.
+        factor = self.scale.reciprocal()
+        return torch.addcmul(-self.shift * factor, raw.float(), factor)
+
+    def to(self, device: torch.device) -> Affine:
+        """Return the map on a device."""
+        return Affine(self.shift.to(device), self.scale.to(device))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples, raw.
+
+    Args:
+        x: One tensor [N, ...], or a tuple or dict of such tensors.
+        y: Class indices [N] int64, or real targets [N, D] float32; None for unlabelled examples.
+    """
+
+    x: Inputs
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return batch_size(self.x)
+
+    def __getitem__(self, index: Tensor | slice) -> Split:
+        return Split(tree_map(lambda v: v[index], self.x), None if self.y is None else self.y[index])
+
+    def to(self, device: torch.device) -> Split:
+        """Return the split on a device."""
+        return Split(
+            tree_map(lambda v: v.to(device), self.x), None if self.y is None else self.y.to(device)
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set with its splits and scales.
+
+    Args:
+        name: For the person who reads the results.
+        task: What is predicted.
+        train, validation, test: The splits. Settings are chosen on ``validation``; ``test`` is for the
+            final figures only. ``validation`` may be empty.
+        x_scale: One :class:`Affine` per input tensor, by name (``""`` where there is just one).
+        y_scale: For regression: raw targets to standardised ones; None for classification.
+        classes: Names of the classes, if known.
+        angular: The targets are (pitch, yaw) in radians, so angular errors have a meaning.
+    """
+
+    name: str
+    task: Task
+    train: Split
+    validation: Split
+    test: Split
+    x_scale: dict[str, Affine]
+    y_scale: Affine | None = None
+    classes: tuple[str, ...] = field(default=())
+    angular: bool = False
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shape of one example's input, in the structure of the input."""
+        x = self.train.x
+        if isinstance(x, Tensor):
+            return tuple(x.shape[1:])
+        if isinstance(x, dict):
+            return {k: tuple(v.shape[1:]) for k, v in x.items()}
+        return tuple(tuple(v.shape[1:]) for v in x)
+
+    def inputs(self, x: Inputs) -> Inputs:
+        """Turn raw values into network inputs, float32."""
+        if isinstance(x, Tensor):
+            return self.x_scale[""].apply(x)
+        if isinstance(x, dict):
+            return {k: self.x_scale[k].apply(v) for k, v in x.items()}
+        return tuple(self.x_scale[str(i)].apply(v) for i, v in enumerate(x))
+
+    def targets(self, y: Tensor) -> Tensor:
+        """Turn raw labels into what the student predicts: indices as they are, reals standardised."""
+        return y if self.y_scale is None else self.y_scale.apply(y)
+
+    def to(self, device: torch.device) -> Data:
+        """Return the data set with all its tensors on a device."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+            x_scale={k: v.to(device) for k, v in self.x_scale.items()},
+            y_scale=None if self.y_scale is None else self.y_scale.to(device),
+        )
+
+
+DATA: Registry[Data] = Registry("data set")
+
+
+def make_data(
+    name: str,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    validation: tuple[Any, Any] | None = None,
+    *,
+    task: Task | None = None,
+    classes: Sequence[str] = (),
+    angular: bool = False,
+) -> Data:
+    """Make a :class:`Data` from arrays or tensors, checked, with scales fitted on ``train``.
+
+    Args:
+        name: The data set's name.
+        train, test, validation: Pairs (x, y). ``x`` is an array [N, ...], or a tuple or dict of
+            arrays; images are [N, C, H, W] or [N, H, W], uint8 in 0..255 or float. ``y`` is integer
+            class indices [N], or real targets [N] or [N, D].
+        task: What is predicted; read from the labels where None.
+        classes: Names of the classes.
+        angular: Targets are (pitch, yaw) in radians.
+
+    Raises:
+        DataError: Empty split, lengths that differ, values that are not finite, labels out of range.
+    """
+    if validation is None:
+        validation = (_map_arrays(lambda v: v[:0], train[0]), np.asarray(train[1])[:0])
+    splits = {
+        part: _split(part, *pair)
+        for part, pair in (("train", train), ("validation", validation), ("test", test))
+    }
+    for part in ("train", "test"):
+        if len(splits[part]) == 0:
+            raise DataError(f"data {name!r}: the {part} split has no examples")
+    task = task or _guess_task(splits["train"])
+    for part, split in splits.items():
+        _check_labels(f"data {name!r}, {part} split", split, task, tuple(classes))
+        _check_shapes(f"data {name!r}, {part} split", split, splits["train"])
+    y = splits["train"].y
+    assert y is not None
+    return Data(
+        name=name,
+        task=task,
+        **splits,
+        x_scale={k: _fit_scale(v) for k, v in leaves(splits["train"].x).items()},
+        y_scale=_fit_scale(y) if task.kind == "regression" else None,
+        classes=tuple(classes),
+        angular=angular,
+    )
+
+
+def _map_arrays(function: Any, x: Any) -> Any:
+    if isinstance(x, dict):
+        return {k: function(v) for k, v in x.items()}
+    if isinstance(x, tuple):
+        return tuple(function(v) for v in x)
+    return function(x)
+
+
+def _split(part: str, x: Any, y: Any) -> Split:
+    inputs: Inputs = _map_arrays(lambda v: _tensor(part, "x", v), x)
+    labels = _tensor(part, "y", y)
+    if labels.is_floating_point():
+        labels = labels.float()
+        labels = labels.unsqueeze(1) if labels.ndim == 1 else labels
+    else:
+        labels = labels.long()
+    for key, leaf in leaves(inputs).items():
+        if len(leaf) != len(labels):
+            which = f"x[{key!r}]" if key else "x"
+            raise DataError(
+                f"{part} split: {which} has {len(leaf)} examples but y has {len(labels)} labels"
+            )
+    return Split(inputs, labels)
+
+
+def _tensor(part: str, which: str, values: Any) -> Tensor:
+    if not isinstance(values, Tensor):
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiub":
+            raise DataError(
+                f"{part} split: {which} has values of type {array.dtype}; they must be numbers"
+            )
+        values = torch.from_numpy(np.ascontiguousarray(array))
+    if values.is_floating_point():
+        finite = torch.isfinite(values)
+        if not bool(finite.all()):
+            where = tuple(int(i) for i in (~finite).nonzero()[0])
+            value = float(values[where])
+            raise DataError(
+                f"{part} split: {which}{list(where)} is {value}; every value must be finite"
+            )
+        values = values.float()
+    elif which == "x" and values.dtype != torch.uint8:
+        values = values.float()
+    if which == "x" and values.ndim == 3:
+        values = values.unsqueeze(1)
+    return values
+
+
+def _guess_task(train: Split) -> Task:
+    y = train.y
+    assert y is not None
+    if y.is_floating_point():
+        return Task("regression", y.shape[1])
+    return Task("classification", int(y.max()) + 1)
+
+
+def _check_labels(where: str, split: Split, task: Task, classes: tuple[str, ...]) -> None:
+    y = split.y
+    assert y is not None
+    if task.kind == "regression":
+        if not y.is_floating_point() or y.ndim != 2 or y.shape[1] != task.size:
+            raise DataError(f"{where}: y has shape {tuple(y.shape)}; it must be [N, {task.size}] reals")
+        return
+    if y.is_floating_point() or y.ndim != 1:
+        raise DataError(f"{where}: y must be integer class indices [N]")
+    if classes and len(classes) != task.size:
+        raise DataError(f"{where}: {len(classes)} class names for {task.size} classes")
+    if len(y) and (int(y.min()) < 0 or int(y.max()) >= task.size):
+        bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
+        raise DataError(f"{where}: label {bad} is outside of 0..{task.size - 1}")
+
+
+def _check_shapes(where: str, split: Split, train: Split) -> None:
+    expected = {k: tuple(v.shape[1:]) for k, v in leaves(train.x).items()}
+    found = {k: tuple(v.shape[1:]) for k, v in leaves(split.x).items()}
+    if found != expected:
+        raise DataError(f"{where}: examples have shape {found}, those of the train split {expected}")
+
+
+def _fit_scale(values: Tensor) -> Affine:
+    """Mean and deviation per channel of images [N, C, H, W], per column of anything flatter."""
+    image = values.ndim == 4
+    dims = (0, 2, 3) if image else (0,)
+    reals = values.double()
+    mean = reals.mean(dims)
+    std = reals.std(dims, correction=0)
+    # A constant column carries nothing: leave it at 0 instead of dividing by 0.
+    std = torch.where(std > 1e-8 * mean.abs().clamp_min(1e-8), std, torch.ones_like(std))
+    shape = (-1, 1, 1) if image else mean.shape
+    return Affine(mean.float().view(shape), std.float().view(shape))
+
+
+def split_indices(count: int, parts: Sequence[int], seed: int) -> list[np.ndarray[Any, Any]]:
+    """Cut a permutation of ``range(count)`` into disjoint parts of the given sizes.
+
+    Raises:
+        ValueError: The parts need more examples than there are.
+    """
+    if sum(parts) > count:
+        raise ValueError(f"the splits need {sum(parts)} examples, but there are {count}")
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(count)
+    return np.split(order, np.cumsum(parts))[: len(parts)]

@@ -1,0 +1,159 @@
+"""Random numbers that are pure functions of (seed, ids, stream).
+
+There is no generator and no state: number ``j`` of draw ``id`` is a 64-bit hash of seed, stream, id
+and j. So a draw does not depend on the batch it is in, on what was drawn before, or on how many
+devices draw; the same integers come out on every device.
+
+The hash applies the finaliser of SplitMix64 (Steele, Lea and Flood 2014, section 3; constants of
+Stafford's variant 13) to a Weyl sequence, keyed twice. It is for statistics, not for secrets.
+
+Every function takes ``seed`` (any Python integer), ``ids`` (int64 tensor [B], on the device where
+the numbers are wanted) and ``stream`` (a word that tells one use from another), and returns [B] or,
+where ``shape`` is given, [B, *shape].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+def _signed(value: int) -> int:
+    """The two's complement reading of an unsigned 64-bit integer, as torch's int64 has it."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _shift(x: Tensor, k: int) -> Tensor:
+    """Logical right shift; torch's own keeps the sign bit."""
+    return (x >> k) & ((1 << (64 - k)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    # In place after the first step: these tensors are as large as an image batch when noise is drawn.
+    x = x ^ _shift(x, 30)
+    x *= _signed(_MIX_1)
+    x ^= _shift(x, 27)
+    x *= _signed(_MIX_2)
+    x ^= _shift(x, 31)
+    return x
+
+
+@lru_cache(maxsize=4096)
+def fold(*parts: int | str) -> int:
+    """Hash integers and words to one unsigned 64-bit key, the same on every machine."""
+    text = "\x1f".join(f"{type(p).__name__}:{p}" for p in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _keys(seed: int, ids: Tensor, stream: str) -> Tensor:
+    key = fold(seed, stream)
+    # Keyed before and after a mix, so that streams are not shifted copies of each other.
+    return _mix(_mix(ids * _signed(_GOLDEN) + _signed(key)) ^ _signed(fold(key)))
+
+
+def bits(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
+    """64 random bits for each id, int64, [B, *shape]."""
+    keys = _keys(seed, ids, stream)
+    if not shape:
+        return keys
+    count = math.prod(shape)
+    steps = torch.arange(1, count + 1, device=ids.device) * _signed(_GOLDEN)
+    return _mix(keys.unsqueeze(1) + steps).view(len(ids), *shape)
+
+
+def derive(seed: int, ids: Tensor, stream: str) -> Tensor:
+    """Ids for a child sampler: random integers in [0, 2^63), int64, [B]."""
+    return _shift(_keys(seed, ids, stream), 1)
+
+
+def uniform(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
+    """Uniform numbers in the open interval (0, 1), float32, multiples of 2^-24."""
+    # Odd multiples of 2^-24 are exact in float32 and never round to 0 or 1.
+    high = _shift(bits(seed, ids, stream, shape), 41)
+    return (high.float() + 0.5) * 2.0**-23
+
+
+def integer(high: int, seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
+    """Integers in [0, high), int64, for 1 <= high < 2^40 (the bias is below 2^-22)."""
+    if not 1 <= high < 1 << 40:
+        raise ValueError(f"high is {high}; it must be at least 1 and below 2^40")
+    return _shift(bits(seed, ids, stream, shape), 1) % high
+
+
+def normal(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
+    """Standard normal numbers, float32, by the polar form of Box and Muller (1958)."""
+    count = math.prod(shape)
+    half = (count + 1) // 2
+    word = bits(seed, ids, stream, (half,))
+    # One 64-bit word gives both uniforms: 23 bits for the radius, 23 others for the angle.
+    radius = ((_shift(word, 41).float() + 0.5) * 2.0**-23).log_().mul_(-2).sqrt_()
+    angle = ((word & 0x7FFFFF).float() + 0.5) * (2 * math.pi * 2.0**-23)
+    pair = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+    return pair[:, :count].reshape(len(ids), *shape)
+
+
+def beta(alpha: float, seed: int, ids: Tensor, stream: str) -> Tensor:
+    """Beta(alpha, alpha) numbers in [0, 1], float32, [B], for any alpha > 0.
+
+    Without rejection, so the work is the same for every id: Bailey's polar method (1994) gives a
+    Student t number with 2 alpha degrees of freedom, and t / sqrt(2 alpha + t²) is, up to scale, a
+    symmetric beta number (Devroye 1996, "Random variate generation in one line of code").
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha is {alpha}; it must be greater than 0")
+    pair = uniform(seed, ids, stream, (2,))
+    # In float64: u^(-1/alpha) spans hundreds of orders of magnitude for small alpha.
+    radius = torch.expm1(-pair[:, 0].double().log() / alpha)
+    cosine = torch.cos(2 * math.pi * pair[:, 1].double())
+    odds = radius * cosine.square()
+    # (1 - ratio) / 2 with ratio = sqrt(odds / (1 + odds)), without cancellation near 0.
+    small = 0.5 / ((1 + odds) * (1 + torch.rsqrt(1 + 1 / odds)))
+    return torch.where(cosine < 0, small, 1 - small).float()
+
+
+def permuted(count: int, seed: int, ids: Tensor, stream: str) -> Tensor:
+    """Position in [0, count) of each id, such that every epoch is a permutation.
+
+    Ids [e·count, (e + 1)·count) are epoch e. A generalised Feistel network on a × b ≥ count cells
+    (Black and Rogaway 2002, section 5), keyed by the epoch, permutes the cells; results beyond
+    count walk on until they are within. Fewer than b cells are, so hardly any ever walks.
+    """
+    if not 1 <= count < 1 << 40:
+        raise ValueError(f"count is {count}; it must be at least 1 and below 2^40")
+    epoch = torch.div(ids, count, rounding_mode="floor")
+    a = math.isqrt(count - 1) + 1
+    b = -(-count // a)
+    cell = _feistel(ids - epoch * count, _keys(seed, epoch, stream), a, b)
+    beyond = cell >= count
+    while beyond.any():
+        walked = _feistel(cell[beyond], _keys(seed, epoch[beyond], stream), a, b)
+        cell[beyond] = walked
+        beyond = cell >= count
+    return cell
+
+
+def _feistel(cell: Tensor, key: Tensor, a: int, b: int, rounds: int = 4) -> Tensor:
+    left = torch.div(cell, b, rounding_mode="floor")
+    right = cell - left * b
+    for _ in range(rounds):
+        left = (left + _round(right, key)) % a
+        right = (right + _round(left, key + _signed(_MIX_1))) % b
+        key = key + _signed(_GOLDEN)
+    return left * b + right
+
+
+def _round(half: Tensor, key: Tensor) -> Tensor:
+    """A shorter hash than :func:`_mix`, as several of these follow each other; 31 bits."""
+    x = (half + key) * _signed(_MIX_1)
+    x ^= _shift(x, 32)
+    x *= _signed(_MIX_2)
+    return _shift(x, 33)

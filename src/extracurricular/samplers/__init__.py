@@ -1,0 +1,42 @@
+"""Where examples come from: samplers map draw ids to examples, and nest.
+
+Every module in this package is imported here, so that what it registers is known to recipes.
+"""
+
+import importlib
+import pkgutil
+
+from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, soft_labels
+from extracurricular.samplers.blend import Blend
+from extracurricular.samplers.build import build_sampler
+from extracurricular.samplers.stored import Empirical
+from extracurricular.samplers.vicinal import (
+    Augment,
+    CutMix,
+    Mixup,
+    Noise,
+    crop_flip,
+    cutmix_batch,
+    mixup_batch,
+)
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = [
+    "SAMPLERS",
+    "Augment",
+    "Batch",
+    "Blend",
+    "CutMix",
+    "Empirical",
+    "Mixup",
+    "Noise",
+    "Sampler",
+    "Seeded",
+    "build_sampler",
+    "crop_flip",
+    "cutmix_batch",
+    "mixup_batch",
+    "soft_labels",
+]

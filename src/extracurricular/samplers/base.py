@@ -1,0 +1,108 @@
+"""What a sampler is, and what it gives.
+
+A sampler is anything with ``sampler(ids) -> Batch`` such that a draw is a pure function of its id:
+example ``k`` of the batch depends on ``ids[k]`` alone. All randomness comes from
+:mod:`extracurricular.rng`. Samplers nest; a sampler that needs a second example of a child derives
+that child's ids by hashing its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from extracurricular.registry import Registry
+from extracurricular.tree import Inputs, tree_map
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples for student and teacher alike.
+
+    Args:
+        ids: The draw ids, int64, [B].
+        x: Network inputs, float32: [B, ...], or a tuple or dict of such tensors.
+        y: Labels, or None: class indices [B] int64, soft labels [B, C], or real targets [B, D].
+        classes: Number of classes; None for regression.
+        weight: Weight of each example in the loss, [B]; None for equal weights.
+    """
+
+    ids: Tensor
+    x: Inputs
+    y: Tensor | None = None
+    classes: int | None = None
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: slice | Tensor) -> Batch:
+        return Batch(
+            self.ids[index],
+            tree_map(lambda v: v[index], self.x),
+            None if self.y is None else self.y[index],
+            self.classes,
+            None if self.weight is None else self.weight[index],
+        )
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Anything that maps draw ids [B] to a :class:`Batch` of B examples."""
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw the examples with these ids; ``ids`` may be empty."""
+        ...
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler")
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Base of the project's samplers, which are dataclasses with a ``seed``.
+
+    It names the random streams, such that a sampler inside another of the same kind and seed
+    (mixup of mixup) still draws other numbers. A sampler of your own needs no base.
+    """
+
+    @cached_property
+    def depth(self) -> int:
+        """Number of samplers below this one on the longest path."""
+        inner: list[object] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            inner.extend(value.values() if isinstance(value, dict) else [value])
+        return 1 + max((getattr(child, "depth", 0) for child in inner if callable(child)), default=0)
+
+    def stream(self, use: str) -> str:
+        """Name of the random stream for one use of this sampler."""
+        return f"{type(self).__name__}.{self.depth}.{use}"
+
+
+def soft_labels(y: Tensor, classes: int | None) -> Tensor:
+    """Labels that can be mixed: indices [B] become one-hot [B, C], anything else stays.
+
+    Raises:
+        ValueError: Indices are given without the number of classes.
+    """
+    if y.is_floating_point():
+        return y
+    if classes is None:
+        raise ValueError("class indices cannot be mixed without knowing the number of classes")
+    return F.one_hot(y, classes).float()
+
+
+def merge_weights(first: Batch, second: Batch, share: Tensor) -> Tensor | None:
+    """Weights of examples mixed from two, with ``share`` [B] of the first."""
+    if first.weight is None and second.weight is None:
+        return None
+    ones = torch.ones_like(share)
+    a = ones if first.weight is None else first.weight
+    b = ones if second.weight is None else second.weight
+    return torch.lerp(b, a, share)

@@ -1,0 +1,105 @@
+"""Draws from several samplers in given proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from extracurricular import rng
+from extracurricular.samplers.base import Batch, Sampler, Seeded, soft_labels
+from extracurricular.tree import leaves, tree_map
+
+
+@dataclass(frozen=True)
+class Blend(Seeded):
+    """Each draw comes from one of several samplers, chosen by its id.
+
+    Args:
+        children: Samplers by name. They must give inputs of the same shapes.
+        weights: How often each is chosen, by the same names, in any unit: at least 0, not all 0.
+        seed: Seed of the choice.
+
+    Labels are kept where every child gives them (as soft labels if any child's are soft), and are
+    left out otherwise, so that what a batch holds does not depend on which children it met.
+    """
+
+    children: dict[str, Sampler]
+    weights: dict[str, float]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if set(self.children) != set(self.weights):
+            raise ValueError(
+                f"weights are given for {sorted(self.weights)}, "
+                f"but the samplers are {sorted(self.children)}"
+            )
+        check_weights(self.weights)
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        weights = torch.tensor([self.weights[name] for name in self.children], dtype=torch.float64)
+        edges = (weights.cumsum(0) / weights.sum())[:-1].float().to(ids.device)
+        choice = torch.bucketize(
+            rng.uniform(self.seed, ids, self.stream("choice")), edges, right=True
+        )
+        places = [(choice == k).nonzero().squeeze(1) for k in range(len(self.children))]
+        # A child that no id chose still draws an empty batch, to tell what its batches hold.
+        parts = [
+            child(ids[place])
+            for child, place in zip(self.children.values(), places, strict=True)
+        ]
+        shapes = [{k: tuple(v.shape[1:]) for k, v in leaves(part.x).items()} for part in parts]
+        for name, shape in zip(self.children, shapes, strict=True):
+            if shape != shapes[0]:
+                raise ValueError(
+                    f"the samplers of a blend differ in the shape of examples: {name!r} gives "
+                    f"{shape}, {next(iter(self.children))!r} gives {shapes[0]}"
+                )
+        order = torch.cat(places).argsort()
+
+        def gathered(*tensors: Tensor) -> Tensor:
+            return torch.cat(tensors).index_select(0, order)
+
+        return Batch(
+            ids,
+            tree_map(gathered, parts[0].x, *(part.x for part in parts[1:])),
+            _labels(parts, order),
+            parts[0].classes,
+            _weights(parts, order),
+        )
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuse weights that are no proportions.
+
+    Raises:
+        ValueError: A weight is negative or not finite, or none is positive.
+    """
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"the weight of {name!r} is {weight}; it must be at least 0")
+    if not sum(weights.values()) > 0:
+        raise ValueError("the weights are all 0; at least one must be greater than 0")
+
+
+def _labels(parts: list[Batch], order: Tensor) -> Tensor | None:
+    labels = [part.y for part in parts if part.y is not None]
+    if len(labels) < len(parts):
+        return None
+    if any(y.is_floating_point() for y in labels):
+        labels = [soft_labels(y, part.classes) for y, part in zip(labels, parts, strict=True)]
+    return torch.cat(labels).index_select(0, order)
+
+
+def _weights(parts: list[Batch], order: Tensor) -> Tensor | None:
+    if all(part.weight is None for part in parts):
+        return None
+    weights = [
+        torch.ones(len(part), device=order.device) if part.weight is None else part.weight
+        for part in parts
+    ]
+    return torch.cat(weights).index_select(0, order)

@@ -1,0 +1,92 @@
+"""Build a sampler from the way a recipe writes it: a chain, read from the data outwards.
+
+``[empirical, {augment: {pad: 1}}, {mixup: {alpha: 1.0}}]`` is ``Mixup(Augment(Empirical(data)))``.
+A ``blend`` names further chains, each with its weight::
+
+    - blend:
+        mixed: {weight: 0.7, sampler: [empirical, mixup]}
+        plain: {weight: 0.3, sampler: [empirical]}
+    - noise: {std: 0.1}
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from extracurricular import rng
+from extracurricular.data.base import Data
+from extracurricular.errors import RecipeError, shorten
+from extracurricular.registry import split_spec
+from extracurricular.samplers.base import SAMPLERS, Sampler
+from extracurricular.samplers.blend import Blend
+
+
+def build_sampler(chain: Any, data: Data, seed: int, key: str = "sampler") -> Sampler:
+    """Build the sampler that ``chain`` describes.
+
+    Args:
+        chain: A list of specs, innermost first; or one spec.
+        data: The data set for those that draw from it.
+        seed: Seed of the whole; each sampler's own is derived from it and from its place.
+        key: Where the chain stands, for errors.
+
+    Raises:
+        RecipeError: A name or setting is unknown or wrong, or the chain starts or goes on wrongly.
+    """
+    specs = chain if isinstance(chain, list) else [chain]
+    if not specs:
+        raise RecipeError(key, "is empty; a sampler starts with a source such as 'empirical'")
+    sampler: Sampler | None = None
+    for place, spec in enumerate(specs):
+        here = f"{key}.{place}" if isinstance(chain, list) else key
+        sampler = _build_one(spec, sampler, data, rng.fold(seed, place), here)
+    assert sampler is not None
+    return sampler
+
+
+def _build_one(spec: Any, child: Sampler | None, data: Data, seed: int, key: str) -> Sampler:
+    name, given = split_spec(spec, "sampler", key)
+    if name == "blend":
+        if child is not None:
+            raise RecipeError(key, "blend is a source, so it must come first in its chain")
+        return _build_blend(given, data, seed, f"{key}.blend")
+    entry, _ = SAMPLERS.find(name, key=key)
+    takes = inspect.signature(entry).parameters
+    if ("child" in takes) != (child is not None):
+        problem = (
+            f"{name!r} draws from another sampler, so it cannot come first; "
+            "start with a source such as 'empirical'"
+            if child is None
+            else f"{name!r} is a source, so it must come first in its chain"
+        )
+        raise RecipeError(key, problem)
+    supplied: dict[str, Any] = {"child": child, "data": data, "seed": seed}
+    return SAMPLERS.build(spec, key=key, **{k: v for k, v in supplied.items() if k in takes})
+
+
+def _build_blend(given: dict[str, Any], data: Data, seed: int, key: str) -> Sampler:
+    if not given:
+        raise RecipeError(key, "is empty; it needs {NAME: {weight: …, sampler: […]}, …}")
+    children: dict[str, Sampler] = {}
+    weights: dict[str, float] = {}
+    for name, part in given.items():
+        here = f"{key}.{name}"
+        if not isinstance(part, Mapping) or set(part) != {"weight", "sampler"}:
+            raise RecipeError(
+                here, f"is {shorten(part)}; it must be {{weight: …, sampler: […]}} and no more"
+            )
+        weight = part["weight"]
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
+            raise RecipeError(
+                f"{here}.weight", f"is {shorten(weight)}; it must be a number of at least 0"
+            )
+        children[name] = build_sampler(
+            part["sampler"], data, rng.fold(seed, name), f"{here}.sampler"
+        )
+        weights[name] = float(weight)
+    try:
+        return Blend(children, weights, seed=seed)
+    except ValueError as error:
+        raise RecipeError(key, str(error)) from error

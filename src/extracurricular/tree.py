@@ -1,0 +1,42 @@
+"""Inputs of a network: one tensor, or a tuple or dict of tensors, with examples first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+
+
+def tree_map(function: Callable[..., Tensor], tree: Inputs, *others: Inputs) -> Inputs:
+    """Apply ``function`` to corresponding tensors of inputs of the same structure."""
+    if isinstance(tree, Tensor):
+        return function(tree, *others)
+    if isinstance(tree, dict):
+        return {k: function(v, *(_item(o, k) for o in others)) for k, v in tree.items()}
+    return tuple(function(v, *(_item(o, i) for o in others)) for i, v in enumerate(tree))
+
+
+def leaves(tree: Inputs) -> dict[str, Tensor]:
+    """Return the tensors by name: a dict's keys, a tuple's positions, or ``""`` for one tensor."""
+    if isinstance(tree, Tensor):
+        return {"": tree}
+    if isinstance(tree, dict):
+        return dict(tree)
+    return {str(i): v for i, v in enumerate(tree)}
+
+
+def batch_size(tree: Inputs) -> int:
+    """Return the number of examples."""
+    return len(next(iter(leaves(tree).values())))
+
+
+def images(tree: Inputs) -> list[Tensor]:
+    """Return the tensors that are images, [B, C, H, W]."""
+    return [leaf for leaf in leaves(tree).values() if leaf.ndim == 4]
+
+
+def _item(tree: Any, key: str | int) -> Tensor:
+    return tree[key]  # type: ignore[no-any-return]
