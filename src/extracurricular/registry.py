@@ -27,7 +27,8 @@ def explain_validation(error: ValidationError, key: str, known: Mapping[str, obj
     path = ".".join([key, *(str(part) for part in first["loc"])]).strip(".")
     name = str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        return RecipeError(path, f"unknown key {name!r}; {known_names(name, known)}")
+        known_keys = known_names(name, known) if known else "it takes no settings"
+        return RecipeError(path, f"unknown key {name!r}; {known_keys}")
     if first["type"] == "missing":
         return RecipeError(path, "is missing and has no default")
     message = first["msg"]

@@ -45,7 +45,7 @@ def crop_flip(image: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, pad: int) -> 
     # One gather from flat images, with an index that all channels share.
     stride = width + 2 * pad
     index = (rows[:, :, None] * stride + columns[:, None, :]).view(count, 1, height * width)
-    flat = padded.view(count, channels, -1)
+    flat = padded.flatten(2)
     return flat.gather(2, index.expand(-1, channels, -1)).view(image.shape)
 
 

@@ -1,0 +1,128 @@
+"""Data that a person has as arrays: NumPy arrays, tensors, an .npz file, a TensorDataset."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from extracurricular.data.base import DATA, Data, make_data, split_indices
+from extracurricular.distributions import Task
+from extracurricular.errors import DataError
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    *,
+    test: float | tuple[Any, Any] = 0.2,
+    validation: float | tuple[Any, Any] = 0.1,
+    seed: int = 0,
+    name: str = "arrays",
+    task: Task | None = None,
+) -> Data:
+    """Make a data set from arrays or tensors.
+
+    Args:
+        x: Inputs [N, ...], or a tuple or dict of such; images as [N, C, H, W] or [N, H, W].
+        y: Integer class indices [N], or real targets [N] or [N, D].
+        test: The test examples (x, y), or the part of x and y to set aside for them.
+        validation: The same for the validation examples; 0 for none.
+        seed: Seed of the split.
+        name: The data set's name.
+        task: What is predicted; read from y where None.
+
+    Raises:
+        DataError: The values cannot be used; the sentence says why.
+    """
+    count = len(y)
+    given = {"test": test, "validation": validation}
+    for part, value in given.items():
+        if isinstance(value, int | float) and not 0 <= value < 1:
+            raise DataError(f"data {name!r}: {part} is {value}; it must be a part in [0, 1)")
+    sizes = [0 if isinstance(v, tuple) else round(v * count) for v in given.values()]
+    if sum(sizes) >= count:
+        raise DataError(f"data {name!r}: no examples are left to train on ({count} in all)")
+    parts = split_indices(count, [*sizes, count - sum(sizes)], seed)
+
+    def part_of(which: Any) -> tuple[Any, Any]:
+        take = lambda v: v[which]  # noqa: E731
+        if isinstance(x, dict):
+            return {k: take(v) for k, v in x.items()}, take(y)
+        return (tuple(take(v) for v in x) if isinstance(x, tuple) else take(x)), take(y)
+
+    return make_data(
+        name,
+        train=part_of(parts[2]),
+        test=test if isinstance(test, tuple) else part_of(parts[0]),
+        validation=validation if isinstance(validation, tuple) else part_of(parts[1]),
+        task=task,
+    )
+
+
+def from_dataset(dataset: TensorDataset, **settings: Any) -> Data:
+    """Make a data set from a TensorDataset whose last tensor is the label.
+
+    Args:
+        dataset: Tensors (x, y), or (x1, x2, ..., y) for inputs that are a tuple.
+        settings: As for :func:`from_arrays`.
+    """
+    tensors: tuple[Tensor, ...] = dataset.tensors
+    if len(tensors) < 2:
+        raise DataError(f"the TensorDataset has {len(tensors)} tensor(s); it needs inputs and labels")
+    x = tensors[0] if len(tensors) == 2 else tensors[:-1]
+    return from_arrays(x, tensors[-1], **settings)
+
+
+@DATA.register("arrays")
+def arrays(path: str, test: float = 0.2, validation: float = 0.1, seed: int = 0) -> Data:
+    """Arrays in an .npz file.
+
+    Args:
+        path: The file. It holds ``x`` (or ``x_NAME`` for each of several inputs) and ``y``; and may
+            hold ``x_test``/``y_test`` and ``x_validation``/``y_validation`` for splits of its own.
+        test, validation: Parts to set aside where the file has no such split.
+        seed: Seed of the split.
+
+    Raises:
+        DataError: The file is missing, no .npz file, or its arrays cannot be used.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"the file {path!r} does not exist; path must name an .npz file")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"the file {path!r} cannot be read as .npz: {error}") from error
+    splits = {part: _take(found, f"_{part}") for part in ("test", "validation")}
+    whole = _take(found, "")
+    if whole is None:
+        raise DataError(f"the file {path!r} holds {sorted(found)}; it needs the arrays x and y")
+    return from_arrays(
+        *whole,
+        test=splits["test"] or test,
+        validation=splits["validation"] or validation,
+        seed=seed,
+        name=file.stem,
+    )
+
+
+def _take(found: dict[str, Any], suffix: str) -> tuple[Any, Any] | None:
+    """Take (x, y) of one split from the arrays of a file."""
+    y = found.get(f"y{suffix}")
+    if y is None:
+        return None
+    if f"x{suffix}" in found:
+        return found[f"x{suffix}"], y
+    reserved = ("_test", "_validation")
+    several = {
+        name.removesuffix(suffix).removeprefix("x_"): array
+        for name, array in found.items()
+        if name.startswith("x_") and (name.endswith(suffix) if suffix else not name.endswith(reserved))
+    }
+    return (several, y) if several else None

@@ -1,0 +1,95 @@
+"""What every model shares: the registry, the shapes it is built from, and the checks of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from torch import nn
+
+from extracurricular.registry import Registry
+
+Shapes: TypeAlias = tuple[int, ...] | Mapping[str, tuple[int, ...]]
+"""One example's input: the shape of its tensor, or the shape of each of its named tensors."""
+
+MODELS: Registry[nn.Module] = Registry("model")
+
+
+def build_model(spec: object, *, inputs: Shapes, outputs: int, key: str = "model") -> nn.Module:
+    """Build the model that a recipe asks for.
+
+    Args:
+        spec: ``name`` or ``{name: {setting: value}}``.
+        inputs: Shape of one example, without the batch: a tuple for a model called with one tensor
+            ``[B, *shape]``, a mapping for a model called with a dict of such tensors.
+        outputs: Number of raw outputs; the model returns ``[B, outputs]``.
+        key: Where the spec stands in the recipe, for errors.
+
+    Raises:
+        RecipeError: The name or a setting is wrong, or the model does not take such inputs.
+    """
+    return MODELS.build(spec, key=key, inputs=inputs, outputs=outputs)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return the number of trainable parameters, each counted once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def one_image(inputs: Shapes) -> tuple[int, int, int]:
+    """Return ``(C, H, W)`` of an input that is one image; refuse any other with ``ValueError``."""
+    if isinstance(inputs, Mapping) or len(inputs) != 3:
+        raise ValueError(f"takes one image [C, H, W], but the input is {_show(inputs)}")
+    channels, height, width = inputs
+    return channels, height, width
+
+
+def image_and_vectors(inputs: Shapes) -> tuple[str, tuple[int, int, int], dict[str, int]]:
+    """Split a dict input of exactly one image and at least one vector.
+
+    Returns:
+        The image's name, its ``(C, H, W)``, and the size of each vector by name, in input order.
+
+    Raises:
+        ValueError: The input is anything else.
+    """
+    named = inputs if isinstance(inputs, Mapping) else {}
+    images = [name for name, shape in named.items() if len(shape) == 3]
+    vectors = {name: shape[0] for name, shape in named.items() if len(shape) == 1}
+    if len(images) != 1 or not vectors or len(named) != 1 + len(vectors):
+        raise ValueError(
+            "takes a dict of one image [C, H, W] and one or more vectors [D], "
+            f"but the input is {_show(inputs)}"
+        )
+    channels, height, width = named[images[0]]
+    return images[0], (channels, height, width), vectors
+
+
+def check_at_least(least: int, **settings: int) -> None:
+    """Refuse, with ``ValueError``, any of the named integers that is below ``least``."""
+    for name, value in settings.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}; it should be at least {least}")
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuse, with ``ValueError``, a share of dropped units outside [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it should be at least 0 and below 1")
+
+
+def blocks_per_stage(depth: int, extra: int) -> int:
+    """Return ``n`` of ``depth = 6n + extra``, three stages of ``n`` two-convolution blocks.
+
+    Raises:
+        ValueError: No ``n`` of at least 1 gives this depth.
+    """
+    blocks, rest = divmod(depth - extra, 6)
+    if blocks < 1 or rest:
+        known = ", ".join(str(6 * n + extra) for n in range(1, 5))
+        raise ValueError(f"depth is {depth}; it should be 6n+{extra} ({known}, …)")
+    return blocks
+
+
+def _show(inputs: Shapes) -> str:
+    return str(dict(inputs)) if isinstance(inputs, Mapping) else str(tuple(inputs))

@@ -1,0 +1,108 @@
+"""Networks that look at an eye and know how the head is turned.
+
+They take a dict of exactly one image and one or more vectors, under any names. The image becomes
+features, the vectors are appended to these, and one linear layer gives the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular.models.base import MODELS, Shapes, check_at_least, image_and_vectors
+from extracurricular.models.layers import pre_activation_features
+
+
+class ImageAndVectors(nn.Module):
+    """Linear outputs of an image's features and of the vectors that come with it.
+
+    Args:
+        image: Name of the image in the input.
+        vectors: Size of each vector by its name in the input.
+        body: Module from ``[B, C, H, W]`` to ``[B, features]``.
+        features: Number of features.
+        outputs: Number of outputs.
+    """
+
+    def __init__(
+        self, image: str, vectors: Mapping[str, int], body: nn.Module, features: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.image = image
+        self.vectors = tuple(vectors)
+        self.body = body
+        self.head = nn.Linear(features + sum(vectors.values()), outputs)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        """Return ``[B, outputs]`` of the named tensors ``[B, C, H, W]`` and ``[B, D]``."""
+        features = self.body(x[self.image])
+        y: Tensor = self.head(torch.cat([features, *(x[name] for name in self.vectors)], dim=1))
+        return y
+
+
+@MODELS.register("gaze_lenet")
+def gaze_lenet(inputs: Shapes, outputs: int, *, width: float = 1.0) -> nn.Module:
+    """Build the LeNet-style network of Zhang et al., CVPR 2015, for eye patch and head pose.
+
+    "Appearance-Based Gaze Estimation in the Wild" (MPIIGaze), the multimodal CNN of its method.
+
+    Two 5x5 convolutions of 20 and 50 channels, each with 2x2 max pooling; a layer of 500 units
+    with ReLU, to which the head pose is appended; linear outputs.
+
+    Args:
+        inputs: Dict of one image ``(C, H, W)``, of 16x16 or more, and one or more vectors ``(D,)``.
+        outputs: Number of outputs.
+        width: Factor on the 20, 50 and 500, rounded, each at least 1.
+
+    Raises:
+        ValueError: The input is something else, or a setting is out of range.
+    """
+    image, (channels, height, breadth), vectors = image_and_vectors(inputs)
+    if min(height, breadth) < 16:
+        raise ValueError(f"takes an image of at least 16x16, but the input is {height}x{breadth}")
+    check_at_least(1, outputs=outputs)
+    if not 0 < width < float("inf"):
+        raise ValueError(f"width is {width}; it should be above 0 and finite")
+
+    first, second, units = (max(1, round(width * full)) for full in (20, 50, 500))
+    positions = _after_convolutions(height) * _after_convolutions(breadth)
+    body = nn.Sequential(
+        nn.Conv2d(channels, first, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * positions, units),
+        nn.ReLU(inplace=True),
+    )
+    return ImageAndVectors(image, vectors, body, units, outputs)
+
+
+def _after_convolutions(size: int) -> int:
+    """Return what two 5-wide convolutions with pooling by 2 leave of ``size``."""
+    return ((size - 4) // 2 - 4) // 2
+
+
+@MODELS.register("gaze_preact_resnet")
+def gaze_preact_resnet(inputs: Shapes, outputs: int, *, width: int = 16) -> nn.Module:
+    """Build an 8-layer pre-activation residual network (He et al. 2016) with a head pose.
+
+    A convolution, three stages of one two-convolution block, global average pooling, to which the
+    head pose is appended, and linear outputs.
+
+    Args:
+        inputs: Dict of one image ``(C, H, W)``, of 8x8 or more, and one or more vectors ``(D,)``.
+        outputs: Number of outputs.
+        width: Channels of the first stage; the others have two and four times as many.
+
+    Raises:
+        ValueError: The input is something else, or a setting is out of range.
+    """
+    image, (channels, _, _), vectors = image_and_vectors(inputs)
+    check_at_least(1, outputs=outputs, width=width)
+
+    stages = (width, width, 2 * width, 4 * width)
+    body = pre_activation_features(channels, stages, blocks=1)
+    return ImageAndVectors(image, vectors, body, stages[-1], outputs)

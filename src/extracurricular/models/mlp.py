@@ -1,0 +1,94 @@
+"""Fully connected network, for any input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular.errors import known_names
+from extracurricular.models.base import MODELS, Shapes, check_at_least, check_dropout
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+HIDDEN = [64, 64]
+
+
+class FlattenTensor(nn.Module):
+    """One tensor ``[B, *shape]`` to ``[B, size]``."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.size = math.prod(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the flattened examples."""
+        return x.reshape(x.shape[0], self.size)
+
+
+class FlattenDict(nn.Module):
+    """A dict of tensors ``[B, *shape]`` to ``[B, size]``, one after the other in ``shapes``."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        self.sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        self.size = sum(self.sizes.values())
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        """Return the flattened and concatenated examples."""
+        parts = [x[name].reshape(x[name].shape[0], size) for name, size in self.sizes.items()]
+        return torch.cat(parts, dim=1)
+
+
+@MODELS.register("mlp")
+def mlp(
+    inputs: Shapes,
+    outputs: int,
+    *,
+    hidden: list[int] = HIDDEN,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    norm: bool = False,
+) -> nn.Module:
+    """Build a multilayer perceptron; a tensor is flattened, a dict flattened and concatenated.
+
+    Args:
+        inputs: Any shape or dict of shapes.
+        outputs: Number of outputs.
+        hidden: Units of each hidden layer; an empty list gives a linear model.
+        activation: ``relu``, ``gelu``, ``silu`` or ``tanh``.
+        dropout: Share of units dropped after each hidden layer.
+        norm: Put a layer norm (Ba et al. 2016) before each activation. It is not a batch norm, so
+            that an example's output never depends on the others of its batch, nor on its size.
+
+    Raises:
+        ValueError: The input is an empty dict, or a setting is out of range.
+    """
+    check_at_least(1, outputs=outputs)
+    check_dropout(dropout)
+    if any(units < 1 for units in hidden):
+        raise ValueError(f"hidden is {list(hidden)}; every layer should have at least 1 unit")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; {known_names(activation, ACTIVATIONS)}")
+    if isinstance(inputs, Mapping) and not inputs:
+        raise ValueError("takes at least one tensor, but the input is {}")
+
+    flatten = FlattenDict(inputs) if isinstance(inputs, Mapping) else FlattenTensor(inputs)
+    layers: list[nn.Module] = [flatten]
+    width = flatten.size
+    for units in hidden:
+        layers.append(nn.Linear(width, units))
+        if norm:
+            layers.append(nn.LayerNorm(units))
+        layers.append(ACTIVATIONS[activation]())
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = units
+    layers.append(nn.Linear(width, outputs))
+    return nn.Sequential(*layers)

@@ -1,0 +1,56 @@
+"""Plain convolutional network for small images."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from extracurricular.models.base import (
+    MODELS,
+    Shapes,
+    check_at_least,
+    check_dropout,
+    one_image,
+)
+from extracurricular.models.layers import GlobalAveragePool, conv3x3, initialise_convolutions
+
+
+@MODELS.register("digits_cnn")
+def digits_cnn(
+    inputs: Shapes, outputs: int, *, width: int = 16, depth: int = 2, dropout: float = 0.0
+) -> nn.Module:
+    """Build a small CNN for images of 8x8 to 32x32.
+
+    Two stages of ``depth`` 3x3 convolutions, each with batch norm and ReLU, and 2x2 max pooling
+    between them; the second stage has twice the channels. Global average pooling and a linear layer
+    follow, so that the number of parameters does not depend on the image size.
+
+    Args:
+        inputs: ``(C, H, W)``.
+        outputs: Number of outputs.
+        width: Channels of the first stage.
+        depth: Convolutions per stage.
+        dropout: Share of features dropped before the linear layer.
+
+    Raises:
+        ValueError: The input is not one image, or a setting is out of range.
+    """
+    channels, _, _ = one_image(inputs)
+    check_at_least(1, outputs=outputs, width=width, depth=depth)
+    check_dropout(dropout)
+
+    layers: list[nn.Module] = []
+    for stage_width in (width, 2 * width):
+        if layers:
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        for _ in range(depth):
+            layers.append(conv3x3(channels, stage_width))
+            layers.append(nn.BatchNorm2d(stage_width))
+            layers.append(nn.ReLU(inplace=True))
+            channels = stage_width
+    layers.append(GlobalAveragePool())
+    if dropout:
+        layers.append(nn.Dropout(dropout))
+    layers.append(nn.Linear(channels, outputs))
+    model = nn.Sequential(*layers)
+    initialise_convolutions(model)
+    return model

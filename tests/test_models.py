@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from extracurricular.errors import RecipeError
+from extracurricular.models import MODELS, Shapes, build_model, parameter_count
+from extracurricular.registry import split_spec
+
+GAZE = {"eye": (1, 36, 60), "pose": (2,)}
+MIXED = {"age": (3,), "scan": (2, 16, 20), "dose": (1,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    spec: object
+    inputs: Shapes
+    outputs: int = 5
+
+    def build(self, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        return build_model(self.spec, inputs=self.inputs, outputs=self.outputs)
+
+    def __str__(self) -> str:
+        return f"{self.spec}-{self.inputs}"
+
+
+EXAMPLES = [
+    Example("mlp", (13,)),
+    Example({"mlp": {"hidden": [8, 7], "norm": True}}, (1, 8, 8)),
+    Example({"mlp": {"hidden": [6], "activation": "tanh"}}, MIXED),
+    Example("digits_cnn", (1, 8, 8)),
+    Example({"digits_cnn": {"width": 2, "depth": 1}}, (3, 32, 32)),
+    Example("resnet8", (1, 8, 8)),
+    Example("resnet14", (3, 32, 32)),
+    Example("resnet8", (1, 36, 60)),
+    Example("resnet8x4", (3, 8, 8)),
+    Example("wrn-10-2", (1, 8, 8)),
+    Example("wrn-16-1", (3, 32, 32)),
+    Example("wrn-10-1", (1, 36, 60)),
+    Example("gaze_lenet", GAZE),
+    Example({"gaze_lenet": {"width": 0.1}}, MIXED),
+    Example("gaze_preact_resnet", GAZE),
+    Example({"gaze_preact_resnet": {"width": 3}}, MIXED),
+]
+each = pytest.mark.parametrize("example", EXAMPLES, ids=str)
+
+
+def draw(inputs: Shapes, batch: int, dtype: torch.dtype = torch.float32) -> Tensor | dict:
+    if isinstance(inputs, dict):
+        return {name: torch.randn(batch, *shape, dtype=dtype) for name, shape in inputs.items()}
+    return torch.randn(batch, *inputs, dtype=dtype)
+
+
+def pick(x: Tensor | dict, index: slice) -> Tensor | dict:
+    if isinstance(x, dict):
+        return {name: part[index] for name, part in x.items()}
+    return x[index]
+
+
+def count(spec: object, inputs: Shapes, outputs: int) -> int:
+    with torch.device("meta"):
+        return parameter_count(build_model(spec, inputs=inputs, outputs=outputs))
+
+
+# --- every entry -------------------------------------------------------------------------------
+
+
+def test_every_entry_has_an_example():
+    tested = {MODELS.find(split_spec(example.spec, "model", "")[0])[0] for example in EXAMPLES}
+    entries = {name: MODELS.find(name)[0] for name in MODELS.names()}
+    own = {n: e for n, e in entries.items() if e.__module__.startswith("extracurricular.models.")}
+    assert len(own) >= 7
+    assert [name for name, entry in own.items() if entry not in tested] == []
+
+
+@each
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_output_shape(example, batch):
+    model = example.build()
+    x = draw(example.inputs, batch)
+    for module in (model.train(), model.eval()):
+        y = module(x)
+        assert y.shape == (batch, example.outputs)
+        assert y.isfinite().all()
+
+
+@each
+def test_seed_decides_the_weights(example):
+    first, again, other = (example.build(seed).state_dict() for seed in (7, 7, 8))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@each
+def test_inputs_are_left_as_they_were(example):
+    model = example.build()
+    x = draw(example.inputs, 3)
+    before = {k: v.clone() for k, v in x.items()} if isinstance(x, dict) else x.clone()
+    model(x)
+    if isinstance(x, dict):
+        assert all(torch.equal(x[name], before[name]) for name in x)
+    else:
+        assert torch.equal(x, before)
+
+
+@each
+def test_gradients_reach_every_parameter_and_input(example):
+    model = example.build()
+    x = draw(example.inputs, 6)
+    leaves = list(x.values()) if isinstance(x, dict) else [x]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    y = model(x)
+    (y * torch.randn_like(y)).sum().backward()
+    for name, tensor in [
+        *model.named_parameters(),
+        *((f"input {i}", t) for i, t in enumerate(leaves)),
+    ]:
+        assert tensor.grad is not None, name
+        assert tensor.grad.isfinite().all(), name
+        assert tensor.grad.abs().sum() > 0, name
+
+
+@each
+def test_examples_are_independent_in_eval_mode(example):
+    model = example.build().double()
+    x = draw(example.inputs, 4, torch.float64)
+    model.train()(x)  # running statistics of batch norm away from their start
+    model.eval()
+    together = model(x)
+    alone = torch.cat([model(pick(x, slice(i, i + 1))) for i in range(4)])
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
+
+
+@each
+def test_weights_load_into_a_second_model(example):
+    model, other = example.build(0).eval(), example.build(1).eval()
+    other.load_state_dict(model.state_dict())
+    x = draw(example.inputs, 2)
+    assert torch.equal(model(x), other(x))
+
+
+# --- numbers of parameters ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet8", 83_892),
+        ("resnet14", 181_108),
+        ("resnet20", 278_324),
+        ("resnet32", 472_756),
+        ("resnet44", 667_188),
+        ("resnet56", 861_620),
+        ("resnet110", 1_736_564),
+        ("resnet8x4", 1_233_540),
+        ("resnet32x4", 7_433_860),
+        ("wrn-16-1", 180_916),
+        ("wrn-16-2", 703_284),
+        ("wrn-40-1", 569_780),
+        ("wrn-40-2", 2_255_156),
+    ],
+)
+def test_parameters_for_cifar100(name, parameters):
+    # As in the reference code of Tian et al. 2020 (github.com/HobbitLong/RepDistiller).
+    assert count(name, (3, 32, 32), 100) == parameters
+    # Only the linear layer depends on the outputs, only the first convolution on the channels.
+    features = 256 if name.endswith("x4") else 64 * int(name[-1]) if "wrn" in name else 64
+    stem = 32 if name.endswith("x4") else 16
+    assert count(name, (1, 8, 8), 10) == parameters - 90 * (features + 1) - 2 * 9 * stem
+
+
+@pytest.mark.parametrize(
+    ("spec", "inputs", "outputs", "parameters"),
+    [
+        ("mlp", (13,), 2, 13 * 64 + 64 + 64 * 64 + 64 + 64 * 2 + 2),
+        ({"mlp": {"hidden": []}}, (2, 3), 4, 6 * 4 + 4),
+        ({"mlp": {"hidden": [5], "norm": True}}, GAZE, 2, 2162 * 5 + 5 + 10 + 5 * 2 + 2),
+        ("digits_cnn", (1, 8, 8), 10, 9 * (16 + 256 + 512 + 1024) + 2 * 96 + 330),
+        ({"digits_cnn": {"width": 2}}, (1, 8, 8), 10, 344),
+        ({"digits_cnn": {"width": 4, "depth": 1}}, (3, 32, 32), 10, 9 * (12 + 32) + 24 + 90),
+        ("gaze_lenet", GAZE, 2, 520 + 25_050 + (50 * 6 * 12 + 1) * 500 + 503 * 2),
+        ({"gaze_lenet": {"width": 0.1}}, GAZE, 2, 52 + 255 + (5 * 72 + 1) * 50 + 53 * 2),
+        ("gaze_preact_resnet", GAZE, 2, 77_046),
+        ({"gaze_preact_resnet": {"width": 1}}, GAZE, 2, 9 * 33 + 10 + 30 + 7 * 2),
+    ],
+)
+def test_parameters_of_the_others(spec, inputs, outputs, parameters):
+    assert count(spec, inputs, outputs) == parameters
+
+
+def test_parameter_count_leaves_out_frozen_parameters():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    model[0].requires_grad_(False)
+    assert parameter_count(model) == 3
+
+
+# --- what single models promise ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "resnet8", "wrn-10-1"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 9, 13), (3, 32, 32), (1, 36, 60)])
+def test_image_models_take_any_size(name, shape):
+    model = build_model(name, inputs=shape, outputs=3)
+    assert model(torch.randn(2, *shape)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "wrn-16-2", "digits_cnn", "gaze_preact_resnet"])
+def test_convolutions_start_with_kaiming_scale(name):
+    torch.manual_seed(0)
+    model = build_model(name, inputs=GAZE if "gaze" in name else (3, 32, 32), outputs=10)
+    for part in model.modules():
+        if isinstance(part, nn.Conv2d):
+            expected = math.sqrt(2 / (part.out_channels * part.kernel_size[0] ** 2))
+            tolerance = 5 / math.sqrt(2 * part.weight.numel())  # five standard errors
+            assert part.weight.std().item() == pytest.approx(expected, rel=tolerance)
+        if isinstance(part, nn.BatchNorm2d):
+            assert (part.weight == 1).all()
+            assert (part.bias == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "inputs"),
+    [
+        ({"mlp": {"dropout": 0.5}}, (13,)),
+        ({"digits_cnn": {"dropout": 0.5}}, (1, 8, 8)),
+        ({"wrn-10-1": {"dropout": 0.5}}, (1, 8, 8)),
+    ],
+)
+def test_dropout_acts_in_train_mode_only(spec, inputs):
+    torch.manual_seed(0)
+    model = build_model(spec, inputs=inputs, outputs=3)
+    x = draw(inputs, 4)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "tanh"])
+def test_mlp_activations(activation):
+    torch.manual_seed(0)
+    model = build_model({"mlp": {"hidden": [4], "activation": activation}}, inputs=(3,), outputs=2)
+    first, last = (part for part in model.modules() if isinstance(part, nn.Linear))
+    act = getattr(torch.nn.functional, activation)
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(model(x), last(act(first(x))))
+
+
+def test_mlp_takes_single_numbers_and_an_empty_batch():
+    model = build_model("mlp", inputs=(), outputs=2)
+    assert model(torch.randn(4)).shape == (4, 2)
+    assert model(torch.randn(0)).shape == (0, 2)
+
+
+def test_mlp_refuses_a_batch_of_another_shape():
+    model = build_model("mlp", inputs=(6,), outputs=2)
+    with pytest.raises(RuntimeError):
+        model(torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("spec", [{"mlp": {"hidden": [4]}}, "gaze_lenet", "gaze_preact_resnet"])
+def test_names_and_not_their_order_decide_what_is_what(spec):
+    torch.manual_seed(0)
+    model = build_model(spec, inputs=MIXED, outputs=2).eval()
+    x = draw(MIXED, 3)
+    turned = {name: x[name] for name in reversed(list(x))}
+    assert torch.equal(model(x), model(turned))
+    for name in MIXED:
+        assert not torch.equal(model(x), model({**x, name: x[name] + 1}))
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "inputs", "text"),
+    [
+        ("mlp", {}, "takes at least one tensor, but the input is {}"),
+        ("digits_cnn", (13,), "takes one image [C, H, W], but the input is (13,)"),
+        ("resnet8", (8, 8), "takes one image [C, H, W], but the input is (8, 8)"),
+        ("resnet8x4", {"x": (1, 8, 8)}, "takes one image [C, H, W], but the input is {'x': (1, 8"),
+        ("wrn-16-1", (13,), "takes one image [C, H, W], but the input is (13,)"),
+        ("gaze_lenet", (1, 36, 60), "takes a dict of one image [C, H, W] and one or more vectors"),
+        ("gaze_lenet", {"eye": (1, 36, 60)}, "but the input is {'eye': (1, 36, 60)}"),
+        ("gaze_preact_resnet", {"pose": (2,)}, "but the input is {'pose': (2,)}"),
+        ("gaze_preact_resnet", {**GAZE, "other": (1, 8, 8)}, "takes a dict of one image"),
+        ("gaze_preact_resnet", {**GAZE, "other": (4, 4)}, "takes a dict of one image"),
+        (
+            "gaze_lenet",
+            {"eye": (1, 36, 15), "pose": (2,)},
+            "takes an image of at least 16x16, but the input is 36x15",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit(spec, inputs, text):
+    entry, settings = MODELS.find(spec)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
+        entry(inputs, 3, **settings)
+    assert text in str(caught.value)
+    with pytest.raises(RecipeError) as refused:
+        build_model(spec, inputs=inputs, outputs=3, key="students.small.model")
+    assert refused.value.key == f"students.small.model.{spec}"
+    assert text in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"mlp": {"hidden": [4, 0]}}, "hidden is [4, 0]; every layer should have at least 1 unit"),
+        ({"mlp": {"activation": "rel"}}, "activation is 'rel'; did you mean 'relu'?"),
+        ({"mlp": {"dropout": 1.0}}, "dropout is 1.0; it should be at least 0 and below 1"),
+        ({"mlp": {"dropout": math.nan}}, "dropout is nan; it should be at least 0 and below 1"),
+        ({"digits_cnn": {"width": 0}}, "width is 0; it should be at least 1"),
+        ({"digits_cnn": {"depth": 0}}, "depth is 0; it should be at least 1"),
+        ({"digits_cnn": {"dropout": -0.1}}, "dropout is -0.1; it should be at least 0 and below 1"),
+        ("resnet9", "depth is 9; it should be 6n+2 (8, 14, 20, 26, …)"),
+        ("resnet2", "depth is 2; it should be 6n+2"),
+        ("resnet18x4", "depth is 18; it should be 6n+2"),
+        ("wrn-18-2", "depth is 18; it should be 6n+4 (10, 16, 22, 28, …)"),
+        ("wrn-16-0", "width is 0; it should be at least 1"),
+        ({"wrn-16-1": {"dropout": 2.0}}, "dropout is 2.0; it should be at least 0 and below 1"),
+    ],
+)
+def test_settings_out_of_range(spec, text):
+    with pytest.raises(RecipeError) as refused:
+        build_model(spec, inputs=(1, 8, 8), outputs=3, key="teacher.model")
+    name, _ = split_spec(spec, "model", "")
+    assert refused.value.key == f"teacher.model.{name}"
+    assert text in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"gaze_lenet": {"width": 0.0}}, "width is 0.0; it should be above 0"),
+        ({"gaze_lenet": {"width": math.inf}}, "width is inf; it should be above 0 and finite"),
+        ({"gaze_preact_resnet": {"width": -1}}, "width is -1; it should be at least 1"),
+    ],
+)
+def test_gaze_settings_out_of_range(spec, text):
+    with pytest.raises(RecipeError) as refused:
+        build_model(spec, inputs=GAZE, outputs=2)
+    assert text in refused.value.problem
+
+
+@each
+def test_no_outputs(example):
+    with pytest.raises(RecipeError, match="outputs is 0; it should be at least 1"):
+        build_model(example.spec, inputs=example.inputs, outputs=0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ({"mlp": {"hiden": [4]}}, "model.mlp.hiden"),
+        ({"mlp": {"hidden": 4}}, "model.mlp.hidden"),
+        ({"mlp": {"hidden": [4, "8"]}}, "model.mlp.hidden.1"),
+        ({"digits_cnn": {"width": 2.5}}, "model.digits_cnn.width"),
+        ({"resnet8": {"depth": 14}}, "model.resnet8.depth"),
+        ({"wrn-16-1": {"width": 2}}, "model.wrn-16-1.width"),
+        ({"mlp": {"inputs": [4]}}, "model.mlp.inputs"),
+        ("resnet8x2", "model"),
+        ("wrn-16", "model"),
+    ],
+)
+def test_unknown_and_mistyped_settings_name_their_key(spec, key):
+    with pytest.raises(RecipeError) as refused:
+        MODELS.build(spec, key="model", inputs=(1, 8, 8), outputs=3)
+    assert refused.value.key == key
