@@ -124,9 +124,7 @@ def crps(prediction: Gaussian, y: Tensor) -> Tensor:
 def gaze_vector(angles: Tensor) -> Tensor:
     """Unit vectors [N, 3] of (pitch, yaw) in radians [N, 2], in the convention of MPIIGaze."""
     pitch, yaw = angles.unbind(-1)
-    return torch.stack(
-        [-pitch.cos() * yaw.sin(), -pitch.sin(), -pitch.cos() * yaw.cos()], dim=-1
-    )
+    return torch.stack([-pitch.cos() * yaw.sin(), -pitch.sin(), -pitch.cos() * yaw.cos()], dim=-1)
 
 
 def angular_error(prediction: Tensor, y: Tensor) -> Tensor:

@@ -21,7 +21,9 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def explain_validation(error: ValidationError, key: str, known: Mapping[str, object]) -> RecipeError:
+def explain_validation(
+    error: ValidationError, key: str, known: Mapping[str, object]
+) -> RecipeError:
     """Turn the first complaint of pydantic into one sentence that names key, value and remedy."""
     first = error.errors()[0]
     path = ".".join([key, *(str(part) for part in first["loc"])]).strip(".")
@@ -112,27 +114,7 @@ class Registry(Generic[T]):
         name, given = split_spec(spec, self.kind, key)
         entry, fields = self.find(name, key=key)
         path = f"{key}.{name}" if given else key
-        # A class's annotations live in its own module; __init__ of a dataclass carries them too.
-        target = entry.__init__ if inspect.isclass(entry) else entry  # type: ignore[misc]
-        hints = get_type_hints(target)
-        definitions: dict[str, Any] = {}
-        for parameter in inspect.signature(entry).parameters.values():
-            taken = parameter.name in context or parameter.name in fields
-            if taken or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                continue
-            default = ... if parameter.default is parameter.empty else parameter.default
-            definitions[parameter.name] = (hints.get(parameter.name, Any), default)
-        model = create_model(
-            "Settings",
-            __config__=ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True),
-            **definitions,
-        )
-        try:
-            checked = model.model_validate(given)
-        except ValidationError as error:
-            raise explain_validation(error, path, definitions) from None
-        values = {k: getattr(checked, k) for k in checked.model_fields_set}
-        return entry, {**fields, **values}
+        return entry, {**fields, **check_settings(entry, given, path, skip=(*context, *fields))}
 
     def build(self, spec: object, *, key: str = "", **context: Any) -> T:
         """Check a spec and call its entry with its settings and the program's ``context``.
@@ -148,6 +130,37 @@ class Registry(Generic[T]):
         except ValueError as error:
             name, _ = split_spec(spec, self.kind, key)
             raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
+
+
+def check_settings(
+    entry: Callable[..., Any], given: Mapping[str, Any], key: str, skip: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Check settings against the signature of the function or class that takes them.
+
+    Args:
+        entry: What takes them.
+        given: The settings.
+        key: Where they stand, for errors.
+        skip: Parameters that are not settings.
+
+    Raises:
+        RecipeError: A setting is unknown or missing, or has the wrong type.
+    """
+    # A class's annotations live in its own module; __init__ of a dataclass carries them too.
+    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)  # type: ignore[misc]
+    definitions: dict[str, Any] = {}
+    for parameter in inspect.signature(entry).parameters.values():
+        variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.name not in skip and not variable:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            definitions[parameter.name] = (hints.get(parameter.name, Any), default)
+    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model = create_model("Settings", __config__=config, **definitions)
+    try:
+        checked = model.model_validate(dict(given))
+    except ValidationError as error:
+        raise explain_validation(error, key, definitions) from None
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
 def split_spec(spec: object, kind: str, key: str) -> tuple[str, dict[str, Any]]:

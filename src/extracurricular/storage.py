@@ -12,6 +12,8 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,18 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"the file {str(path)!r} is missing") from None
     except ValueError as error:
         raise StorageError(f"the file {str(path)!r} is damaged: {error}") from None
+
+
+def write_if_changed(path: Path, content: bytes) -> None:
+    """Write a file unless it has this very content already."""
+    if not path.exists() or path.read_bytes() != content:
+        write_atomic(path, content)
+
+
+def write_json_if_changed(path: Path, value: Any) -> None:
+    """Write a JSON file unless it holds this very value already."""
+    if not path.exists() or read_json(path) != value:
+        write_json(path, value)
 
 
 def sha256(content: bytes) -> str:
@@ -168,3 +182,29 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return lines
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder for the time of a block.
+
+    Raises:
+        StorageError: The folder cannot be made, or another run is at work in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
+    with file:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock; there the user keeps the order
+            yield
+            return
+        try:
+            # The system drops this lock when the process ends, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(f"another run is at work in {str(folder)!r}") from None
+        yield

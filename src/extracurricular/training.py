@@ -124,7 +124,9 @@ def step_ids(step: int, steps: int, batch_size: int, rank: int = 0, world: int =
         ValueError: The batch cannot be cut into ``world`` equal slices.
     """
     if batch_size % world:
-        raise ValueError(f"batch_size is {batch_size}; it must be a multiple of the {world} devices")
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be a multiple of the {world} devices"
+        )
     ids = torch.arange(step * batch_size, (step + steps) * batch_size)
     return ids.view(steps, world, -1)[:, rank].reshape(-1)
 

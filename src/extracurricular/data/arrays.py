@@ -73,7 +73,9 @@ def from_dataset(dataset: TensorDataset, **settings: Any) -> Data:
     """
     tensors: tuple[Tensor, ...] = dataset.tensors
     if len(tensors) < 2:
-        raise DataError(f"the TensorDataset has {len(tensors)} tensor(s); it needs inputs and labels")
+        raise DataError(
+            f"the TensorDataset has {len(tensors)} tensor(s); it needs inputs and labels"
+        )
     x = tensors[0] if len(tensors) == 2 else tensors[:-1]
     return from_arrays(x, tensors[-1], **settings)
 
@@ -123,6 +125,7 @@ def _take(found: dict[str, Any], suffix: str) -> tuple[Any, Any] | None:
     several = {
         name.removesuffix(suffix).removeprefix("x_"): array
         for name, array in found.items()
-        if name.startswith("x_") and (name.endswith(suffix) if suffix else not name.endswith(reserved))
+        if name.startswith("x_")
+        and (name.endswith(suffix) if suffix else not name.endswith(reserved))
     }
     return (several, y) if several else None

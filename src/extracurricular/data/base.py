@@ -56,7 +56,9 @@ class Split:
         return batch_size(self.x)
 
     def __getitem__(self, index: Tensor | slice) -> Split:
-        return Split(tree_map(lambda v: v[index], self.x), None if self.y is None else self.y[index])
+        return Split(
+            tree_map(lambda v: v[index], self.x), None if self.y is None else self.y[index]
+        )
 
     def to(self, device: torch.device) -> Split:
         """Return the split on a device."""
@@ -239,7 +241,9 @@ def _check_labels(where: str, split: Split, task: Task, classes: tuple[str, ...]
     assert y is not None
     if task.kind == "regression":
         if not y.is_floating_point() or y.ndim != 2 or y.shape[1] != task.size:
-            raise DataError(f"{where}: y has shape {tuple(y.shape)}; it must be [N, {task.size}] reals")
+            raise DataError(
+                f"{where}: y has shape {tuple(y.shape)}; it must be [N, {task.size}] reals"
+            )
         return
     if y.is_floating_point() or y.ndim != 1:
         raise DataError(f"{where}: y must be integer class indices [N]")
@@ -254,7 +258,9 @@ def _check_shapes(where: str, split: Split, train: Split) -> None:
     expected = {k: tuple(v.shape[1:]) for k, v in leaves(train.x).items()}
     found = {k: tuple(v.shape[1:]) for k, v in leaves(split.x).items()}
     if found != expected:
-        raise DataError(f"{where}: examples have shape {found}, those of the train split {expected}")
+        raise DataError(
+            f"{where}: examples have shape {found}, those of the train split {expected}"
+        )
 
 
 def _fit_scale(values: Tensor) -> Affine:

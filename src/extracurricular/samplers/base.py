@@ -78,7 +78,9 @@ class Seeded:
         for field in fields(self):
             value = getattr(self, field.name)
             inner.extend(value.values() if isinstance(value, dict) else [value])
-        return 1 + max((getattr(child, "depth", 0) for child in inner if callable(child)), default=0)
+        return 1 + max(
+            (getattr(child, "depth", 0) for child in inner if callable(child)), default=0
+        )
 
     def stream(self, use: str) -> str:
         """Name of the random stream for one use of this sampler."""

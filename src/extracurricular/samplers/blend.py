@@ -49,8 +49,7 @@ class Blend(Seeded):
         places = [(choice == k).nonzero().squeeze(1) for k in range(len(self.children))]
         # A child that no id chose still draws an empty batch, to tell what its batches hold.
         parts = [
-            child(ids[place])
-            for child, place in zip(self.children.values(), places, strict=True)
+            child(ids[place]) for child, place in zip(self.children.values(), places, strict=True)
         ]
         shapes = [{k: tuple(v.shape[1:]) for k, v in leaves(part.x).items()} for part in parts]
         for name, shape in zip(self.children, shapes, strict=True):

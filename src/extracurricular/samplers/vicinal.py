@@ -193,7 +193,9 @@ class Mixup(Seeded):
         """Draw examples."""
         first = self.child(ids)
         second = self.child(rng.derive(self.seed, ids, self.stream("partner")))
-        return mixup_batch(first, second, rng.beta(self.alpha, self.seed, ids, self.stream("share")))
+        return mixup_batch(
+            first, second, rng.beta(self.alpha, self.seed, ids, self.stream("share"))
+        )
 
 
 def cutmix_batch(first: Batch, second: Batch, share: Tensor, centre: Tensor) -> Batch:

@@ -1,0 +1,167 @@
+"""The command ``xcl``: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+
+from extracurricular import __version__
+from extracurricular.errors import RecipeError, XclError, known_names
+
+if TYPE_CHECKING:
+    from extracurricular.recipe import Recipe
+
+app = typer.Typer(
+    help="Distil a big model into a small one that closes most of the gap.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes_app = typer.Typer(
+    help="List the recipes that ship with xcl, or show one.", invoke_without_command=True
+)
+app.add_typer(recipes_app, name="recipes")
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of the run; what is done there already is kept."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change in the recipe."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"xcl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Overrides = None,
+    out: Out = None,
+) -> None:
+    """Do whatever of a recipe is not done yet: teachers, students, evaluation, summary.
+
+    Run again, it does nothing; interrupted, it goes on where it was.
+    """
+    from extracurricular.recipe import read_recipe
+
+    read = read_recipe(recipe, overrides or [])
+    _execute(read, out or Path("runs") / read.name)
+
+
+@app.command()
+def demo(
+    name: Annotated[str, typer.Argument(help="digits or gaze.")] = "digits",
+    overrides: Overrides = None,
+    out: Out = None,
+) -> None:
+    """Run a shipped recipe: real handwritten digits, or rendered eyes and their gaze."""
+    from extracurricular.recipe import read_recipe
+
+    if name not in ("digits", "gaze"):
+        raise RecipeError("", f"there is no demo {name!r}; {known_names(name, ['digits', 'gaze'])}")
+    _execute(read_recipe(name, overrides or []), out or Path("runs") / name)
+
+
+@recipes_app.callback()
+def list_recipes(context: typer.Context) -> None:
+    """List the recipes that ship with xcl."""
+    if context.invoked_subcommand is not None:
+        return
+    import yaml
+    from rich.table import Table
+
+    from extracurricular.recipe import shipped_recipes
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in shipped_recipes().items():
+        table.add_row(f"[bold]{name}[/bold]", yaml.safe_load(text).get("about", ""))
+    _console().print(table)
+
+
+@recipes_app.command("show")
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="The recipe's name, as `xcl recipes` lists it.")],
+) -> None:
+    """Print a recipe, to be saved and changed."""
+    from extracurricular.recipe import shipped_recipes
+
+    shipped = shipped_recipes()
+    if name not in shipped:
+        raise RecipeError("", f"there is no shipped recipe {name!r}; {known_names(name, shipped)}")
+    console = _console()
+    if console.is_terminal:
+        console.print(Syntax(shipped[name], "yaml", background_color="default"))
+    else:
+        sys.stdout.write(shipped[name])
+
+
+def _console() -> Console:
+    # Without a terminal (a log, a pipe) lines are as long as they need to be.
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def _execute(recipe: Recipe, out: Path) -> None:
+    console = _console()
+    started = time.perf_counter()
+    console.print(f"[bold]{recipe.name}[/bold]  {recipe.about}")
+    from extracurricular.pipeline import Run
+    from extracurricular.progress import Progress
+    from extracurricular.summary import table, verdict
+
+    with Progress(console) as progress:
+        summary = Run(recipe, out, progress).execute()
+    console.print()
+    console.print(table(summary))
+    for line in verdict(summary):
+        console.print(line)
+    console.print(f"Everything lies in [bold]{out}[/bold]: summary.json, recipe.yaml, students/, …")
+    if progress.worked:
+        console.print(f"Took {time.perf_counter() - started:.0f} s.")
+    else:
+        console.print("Everything was done already; nothing was trained.")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    try:
+        app()
+    except XclError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold red]error:[/bold red] {_escaped(str(error))}"
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What a person sees while a run is at work."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich import progress as bars
+from rich.console import Console
+from rich.text import Text
+
+
+class _Rate(bars.ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: bars.Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} steps/s" if speed else "", style="cyan")
+
+
+class Progress:
+    """Two bars, one for the stage and one for the run, with rate and time left.
+
+    Without a terminal (a log file, CI) it prints a line for each finished stage instead.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.worked = False
+        self._base = 0
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description:<16}"),
+            bars.BarColumn(bar_width=None),
+            bars.TextColumn("{task.completed:>6,.0f}/{task.total:,.0f}"),
+            _Rate(),
+            bars.TimeRemainingColumn(elapsed_when_finished=True),
+            bars.TextColumn("{task.fields[loss]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._whole: bars.TaskID | None = None
+        self._stage: bars.TaskID | None = None
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def plan(self, steps: int, done: int) -> None:
+        """Learn how long the run is."""
+        if done < steps:
+            self._whole = self._bars.add_task("all", total=steps, completed=done, loss="")
+            self._base = done
+
+    def begin(self, title: str, steps: int) -> None:
+        """Show a new stage."""
+        self.worked = True
+        self._stage = self._bars.add_task(title, total=steps, loss="")
+
+    def advance(self, step: int, loss: float) -> None:
+        """Move the bars."""
+        if self._stage is not None:
+            self._bars.update(self._stage, completed=step, loss=f"loss {loss:.4f}")
+        if self._whole is not None:
+            self._bars.update(self._whole, completed=self._base + step)
+
+    def end(self, title: str, steps: int, seconds: float) -> None:
+        """Drop the stage's bar and leave a line."""
+        if self._stage is not None:
+            self._bars.remove_task(self._stage)
+            self._stage = None
+        self._base += steps
+        rate = steps / max(seconds, 1e-9)
+        self.console.print(
+            f"  [green]✓[/green] {title:<20} {steps:>6,} steps in {seconds:6.1f} s"
+            f"  [dim]{rate:,.0f} steps/s[/dim]"
+        )

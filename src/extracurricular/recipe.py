@@ -1,0 +1,329 @@
+"""The schema of a recipe file, and how one is read.
+
+A recipe says which data, which teacher, and which students to train and compare. It is YAML, read
+with the safe loader; keys that the schema does not know are refused. Everything a recipe can set has
+a dotted path (``students.xcl.matching.temperature``), which names it in overrides and in errors.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from extracurricular.errors import RecipeError, known_names, shorten
+from extracurricular.registry import explain_validation, split_spec
+from extracurricular.training import Training
+
+
+def _check_spec(value: Any) -> Any:
+    try:
+        split_spec(value, "choice", "")
+    except RecipeError as error:
+        raise ValueError(error.problem) from None
+    return value
+
+
+# NAME or {NAME: {setting: value}}. What names and settings there are is for the registries to say.
+Spec = Annotated[Any, AfterValidator(_check_spec)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TeacherSection(_Section):
+    """The teacher: one network, or an ensemble, trained here or read from a file.
+
+    Args:
+        model: The network; a list of several makes an ensemble of them.
+        members: Networks of each model, trained from different seeds.
+        sampler: Where the teacher's training examples come from.
+        training: How it is trained.
+        weights: A safetensors file of trained weights, instead of training (one network only).
+        mc_dropout: Passes of Monte Carlo dropout; null for none.
+        per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one for
+            all, which costs less.
+    """
+
+    model: Any
+    members: Annotated[int, Field(ge=1)] = 1
+    sampler: list[Any] | str = Field(default_factory=lambda: ["empirical"])
+    training: Training = Training()
+    weights: str | None = None
+    mc_dropout: Annotated[int, Field(ge=1)] | None = None
+    per_seed: bool = False
+
+    @property
+    def networks(self) -> list[Spec]:
+        """The model of each member."""
+        models = self.model if isinstance(self.model, list) else [self.model]
+        return [model for model in models for _ in range(self.members)]
+
+    @field_validator("model")
+    @classmethod
+    def _specs(cls, value: Any) -> Any:
+        for spec in value if isinstance(value, list) else [value]:
+            _check_spec(spec)
+        return value
+
+    @model_validator(mode="after")
+    def _one_file_one_network(self) -> TeacherSection:
+        if not self.networks:
+            raise ValueError("model is an empty list; it needs at least one model")
+        if self.weights is not None and len(self.networks) > 1:
+            raise ValueError(
+                f"weights holds one network, but there are {len(self.networks)} members"
+            )
+        return self
+
+
+class StudentSection(_Section):
+    """One student.
+
+    Args:
+        learns_from: ``teacher``, or ``labels`` for training without one (ERM).
+        model: The network.
+        sampler: Where the examples come from.
+        matching: Divergence, temperature and share of the hard-label term.
+        training: How it is trained.
+    """
+
+    learns_from: Literal["teacher", "labels"] = "teacher"
+    model: Spec
+    sampler: list[Any] | str = Field(default_factory=lambda: ["empirical"])
+    matching: dict[str, Any] = Field(default_factory=dict)
+    training: Training = Training()
+
+
+class EvaluationSection(_Section):
+    """How results are measured.
+
+    Args:
+        split: ``test`` for final figures; ``validation`` while settings are being chosen.
+        batch_size: Examples at once; it does not change the figures.
+    """
+
+    split: Literal["test", "validation"] = "test"
+    batch_size: Annotated[int, Field(ge=1)] = 1024
+
+
+class DeviceSection(_Section):
+    """Where and how precisely to compute (names as in Lightning Fabric).
+
+    Args:
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+class Recipe(_Section):
+    """A whole recipe.
+
+    Args:
+        schema: Version of this schema, 1.
+        name: Its name.
+        about: What it shows, for the person who lists recipes.
+        data: The data set.
+        seeds: Everything is trained once for each.
+        teacher: The teacher.
+        students: Students by name; the gap is measured from the one called ``kd``.
+        evaluation: How results are measured.
+        device: Where to compute.
+    """
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: str
+    about: str = ""
+    data: Spec
+    seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=lambda: [0])
+    teacher: TeacherSection
+    students: Annotated[dict[str, StudentSection], Field(min_length=1)]
+    evaluation: EvaluationSection = EvaluationSection()
+    device: DeviceSection = DeviceSection()
+
+    @model_validator(mode="after")
+    def _sound(self) -> Recipe:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds are {self.seeds}; each may occur only once")
+        for name in self.students:
+            if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+                raise ValueError(
+                    f"a student is called {name!r}; names are made of letters, digits, '-', '_', '.'"
+                )
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """Return the recipe as plain values, defaults filled in."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the text of each recipe that ships with the package, by name."""
+    folder = resources.files("extracurricular") / "recipes"
+    return {
+        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
+        for file in sorted(folder.iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".yaml")
+    }
+
+
+def read_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a file, or by the name of a shipped one.
+
+    Args:
+        source: A path, or a shipped recipe's name.
+        overrides: ``key.path=value`` each, the value in YAML.
+
+    Raises:
+        RecipeError: Not found, not YAML, an unknown key, or a value that cannot be.
+    """
+    path, shipped = Path(source), shipped_recipes()
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError("", f"the recipe {source!r} cannot be read: {error}") from None
+    elif source in shipped:
+        text = shipped[source]
+    else:
+        raise RecipeError(
+            "", f"there is no recipe file {source!r}, nor a shipped recipe; "
+            f"{known_names(source, shipped)}"
+        )  # fmt: skip
+    try:
+        loaded = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise RecipeError("", f"the recipe {source!r} is not valid YAML: {where}") from None
+    return parse_recipe(loaded, overrides)
+
+
+def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
+    """Check what a recipe file holds.
+
+    The section ``defaults`` gives what students do not set themselves; ``training`` and ``matching``
+    are merged key by key, everything else is replaced.
+
+    Raises:
+        RecipeError: An unknown key, or a value that cannot be.
+    """
+    if not isinstance(loaded, Mapping):
+        raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
+    values = copy.deepcopy(dict(loaded))
+    for override in overrides:
+        _override(values, override)
+    defaults = values.pop("defaults", None) or {}
+    if not isinstance(defaults, Mapping):
+        raise RecipeError("defaults", f"is {shorten(defaults)}; it should be a mapping")
+    unknown = [key for key in defaults if key not in StudentSection.model_fields]
+    if unknown:
+        known = known_names(str(unknown[0]), StudentSection.model_fields)
+        raise RecipeError(f"defaults.{unknown[0]}", f"unknown key {unknown[0]!r}; {known}")
+    students = values.get("students")
+    if isinstance(students, Mapping):
+        values["students"] = {k: _with_defaults(v, defaults) for k, v in students.items()}
+    known = [field.alias or name for name, field in Recipe.model_fields.items()]
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, known) from None
+
+
+def _explain(error: ValidationError, top: list[str]) -> RecipeError:
+    """Explain a schema error, with the keys known at the place where it stands."""
+    place = [part for part in error.errors()[0]["loc"] if isinstance(part, str)]
+    sections: dict[str, type[BaseModel]] = {
+        "teacher": TeacherSection,
+        "students": StudentSection,
+        "evaluation": EvaluationSection,
+        "device": DeviceSection,
+    }
+    known: Sequence[str] = [*top, "defaults"]
+    if "training" in place[:-1]:
+        known = list(Training.model_fields)
+    elif len(place) > 1 and place[0] in sections:
+        known = list(sections[place[0]].model_fields)
+    return explain_validation(error, "", dict.fromkeys(known))
+
+
+def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
+    if student is None:
+        student = {}
+    if not isinstance(student, Mapping):
+        return student
+    merged = {**defaults, **student}
+    for key in ("training", "matching"):
+        base, own = defaults.get(key), student.get(key)
+        if isinstance(base, Mapping) and isinstance(own, Mapping):
+            merged[key] = {**base, **own}
+    return copy.deepcopy(merged)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RecipeError("", f"{override!r} is not of the form key.path=value")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise RecipeError(path, f"{text!r} is not valid YAML") from None
+    here: Any = values
+    *parents, last = path.split(".")
+    for depth, part in enumerate([*parents, last]):
+        final = depth == len(parents)
+        if isinstance(here, list):
+            if not part.isdigit() or int(part) >= len(here):
+                known = f"it has the positions 0 to {len(here) - 1}" if here else "it is empty"
+                raise RecipeError(path, f"{part!r} is no position in the list; {known}")
+            if final:
+                here[int(part)] = value
+            elif isinstance(here[int(part)], str):
+                here[int(part)] = {here[int(part)]: {}}  # a bare name, to be given a setting
+            here = here[int(part)]
+        elif isinstance(here, dict):
+            if final:
+                here[part] = value
+            elif not isinstance(here.get(part), dict | list):
+                current = here.get(part)
+                here[part] = {current: {}} if isinstance(current, str) else {}
+            here = here[part]
+        else:
+            raise RecipeError(path, f"{part!r} cannot be set inside {shorten(here)}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, and reads 1e-3 as the number it looks like."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
