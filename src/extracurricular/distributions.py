@@ -38,7 +38,7 @@ _MAX_LOGIT = 1e30
 
 
 def _xlogx(p: Tensor, log_p: Tensor) -> Tensor:
-    """p log p, summed over the last dimension. Log-probabilities are finite here, so 0 log 0 = 0."""
+    """Sum p log p over the last dimension. Log-probabilities are finite here, so 0 log 0 = 0."""
     return (p * log_p).sum(-1)
 
 
@@ -225,8 +225,8 @@ class Gaussian:
         """Jensen-Shannon divergence to ``other``, in nats, [B].
 
         A mixture of two Gaussians has no closed form here, so the middle is the Gaussian with the
-        mixture's mean and variance (our choice). This is an upper bound of the exact divergence: the
-        mixture itself is the distribution that minimises the mean of the two KL terms.
+        mixture's mean and variance (our choice). This is an upper bound of the exact divergence:
+        the mixture itself is the distribution that minimises the mean of the two KL terms.
         """
         middle = Gaussian.mixture([self, other])
         mean_log_var = 0.5 * (self._log_var + other._log_var)
@@ -244,7 +244,7 @@ class Gaussian:
         return Gaussian(mean, self.log_var.float() + 2 * scale.abs().log())
 
     def interval(self, mass: float) -> tuple[Tensor, Tensor]:
-        """Bounds [B, D] of the central interval that holds ``mass`` of each output, 0 < mass < 1."""
+        """Bounds [B, D] of the central interval that holds ``mass`` (0 to 1) of each output."""
         half = math.sqrt(2) * torch.erfinv(torch.tensor(mass)).item() * self.std
         return self.mean.float() - half, self.mean.float() + half
 

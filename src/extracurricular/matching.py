@@ -31,7 +31,7 @@ def forward_kl(teacher: Distribution, student: Distribution) -> Tensor:
 
 @DIVERGENCES.register("reverse_kl")
 def reverse_kl(teacher: Distribution, student: Distribution) -> Tensor:
-    """KL(student ‖ teacher) in nats, [B]: the student must not believe what the teacher does not."""
+    """KL(student ‖ teacher) in nats, [B]: it must not believe what the teacher does not."""
     return _same(teacher, student).kl(teacher)  # type: ignore[arg-type]
 
 
@@ -44,8 +44,8 @@ def js(teacher: Distribution, student: Distribution) -> Tensor:
 def _same(teacher: Distribution, student: Distribution) -> Distribution:
     if type(teacher) is not type(student):
         raise ValueError(
-            f"the teacher gives a {type(teacher).__name__}, the student a {type(student).__name__}; "
-            "they must give the same kind of distribution"
+            f"the teacher gives a {type(teacher).__name__}, "
+            f"the student a {type(student).__name__}; they must give the same kind of distribution"
         )
     return student
 
@@ -102,7 +102,7 @@ class Matching:
         """
         divergence, _ = DIVERGENCES.find(self.divergence)
         t = self.temperature
-        loss: Tensor = divergence(teacher.tempered(t), student.tempered(t))  # type: ignore[assignment]
+        loss: Tensor = divergence(teacher.tempered(t), student.tempered(t))
         loss = loss * (t**student.temperature_power)
         if self.hard > 0:
             if y is None:

@@ -1,9 +1,9 @@
 """Figures for people: how good predictions are, how near the student is to the teacher.
 
 Classification: ``accuracy``, ``nll``, ``brier``, ``ece``. Regression: ``rmse``, ``nll``, ``crps``,
-``coverage90`` and, for gaze, ``angular_error``. Against the teacher: ``kl_to_teacher``, ``agreement``.
-Calibration error is not a proper score (a useless constant prediction can have 0), so it always
-stands beside NLL and Brier.
+``coverage90`` and, for gaze, ``angular_error``. Against the teacher: ``kl_to_teacher`` and
+``agreement``. Calibration error is no proper score (a useless constant prediction can have 0),
+so it always stands beside NLL and Brier.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def gaze_vector(angles: Tensor) -> Tensor:
 
 
 def angular_error(prediction: Tensor, y: Tensor) -> Tensor:
-    """Angle between predicted and true gaze in degrees, [N], from (pitch, yaw) in radians [N, 2]."""
+    """Angle between predicted and true gaze in degrees, [N], from radians [N, 2]."""
     a, b = gaze_vector(prediction.double()), gaze_vector(y.double())
     # The arc cosine loses half of the digits for small angles; this form does not.
     return torch.rad2deg(torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(-1)))

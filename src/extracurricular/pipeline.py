@@ -47,7 +47,7 @@ from extracurricular.storage import (
 from extracurricular.summary import summarise
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
 from extracurricular.training import Training, train
-from extracurricular.tree import tree_map
+from extracurricular.tree import leaves
 
 
 class Watcher(Protocol):
@@ -177,7 +177,7 @@ class Run:
     # -- what there is to do ----------------------------------------------------------------------
 
     def teacher_seeds(self) -> list[int]:
-        """Seeds of the teachers: one for each seed of the recipe, or 0 for the one that all share."""
+        """Seeds of the teachers: the recipe's, or just 0 for the one that all share."""
         return self.recipe.seeds if self.recipe.teacher.per_seed else [0]
 
     def teacher_stages(self, seed: int) -> list[Stage]:
@@ -509,9 +509,7 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int) -> Dist
 
 
 def _device_of(split: Split) -> torch.device:
-    found: list[torch.device] = []
-    tree_map(lambda leaf: (found.append(leaf.device), leaf)[1], split.x)
-    return found[0]
+    return next(iter(leaves(split.x).values())).device
 
 
 def _first_difference(a: Any, b: Any, path: str) -> tuple[str, Any, Any]:

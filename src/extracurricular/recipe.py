@@ -1,8 +1,8 @@
 """The schema of a recipe file, and how one is read.
 
 A recipe says which data, which teacher, and which students to train and compare. It is YAML, read
-with the safe loader; keys that the schema does not know are refused. Everything a recipe can set has
-a dotted path (``students.xcl.matching.temperature``), which names it in overrides and in errors.
+with the safe loader; keys that the schema does not know are refused. Everything a recipe can set
+has a dotted path (``students.xcl.matching.temperature``), which names it in overrides and errors.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class TeacherSection(_Section):
         training: How it is trained.
         weights: A safetensors file of trained weights, instead of training (one network only).
         mc_dropout: Passes of Monte Carlo dropout; null for none.
-        per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one for
-            all, which costs less.
+        per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
+            for all, which costs less.
     """
 
     model: Any
@@ -166,7 +166,7 @@ class Recipe(_Section):
         for name in self.students:
             if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
                 raise ValueError(
-                    f"a student is called {name!r}; names are made of letters, digits, '-', '_', '.'"
+                    f"a student is called {name!r}; a name has letters, digits, '-', '_' and '.'"
                 )
         return self
 
@@ -219,8 +219,8 @@ def read_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
     """Check what a recipe file holds.
 
-    The section ``defaults`` gives what students do not set themselves; ``training`` and ``matching``
-    are merged key by key, everything else is replaced.
+    The section ``defaults`` gives what students do not set themselves; ``training`` and
+    ``matching`` are merged key by key, everything else is replaced.
 
     Raises:
         RecipeError: An unknown key, or a value that cannot be.
@@ -240,11 +240,11 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
     students = values.get("students")
     if isinstance(students, Mapping):
         values["students"] = {k: _with_defaults(v, defaults) for k, v in students.items()}
-    known = [field.alias or name for name, field in Recipe.model_fields.items()]
+    top = [field.alias or name for name, field in Recipe.model_fields.items()]
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, known) from None
+        raise _explain(error, top) from None
 
 
 def _explain(error: ValidationError, top: list[str]) -> RecipeError:
@@ -313,7 +313,7 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, and reads 1e-3 as the number it looks like."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(

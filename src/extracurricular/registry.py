@@ -1,8 +1,8 @@
 """Find a sampler, divergence, model or data set by the name a recipe gives it.
 
-A *spec* names one entry and its settings: ``"mixup"`` or ``{"mixup": {"alpha": 0.4}}``. The settings
-an entry takes are read from its signature, so registering a function or class is all that is needed
-to make it known to recipes, with types checked and unknown keys refused.
+A *spec* names one entry and its settings: ``"mixup"`` or ``{"mixup": {"alpha": 0.4}}``. The
+settings an entry takes are read from its signature, so registering a function or class is all that
+is needed to make it known to recipes, with types checked and unknown keys refused.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Registry(Generic[T]):
     Args:
         kind: What the entries are, in the singular, for error texts (``"sampler"``).
 
-    A name may hold integer fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
-    ``depth=16, width=2``. A name of the form ``package.module:attribute`` is imported, so that a
-    recipe reaches what its author wrote in a file of their own.
+    A name may hold integer fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry
+    with ``depth=16, width=2``. A name of the form ``package.module:attribute`` is imported, so
+    that a recipe reaches what its author wrote in a file of their own.
     """
 
     def __init__(self, kind: str) -> None:
@@ -147,7 +147,7 @@ def check_settings(
         RecipeError: A setting is unknown or missing, or has the wrong type.
     """
     # A class's annotations live in its own module; __init__ of a dataclass carries them too.
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)  # type: ignore[misc]
+    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
     definitions: dict[str, Any] = {}
     for parameter in inspect.signature(entry).parameters.values():
         variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)

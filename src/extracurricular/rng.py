@@ -38,7 +38,7 @@ def _shift(x: Tensor, k: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    # In place after the first step: these tensors are as large as an image batch when noise is drawn.
+    # In place after the first step: for noise these tensors are as large as a batch of images.
     x = x ^ _shift(x, 30)
     x *= _signed(_MIX_1)
     x ^= _shift(x, 27)

@@ -159,8 +159,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         if gap is not None and name not in ("kd", "erm"):
             # The interval is told again, as a figure without one invites too much trust.
             lines.append(
-                f"[bold]{name}[/bold] closes [bold]{100 * gap['value']:.0f} %[/bold] of the gap that "
-                f"kd leaves to the teacher (95 % interval over seeds: {_interval(gap)})."
+                f"[bold]{name}[/bold] closes [bold]{100 * gap['value']:.0f} %[/bold] of the gap "
+                f"that kd leaves to the teacher (95 % interval over seeds: {_interval(gap)})."
             )
     if "kd" in students and students["kd"]["gap_closed"] is None:
         lines.append("There is no gap to close: the teacher is not better than kd.")
@@ -177,4 +177,5 @@ def _interval(gap: dict[str, Any]) -> str:
     low, high = gap["ci95"]
     if low is None and high is None:
         return "unbounded"
-    return f"{'-∞' if low is None else f'{100 * low:.0f}'} to {'∞' if high is None else f'{100 * high:.0f}'} %"
+    start = "-∞" if low is None else f"{100 * low:.0f}"
+    return f"{start} to {'∞' if high is None else f'{100 * high:.0f}'} %"

@@ -47,7 +47,7 @@ class Training(BaseModel):
         steps: Optimiser steps.
         batch_size: Examples a step, over all devices.
         optimizer: ``sgd`` (with Nesterov momentum) or ``adamw``.
-        lr: Peak learning rate; it rises linearly over ``warmup`` steps, then falls as a cosine to 0.
+        lr: Peak learning rate; it rises linearly for ``warmup`` steps, then falls as a cosine to 0.
         momentum: Momentum of ``sgd``.
         weight_decay: Applied to weights (matrices and kernels), not to biases and norms.
         warmup: Steps of the linear rise.
@@ -97,7 +97,7 @@ def learning_rate(settings: Training, step: int) -> float:
 
 
 def make_optimizer(module: nn.Module, settings: Training, fused: bool) -> torch.optim.Optimizer:
-    """Make the optimiser, with weight decay on weights alone (tensors of two or more dimensions)."""
+    """Make the optimiser, with weight decay on tensors of two or more dimensions alone."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise TrainingError("the student has no trainable parameters")
@@ -148,8 +148,8 @@ def draws(
 ) -> Iterator[tuple[Batch, Distribution]]:
     """Yield the examples of each step from ``start`` on, with the teacher's distribution on them.
 
-    Several steps are drawn at once. Which ones go together depends on the step alone, never on where
-    a training was interrupted, so a resumed one meets the same numbers to the last bit.
+    Several steps are drawn at once. Which ones go together depends on the step alone, never on
+    where a training was interrupted, so a resumed one meets the same numbers to the last bit.
     """
     together = draw_steps(sampler, settings.batch_size, fabric.device)
     for first in range(start - start % together, settings.steps, together):

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from extracurricular.data.base import DATA, Data, make_data, split_indices
+from extracurricular.data.base import DATA, Data, make_data, map_arrays, split_indices
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 
@@ -50,10 +50,7 @@ def from_arrays(
     parts = split_indices(count, [*sizes, count - sum(sizes)], seed)
 
     def part_of(which: Any) -> tuple[Any, Any]:
-        take = lambda v: v[which]  # noqa: E731
-        if isinstance(x, dict):
-            return {k: take(v) for k, v in x.items()}, take(y)
-        return (tuple(take(v) for v in x) if isinstance(x, tuple) else take(x)), take(y)
+        return map_arrays(lambda v: v[which], x), y[which]
 
     return make_data(
         name,

@@ -1,12 +1,12 @@
 """What a data set is: three splits of examples, and how raw values become network inputs.
 
-A :class:`Data` keeps raw values (bytes of images stay bytes) and the affine maps that turn them into
-network inputs and standardised targets. The maps are fitted on the training split alone.
+A :class:`Data` keeps raw values (bytes of images stay bytes) and the affine maps that turn them
+into network inputs and standardised targets. The maps are fitted on the training split alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -74,8 +74,8 @@ class Data:
     Args:
         name: For the person who reads the results.
         task: What is predicted.
-        train, validation, test: The splits. Settings are chosen on ``validation``; ``test`` is for the
-            final figures only. ``validation`` may be empty.
+        train, validation, test: The splits. Settings are chosen on ``validation``; ``test`` is for
+            the final figures only. ``validation`` may be empty.
         x_scale: One :class:`Affine` per input tensor, by name (``""`` where there is just one).
         y_scale: For regression: raw targets to standardised ones; None for classification.
         classes: Names of the classes, if known.
@@ -111,7 +111,7 @@ class Data:
         return tuple(self.x_scale[str(i)].apply(v) for i, v in enumerate(x))
 
     def targets(self, y: Tensor) -> Tensor:
-        """Turn raw labels into what the student predicts: indices as they are, reals standardised."""
+        """Turn raw labels into what the student predicts: reals are standardised."""
         return y if self.y_scale is None else self.y_scale.apply(y)
 
     def to(self, device: torch.device) -> Data:
@@ -151,10 +151,11 @@ def make_data(
         angular: Targets are (pitch, yaw) in radians.
 
     Raises:
-        DataError: Empty split, lengths that differ, values that are not finite, labels out of range.
+        DataError: An empty split, lengths that differ, a value that is not finite, or a label out
+            of range.
     """
     if validation is None:
-        validation = (_map_arrays(lambda v: v[:0], train[0]), np.asarray(train[1])[:0])
+        validation = (map_arrays(lambda v: v[:0], train[0]), np.asarray(train[1])[:0])
     splits = {
         part: _split(part, *pair)
         for part, pair in (("train", train), ("validation", validation), ("test", test))
@@ -179,7 +180,8 @@ def make_data(
     )
 
 
-def _map_arrays(function: Any, x: Any) -> Any:
+def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
+    """Apply ``function`` to an array, or to each array of a tuple or dict."""
     if isinstance(x, dict):
         return {k: function(v) for k, v in x.items()}
     if isinstance(x, tuple):
@@ -188,7 +190,7 @@ def _map_arrays(function: Any, x: Any) -> Any:
 
 
 def _split(part: str, x: Any, y: Any) -> Split:
-    inputs: Inputs = _map_arrays(lambda v: _tensor(part, "x", v), x)
+    inputs: Inputs = map_arrays(lambda v: _tensor(part, "x", v), x)
     labels = _tensor(part, "y", y)
     if labels.is_floating_point():
         labels = labels.float()
@@ -204,9 +206,11 @@ def _split(part: str, x: Any, y: Any) -> Split:
     return Split(inputs, labels)
 
 
-def _tensor(part: str, which: str, values: Any) -> Tensor:
-    if not isinstance(values, Tensor):
-        array = np.asarray(values)
+def _tensor(part: str, which: str, given: Any) -> Tensor:
+    if isinstance(given, Tensor):
+        values = given
+    else:
+        array = np.asarray(given)
         if array.dtype.kind not in "fiub":
             raise DataError(
                 f"{part} split: {which} has values of type {array.dtype}; they must be numbers"

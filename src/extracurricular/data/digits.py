@@ -32,8 +32,8 @@ def digits(train: int = 600, validation: int = 300, seed: int = 0) -> Data:
             raise ValueError(f"{name} is {size}; it must be at least {least}")
     if train + validation >= len(y):
         raise ValueError(
-            f"train and validation are {train} and {validation}; of {len(y)} digits they must leave "
-            "some to test on"
+            f"train and validation are {train} and {validation}; "
+            f"of {len(y)} digits they must leave some to test on"
         )
     parts = split_indices(len(y), [train, validation, len(y) - train - validation], seed)
     pairs = [(x[part], y[part]) for part in parts]

@@ -9,8 +9,11 @@ from torch import nn
 
 from extracurricular.registry import Registry
 
-Shapes: TypeAlias = tuple[int, ...] | Mapping[str, tuple[int, ...]]
-"""One example's input: the shape of its tensor, or the shape of each of its named tensors."""
+Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str, tuple[int, ...]]
+"""One example's input: the shape of its tensor, or of each tensor of a tuple or a dict."""
+
+Place: TypeAlias = str | int
+"""Where a tensor stands in an input of several: its key in a dict, its position in a tuple."""
 
 MODELS: Registry[nn.Module] = Registry("model")
 
@@ -36,29 +39,36 @@ def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
+def parts_of(inputs: Shapes) -> dict[Place, tuple[int, ...]] | None:
+    """Return the shapes of an input of several tensors by place; None for a single tensor."""
+    pairs = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+    several: dict[Place, tuple[int, ...]] = {k: v for k, v in pairs if isinstance(v, tuple)}
+    return several if several or isinstance(inputs, Mapping) else None
+
+
 def one_image(inputs: Shapes) -> tuple[int, int, int]:
     """Return ``(C, H, W)`` of an input that is one image; refuse any other with ``ValueError``."""
-    if isinstance(inputs, Mapping) or len(inputs) != 3:
+    if parts_of(inputs) is not None or len(inputs) != 3:
         raise ValueError(f"takes one image [C, H, W], but the input is {_show(inputs)}")
-    channels, height, width = inputs
+    channels, height, width = (int(size) for size in inputs)  # type: ignore[arg-type]
     return channels, height, width
 
 
-def image_and_vectors(inputs: Shapes) -> tuple[str, tuple[int, int, int], dict[str, int]]:
-    """Split a dict input of exactly one image and at least one vector.
+def image_and_vectors(inputs: Shapes) -> tuple[Place, tuple[int, int, int], dict[Place, int]]:
+    """Split an input of exactly one image and at least one vector.
 
     Returns:
-        The image's name, its ``(C, H, W)``, and the size of each vector by name, in input order.
+        The image's place, its ``(C, H, W)``, and the size of each vector by place, in order.
 
     Raises:
         ValueError: The input is anything else.
     """
-    named = inputs if isinstance(inputs, Mapping) else {}
+    named = parts_of(inputs) or {}
     images = [name for name, shape in named.items() if len(shape) == 3]
     vectors = {name: shape[0] for name, shape in named.items() if len(shape) == 1}
     if len(images) != 1 or not vectors or len(named) != 1 + len(vectors):
         raise ValueError(
-            "takes a dict of one image [C, H, W] and one or more vectors [D], "
+            "takes one image [C, H, W] and one or more vectors [D], "
             f"but the input is {_show(inputs)}"
         )
     channels, height, width = named[images[0]]

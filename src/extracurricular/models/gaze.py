@@ -1,17 +1,19 @@
 """Networks that look at an eye and know how the head is turned.
 
-They take a dict of exactly one image and one or more vectors, under any names. The image becomes
-features, the vectors are appended to these, and one linear layer gives the outputs.
+They take a dict of exactly one image and one or more vectors, under any names, or a
+tuple of such. The image becomes features, the vectors are appended to these, and one linear layer
+gives the outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular.models.base import MODELS, Shapes, check_at_least, image_and_vectors
+from extracurricular.models.base import MODELS, Place, Shapes, check_at_least, image_and_vectors
 from extracurricular.models.layers import pre_activation_features
 
 
@@ -27,7 +29,12 @@ class ImageAndVectors(nn.Module):
     """
 
     def __init__(
-        self, image: str, vectors: Mapping[str, int], body: nn.Module, features: int, outputs: int
+        self,
+        image: Place,
+        vectors: Mapping[Place, int],
+        body: nn.Module,
+        features: int,
+        outputs: int,
     ) -> None:
         super().__init__()
         self.image = image
@@ -35,7 +42,7 @@ class ImageAndVectors(nn.Module):
         self.body = body
         self.head = nn.Linear(features + sum(vectors.values()), outputs)
 
-    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, x: Any) -> Tensor:
         """Return ``[B, outputs]`` of the named tensors ``[B, C, H, W]`` and ``[B, D]``."""
         features = self.body(x[self.image])
         y: Tensor = self.head(torch.cat([features, *(x[name] for name in self.vectors)], dim=1))

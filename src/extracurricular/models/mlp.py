@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import known_names
-from extracurricular.models.base import MODELS, Shapes, check_at_least, check_dropout
+from extracurricular.models.base import (
+    MODELS,
+    Place,
+    Shapes,
+    check_at_least,
+    check_dropout,
+    parts_of,
+)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -32,15 +40,15 @@ class FlattenTensor(nn.Module):
         return x.reshape(x.shape[0], self.size)
 
 
-class FlattenDict(nn.Module):
-    """A dict of tensors ``[B, *shape]`` to ``[B, size]``, one after the other in ``shapes``."""
+class FlattenParts(nn.Module):
+    """A dict or tuple of tensors ``[B, *shape]`` to ``[B, size]``, in the order of ``shapes``."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, shapes: Mapping[Place, tuple[int, ...]]) -> None:
         super().__init__()
         self.sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         self.size = sum(self.sizes.values())
 
-    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, x: Any) -> Tensor:
         """Return the flattened and concatenated examples."""
         parts = [x[name].reshape(x[name].shape[0], size) for name, size in self.sizes.items()]
         return torch.cat(parts, dim=1)
@@ -56,10 +64,10 @@ def mlp(
     dropout: float = 0.0,
     norm: bool = False,
 ) -> nn.Module:
-    """Build a multilayer perceptron; a tensor is flattened, a dict flattened and concatenated.
+    """Build a multilayer perceptron; a dict or tuple is flattened and concatenated.
 
     Args:
-        inputs: Any shape or dict of shapes.
+        inputs: Any shape, or dict or tuple of shapes.
         outputs: Number of outputs.
         hidden: Units of each hidden layer; an empty list gives a linear model.
         activation: ``relu``, ``gelu``, ``silu`` or ``tanh``.
@@ -76,10 +84,12 @@ def mlp(
         raise ValueError(f"hidden is {list(hidden)}; every layer should have at least 1 unit")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}; {known_names(activation, ACTIVATIONS)}")
-    if isinstance(inputs, Mapping) and not inputs:
+    parts = parts_of(inputs)
+    if parts == {}:
         raise ValueError("takes at least one tensor, but the input is {}")
 
-    flatten = FlattenDict(inputs) if isinstance(inputs, Mapping) else FlattenTensor(inputs)
+    flatten: FlattenParts | FlattenTensor
+    flatten = FlattenTensor(inputs) if parts is None else FlattenParts(parts)  # type: ignore[arg-type]
     layers: list[nn.Module] = [flatten]
     width = flatten.size
     for units in hidden:

@@ -19,12 +19,12 @@ def load_pretrained(module: nn.Module, path: Path, noun: str = "outputs") -> Non
         noun: What the network's outputs are, for errors (``classes``).
 
     Raises:
-        StorageError: The file is missing or damaged, or its tensors do not fit the network. A number
-            of outputs that differs is named as such.
+        StorageError: The file is missing or damaged, or its tensors do not fit the network; a
+            number of outputs that differs is named as such.
     """
     state = load_weights(path)
     expected = module.state_dict()
-    for name, value in expected.items():
+    for name in expected:
         if name not in state:
             raise StorageError(f"the file {str(path)!r} has no tensor {name!r}, the model has")
     extra = sorted(set(state) - set(expected))

@@ -176,7 +176,8 @@ class Mixup(Seeded):
 
     Args:
         child: Where both examples of a pair come from.
-        alpha: Parameter of the Beta distribution, greater than 0: near 0 hardly mixes, 1 is uniform.
+        alpha: Parameter of the Beta distribution, greater than 0: near 0 hardly mixes, 1 is
+            uniform.
         seed: Seed of partners and shares.
     """
 

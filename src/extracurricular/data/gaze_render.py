@@ -1,0 +1,258 @@
+"""Synthetic eye patches with gaze labels, in the shapes of MPIIGaze: 36×60 grey pixels and a pose.
+
+The patches stand in for the normalised ones of MPIIGaze (Zhang et al., CVPR 2015 and TPAMI 2019),
+which may not be passed on. An eyeball turns under two lids; what makes the real task hard is here
+too: persons differ in shape, colour and in the angle between the axis one sees and the line of
+sight, lids close, frames are blurred, and the crop is never quite in place.
+
+**Angles** are (pitch, yaw) in radians, with the vector that MPIIGaze gives them, in camera axes (x to
+the right of the image, y down, z away from the camera)::
+
+    x = -cos(pitch) sin(yaw)    y = -sin(pitch)    z = -cos(pitch) cos(yaw)
+
+Positive pitch looks up in the image, positive yaw looks to its left; (0, 0) looks into the camera.
+All patches are of one side, with the inner corner on the left of the image.
+
+**Lengths** in the code are pixels of the patch, with v down and, in depth, towards the camera.
+Intensities are linear, 0 for black and 1 for white, until the exposure at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+HEIGHT, WIDTH = 36, 60
+
+# Rendered together, always in full: the last digits of vectorised arithmetic can depend on where in
+# a tensor a value lies, and an image must not depend on how many others were asked for.
+CHUNK = 32
+
+KAPPA = math.radians(1.5)  # standard deviation between the visible axis and the line of sight
+POSE_ERROR = math.radians(1.5)  # standard deviation of the recorded head pose
+LID_DEPTH = 1.06  # the lids slide on the eyeball: their radius, in eyeball radii
+UPPER_FOLLOWS, LOWER_FOLLOWS = 0.7, 0.35  # part of the eye's pitch in the head that a lid follows
+SHUT_PART, BLUR_PART = 0.16, 0.13  # images with nearly closed lids, images out of focus
+SHADES = (5, 8)  # grid of the shadows that differ from image to image
+PORES = (12, 20)  # grid of a person's skin texture
+
+Params: TypeAlias = dict[str, Tensor]  # each [CHUNK, 1, 1], or [1, 1, 1] for a person
+
+# Every value is drawn evenly between two bounds. The order is the order of the draws.
+PERSON = {
+    "kappa_pitch": (0.0, 1.0),  # quantiles of a normal distribution
+    "kappa_yaw": (0.0, 1.0),
+    "screen_pitch": (-11.5, -3.5),  # degrees, where the middle of the person's screen is
+    "screen_yaw": (-4.0, 4.0),
+    "head_pitch": (-4.0, 4.0),  # degrees, how the person tends to hold the head
+    "eyeball": (16.3, 18.3),  # radius
+    "eye_x": (-0.9, 0.9),  # of the eyeball's centre in the socket
+    "eye_y": (-0.9, 0.9),
+    "iris": (7.3, 8.5),  # radius
+    "iris_albedo": (0.07, 0.36),
+    "iris_spokes": (0.05, 0.3),  # contrast of the radial texture
+    "iris_phase": (0.0, 6.28),
+    "limbus": (0.3, 0.75),  # darkness of the ring around the iris
+    "sclera": (0.62, 0.88),
+    "skin": (0.28, 0.74),
+    "pores": (0.02, 0.06),  # contrast of the skin's texture
+    "half_width": (19.5, 23.0),  # from corner to corner, halved
+    "inner_y": (0.0, 2.2),  # of the corners, below the eyeball's centre
+    "outer_y": (-1.6, 1.4),
+    "upper": (23.0, 31.0),  # degrees up to the upper lid, looking ahead
+    "lower": (17.0, 24.0),
+    "upper_skew": (-0.35, 0.0),  # the upper lid peaks towards the nose,
+    "lower_skew": (0.0, 0.35),  # the lower one away from it
+    "upper_full": (0.0, 0.6),  # 0 is a parabola; more is rounder
+    "crease": (2.8, 6.5),  # above the upper lid
+    "crease_dark": (0.08, 0.42),
+    "bag": (0.0, 0.2),  # darkness below the eye
+    "lashes": (0.35, 0.9),  # darkness
+    "lash_length": (1.0, 2.6),
+    "lash_phase": (0.0, 6.28),
+    "liner": (-0.8, 0.7),  # darkness of the lower rim; painted for the few persons above 0
+    "brow_y": (-23.0, -15.0),  # its lower edge, at the middle
+    "brow_dark": (0.25, 0.65),
+    "brow_bend": (-0.004, 0.008),
+}
+IMAGE = {
+    "look_pitch": (-13.0, 13.0),  # degrees from the middle of the screen
+    "look_yaw": (-20.0, 20.0),
+    "turn_pitch": (-8.0, 8.0),  # degrees of the head, apart from its following the gaze
+    "turn_yaw": (-9.0, 9.0),
+    "error_pitch": (0.0, 1.0),  # quantiles of a normal distribution
+    "error_yaw": (0.0, 1.0),
+    "shut": (0.0, 1.0),  # below SHUT_PART the lids are nearly closed
+    "lid_open": (0.8, 1.1),  # aperture of lids that are open
+    "lid_shut": (0.0, 0.42),  # aperture of lids that are not
+    "pupil": (0.3, 0.58),  # in iris radii
+    "light_x": (-0.8, 0.8),  # direction of the light, in depths towards the camera
+    "light_y": (-1.1, 0.1),
+    "light": (0.15, 0.75),  # part of the light that has a direction
+    "slope": (0.0, 0.012),  # lighting gradient, per pixel
+    "shadow": (0.03, 0.16),  # contrast of the shadows
+    "lid_shadow": (0.2, 0.6),  # of the upper lid, on the eyeball
+    "glint": (-0.4, 1.0),  # intensity; none below 0
+    "glint_size": (0.5, 1.0),
+    "shift_x": (-1.5, 1.5),  # of the crop
+    "shift_y": (-1.5, 1.5),
+    "roll": (-5.0, 5.0),  # degrees
+    "scale": (0.94, 1.06),
+    "blurred": (0.0, 1.0),  # below BLUR_PART the image is out of focus
+    "blur_sharp": (0.35, 0.8),  # sigma
+    "blur_strong": (1.6, 3.2),
+    "exposure": (0.3, 0.56),  # mean of the image
+    "gamma": (0.7, 1.15),
+    "contrast": (0.75, 1.25),
+    "noise": (0.006, 0.03),  # standard deviation of the sensor
+}
+
+
+class GazeImages(NamedTuple):
+    """Rendered eye patches, person after person.
+
+    Args:
+        eye: Patches [N, 1, 36, 60], uint8.
+        pose: Head pitch and yaw [N, 2], radians, as a face tracker would report them: within about
+            20 degrees of the camera, with an error of 1.5 degrees.
+        gaze: Gaze pitch and yaw [N, 2], radians, the label; from -25 to 10 degrees and within 25.
+        person: Who it is [N], int64.
+        openness: Part of the iris that the lids leave visible [N], 0 to 1.
+        blur: Standard deviation of the Gaussian blur [N], pixels.
+    """
+
+    eye: Tensor
+    pose: Tensor
+    gaze: Tensor
+    person: Tensor
+    openness: Tensor
+    blur: Tensor
+
+
+def render_gaze(persons: Sequence[int], per_person: int, seed: int = 0) -> GazeImages:
+    """Render eye patches of the given persons.
+
+    Image i of person p depends on seed, p and i alone: asking for more persons or more images
+    leaves the others as they were.
+
+    Args:
+        persons: Who to render, at least one number from 0 up; in this order.
+        per_person: Images of each, at least 1.
+        seed: Seed of the whole population, at least 0.
+
+    Raises:
+        ValueError: There are no persons, or a number is below its least value.
+    """
+    if len(persons) == 0:
+        raise ValueError("persons is empty; at least one person must be rendered")
+    if min(persons) < 0:
+        raise ValueError(f"persons has {min(persons)}; persons are numbered from 0")
+    if per_person < 1:
+        raise ValueError(f"per_person is {per_person}; it must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be at least 0")
+    parts = [_render_person(int(person), per_person, seed) for person in persons]
+    return GazeImages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _render_person(person: int, count: int, seed: int) -> GazeImages:
+    # One stream for each kind of draw, so that each is filled image by image.
+    who, what, pixels = (
+        np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, person, stream])))
+        for stream in range(3)
+    )
+    fixed = _draw(who, PERSON, 1)
+    pores = torch.from_numpy(who.standard_normal((1, *PORES), np.float32))
+    chunks = []
+    for _ in range(0, count, CHUNK):
+        noise = pixels.standard_normal((CHUNK, HEIGHT * WIDTH + math.prod(SHADES)), np.float32)
+        chunks.append(_render_chunk(fixed | _draw(what, IMAGE, CHUNK), pores, noise))
+    eye, pose, gaze, openness, blur = (torch.cat(t)[:count] for t in zip(*chunks, strict=True))
+    return GazeImages(eye, pose, gaze, torch.full((count,), person), openness, blur)
+
+
+def _draw(rng: np.random.Generator, bounds: dict[str, tuple[float, float]], count: int) -> Params:
+    low, high = np.array(list(bounds.values()), np.float32).T
+    drawn = torch.from_numpy(low + (high - low) * rng.random((count, len(low)), np.float32))
+    return {name: column[:, None, None] for name, column in zip(bounds, drawn.T, strict=True)}
+
+
+def _render_chunk(p: Params, pores: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+    """Render the eye, pose, gaze, openness and blur of one chunk."""
+    gaze, head, pose = _directions(p)
+    u, v = _crop_grid(p)
+    centre_x, centre_y, upper, lower = _lids(p, gaze, head, u, v)
+    visible = _cover(v - upper) * _cover(lower - v)
+    a, b = u - centre_x, v - centre_y
+    ball, iris = _eyeball(p, gaze, a, b, v - upper)
+    ball = ball + _glint(p, gaze, a, b) * iris
+    openness = (iris * visible).sum((1, 2)) / iris.sum((1, 2)).clamp_min(1e-6)
+
+    skin = _skin(p, a, b, u, v, v - upper, v - lower)
+    skin = skin * (1 + p["pores"] * _upsample(pores))
+    scene = torch.lerp(skin, ball, visible) * _lashes(p, u, v - upper, v - lower)
+    pixels, blobs = noise.split([HEIGHT * WIDTH, math.prod(SHADES)], dim=1)
+    scene = scene * (1 + p["shadow"] * _upsample(blobs.view(-1, *SHADES)))
+
+    strong = p["blurred"] < BLUR_PART
+    sigma = torch.where(strong, p["blur_strong"], p["blur_sharp"])
+    eye = _expose(p, _blur(scene, sigma), pixels.view(-1, HEIGHT, WIDTH))
+    return eye[:, None], pose, gaze[:, :, 0, 0], openness, sigma[:, 0, 0]
+
+
+def _directions(p: Params) -> tuple[Tensor, Tensor, Tensor]:
+    """Gaze and head [CHUNK, 2, 1, 1] and the recorded pose [CHUNK, 2], in radians."""
+    gaze_pitch, gaze_yaw = p["screen_pitch"] + p["look_pitch"], p["screen_yaw"] + p["look_yaw"]
+    # The head follows the eyes part of the way, about a screen below the camera.
+    head_pitch = 0.4 * (gaze_pitch + 7.5) + p["head_pitch"] + p["turn_pitch"]
+    head_yaw = 0.45 * gaze_yaw + p["turn_yaw"]
+    gaze = torch.stack([gaze_pitch, gaze_yaw], 1).deg2rad()
+    head = torch.stack([head_pitch, head_yaw], 1).deg2rad()
+    error = torch.stack([_normal(p["error_pitch"]), _normal(p["error_yaw"])], 1)
+    return gaze, head, (head + POSE_ERROR * error)[:, :, 0, 0]
+
+
+def _normal(quantile: Tensor) -> Tensor:
+    return torch.special.ndtri(quantile.clamp(0.002, 0.998))
+
+
+def _crop_grid(p: Params) -> tuple[Tensor, Tensor]:
+    """Where each pixel lies from the middle of the eye's corners: the crop is never quite right."""
+    y = torch.arange(HEIGHT).view(1, -1, 1) - (HEIGHT - 1) / 2 - p["shift_y"]
+    x = torch.arange(WIDTH).view(1, 1, -1) - (WIDTH - 1) / 2 - p["shift_x"]
+    cos, sin = p["roll"].deg2rad().cos() / p["scale"], p["roll"].deg2rad().sin() / p["scale"]
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _lids(
+    p: Params, gaze: Tensor, head: Tensor, u: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The eyeball's centre and the height of each lid's edge at every pixel."""
+    radius, half = p["eyeball"], p["half_width"]
+    inner_x, inner_y = _turn(head, -half, p["inner_y"], 0.5 * radius)
+    outer_x, outer_y = _turn(head, half, p["outer_y"], 0.3 * radius)
+    middle_x, middle_y = (inner_x + outer_x) / 2, (inner_y + outer_y) / 2
+
+    # Lids slide with the eye. Their elevations are those of the edge above the middle of the ball.
+    eye_pitch = (gaze - head)[:, :1].rad2deg()[:, 0]
+    up = (p["upper"] + UPPER_FOLLOWS * eye_pitch).deg2rad()
+    down = (p["lower"] - LOWER_FOLLOWS * eye_pitch).deg2rad()
+    lid = LID_DEPTH * radius
+    _, top = _turn(head, torch.zeros_like(up), -lid * up.sin(), lid * up.cos())
+    _, bottom = _turn(head, torch.zeros_like(down), lid * down.sin(), lid * down.cos())
+
+    t = (u - inner_x + middle_x) / (outer_x - inner_x) * 2 - 1  # -1 and 1 at the corners
+    line = (inner_y * (1 - t) + outer_y * (1 + t)) / 2 - middle_y
+    arch = 1 - t.square()
+    # The cornea pushes the upper lid up where it stands.
+    skew = p["upper_skew"] - 0.5 * (gaze - head)[:, 1].sin()
+    raised = arch * (1 + skew * t) * (1 + p["upper_full"] * t.square())
+    upper = line + (top - (inner_y + outer_y) / 2) * raised
+    lower = line + (bottom - (inner_y + outer_y) / 2) * arch * (1 + p["lower_skew"] * t)
+    aperture = torch.where(p["shut"] < SHUT_PART, p["lid_shut"], p["lid_open"])
+    return p["eye_x"] - middle_x, p["eye_y"] - middle_y, lower + aperture * (upper - lower), lower
