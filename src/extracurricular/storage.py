@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,11 +133,20 @@ class Checkpoints:
         for file in reversed(self._files()):
             content = file.read_bytes()
             if sha256(content)[:32] == file.name.split(".")[1]:
-                state: dict[str, Any] = torch.load(
-                    io.BytesIO(content), map_location="cpu", weights_only=True
-                )
-                return state
+                return self._parse(file, content)
         return None
+
+    @staticmethod
+    def _parse(file: Path, content: bytes) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(
+                io.BytesIO(content), map_location="cpu", weights_only=True
+            )
+        except pickle.UnpicklingError as error:
+            raise StorageError(
+                f"the file {str(file)!r} is no checkpoint of this project"
+            ) from error
+        return state
 
     def clear(self) -> None:
         """Remove all checkpoints, and what an interruption left of one."""

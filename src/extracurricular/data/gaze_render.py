@@ -182,43 +182,44 @@ def _draw(rng: np.random.Generator, bounds: dict[str, tuple[float, float]], coun
     return {name: column[:, None, None] for name, column in zip(bounds, drawn.T, strict=True)}
 
 
+class _Lids(NamedTuple):
+    """The lids' edges, at every pixel [CHUNK, 36, 60]."""
+
+    along: Tensor  # -1 at the inner corner, 1 at the outer
+    upper: Tensor  # height below the upper edge
+    lower: Tensor  # height below the lower edge
+
+
 def _render_chunk(p: Params, pores: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
     """Render the eye, pose, gaze, openness and blur of one chunk."""
     gaze, head, pose = _directions(p)
     u, v = _crop_grid(p)
-    centre_x, centre_y, upper, lower = _lids(p, gaze, head, u, v)
-    visible = _cover(v - upper) * _cover(lower - v)
-    a, b = u - centre_x, v - centre_y
-    ball, iris = _eyeball(p, gaze, a, b, v - upper)
-    ball = ball + _glint(p, gaze, a, b) * iris
-    openness = (iris * visible).sum((1, 2)) / iris.sum((1, 2)).clamp_min(1e-6)
+    lids, a, b = _lids(p, gaze, head, u, v)
+    visible = _cover(lids.upper) * _cover(-lids.lower)
+    ball, iris = _eyeball(p, gaze, a, b, lids)
+    openness = (iris * visible).sum((1, 2)) / iris.sum((1, 2))
 
-    skin = _skin(p, a, b, u, v, v - upper, v - lower)
-    skin = skin * (1 + p["pores"] * _upsample(pores))
-    scene = torch.lerp(skin, ball, visible) * _lashes(p, u, v - upper, v - lower)
-    pixels, blobs = noise.split([HEIGHT * WIDTH, math.prod(SHADES)], dim=1)
-    scene = scene * (1 + p["shadow"] * _upsample(blobs.view(-1, *SHADES)))
+    scene = torch.lerp(_skin(p, pores, a, b, u, v, lids), ball, visible) * _lashes(p, u, lids)
+    pixels, blobs = torch.from_numpy(noise).split([HEIGHT * WIDTH, math.prod(SHADES)], dim=1)
+    scene = scene * (1 + p["shadow"] * _upsample(blobs.reshape(-1, *SHADES)))
 
-    strong = p["blurred"] < BLUR_PART
-    sigma = torch.where(strong, p["blur_strong"], p["blur_sharp"])
-    eye = _expose(p, _blur(scene, sigma), pixels.view(-1, HEIGHT, WIDTH))
+    sigma = torch.where(p["blurred"] < BLUR_PART, p["blur_strong"], p["blur_sharp"])
+    rows, columns = _smoothing(HEIGHT, HEIGHT, sigma), _smoothing(WIDTH, WIDTH, sigma)
+    scene = rows @ scene @ columns.mT
+    eye = _expose(p, scene, pixels.reshape(-1, HEIGHT, WIDTH))
     return eye[:, None], pose, gaze[:, :, 0, 0], openness, sigma[:, 0, 0]
 
 
 def _directions(p: Params) -> tuple[Tensor, Tensor, Tensor]:
     """Gaze and head [CHUNK, 2, 1, 1] and the recorded pose [CHUNK, 2], in radians."""
     gaze_pitch, gaze_yaw = p["screen_pitch"] + p["look_pitch"], p["screen_yaw"] + p["look_yaw"]
-    # The head follows the eyes part of the way, about a screen below the camera.
+    # The head follows the eyes part of the way.
     head_pitch = 0.4 * (gaze_pitch + 7.5) + p["head_pitch"] + p["turn_pitch"]
     head_yaw = 0.45 * gaze_yaw + p["turn_yaw"]
     gaze = torch.stack([gaze_pitch, gaze_yaw], 1).deg2rad()
     head = torch.stack([head_pitch, head_yaw], 1).deg2rad()
     error = torch.stack([_normal(p["error_pitch"]), _normal(p["error_yaw"])], 1)
     return gaze, head, (head + POSE_ERROR * error)[:, :, 0, 0]
-
-
-def _normal(quantile: Tensor) -> Tensor:
-    return torch.special.ndtri(quantile.clamp(0.002, 0.998))
 
 
 def _crop_grid(p: Params) -> tuple[Tensor, Tensor]:
@@ -231,28 +232,162 @@ def _crop_grid(p: Params) -> tuple[Tensor, Tensor]:
 
 def _lids(
     p: Params, gaze: Tensor, head: Tensor, u: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The eyeball's centre and the height of each lid's edge at every pixel."""
-    radius, half = p["eyeball"], p["half_width"]
+) -> tuple[_Lids, Tensor, Tensor]:
+    """The lids, and where each pixel lies from the eyeball's centre."""
+    radius, half, zero = p["eyeball"], p["half_width"], torch.zeros_like(p["shut"])
     inner_x, inner_y = _turn(head, -half, p["inner_y"], 0.5 * radius)
     outer_x, outer_y = _turn(head, half, p["outer_y"], 0.3 * radius)
     middle_x, middle_y = (inner_x + outer_x) / 2, (inner_y + outer_y) / 2
 
-    # Lids slide with the eye. Their elevations are those of the edge above the middle of the ball.
-    eye_pitch = (gaze - head)[:, :1].rad2deg()[:, 0]
+    # Lids slide with the eye; these are the elevations of their edges above the ball's middle.
+    eye_pitch = (gaze - head)[:, 0].rad2deg()
     up = (p["upper"] + UPPER_FOLLOWS * eye_pitch).deg2rad()
     down = (p["lower"] - LOWER_FOLLOWS * eye_pitch).deg2rad()
     lid = LID_DEPTH * radius
-    _, top = _turn(head, torch.zeros_like(up), -lid * up.sin(), lid * up.cos())
-    _, bottom = _turn(head, torch.zeros_like(down), lid * down.sin(), lid * down.cos())
+    _, top = _turn(head, zero, -lid * up.sin(), lid * up.cos())
+    _, bottom = _turn(head, zero, lid * down.sin(), lid * down.cos())
 
-    t = (u - inner_x + middle_x) / (outer_x - inner_x) * 2 - 1  # -1 and 1 at the corners
-    line = (inner_y * (1 - t) + outer_y * (1 + t)) / 2 - middle_y
-    arch = 1 - t.square()
+    along = 2 * u / (outer_x - inner_x)
+    line = along * (outer_y - inner_y) / 2
+    arch = 1 - along.square()
     # The cornea pushes the upper lid up where it stands.
     skew = p["upper_skew"] - 0.5 * (gaze - head)[:, 1].sin()
-    raised = arch * (1 + skew * t) * (1 + p["upper_full"] * t.square())
-    upper = line + (top - (inner_y + outer_y) / 2) * raised
-    lower = line + (bottom - (inner_y + outer_y) / 2) * arch * (1 + p["lower_skew"] * t)
+    raised = arch * (1 + skew * along) * (1 + p["upper_full"] * along.square())
+    upper = line + (top - middle_y) * raised
+    lower = line + (bottom - middle_y) * arch * (1 + p["lower_skew"] * along)
     aperture = torch.where(p["shut"] < SHUT_PART, p["lid_shut"], p["lid_open"])
-    return p["eye_x"] - middle_x, p["eye_y"] - middle_y, lower + aperture * (upper - lower), lower
+    lids = _Lids(along, v - torch.lerp(lower, upper, aperture), v - lower)
+    return lids, u + middle_x - p["eye_x"], v + middle_y - p["eye_y"]
+
+
+def _turn(head: Tensor, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn a point of the head, z towards the camera; return where one sees it."""
+    pitch, yaw = head[:, 0], head[:, 1]
+    depth = y * pitch.sin() + z * pitch.cos()
+    return x * yaw.cos() - depth * yaw.sin(), y * pitch.cos() - z * pitch.sin()
+
+
+def _eyeball(p: Params, gaze: Tensor, a: Tensor, b: Tensor, lids: _Lids) -> tuple[Tensor, Tensor]:
+    """The eyeball without its lids, and the part of each pixel that the iris covers."""
+    radius, size = p["eyeball"], p["iris"]
+    depth = (radius.square() - a.square() - b.square()).clamp_min(0).sqrt()
+    kappa = torch.stack([_normal(p["kappa_pitch"]), _normal(p["kappa_yaw"])], 1)
+    pitch, yaw = (gaze + KAPPA * kappa).unbind(1)
+    # The pixel in axes that turn with the eye: (q, r) is the offset from the axis one sees.
+    q = a * yaw.cos() + depth * yaw.sin()
+    r = b * pitch.cos() + (depth * yaw.cos() - a * yaw.sin()) * pitch.sin()
+    off = (q.square() + r.square()).sqrt()
+
+    iris = _cover((size - off) / 1.4)  # the limbus is soft
+    ring = torch.exp(-((off - 0.95 * size) / (0.14 * size)).square())
+    angle = torch.atan2(r, q)
+    spokes = (7 * angle + p["iris_phase"]).cos() + (12 * angle + 3 * p["iris_phase"]).cos()
+    colour = p["iris_albedo"] * (1 + p["iris_spokes"] * spokes / 2) * (1 - p["limbus"] * ring)
+    colour = colour * (1 + 0.3 * (b - a * p["light_x"]) / size * (p["iris_albedo"] > 0.15))
+    colour = torch.lerp(colour, torch.full_like(colour, 0.025), _cover(p["pupil"] * size - off))
+
+    white = p["sclera"] * (0.45 + 0.55 * depth / radius)  # it turns away towards the corners
+    white = white * (1 + 0.2 * p["light"] * (p["light_x"] * a + p["light_y"] * b) / radius)
+    veins = (0.9 * a + 0.7 * b + 2 * p["iris_phase"]).sin() * (0.5 * a - 0.9 * b).sin()
+    white = white * (1 + 0.05 * veins)
+    caruncle = torch.exp(-((lids.along + 0.93) / 0.13).square())
+    white = torch.lerp(white, 0.75 * p["skin"].expand_as(white), 0.8 * caruncle)
+
+    ball = torch.lerp(white, colour, iris)
+    ball = ball * (1 - p["lid_shadow"] * torch.exp(-lids.upper.clamp_min(0) / 2.5))
+    ball = ball * (1 - 0.15 * torch.exp(lids.lower.clamp_max(0) / 1.5))
+
+    # The cornea is a mirror, about half as curved again as the eyeball.
+    x = a + radius * (0.45 * yaw.sin() * pitch.cos() - 0.32 * p["light_x"])
+    y = b + radius * (0.45 * pitch.sin() - 0.32 * p["light_y"])
+    glint = torch.exp(-(x.square() + y.square()) / (2 * p["glint_size"].square()))
+    return ball + p["glint"].clamp_min(0) * glint * iris, iris
+
+
+def _skin(
+    p: Params, pores: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, lids: _Lids
+) -> Tensor:
+    """The skin around the eye, as if the lids had no opening."""
+    ball = 1.25 * p["eyeball"]
+    far = (a.square() + b.square()) / ball.square()
+    # The ball bulges under the lids; away from it the skin faces the camera.
+    bulge = torch.exp(-1.2 * far.square())
+    facing = (1 - 0.6 * far).clamp_min(0.2).sqrt()
+    shade = facing + (p["light_x"] * a + p["light_y"] * b) / ball
+    norm = (1 + p["light_x"].square() + p["light_y"].square()).sqrt()
+    lit = torch.lerp(torch.full_like(shade, 0.85), shade.clamp_min(0) / norm, bulge)
+    skin = p["skin"] * (1 + p["light"] * (lit - 0.8))
+
+    above, arch = -lids.upper, (1 - lids.along.square()).clamp_min(-0.5)
+    fold = above - p["crease"] * (0.55 + 0.45 * arch)
+    inside = (1.25 - lids.along.abs()).mul(3).clamp(0, 1)
+    crease = torch.exp(-(fold / torch.where(fold > 0, 2.2, 0.9)).square())
+    bag = torch.exp(-((lids.lower - 5.5) / 2.0).square())
+    nose = torch.sigmoid((-u - 25) / 3)
+    skin = skin * (1 - p["crease_dark"] * crease * inside) * (1 - p["bag"] * bag * inside)
+    skin = skin * (1 - 0.3 * nose) * (1 + p["pores"] * _upsample(pores))
+    return torch.lerp(skin, 0.08 * torch.ones_like(skin), p["brow_dark"] * _brow(p, u, v))
+
+
+def _brow(p: Params, u: Tensor, v: Tensor) -> Tensor:
+    """How much of each pixel the eyebrow covers, with slanting hairs."""
+    edge = v - p["brow_y"] - p["brow_bend"] * (u + 4).square()
+    hairs = 0.8 + 0.2 * (1.1 * u + 0.8 * v + p["lash_phase"]).sin()
+    return torch.sigmoid(-edge / 1.1) * torch.sigmoid((edge + 7) / 1.2) * hairs
+
+
+def _lashes(p: Params, u: Tensor, lids: _Lids) -> Tensor:
+    """The light that the lashes and the rims of the lids let through."""
+    within = ((1.04 - lids.along.abs()) * 8).clamp(0, 1)
+    above = -lids.upper
+    core = torch.exp(-((above - 0.5) / 0.9).square())
+    # Lashes fan outwards and are longer at the outer corner.
+    length = p["lash_length"] * (1 + 0.35 * lids.along)
+    fan = (2.1 * (u - 0.5 * above * lids.along) + p["lash_phase"]).cos()
+    hairs = torch.exp(-above.clamp_min(0) / length) * (above > 0) * (0.35 + 0.25 * fan)
+    rim = torch.exp(-((lids.lower - 0.6) / 0.8).square())
+    lower = 0.18 + p["liner"].clamp_min(0)
+    upper = p["lashes"] * torch.maximum(core, hairs)
+    return (1 - within * upper) * (1 - within * lower * rim)
+
+
+def _expose(p: Params, scene: Tensor, noise: Tensor) -> Tensor:
+    """What the camera makes of linear intensities: bytes."""
+    scene = scene * (1 + p["slope"] * _ramp(p))
+    scene = scene.clamp_min(0) * (0.24 / scene.mean((1, 2), keepdim=True))
+    tone = scene.pow(p["gamma"] / 1.6)
+    mean = tone.mean((1, 2), keepdim=True)
+    tone = p["exposure"] + p["contrast"] * (tone - mean) + p["noise"] * noise
+    return (255 * tone).round().clamp(0, 255).to(torch.uint8)
+
+
+def _ramp(p: Params) -> Tensor:
+    """A plane that falls away from the light, in pixels."""
+    y = torch.arange(HEIGHT).view(1, -1, 1) - (HEIGHT - 1) / 2
+    x = torch.arange(WIDTH).view(1, 1, -1) - (WIDTH - 1) / 2
+    return p["light_x"] * x + p["light_y"] * y
+
+
+def _cover(inside: Tensor) -> Tensor:
+    """Part of a pixel within a shape whose edge lies that far from the pixel's middle."""
+    return (inside + 0.5).clamp(0, 1)
+
+
+def _normal(quantile: Tensor) -> Tensor:
+    return torch.special.ndtri(quantile.clamp(0.002, 0.998))
+
+
+def _smoothing(to: int, of: int, sigma: Tensor) -> Tensor:
+    """Matrices [N, to, of] of Gaussian averages; sigma [N, 1, 1] in cells of the finer grid."""
+    at = (torch.arange(to) + 0.5) * max(1.0, of / to)
+    cells = (torch.arange(of) + 0.5) * max(1.0, to / of)
+    weights = torch.exp(-((at[:, None] - cells) / sigma).square() / 2)
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _upsample(grid: Tensor) -> Tensor:
+    """Smooth noise [N, 36, 60] from standard normal draws on a coarse grid [N, h, w]."""
+    height, width = grid.shape[1:]
+    rows = _smoothing(HEIGHT, height, torch.full((1, 1, 1), 0.6 * HEIGHT / height))
+    columns = _smoothing(WIDTH, width, torch.full((1, 1, 1), 0.6 * WIDTH / width))
+    return rows @ grid @ columns.mT

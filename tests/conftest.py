@@ -1,0 +1,49 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from extracurricular.data import Data, make_data
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.manual_seed(0)
+
+
+def image_data(count: int = 60, size: int = 8, classes: int = 4, channels: int = 1) -> Data:
+    """Random images whose every pixel value is distinct enough to tell examples apart."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (count, channels, size, size)).astype(np.uint8)
+    y = np.arange(count) % classes
+    return make_data("images", (x, y), (x[:20], y[:20]), (x[:10], y[:10]))
+
+
+def table_data(count: int = 50, columns: int = 5, outputs: int = 2) -> Data:
+    rng = np.random.default_rng(1)
+    x = rng.normal(3, 2, (count, columns)).astype(np.float32)
+    y = (x[:, :outputs] * 10 + 5).astype(np.float32)
+    return make_data("table", (x, y), (x[:20], y[:20]), (x[:10], y[:10]))
+
+
+def eye_data(count: int = 40) -> Data:
+    """A dict input: an image and a vector, with two real targets."""
+    rng = np.random.default_rng(2)
+    x = {
+        "eye": rng.integers(0, 256, (count, 1, 12, 20)).astype(np.uint8),
+        "pose": rng.normal(0, 0.2, (count, 2)).astype(np.float32),
+    }
+    y = rng.normal(0, 0.3, (count, 2)).astype(np.float32)
+    small = {k: v[:10] for k, v in x.items()}
+    return make_data("eyes", (x, y), (small, y[:10]), (small, y[:10]), angular=True)
+
+
+def pair_data(count: int = 40) -> Data:
+    """The same as a tuple input."""
+    data = eye_data(count)
+    x = tuple(v.numpy() for v in data.train.x.values())  # type: ignore[union-attr]
+    y = data.train.y.numpy()  # type: ignore[union-attr]
+    return make_data("pairs", (x, y), (tuple(v[:10] for v in x), y[:10]))
