@@ -107,13 +107,14 @@ class Categorical:
 
     def kl(self, other: Categorical) -> Tensor:
         """KL(self ‖ other) in nats, [B]."""
-        return (self.probs * (self.log_probs - other.log_probs)).sum(-1)
+        return _generalised_kl(self, other.probs, other.log_probs)
 
     def js(self, other: Categorical) -> Tensor:
         """Jensen-Shannon divergence to ``other`` in nats, between 0 and log 2, [B]."""
         log_middle = torch.logaddexp(self.log_probs, other.log_probs) - math.log(2)
-        mine = (self.probs * (self.log_probs - log_middle)).sum(-1)
-        theirs = (other.probs * (other.log_probs - log_middle)).sum(-1)
+        middle = 0.5 * (self.probs + other.probs)
+        mine = _generalised_kl(self, middle, log_middle)
+        theirs = _generalised_kl(other, middle, log_middle)
         return 0.5 * (mine + theirs)
 
     def tempered(self, temperature: float) -> Categorical:
@@ -136,6 +137,18 @@ class Categorical:
         total = Categorical.mixture(members).entropy()
         aleatoric = torch.stack([m.entropy() for m in members]).mean(0)
         return (total - aleatoric).clamp_min(0)
+
+
+def _generalised_kl(p: Categorical, q: Tensor, log_q: Tensor) -> Tensor:
+    """Sum of p log(p / q) - p + q over the last dimension.
+
+    The last two terms sum to nothing, but with them every term is at least 0, so that the many
+    small ones do not cancel where p and q are nearly equal.
+    """
+    difference = p.log_probs - log_q
+    near = p.probs * (difference + torch.expm1(-difference.clamp(-0.5, 0.5)))
+    far = p.probs * difference - p.probs + q
+    return torch.where(difference.abs() < 0.5, near, far).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -172,6 +185,11 @@ class Gaussian:
     @cached_property
     def _is_point(self) -> Tensor:
         return torch.isneginf(self.log_var)
+
+    @property
+    def _own_log_var(self) -> Tensor:
+        """The log variance within its bounds, but for point masses, float32."""
+        return self._log_var.masked_fill(self._is_point, -math.inf)
 
     @property
     def var(self) -> Tensor:
@@ -236,12 +254,12 @@ class Gaussian:
         """The density to the power 1/T, normalised: the variance is multiplied by T."""
         if temperature == 1.0:
             return self
-        return Gaussian(self.mean, self.log_var + math.log(temperature))
+        return Gaussian(self.mean, self._own_log_var + math.log(temperature))
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Gaussian:
         """The distribution of ``scale * y + shift``, scale and shift broadcast to [B, D]."""
         mean = self.mean.float() * scale + shift
-        return Gaussian(mean, self.log_var.float() + 2 * scale.abs().log())
+        return Gaussian(mean, self._own_log_var + 2 * scale.abs().log())
 
     def interval(self, mass: float) -> tuple[Tensor, Tensor]:
         """Bounds [B, D] of the central interval that holds ``mass`` (0 to 1) of each output."""
@@ -256,14 +274,15 @@ class Gaussian:
         """
         means = torch.stack([m.mean.float() for m in members])
         aleatoric = torch.stack([m._log_var for m in members]).logsumexp(0) - math.log(len(members))
-        spread = means.var(0, correction=0)
+        spread = (means - means.mean(0)).square().mean(0)
         log_var = torch.logaddexp(aleatoric, spread.clamp_min(_TINY).log())
         return Gaussian(means.mean(0), log_var)
 
     @staticmethod
     def epistemic(members: Sequence[Gaussian]) -> Tensor:
         """Variance of the members' means, per output, in squared units of the label, [B, D]."""
-        return torch.stack([m.mean.float() for m in members]).var(0, correction=0)
+        means = torch.stack([m.mean.float() for m in members])
+        return (means - means.mean(0)).square().mean(0)
 
 
 Distribution: TypeAlias = Categorical | Gaussian

@@ -79,7 +79,9 @@ class Matching:
             known = known_names(self.divergence, DIVERGENCES.names())
             raise ValueError(f"unknown divergence {self.divergence!r}; {known}")
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}; it must be greater than 0")
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be finite and greater than 0"
+            )
         if not 0 <= self.hard <= 1:
             raise ValueError(f"hard is {self.hard}; it must be between 0 and 1")
 

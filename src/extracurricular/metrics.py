@@ -29,7 +29,7 @@ def _torchmetrics() -> Any:
     """Import torchmetrics, which cannot load beside a torchvision built for another torch."""
     try:
         import torchmetrics.functional as functional
-    except RuntimeError as error:
+    except (RuntimeError, ImportError, AttributeError) as error:
         raise XclError(
             f"torchmetrics cannot be imported, most likely since the installed torchvision was not "
             f"built for the installed torch ({error}); install matching versions, or remove "

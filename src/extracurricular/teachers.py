@@ -108,12 +108,16 @@ class Ensemble:
         return mixture(self.members(batch))
 
 
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
 class MCDropout:
     """A network with dropout as an ensemble of thinned networks (Gal and Ghahramani 2016).
 
     Each pass has its own dropout masks, drawn once from (seed, pass, layer) and shared by all
     examples. So it is a function of the example, whatever batch that is in, as law 1 asks; the
-    network itself stays in evaluation mode.
+    network itself stays in evaluation mode. Only dropout *layers* are seen, not calls of
+    ``torch.nn.functional.dropout``.
 
     Args:
         module: A network with at least one active dropout layer.
@@ -134,7 +138,7 @@ class MCDropout:
         self._dropouts = {
             name: part
             for name, part in module.named_modules()
-            if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
+            if isinstance(part, _DROPOUTS) and part.p > 0
         }
         if not self._dropouts:
             raise ValueError("MC dropout needs a network with a dropout layer whose p is above 0")
@@ -157,11 +161,12 @@ class MCDropout:
     def _mask_hook(self, name: str, number: int, p: float) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             # Dropout1d to 3d drop whole channels; plain dropout drops single units.
-            whole = not isinstance(module, nn.Dropout | nn.AlphaDropout)
+            whole = not isinstance(module, nn.Dropout)
             shape = tuple(output.shape[1:2]) if whole else tuple(output.shape[1:])
             layer = torch.tensor([number], device=output.device)
             draw = rng.uniform(self.seed, layer, f"mc_dropout.{name}", shape)
-            keep = (draw >= p).to(output.dtype) / (1 - p)
+            # A layer that drops everything gives zeros, not 0/0.
+            keep = (draw >= p).to(output.dtype) / max(1 - p, torch.finfo(torch.float32).tiny)
             return output * keep.view(1, *shape, *[1] * (output.ndim - 1 - len(shape)))
 
         return hook

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,18 @@ from torch.utils.data import TensorDataset
 from extracurricular.data.base import DATA, Data, make_data, map_arrays, split_indices
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
+
+
+# What numpy and zipfile raise for files that are empty, cut short, encrypted, or no archive at all.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def from_arrays(
@@ -39,7 +52,7 @@ def from_arrays(
     Raises:
         DataError: The values cannot be used; the sentence says why.
     """
-    count = len(y)
+    count = _count(x, y, name)
     given = {"test": test, "validation": validation}
     for part, value in given.items():
         if isinstance(value, int | float) and not 0 <= value < 1:
@@ -94,9 +107,10 @@ def arrays(path: str, test: float = 0.2, validation: float = 0.1, seed: int = 0)
     if not file.is_file():
         raise DataError(f"the file {path!r} does not exist; path must name an .npz file")
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        # An open file of our own, as numpy leaks its handle where the archive is damaged.
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(f"the file {path!r} cannot be read as .npz: {error}") from error
     splits = {part: _take(found, f"_{part}") for part in ("test", "validation")}
     whole = _take(found, "")
@@ -115,6 +129,9 @@ def _take(found: dict[str, Any], suffix: str) -> tuple[Any, Any] | None:
     """Take (x, y) of one split from the arrays of a file."""
     y = found.get(f"y{suffix}")
     if y is None:
+        lone = [name for name in found if suffix and name[0] == "x" and name.endswith(suffix)]
+        if lone:
+            raise DataError(f"the file holds {lone[0]!r}, but no 'y{suffix}' to go with it")
         return None
     if f"x{suffix}" in found:
         return found[f"x{suffix}"], y
@@ -125,4 +142,23 @@ def _take(found: dict[str, Any], suffix: str) -> tuple[Any, Any] | None:
         if name.startswith("x_")
         and (name.endswith(suffix) if suffix else not name.endswith(reserved))
     }
+    if suffix and not several:
+        raise DataError(f"the file holds 'y{suffix}', but no 'x{suffix}' to go with it")
     return (several, y) if several else None
+
+
+def _count(x: Any, y: Any, name: str) -> int:
+    """Return the number of examples, the same in every array."""
+    if not np.shape(y):
+        raise DataError(f"data {name!r}: y is a single value; it must hold a label per example")
+    count = len(y)
+    parts = x if isinstance(x, dict) else dict(enumerate(x)) if isinstance(x, tuple) else {"": x}
+    for key, part in parts.items():
+        which = "x" if key == "" else f"x[{key!r}]"
+        if not np.shape(part):
+            raise DataError(f"data {name!r}: {which} is a single value; it must hold examples")
+        if len(part) != count:
+            raise DataError(
+                f"data {name!r}: {which} has {len(part)} examples but y has {count} labels"
+            )
+    return count
