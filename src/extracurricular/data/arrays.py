@@ -15,7 +15,6 @@ from extracurricular.data.base import DATA, Data, make_data, map_arrays, split_i
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 
-
 # What numpy and zipfile raise for files that are empty, cut short, encrypted, or no archive at all.
 _UNREADABLE = (
     ValueError,

@@ -5,8 +5,8 @@ which may not be passed on. An eyeball turns under two lids; what makes the real
 too: persons differ in shape, colour and in the angle between the axis one sees and the line of
 sight, lids close, frames are blurred, and the crop is never quite in place.
 
-**Angles** are (pitch, yaw) in radians, with the vector that MPIIGaze gives them, in camera axes (x to
-the right of the image, y down, z away from the camera)::
+**Angles** are (pitch, yaw) in radians, with the vector that MPIIGaze gives them, in camera axes (x
+to the right of the image, y down, z away from the camera)::
 
     x = -cos(pitch) sin(yaw)    y = -sin(pitch)    z = -cos(pitch) cos(yaw)
 
@@ -171,7 +171,8 @@ def _render_person(person: int, count: int, seed: int) -> GazeImages:
     chunks = []
     for _ in range(0, count, CHUNK):
         noise = pixels.standard_normal((CHUNK, HEIGHT * WIDTH + math.prod(SHADES)), np.float32)
-        chunks.append(_render_chunk(fixed | _draw(what, IMAGE, CHUNK), pores, noise))
+        draws = fixed | _draw(what, IMAGE, CHUNK)
+        chunks.append(_render_chunk(draws, pores, torch.from_numpy(noise)))
     eye, pose, gaze, openness, blur = (torch.cat(t)[:count] for t in zip(*chunks, strict=True))
     return GazeImages(eye, pose, gaze, torch.full((count,), person), openness, blur)
 
@@ -200,7 +201,7 @@ def _render_chunk(p: Params, pores: Tensor, noise: Tensor) -> tuple[Tensor, ...]
     openness = (iris * visible).sum((1, 2)) / iris.sum((1, 2))
 
     scene = torch.lerp(_skin(p, pores, a, b, u, v, lids), ball, visible) * _lashes(p, u, lids)
-    pixels, blobs = torch.from_numpy(noise).split([HEIGHT * WIDTH, math.prod(SHADES)], dim=1)
+    pixels, blobs = noise[:, : HEIGHT * WIDTH], noise[:, HEIGHT * WIDTH :]
     scene = scene * (1 + p["shadow"] * _upsample(blobs.reshape(-1, *SHADES)))
 
     sigma = torch.where(p["blurred"] < BLUR_PART, p["blur_strong"], p["blur_sharp"])
@@ -374,7 +375,8 @@ def _cover(inside: Tensor) -> Tensor:
 
 
 def _normal(quantile: Tensor) -> Tensor:
-    return torch.special.ndtri(quantile.clamp(0.002, 0.998))
+    normal: Tensor = torch.special.ndtri(quantile.clamp(0.002, 0.998))
+    return normal
 
 
 def _smoothing(to: int, of: int, sigma: Tensor) -> Tensor:
