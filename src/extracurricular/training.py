@@ -222,7 +222,10 @@ def train(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         loop = _Loop(student, task, matching, settings, seed, fabric, folder, evaluate, on_progress)
-        return loop.run(sampler, teacher)
+        try:
+            return loop.run(sampler, teacher)
+        finally:
+            loop.close()
 
 
 class _Loop:
@@ -358,9 +361,11 @@ class _Loop:
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss = state["loss"]
 
-    def _finish(self) -> TrainingResult:
+    def close(self) -> None:
         if self.log is not None:
             self.log.close()
+
+    def _finish(self) -> TrainingResult:
         if self.ema is not None:
             self.student.load_state_dict(self.ema)
         self.student.eval()

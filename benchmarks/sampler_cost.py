@@ -1,0 +1,94 @@
+"""What share of a student's step the sampler costs, in the shipped demos, on this machine.
+
+For each student of each demo recipe, the sampler's draws (as the loop makes them: several steps at
+once) and the student's step (forward, loss, backward, optimiser; without the teacher) are timed in
+turn, in one process, and the ratio of the medians is printed. Exit status 1 if any is above the
+limit.
+
+    python benchmarks/sampler_cost.py [RECIPE ...] [--limit 0.15]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from extracurricular.matching import Matching
+from extracurricular.pipeline import Run
+from extracurricular.recipe import read_recipe
+from extracurricular.teachers import Labels
+from extracurricular.training import draw_steps, learning_rate, make_optimizer, step_ids
+
+ROUNDS = 15
+
+
+def timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure(recipe_name: str) -> list[tuple[str, float, float]]:
+    """Return (student, milliseconds of sampling a step, milliseconds of a student's step)."""
+    run = Run(read_recipe(recipe_name, ["device.accelerator=cpu"]), Path("unused"))
+    rows = []
+    for name in run.recipe.students:
+        stage = run.student_stage(name, run.recipe.seeds[0])
+        sampler = run._sampler(stage)
+        student = run._model(stage, "model").train()
+        optimizer = make_optimizer(student, stage.training, fused=True)
+        task, matching, size = run.data.task, Matching(), stage.training.batch_size
+        together = draw_steps(sampler, size, torch.device("cpu"))
+
+        def draw(first: int = 0) -> object:
+            return sampler(step_ids(first, together, size))  # noqa: B023
+
+        batch = sampler(step_ids(0, 1, size))
+        target = Labels()(batch)
+
+        def step() -> None:
+            for group in optimizer.param_groups:  # noqa: B023
+                group["lr"] = learning_rate(stage.training, 0)  # noqa: B023
+            loss = matching(task.distribution(student(batch.x)), target)  # noqa: B023
+            optimizer.zero_grad()  # noqa: B023
+            loss.backward()
+            optimizer.step()  # noqa: B023
+
+        def steps() -> None:
+            for _ in range(together):  # noqa: B023
+                step()
+
+        draw()
+        steps()
+        # In turn, so that whatever else the machine does meets both alike.
+        pairs = [(timed(draw), timed(steps)) for _ in range(ROUNDS)]
+        sampling, training = (statistics.median(values) for values in zip(*pairs, strict=True))
+        rows.append((name, 1000 * sampling / together, 1000 * training / together))
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipes", nargs="*", default=["digits", "gaze"])
+    parser.add_argument("--limit", type=float, default=0.15)
+    arguments = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'recipe':<10}{'student':<10}{'sampler ms':>12}{'step ms':>10}{'ratio':>9}")
+    worst = 0.0
+    for recipe in arguments.recipes:
+        for name, sampling, training in measure(recipe):
+            ratio = sampling / training
+            worst = max(worst, ratio)
+            print(f"{recipe:<10}{name:<10}{sampling:>12.3f}{training:>10.3f}{ratio:>8.1%}")
+    print(f"worst {worst:.1%}, limit {arguments.limit:.0%}")
+    return 0 if worst <= arguments.limit else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
