@@ -97,8 +97,7 @@ def test_overrides_reach_into_lists() -> None:
         ("device.precision=64", "device.precision", "is 64; it should be"),
         ("seeds", "", "not of the form key.path=value"),
         ("seeds=[", "seeds", "not valid YAML"),
-        ("seeds.4=1", "seeds.4", "is set inside a value") if False else
-        ("students.kd.sampler.0=mixup", "students.kd.sampler", "list"),
+        ("students.kd.sampler.0=mixup", "students.kd.sampler", "a sampler is a list such as"),
     ],
 )  # fmt: skip
 def test_a_wrong_recipe_is_told_in_one_line(override: str, key: str, problem: str) -> None:
@@ -130,5 +129,5 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, problem: st
 
 
 def test_an_unknown_recipe() -> None:
-    with pytest.raises(RecipeError, match="no recipe file 'digit', nor .* did you mean 'digits'"):
+    with pytest.raises(RecipeError, match=r"no recipe file 'digit', nor .* did you mean 'digits'"):
         read_recipe("digit")

@@ -1,3 +1,105 @@
-"""Knowledge distillation with extracurricular learning."""
+"""Knowledge distillation with extracurricular learning.
+
+A student matches a teacher's predictive distribution on draws from an approximation of the data
+distribution::
+
+    import extracurricular as xcl
+
+    data = xcl.from_arrays(x, y)
+    teacher = xcl.Network(my_network, data.task)
+    sampler = xcl.Mixup(xcl.Empirical(data))
+    xcl.train(student, sampler, teacher, data.task)
+
+Names are imported when they are first used, so that ``import extracurricular`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    # The redundant names tell type checkers that these are exported.
+    from extracurricular.data import Data as Data
+    from extracurricular.data import Split as Split
+    from extracurricular.data import from_arrays as from_arrays
+    from extracurricular.data import from_dataset as from_dataset
+    from extracurricular.data import make_data as make_data
+    from extracurricular.distributions import Categorical as Categorical
+    from extracurricular.distributions import Distribution as Distribution
+    from extracurricular.distributions import Gaussian as Gaussian
+    from extracurricular.distributions import Task as Task
+    from extracurricular.distributions import epistemic as epistemic
+    from extracurricular.distributions import mixture as mixture
+    from extracurricular.errors import DataError as DataError
+    from extracurricular.errors import RecipeError as RecipeError
+    from extracurricular.errors import TrainingError as TrainingError
+    from extracurricular.errors import XclError as XclError
+    from extracurricular.evaluation import predict as predict
+    from extracurricular.matching import Matching as Matching
+    from extracurricular.matching import forward_kl as forward_kl
+    from extracurricular.matching import js as js
+    from extracurricular.matching import reverse_kl as reverse_kl
+    from extracurricular.metrics import evaluate as evaluate
+    from extracurricular.metrics import gap_closed as gap_closed
+    from extracurricular.models import build_model as build_model
+    from extracurricular.models import parameter_count as parameter_count
+    from extracurricular.pipeline import Run as Run
+    from extracurricular.recipe import Recipe as Recipe
+    from extracurricular.recipe import parse_recipe as parse_recipe
+    from extracurricular.recipe import read_recipe as read_recipe
+    from extracurricular.samplers import Augment as Augment
+    from extracurricular.samplers import Batch as Batch
+    from extracurricular.samplers import Blend as Blend
+    from extracurricular.samplers import CutMix as CutMix
+    from extracurricular.samplers import Empirical as Empirical
+    from extracurricular.samplers import Mixup as Mixup
+    from extracurricular.samplers import Noise as Noise
+    from extracurricular.samplers import Sampler as Sampler
+    from extracurricular.samplers import build_sampler as build_sampler
+    from extracurricular.teachers import Ensemble as Ensemble
+    from extracurricular.teachers import Labels as Labels
+    from extracurricular.teachers import MCDropout as MCDropout
+    from extracurricular.teachers import Network as Network
+    from extracurricular.teachers import Teacher as Teacher
+    from extracurricular.training import Training as Training
+    from extracurricular.training import TrainingResult as TrainingResult
+    from extracurricular.training import train as train
+
+_HOMES = {
+    "data": ("Data", "Split", "from_arrays", "from_dataset", "make_data"),
+    "distributions": ("Categorical", "Distribution", "Gaussian", "Task", "epistemic", "mixture"),
+    "errors": ("DataError", "RecipeError", "TrainingError", "XclError"),
+    "evaluation": ("predict",),
+    "matching": ("Matching", "forward_kl", "js", "reverse_kl"),
+    "metrics": ("evaluate", "gap_closed"),
+    "models": ("build_model", "parameter_count"),
+    "pipeline": ("Run",),
+    "recipe": ("Recipe", "parse_recipe", "read_recipe"),
+    "samplers": (
+        "Augment",
+        "Batch",
+        "Blend",
+        "CutMix",
+        "Empirical",
+        "Mixup",
+        "Noise",
+        "Sampler",
+        "build_sampler",
+    ),
+    "teachers": ("Ensemble", "Labels", "MCDropout", "Network", "Teacher"),
+    "training": ("Training", "TrainingResult", "train"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME_OF), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -50,6 +50,7 @@ def known_names(name: str, names: Iterable[str]) -> str:
     """Return the end of an 'unknown name' sentence: a close match if any, else what is known."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
+    close = close or [known for known in names if len(name) > 2 and known.startswith(name)]
     if close:
         return f"did you mean {close[0]!r}? Known: {', '.join(names)}"
     return f"known: {', '.join(names)}"

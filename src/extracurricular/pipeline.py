@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from extracurricular import metrics, rng
 from extracurricular.data import DATA, Data, Split
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import Distribution
 from extracurricular.errors import RecipeError, StorageError, XclError, shorten
+from extracurricular.evaluation import predict
 from extracurricular.matching import Matching
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
@@ -40,6 +41,7 @@ from extracurricular.storage import (
     locked,
     read_json,
     save_weights,
+    sha256,
     write_if_changed,
     write_json,
     write_json_if_changed,
@@ -47,7 +49,6 @@ from extracurricular.storage import (
 from extracurricular.summary import summarise
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
 from extracurricular.training import Training, train
-from extracurricular.tree import leaves
 
 
 class Watcher(Protocol):
@@ -196,10 +197,17 @@ class Run:
                 sampler=section.sampler,
                 training=section.training,
                 seed=rng.fold(seed, "teacher", number) >> 1,
-                upstream=() if section.weights is None else ({"weights": section.weights},),
+                upstream=self._given_weights(),
             )
             for number, model in enumerate(section.networks)
         ]
+
+    def _given_weights(self) -> tuple[dict[str, Any], ...]:
+        """What tells one file of teacher weights from another: its content, not its name."""
+        given = self.recipe.teacher.weights
+        if given is None or not Path(given).is_file():
+            return ()
+        return ({"weights_sha256": sha256(Path(given).read_bytes())},)
 
     def student_stage(self, name: str, seed: int) -> Stage:
         """One student of one seed."""
@@ -483,33 +491,6 @@ def build_matching(settings: dict[str, Any], key: str) -> Matching:
         return Matching(**check_settings(Matching, settings, key))
     except ValueError as error:
         raise RecipeError(key, str(error)) from error
-
-
-@torch.no_grad()
-def predict(teacher: Teacher, data: Data, split: Split, batch_size: int) -> Distribution:
-    """Predict a split, in the target's own units, on the CPU.
-
-    Args:
-        teacher: A network (as :class:`~extracurricular.teachers.Network`) or any teacher.
-        data: The data set, for its scales.
-        split: Raw examples, N of them.
-        batch_size: Examples at once.
-    """
-    parts: list[Distribution] = []
-    for start in range(0, len(split), batch_size):
-        raw = split[slice(start, start + batch_size)]
-        ids = torch.arange(start, start + len(raw), device=_device_of(raw))
-        parts.append(teacher(Batch(ids, data.inputs(raw.x))))
-    if isinstance(parts[0], Categorical):
-        return Categorical(torch.cat([part.parameters for part in parts]).float().cpu())
-    whole = Gaussian.from_output(torch.cat([part.parameters for part in parts]).float().cpu())
-    if data.y_scale is None:
-        return whole
-    return whole.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
-
-
-def _device_of(split: Split) -> torch.device:
-    return next(iter(leaves(split.x).values())).device
 
 
 def _first_difference(a: Any, b: Any, path: str) -> tuple[str, Any, Any]:

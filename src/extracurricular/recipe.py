@@ -38,6 +38,16 @@ def _check_spec(value: Any) -> Any:
     return value
 
 
+def _check_chain(value: Any) -> Any:
+    if not isinstance(value, list | str):
+        raise ValueError(
+            f"is {shorten(value)}; a sampler is a list such as [empirical, {{mixup: {{alpha: 1}}}}]"
+        )
+    return value
+
+
+Chain = Annotated[Any, AfterValidator(_check_chain)]
+
 # NAME or {NAME: {setting: value}}. What names and settings there are is for the registries to say.
 Spec = Annotated[Any, AfterValidator(_check_spec)]
 
@@ -62,7 +72,7 @@ class TeacherSection(_Section):
 
     model: Any
     members: Annotated[int, Field(ge=1)] = 1
-    sampler: list[Any] | str = Field(default_factory=lambda: ["empirical"])
+    sampler: Chain = Field(default_factory=lambda: ["empirical"])
     training: Training = Training()
     weights: str | None = None
     mc_dropout: Annotated[int, Field(ge=1)] | None = None
@@ -105,7 +115,7 @@ class StudentSection(_Section):
 
     learns_from: Literal["teacher", "labels"] = "teacher"
     model: Spec
-    sampler: list[Any] | str = Field(default_factory=lambda: ["empirical"])
+    sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
 

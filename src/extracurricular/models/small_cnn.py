@@ -16,25 +16,33 @@ from extracurricular.models.layers import GlobalAveragePool, conv3x3, initialise
 
 @MODELS.register("digits_cnn")
 def digits_cnn(
-    inputs: Shapes, outputs: int, *, width: int = 16, depth: int = 2, dropout: float = 0.0
+    inputs: Shapes,
+    outputs: int,
+    *,
+    width: int = 16,
+    depth: int = 2,
+    flatten: bool = False,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """Build a small CNN for images of 8x8 to 32x32.
 
     Two stages of ``depth`` 3x3 convolutions, each with batch norm and ReLU, and 2x2 max pooling
     between them; the second stage has twice the channels. Global average pooling and a linear layer
-    follow, so that the number of parameters does not depend on the image size.
+    follow.
 
     Args:
         inputs: ``(C, H, W)``.
         outputs: Number of outputs.
         width: Channels of the first stage.
         depth: Convolutions per stage.
+        flatten: Give the linear layer every position's features, as in LeNet, instead of their
+            average; its size then depends on the image size.
         dropout: Share of features dropped before the linear layer.
 
     Raises:
         ValueError: The input is not one image, or a setting is out of range.
     """
-    channels, _, _ = one_image(inputs)
+    channels, rows, columns = one_image(inputs)
     check_at_least(1, outputs=outputs, width=width, depth=depth)
     check_dropout(dropout)
 
@@ -47,7 +55,11 @@ def digits_cnn(
             layers.append(nn.BatchNorm2d(stage_width))
             layers.append(nn.ReLU(inplace=True))
             channels = stage_width
-    layers.append(GlobalAveragePool())
+    if flatten:
+        layers.append(nn.Flatten())
+        channels *= -(-rows // 2) * -(-columns // 2)
+    else:
+        layers.append(GlobalAveragePool())
     if dropout:
         layers.append(nn.Dropout(dropout))
     layers.append(nn.Linear(channels, outputs))
