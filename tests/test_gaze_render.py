@@ -102,13 +102,13 @@ def test_numbers_that_make_no_sense(
 
 
 def test_the_data_set_has_unseen_persons_in_each_split() -> None:
-    spec = {
-        "gaze": {"train_persons": 2, "validation_persons": 1, "test_persons": 1, "per_person": 40}
-    }
-    data = DATA.build(spec)
-    images = render_gaze(range(4), 40)
+    sizes = {"train_persons": 2, "train_images": 40, "validation_persons": 0, "test_persons": 1}
+    data = DATA.build({"gaze": {**sizes, "test_images": 30}})
     assert isinstance(data.test.x, dict)
-    assert torch.equal(data.test.x["eye"], images.eye[120:])
+    assert isinstance(data.train.x, dict)
+    assert torch.equal(data.train.x["eye"], render_gaze(range(2), 40).eye)
+    assert torch.equal(data.test.x["eye"], render_gaze([2000], 30).eye)
+    assert len(data.validation) == 0
     assert len(data.train) == 80
     assert data.shapes == {"eye": (1, 36, 60), "pose": (2,)}
     assert data.angular

@@ -36,7 +36,7 @@ from extracurricular.tree import leaves
 
 # Draws are made for several steps at once, to pay the fixed cost of small operations once. This
 # bounds the memory they take; the students see the same examples whatever it is.
-_DRAW_BYTES = 16 * 2**20
+_DRAW_BYTES = 2 * 2**20
 _MAX_DRAW_STEPS = 16
 
 
