@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -156,8 +156,15 @@ def check_settings(
             definitions[parameter.name] = (hints.get(parameter.name, Any), default)
     config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
     model = create_model("Settings", __config__=config, **definitions)
+    values = {
+        # YAML has no tuples.
+        name: tuple(value)
+        if isinstance(value, list) and get_origin(hints.get(name)) is tuple
+        else value
+        for name, value in given.items()
+    }
     try:
-        checked = model.model_validate(dict(given))
+        checked = model.model_validate(values)
     except ValidationError as error:
         raise explain_validation(error, key, definitions) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}

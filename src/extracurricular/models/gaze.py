@@ -93,23 +93,34 @@ def _after_convolutions(size: int) -> int:
 
 
 @MODELS.register("gaze_preact_resnet")
-def gaze_preact_resnet(inputs: Shapes, outputs: int, *, width: int = 16) -> nn.Module:
+def gaze_preact_resnet(
+    inputs: Shapes,
+    outputs: int,
+    *,
+    width: int = 16,
+    stem_stride: int = 1,
+    pool: tuple[int, int] = (1, 1),
+) -> nn.Module:
     """Build an 8-layer pre-activation residual network (He et al. 2016) with a head pose.
 
-    A convolution, three stages of one two-convolution block, global average pooling, to which the
-    head pose is appended, and linear outputs.
+    A convolution, three stages of one two-convolution block, average pooling, to which the head
+    pose is appended, and linear outputs.
 
     Args:
         inputs: Dict of one image ``(C, H, W)``, of 8x8 or more, and one or more vectors ``(D,)``.
         outputs: Number of outputs.
         width: Channels of the first stage; the others have two and four times as many.
+        stem_stride: Stride of the first convolution; 2 makes the network four times as fast.
+        pool: Rows and columns that pooling leaves. (1, 1), global pooling, forgets where in the
+            image a feature was, which is much of what the gaze shows in.
 
     Raises:
         ValueError: The input is something else, or a setting is out of range.
     """
     image, (channels, _, _), vectors = image_and_vectors(inputs)
-    check_at_least(1, outputs=outputs, width=width)
+    check_at_least(1, outputs=outputs, width=width, stem_stride=stem_stride)
+    check_at_least(1, rows_of_pool=pool[0], columns_of_pool=pool[1])
 
     stages = (width, width, 2 * width, 4 * width)
-    body = pre_activation_features(channels, stages, blocks=1)
-    return ImageAndVectors(image, vectors, body, stages[-1], outputs)
+    body = pre_activation_features(channels, stages, blocks=1, stem_stride=stem_stride, pool=pool)
+    return ImageAndVectors(image, vectors, body, stages[-1] * pool[0] * pool[1], outputs)

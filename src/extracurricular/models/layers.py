@@ -61,19 +61,28 @@ def conv3x3(channels_in: int, channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def pre_activation_features(
-    channels_in: int, channels: Sequence[int], blocks: int, *, dropout: float = 0.0
+    channels_in: int,
+    channels: Sequence[int],
+    blocks: int,
+    *,
+    dropout: float = 0.0,
+    stem_stride: int = 1,
+    pool: tuple[int, int] = (1, 1),
 ) -> nn.Sequential:
     """Return the body of a pre-activation residual network, ``[B, C, H, W]`` to ``[B, F]``.
 
     Args:
         channels_in: Channels of the image.
-        channels: Channels of the first convolution and then of each stage; the last are F. Every
-            stage but the first halves height and width.
+        channels: Channels of the first convolution and then of each stage. Every stage but the
+            first halves height and width.
         blocks: Blocks per stage.
         dropout: Share of units dropped inside each block.
+        stem_stride: Stride of the first convolution.
+        pool: Rows and columns left by the average pooling at the end; F is their product times the
+            last channels.
     """
     body = nn.Sequential()
-    body.add_module("stem", conv3x3(channels_in, channels[0]))
+    body.add_module("stem", conv3x3(channels_in, channels[0], stem_stride))
     width = channels[0]
     for index, stage_width in enumerate(channels[1:]):
         stage = nn.Sequential()
@@ -84,7 +93,10 @@ def pre_activation_features(
         body.add_module(f"stage{index + 1}", stage)
     body.add_module("norm", nn.BatchNorm2d(width))
     body.add_module("activation", nn.ReLU(inplace=True))
-    body.add_module("pool", GlobalAveragePool())
+    if pool == (1, 1):
+        body.add_module("pool", GlobalAveragePool())
+    else:
+        body.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(pool), nn.Flatten()))
     initialise_convolutions(body)
     return body
 
