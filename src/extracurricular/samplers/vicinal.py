@@ -25,28 +25,32 @@ from extracurricular.samplers.base import (
 from extracurricular.tree import images, leaves, tree_map
 
 
-def crop_flip(image: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, pad: int) -> Tensor:
+def crop_flip(
+    image: Tensor, dy: Tensor, dx: Tensor, flip: Tensor | None, pad: int
+) -> Tensor:
     """Crop each image from its zero-padded self and mirror some of them.
 
     Args:
         image: [B, C, H, W].
         dy, dx: Corner of the crop in the padded image, int64, [B], in 0..2·pad.
-        flip: Which images are mirrored left to right, bool, [B].
+        flip: Which images are mirrored left to right, bool, [B]; None for none of them.
         pad: Zeros added on each side, in pixels.
 
     Returns:
         [B, C, H, W]
     """
     count, channels, height, width = image.shape
-    padded = F.pad(image, (pad, pad, pad, pad)) if pad else image
-    columns = torch.arange(width, device=image.device)
-    columns = torch.where(flip[:, None], width - 1 - columns, columns) + dx[:, None]
-    rows = torch.arange(height, device=image.device) + dy[:, None]
-    # One gather from flat images, with an index that all channels share.
-    stride = width + 2 * pad
-    index = (rows[:, :, None] * stride + columns[:, None, :]).view(count, 1, height * width)
-    flat = padded.flatten(2)
-    return flat.gather(2, index.expand(-1, channels, -1)).view(image.shape)
+    padded = F.pad(image, (pad, pad, pad, pad)) if pad else image.contiguous()
+    tall, wide = height + 2 * pad, width + 2 * pad
+    # A row of the crop is a run of `width` neighbours in memory, so rows are copied whole: several
+    # times as fast as a gather of single pixels.
+    plane = torch.arange(count * channels, device=image.device).view(count, channels, 1)
+    row = dy.view(-1, 1, 1) + torch.arange(height, device=image.device)
+    start = (plane * tall + row) * wide + dx.view(-1, 1, 1)
+    flat = padded.flatten()
+    runs = flat.as_strided((max(flat.numel() - width + 1, 0), width), (1, 1))
+    crops = runs.index_select(0, start.flatten()).view(image.shape)
+    return crops if flip is None else torch.where(flip.view(-1, 1, 1, 1), crops.flip(3), crops)
 
 
 @SAMPLERS.register("augment")
@@ -81,7 +85,7 @@ class Augment(Seeded):
         span = 2 * self.pad + 1
         dy = (word & 0x1FFFFF) % span
         dx = ((word >> 21) & 0x1FFFFF) % span
-        flip = ((word >> 42) & 1).bool() & self.flip
+        flip = ((word >> 42) & 1).bool() if self.flip else None
 
         def augmented(leaf: Tensor) -> Tensor:
             return crop_flip(leaf, dy, dx, flip, self.pad) if leaf.ndim == 4 else leaf
