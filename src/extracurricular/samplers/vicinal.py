@@ -25,9 +25,7 @@ from extracurricular.samplers.base import (
 from extracurricular.tree import images, leaves, tree_map
 
 
-def crop_flip(
-    image: Tensor, dy: Tensor, dx: Tensor, flip: Tensor | None, pad: int
-) -> Tensor:
+def crop_flip(image: Tensor, dy: Tensor, dx: Tensor, flip: Tensor | None, pad: int) -> Tensor:
     """Crop each image from its zero-padded self and mirror some of them.
 
     Args:
