@@ -221,7 +221,7 @@ def cutmix_batch(first: Batch, second: Batch, share: Tensor, centre: Tensor) -> 
         half = (cut * size).floor() / 2
         return (middle - half).clamp(0, size), (middle + half).clamp(0, size)
 
-    def keep_mask(image: Tensor) -> Tensor:
+    def inside(image: Tensor) -> tuple[Tensor, Tensor]:
         height, width = image.shape[-2:]
         top, bottom = outside(height, centre[:, 0])
         left, right = outside(width, centre[:, 1])
@@ -229,13 +229,15 @@ def cutmix_batch(first: Batch, second: Batch, share: Tensor, centre: Tensor) -> 
         columns = torch.arange(width, device=image.device)
         in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
         in_columns = (columns >= left[:, None]) & (columns < right[:, None])
-        return ~(in_rows[:, None, :, None] & in_columns[:, None, None, :])
+        return in_rows, in_columns
 
-    kept = keep_mask(images(first.x)[0]).float().mean((1, 2, 3))
+    in_rows, in_columns = inside(images(first.x)[0])
+    kept = 1 - in_rows.float().mean(1) * in_columns.float().mean(1)
 
     def cut_or_mix(a: Tensor, b: Tensor) -> Tensor:
         if a.ndim == 4:
-            return torch.where(keep_mask(a), a, b)
+            in_rows, in_columns = inside(a)
+            return torch.where(in_rows[:, None, :, None] & in_columns[:, None, None, :], b, a)
         return torch.lerp(b, a, kept.view(-1, *[1] * (a.ndim - 1)))
 
     return Batch(
