@@ -6,24 +6,23 @@ import math
 import statistics
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from extracurricular.metrics import error_of, gap_closed
 
 SCHEMA = 1
 
-# Name in the summary -> heading, format, better when higher (None: neither).
+# What the table shows: name in the summary -> heading, format, better when higher (None: neither).
+# summary.json has more; a table wider than a terminal is read by nobody.
 COLUMNS: dict[str, tuple[str, str, bool | None]] = {
     "accuracy": ("accuracy %", "percent", True),
     "angular_error": ("angular error °", ".2f", False),
     "rmse": ("RMSE", ".4f", False),
     "nll": ("NLL", ".3f", False),
-    "brier": ("Brier", ".3f", False),
     "ece": ("ECE %", "percent", False),
-    "crps": ("CRPS", ".4f", False),
     "coverage90": ("cover 90 %", "percent", None),
     "kl_to_teacher": ("KL to teacher", ".3f", False),
-    "agreement": ("agree %", "percent", True),
 }
 
 
@@ -88,11 +87,15 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def table(summary: dict[str, Any]) -> Table:
     """Return the table that a person reads: mean ± deviation over seeds, the best student bold."""
     names = [name for name in COLUMNS if _has(summary, name)]
+    if "angular_error" in names:
+        names.remove("rmse")  # it says the same in other units
     count = len(summary["seeds"])
     result = Table(
         caption=f"mean ± standard deviation over {count} seeds" if count > 1 else None,
         caption_justify="left",
         header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     result.add_column("")
     result.add_column("parameters", justify="right")
@@ -126,7 +129,8 @@ def _row(title: str, entry: dict[str, Any], names: list[str], marked: dict[str, 
     for name in names:
         text = _figure(entry["metrics"].get(name), COLUMNS[name][1])
         cells.append(f"[bold]{text}[/bold]" if marked.get(name) else text)
-    return [*cells, "reference" if title == "kd" else gap_text(entry["gap_closed"])]
+    gap = "–" if entry["gap_closed"] is None else f"{100 * entry['gap_closed']['value']:.0f} %"
+    return [*cells, "reference" if title == "kd" else gap]
 
 
 def _figure(figure: dict[str, Any] | None, form: str) -> str:
@@ -136,18 +140,10 @@ def _figure(figure: dict[str, Any] | None, form: str) -> str:
         return "not finite"
     scale, form = (100, ".2f") if form == "percent" else (1, form)
     text = format(figure["mean"] * scale, form)
-    if len(figure["per_seed"]) > 1:
+    # A teacher that all seeds share is one teacher: it has no deviation.
+    if len(set(figure["per_seed"])) > 1:
         text += f" ± {format(figure['std'] * scale, form)}"
     return text
-
-
-def gap_text(gap: dict[str, Any] | None) -> str:
-    """Return the gap closed as text, with its interval."""
-    if gap is None:
-        return "–"
-    low, high = ("∞" if bound is None else f"{100 * bound:.0f}" for bound in gap["ci95"])
-    low = "-∞" if low == "∞" else low
-    return f"{100 * gap['value']:.0f} % [{low}, {high}]"
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:
@@ -157,11 +153,22 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     for name, entry in students.items():
         gap = entry["gap_closed"]
         if gap is not None and name not in ("kd", "erm"):
-            # The interval is told again, as a figure without one invites too much trust.
+            # A figure without its interval invites too much trust.
             lines.append(
                 f"[bold]{name}[/bold] closes [bold]{100 * gap['value']:.0f} %[/bold] of the gap "
                 f"that kd leaves to the teacher (95 % interval over seeds: {_interval(gap)})."
             )
+    if "erm" in students:
+        plain = _mean_error(students["erm"])
+        for name, entry in students.items():
+            error = _mean_error(entry)
+            if name not in ("erm", "kd") and plain and error is not None:
+                change = f"{100 * abs(1 - error / plain):.0f} %"
+                side = "below" if error <= plain else "above"
+                lines.append(
+                    f"The {_error_name(entry)} of [bold]{name}[/bold] is [bold]{change}[/bold] "
+                    f"{side} that of erm."
+                )
     if "kd" in students and students["kd"]["gap_closed"] is None:
         lines.append("There is no gap to close: the teacher is not better than kd.")
     steps = {name: entry["steps"] for name, entry in students.items()}
@@ -171,6 +178,16 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     if summary["recipe"]["evaluation"]["split"] != "test":
         lines.append("[yellow]Note:[/yellow] these are figures on the validation split.")
     return lines
+
+
+def _error_name(entry: dict[str, Any]) -> str:
+    names = {"angular_error": "angular error", "rmse": "RMSE"}
+    return next((text for name, text in names.items() if name in entry["metrics"]), "error rate")
+
+
+def _mean_error(entry: dict[str, Any]) -> float | None:
+    means = {name: figure["mean"] for name, figure in entry["metrics"].items()}
+    return None if None in means.values() else error_of(means)
 
 
 def _interval(gap: dict[str, Any]) -> str:
