@@ -99,7 +99,6 @@ def table(summary: dict[str, Any]) -> Table:
     )
     result.add_column("")
     result.add_column("parameters", justify="right")
-    result.add_column("steps", justify="right")
     for name in names:
         result.add_column(COLUMNS[name][0], justify="right")
     result.add_column("gap closed", justify="right")
@@ -125,7 +124,7 @@ def _best(students: dict[str, Any], name: str) -> str | None:
 
 
 def _row(title: str, entry: dict[str, Any], names: list[str], marked: dict[str, bool]) -> list[str]:
-    cells = [title, f"{entry['parameters']:,}", f"{entry['steps']:,}"]
+    cells = [title, f"{entry['parameters']:,}"]
     for name in names:
         text = _figure(entry["metrics"].get(name), COLUMNS[name][1])
         cells.append(f"[bold]{text}[/bold]" if marked.get(name) else text)
