@@ -188,6 +188,12 @@ def test_parameters_for_cifar100(name, parameters):
         ({"gaze_lenet": {"width": 0.1}}, GAZE, 2, 52 + 255 + (5 * 72 + 1) * 50 + 53 * 2),
         ("gaze_preact_resnet", GAZE, 2, 77_046),
         ({"gaze_preact_resnet": {"width": 1}}, GAZE, 2, 9 * 33 + 10 + 30 + 7 * 2),
+        (
+            {"gaze_preact_resnet": {"width": 1, "stem_stride": 2, "pool": (3, 5)}},
+            GAZE,
+            2,
+            9 * 33 + 10 + 30 + (4 * 15 + 2 + 1) * 2,
+        ),
     ],
 )
 def test_parameters_of_the_others(spec, inputs, outputs, parameters):
@@ -274,6 +280,21 @@ def test_names_and_not_their_order_decide_what_is_what(spec):
         assert not torch.equal(model(x), model({**x, name: x[name] + 1}))
 
 
+def test_a_pool_of_several_cells_tells_where_a_feature_was():
+    """Pooled over the whole image, a mark that moves changes next to nothing; on a grid it does."""
+    torch.manual_seed(0)
+    x = {"eye": torch.zeros(2, 1, 36, 60), "pose": torch.zeros(2, 2)}
+    x["eye"][0, :, 16:20, 12:16] = 3.0
+    x["eye"][1, :, 16:20, 44:48] = 3.0
+    change = {}
+    for pool in ((1, 1), (3, 5)):
+        spec = {"gaze_preact_resnet": {"stem_stride": 2, "pool": list(pool)}}
+        body = build_model(spec, inputs=GAZE, outputs=2).eval().body
+        features = body(x["eye"])
+        change[pool] = (features[0] - features[1]).norm() / features.norm()
+    assert change[3, 5] > 10 * change[1, 1]
+
+
 # --- errors ------------------------------------------------------------------------------------
 
 
@@ -340,6 +361,10 @@ def test_settings_out_of_range(spec, text):
         ({"gaze_lenet": {"width": 0.0}}, "width is 0.0; it should be above 0"),
         ({"gaze_lenet": {"width": math.inf}}, "width is inf; it should be above 0 and finite"),
         ({"gaze_preact_resnet": {"width": -1}}, "width is -1; it should be at least 1"),
+        ({"gaze_preact_resnet": {"stem_stride": 0}}, "stem_stride is 0; it should be at least 1"),
+        ({"gaze_preact_resnet": {"pool": [0, 5]}}, "rows_of_pool is 0; it should be at least 1"),
+        ({"gaze_preact_resnet": {"pool": [3]}}, "is missing and has no default"),
+        ({"gaze_preact_resnet": {"pool": [3, "5"]}}, "is '5'; it should be a valid integer"),
     ],
 )
 def test_gaze_settings_out_of_range(spec, text):

@@ -14,10 +14,9 @@ the result depends on; if a recipe asks for others, the run is refused instead o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import yaml
@@ -35,6 +34,7 @@ from extracurricular.models.weights import load_pretrained
 from extracurricular.recipe import Recipe
 from extracurricular.registry import check_settings
 from extracurricular.samplers import Batch, Sampler, build_sampler
+from extracurricular.stages import Stage, Watcher, first_difference
 from extracurricular.storage import (
     Checkpoints,
     load_weights,
@@ -48,69 +48,7 @@ from extracurricular.storage import (
 )
 from extracurricular.summary import summarise
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
-from extracurricular.training import Training, train
-
-
-class Watcher(Protocol):
-    """What wants to know how a run comes along."""
-
-    def plan(self, steps: int, done: int) -> None:
-        """Tell the student and teacher steps of the whole run, and those that are done already."""
-
-    def begin(self, title: str, steps: int) -> None:
-        """Tell that a stage begins."""
-
-    def advance(self, step: int, loss: float) -> None:
-        """Tell how many steps of the stage are done."""
-
-    def end(self, title: str, steps: int, seconds: float) -> None:
-        """Tell that a stage has ended."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One network to train.
-
-    Args:
-        path: Its folder, relative to the run.
-        title: What a person calls it.
-        key: Where its settings stand in the recipe.
-        model: Spec of the network.
-        sampler: Chain of the sampler.
-        training: How it is trained.
-        seed: Seed of everything in it.
-        matching: Settings of the loss.
-        learns_from: ``labels`` or ``teacher``.
-        upstream: Settings of the stages it depends on.
-    """
-
-    path: str
-    title: str
-    key: str
-    model: Any
-    sampler: Any
-    training: Training
-    seed: int
-    matching: dict[str, Any] = field(default_factory=dict)
-    learns_from: str = "labels"
-    upstream: tuple[dict[str, Any], ...] = ()
-
-    def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """All that the result depends on, as plain values."""
-        training = self.training.model_dump(mode="json")
-        for key in ("evaluate_every", "checkpoint_every"):
-            del training[key]
-        return {
-            "data": recipe.data,
-            "model": self.model,
-            "sampler": self.sampler,
-            "training": training,
-            "matching": self.matching,
-            "learns_from": self.learns_from,
-            "seed": self.seed,
-            "precision": recipe.device.precision,
-            "upstream": list(self.upstream),
-        }
+from extracurricular.training import train
 
 
 class Run:
@@ -313,7 +251,7 @@ class Run:
         found = read_json(file).get("settings")
         wanted = stage.settings(self.recipe)
         if found != wanted:
-            path, was, now = _first_difference(found, wanted, "")
+            path, was, now = first_difference(found, wanted, "")
             raise StorageError(
                 f"{stage.key}: {str(self.folder)!r} holds {stage.path} made with {path} = "
                 f"{shorten(was)}, but the recipe says {shorten(now)}; "
@@ -446,7 +384,8 @@ class Run:
         labels = labels.cpu()
         angular = self.data.angular
         teachers: dict[int, Distribution] = {}
-        teacher_rows, student_rows = [], {name: [] for name in self.recipe.students}  # type: ignore[var-annotated]
+        teacher_rows: list[dict[str, Any]] = []
+        student_rows: dict[str, list[dict[str, Any]]] = {n: [] for n in self.recipe.students}
         for seed in self.recipe.seeds:
             own = seed if self.recipe.teacher.per_seed else 0
             if own not in teachers:
@@ -491,16 +430,3 @@ def build_matching(settings: dict[str, Any], key: str) -> Matching:
         return Matching(**check_settings(Matching, settings, key))
     except ValueError as error:
         raise RecipeError(key, str(error)) from error
-
-
-def _first_difference(a: Any, b: Any, path: str) -> tuple[str, Any, Any]:
-    """Return the path of the first difference between two plain values, and both sides of it."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in [*b, *(k for k in a if k not in b)]:
-            if a.get(key) != b.get(key):
-                return _first_difference(a.get(key), b.get(key), f"{path}.{key}".strip("."))
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for place, (x, y) in enumerate(zip(a, b, strict=True)):
-            if x != y:
-                return _first_difference(x, y, f"{path}.{place}")
-    return path, a, b
