@@ -215,6 +215,18 @@ def test_values_that_are_not_finite_are_refused_by_index(bad: float) -> None:
         make_data("a", ({"first": x, "second": broken}, y), ({"first": x, "second": x}, y))
 
 
+def test_a_value_that_is_not_finite_is_named_by_its_row_in_what_was_given() -> None:
+    x, y = numbers(), numbers(50, 2, 1)
+    x[41, 2] = math.nan
+    with pytest.raises(DataError, match=r"data 'arrays': x\[41, 2\] is nan; .* must be finite"):
+        from_arrays(x, y)
+    with pytest.raises(DataError, match=r"x\['b'\]\[41, 2\] is nan"):
+        from_arrays({"a": numbers(), "b": torch.from_numpy(x)}, y)
+    y[7] = math.inf
+    with pytest.raises(DataError, match=r"y\[7, 0\] is inf"):
+        from_arrays(numbers(), y)
+
+
 def test_lengths_must_be_equal() -> None:
     x, y = numbers(), np.arange(50) % 3
     with pytest.raises(DataError, match="train split: x has 49 examples but y has 50 labels"):

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from extracurricular import metrics, rng
 from extracurricular.data import DATA, Data, Split
 from extracurricular.distributions import Distribution
-from extracurricular.errors import RecipeError, StorageError, XclError, shorten
+from extracurricular.errors import DataError, RecipeError, StorageError, XclError, shorten
 from extracurricular.evaluation import predict
 from extracurricular.matching import Matching
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
 from extracurricular.recipe import Recipe
-from extracurricular.registry import check_settings
+from extracurricular.registry import check_settings, split_spec
 from extracurricular.samplers import Batch, Sampler, build_sampler
 from extracurricular.stages import Stage, Watcher, first_difference
 from extracurricular.storage import (
@@ -86,7 +86,12 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data set, on the device."""
-        return DATA.build(self.recipe.data, key="data").to(self.fabric.device)
+        try:
+            data = DATA.build(self.recipe.data, key="data")
+        except DataError as error:
+            name, _ = split_spec(self.recipe.data, "data set", "data")
+            raise RecipeError(f"data.{name}", str(error)) from error
+        return data.to(self.fabric.device)
 
     @cached_property
     def split(self) -> Split:

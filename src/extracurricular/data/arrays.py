@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from extracurricular.data.base import DATA, Data, make_data, map_arrays, split_indices
+from extracurricular.data.base import (
+    DATA,
+    Data,
+    check_finite,
+    make_data,
+    map_arrays,
+    split_indices,
+)
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 
@@ -52,6 +60,11 @@ def from_arrays(
         DataError: The values cannot be used; the sentence says why.
     """
     count = _count(x, y, name)
+    # Before the split, so that the row named is a row of what was given.
+    for which, values in [*_named(x), ("y", y)]:
+        array = np.asarray(values)
+        if array.dtype.kind == "f":
+            check_finite(torch.from_numpy(array), f"data {name!r}: {which}")
     given = {"test": test, "validation": validation}
     for part, value in given.items():
         if isinstance(value, int | float) and not 0 <= value < 1:
@@ -151,9 +164,7 @@ def _count(x: Any, y: Any, name: str) -> int:
     if not np.shape(y):
         raise DataError(f"data {name!r}: y is a single value; it must hold a label per example")
     count = len(y)
-    parts = x if isinstance(x, dict) else dict(enumerate(x)) if isinstance(x, tuple) else {"": x}
-    for key, part in parts.items():
-        which = "x" if key == "" else f"x[{key!r}]"
+    for which, part in _named(x):
         if not np.shape(part):
             raise DataError(f"data {name!r}: {which} is a single value; it must hold examples")
         if len(part) != count:
@@ -161,3 +172,11 @@ def _count(x: Any, y: Any, name: str) -> int:
                 f"data {name!r}: {which} has {len(part)} examples but y has {count} labels"
             )
     return count
+
+
+def _named(x: Any) -> list[tuple[str, Any]]:
+    """Return each array of an input with the name that errors call it by."""
+    if isinstance(x, dict | tuple):
+        items = x.items() if isinstance(x, dict) else enumerate(x)
+        return [(f"x[{key!r}]", part) for key, part in items]
+    return [("x", x)]

@@ -206,6 +206,15 @@ def _split(part: str, x: Any, y: Any) -> Split:
     return Split(inputs, labels)
 
 
+def check_finite(values: Tensor, which: str) -> None:
+    """Refuse values of which one is NaN or infinite, naming the place of the first."""
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        where = tuple(int(i) for i in (~finite).nonzero()[0])
+        value = float(values[where])
+        raise DataError(f"{which}{list(where)} is {value}; every value must be finite")
+
+
 def _tensor(part: str, which: str, given: Any) -> Tensor:
     if isinstance(given, Tensor):
         values = given
@@ -217,13 +226,7 @@ def _tensor(part: str, which: str, given: Any) -> Tensor:
             )
         values = torch.from_numpy(np.ascontiguousarray(array))
     if values.is_floating_point():
-        finite = torch.isfinite(values)
-        if not bool(finite.all()):
-            where = tuple(int(i) for i in (~finite).nonzero()[0])
-            value = float(values[where])
-            raise DataError(
-                f"{part} split: {which}{list(where)} is {value}; every value must be finite"
-            )
+        check_finite(values, f"{part} split: {which}")
         values = values.float()
     elif which == "x" and values.dtype != torch.uint8:
         values = values.float()
