@@ -196,9 +196,7 @@ def test_law_4_one_loop_and_equal_budgets() -> None:
     """Every student takes the same number of steps on the same draws in the same order."""
     for name, text in shipped_recipes().items():
         recipe = parse_recipe(yaml.safe_load(text))
-        if name not in ("digits", "gaze"):
-            continue
-        assert set(recipe.students) == {"erm", "kd", "xcl"}
+        assert set(recipe.students) >= {"erm", "kd", "xcl"}
         budgets = {s.training.model_dump_json() for s in recipe.students.values()}
         models = {str(s.model) for s in recipe.students.values()}
         assert len(budgets) == len(models) == 1, name
