@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data
@@ -23,7 +26,29 @@ from extracurricular.samplers.base import SAMPLERS, Sampler
 from extracurricular.samplers.blend import Blend
 
 
-def build_sampler(chain: Any, data: Data, seed: int, key: str = "sampler") -> Sampler:
+@dataclass(frozen=True)
+class Context:
+    """What a sampler may need besides the data, where there is such a thing.
+
+    Args:
+        teacher: The trained teacher.
+        student: The network in training.
+        generators: What a recipe's section ``generators`` made, by name: generators, and pools of
+            examples (splits in raw units).
+    """
+
+    teacher: Any = None
+    student: nn.Module | None = None
+    generators: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_sampler(
+    chain: Any,
+    data: Data,
+    seed: int,
+    key: str = "sampler",
+    context: Context = Context(),
+) -> Sampler:
     """Build the sampler that ``chain`` describes.
 
     Args:
@@ -31,6 +56,7 @@ def build_sampler(chain: Any, data: Data, seed: int, key: str = "sampler") -> Sa
         data: The data set for those that draw from it.
         seed: Seed of the whole; each sampler's own is derived from it and from its place.
         key: Where the chain stands, for errors.
+        context: Teacher, student and generators, for samplers that take them.
 
     Raises:
         RecipeError: A name or setting is unknown or wrong, or the chain starts or goes on wrongly.
@@ -41,17 +67,19 @@ def build_sampler(chain: Any, data: Data, seed: int, key: str = "sampler") -> Sa
     sampler: Sampler | None = None
     for place, spec in enumerate(specs):
         here = f"{key}.{place}" if isinstance(chain, list) else key
-        sampler = _build_one(spec, sampler, data, rng.fold(seed, place), here)
+        sampler = _build_one(spec, sampler, data, rng.fold(seed, place), here, context)
     assert sampler is not None
     return sampler
 
 
-def _build_one(spec: Any, child: Sampler | None, data: Data, seed: int, key: str) -> Sampler:
+def _build_one(
+    spec: Any, child: Sampler | None, data: Data, seed: int, key: str, context: Context
+) -> Sampler:
     name, given = split_spec(spec, "sampler", key)
     if name == "blend":
         if child is not None:
             raise RecipeError(key, "blend is a source, so it must come first in its chain")
-        return _build_blend(given, data, seed, f"{key}.blend")
+        return _build_blend(given, data, seed, f"{key}.blend", context)
     entry, _ = SAMPLERS.find(name, key=key)
     takes = inspect.signature(entry).parameters
     if ("child" in takes) != (child is not None):
@@ -62,11 +90,20 @@ def _build_one(spec: Any, child: Sampler | None, data: Data, seed: int, key: str
             else f"{name!r} is a source, so it must come first in its chain"
         )
         raise RecipeError(key, problem)
-    supplied: dict[str, Any] = {"child": child, "data": data, "seed": seed}
+    supplied: dict[str, Any] = {
+        "child": child,
+        "data": data,
+        "seed": seed,
+        "teacher": context.teacher,
+        "student": context.student,
+        "generators": context.generators,
+    }
     return SAMPLERS.build(spec, key=key, **{k: v for k, v in supplied.items() if k in takes})
 
 
-def _build_blend(given: dict[str, Any], data: Data, seed: int, key: str) -> Sampler:
+def _build_blend(
+    given: dict[str, Any], data: Data, seed: int, key: str, context: Context
+) -> Sampler:
     if not given:
         raise RecipeError(key, "is empty; it needs {NAME: {weight: …, sampler: […]}, …}")
     children: dict[str, Sampler] = {}
@@ -83,7 +120,7 @@ def _build_blend(given: dict[str, Any], data: Data, seed: int, key: str) -> Samp
                 f"{here}.weight", f"is {shorten(weight)}; it must be a number of at least 0"
             )
         children[name] = build_sampler(
-            part["sampler"], data, rng.fold(seed, name), f"{here}.sampler"
+            part["sampler"], data, rng.fold(seed, name), f"{here}.sampler", context
         )
         weights[name] = float(weight)
     try:
