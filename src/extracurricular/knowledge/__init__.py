@@ -1,0 +1,1 @@
+"""Record a teacher once, replay it for ever."""
