@@ -1,0 +1,143 @@
+"""Fingerprints: what a record of a teacher was made from, so that it is not used for anything else.
+
+A fingerprint is a SHA-256 in hexadecimal, cut to 32 digits. It depends on contents alone: not on
+names of files, devices, or where in memory something lies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular.data.base import Data
+from extracurricular.errors import shorten
+from extracurricular.teachers import Ensemble, Labels, MCDropout, Network
+from extracurricular.tree import leaves
+
+_DIGITS = 32
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON gives it back: tuples become lists, keys become strings.
+
+    Raises:
+        ValueError: It is not made of plain values.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{shorten(value)} is not made of plain values: {error}") from None
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one way in which a plain value is written for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def data_fingerprint(data: Data) -> str:
+    """Fingerprint of a data set's training split, scales, task and classes."""
+    scales = {key: [scale.shift, scale.scale] for key, scale in data.x_scale.items()}
+    if data.y_scale is not None:
+        scales["y"] = [data.y_scale.shift, data.y_scale.scale]
+    return _digest(
+        {
+            "task": describe(data.task),
+            "classes": list(data.classes),
+            "x": {key: describe(leaf) for key, leaf in leaves(data.train.x).items()},
+            "y": describe(data.train.y),
+            "scales": {key: [describe(t) for t in pair] for key, pair in scales.items()},
+        }
+    )
+
+
+def teacher_fingerprint(teacher: Any) -> str:
+    """Fingerprint of a teacher: the weights of its networks, and how they are put together.
+
+    Raises:
+        ValueError: The teacher is none of this package's kinds; it needs an identity of its own.
+    """
+    try:
+        return _digest(describe(teacher))
+    except ValueError:
+        raise ValueError(
+            f"the teacher is a {type(teacher).__name__}, whose weights cannot be found; "
+            "give teacher_id, a text that tells it from other teachers"
+        ) from None
+
+
+def describe(thing: Any) -> Any:
+    """Describe a sampler or teacher as plain values, with fingerprints for what is large.
+
+    A dataclass is its name and those of its settings that differ from their defaults (and its
+    seed); a tensor, a module or a data set is a fingerprint.
+
+    Raises:
+        ValueError: Something in it cannot be told apart from others of its kind.
+    """
+    if thing is None or isinstance(thing, bool | int | str):
+        return thing
+    if isinstance(thing, float):
+        return thing if math.isfinite(thing) else str(thing)
+    if isinstance(thing, list | tuple):
+        return [describe(part) for part in thing]
+    if isinstance(thing, dict):
+        return {str(key): describe(part) for key, part in thing.items()}
+    if isinstance(thing, torch.dtype | torch.device):
+        return str(thing)
+    if isinstance(thing, Tensor):
+        return _tensor(thing)
+    if isinstance(thing, Data):
+        return {"data": data_fingerprint(thing)}
+    if isinstance(thing, nn.Module):
+        return {"weights": _state(thing)}
+    if isinstance(thing, Labels):
+        return "labels"
+    if isinstance(thing, Network):
+        return {"network": _state(thing.module), "task": describe(thing.task)}
+    if isinstance(thing, Ensemble):
+        return {"ensemble": describe(thing.teachers)}
+    if isinstance(thing, MCDropout):
+        inner = describe(thing.network)
+        return {"mc_dropout": inner, "passes": thing.passes, "seed": thing.seed}
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return {type(thing).__name__: _settings(thing)}
+    raise ValueError(
+        f"a {type(thing).__name__} cannot be told apart from others of its kind; "
+        "describe the sampler yourself, as plain values"
+    )
+
+
+def _settings(thing: Any) -> dict[str, Any]:
+    given = {}
+    for field in dataclasses.fields(thing):
+        value = getattr(thing, field.name)
+        # A setting that a later version adds, with the old behaviour as its default, then leaves
+        # descriptions as they were.
+        simple = value is None or isinstance(value, bool | int | float | str)
+        if simple and field.name != "seed" and value == field.default:
+            continue
+        given[field.name] = describe(value)
+    return given
+
+
+def _tensor(tensor: Tensor) -> str:
+    """Fingerprint of a tensor: type, shape and bytes."""
+    found = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    # A tensor without dimensions cannot be viewed as bytes; as one element it can.
+    flat = tensor.detach().cpu().contiguous().flatten()
+    found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()[:_DIGITS]
+
+
+def _state(module: nn.Module) -> str:
+    return _digest({name: describe(value) for name, value in module.state_dict().items()})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()[:_DIGITS]

@@ -1,0 +1,250 @@
+"""Ask a teacher once about every draw, and store what it said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from extracurricular import rng
+from extracurricular.data.base import Data
+from extracurricular.distributions import Distribution
+from extracurricular.errors import StorageError
+from extracurricular.knowledge.codecs import Codec, build_codec, default_codec
+from extracurricular.knowledge.fingerprint import plain, teacher_fingerprint
+from extracurricular.knowledge.manifest import Origin
+from extracurricular.knowledge.recorded import Chooser, of_data, of_sampler, open_knowledge
+from extracurricular.knowledge.store import Recording
+from extracurricular.samplers.base import Batch, Sampler
+from extracurricular.teachers import Teacher
+from extracurricular.training import check_finite
+
+# A shard is written when it is full or this old, so that an interruption costs little.
+_SHARD_SECONDS = 30.0
+_SAMPLE = 1024
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a recording took and costs.
+
+    Args:
+        draws: Draws in the record.
+        recorded: Draws that this process has added.
+        seconds: Time that took.
+        bytes_per_draw: Length of a row.
+        price: KL(teacher ‖ stored) in nats, on a sample: ``{"draws": N, "sample": n, "kl": {"1.0":
+            {"mean": …, "worst": …}, …}}``, by temperature.
+    """
+
+    draws: int
+    recorded: int
+    seconds: float
+    bytes_per_draw: int
+    price: dict[str, Any]
+
+
+def record(
+    sampler: Sampler,
+    teacher: Teacher,
+    data: Data,
+    draws: int,
+    folder: Path | str,
+    *,
+    codec: Any = None,
+    members: bool = False,
+    temperature: float = 1.0,
+    description: Any = None,
+    seed: int | None = None,
+    teacher_id: str | None = None,
+    shard: int = 16384,
+    chunk: int = 256,
+    fabric: Fabric | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Record the teacher on draws 0 … draws - 1 of a sampler.
+
+    What the folder holds already is kept, so an interrupted recording goes on and a larger
+    ``draws`` appends. Several processes that are given the same arguments share the work.
+
+    Args:
+        sampler: Where the examples come from. If it chooses among candidates (see
+            :class:`~extracurricular.knowledge.recorded.Chooser`), its choices are recorded too.
+        teacher: The teacher, on the same device.
+        data: The data set, for its task, its classes and its fingerprint.
+        draws: Draws to have in the record, at least 1.
+        folder: Where the record is or shall be.
+        codec: How distributions are stored, such as ``uint4`` or ``{topk: {k: 20}}``; float16
+            where None, and uint8 for more than 256 classes.
+        members: Store every member of an ensemble, not their mixture alone.
+        temperature: Temperature at which students will match, for the price.
+        description: The sampler as plain values; made from its settings where None.
+        seed: Seed of the sampler; read from it where None.
+        teacher_id: A text that tells this teacher from others; a fingerprint of its weights where
+            None.
+        shard: Draws in a shard.
+        chunk: Draws that the teacher is asked about at once.
+        fabric: Device and precision; the CPU in full precision where None.
+        on_progress: Called now and then with the number of draws that the record holds.
+
+    Raises:
+        TrainingError: The teacher gave NaN or infinity, told with the draws.
+        StorageError: The folder holds another record, a shard in it is damaged, or it cannot be
+            written to.
+        ValueError: A setting is wrong, or the draws are not functions of their ids.
+    """
+    for name, value in (("draws", draws), ("shard", shard), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    if not getattr(sampler, "pure", True):
+        raise ValueError(
+            "the sampler's draws depend on the student in training, so they cannot be recorded"
+        )
+    asker = _Asker(sampler, teacher, data, codec, members, fabric)
+    origin = Origin(
+        **of_data(data),
+        seed=getattr(sampler, "seed", 0) if seed is None else seed,
+        sampler=of_sampler(sampler if description is None else description),
+        teacher=teacher_fingerprint(teacher) if teacher_id is None else teacher_id,
+        codec=asker.spec,
+        members=asker.members,
+        choice=asker.choice,
+    )
+    started, recorded = time.perf_counter(), 0
+    with Recording(Path(folder), origin, asker.codec.dtype, asker.width) as recording:
+        held = draws - sum(b - a for a, b in recording.missing(0, draws))
+        # First what no other process is at work on; then what one has left undone, if it ended.
+        for wait in (False, True):
+            for first in range(0, draws, shard):
+                last = min(first + shard, draws)
+                if not recording.missing(first, last):
+                    continue
+                with recording.claim(first, last, wait=wait) as ours:
+                    for start, end in recording.missing(first, last) if ours else ():
+                        for count in _record_range(asker, recording, start, end, chunk):
+                            recorded += count
+                            if on_progress is not None:
+                                on_progress(min(draws, held + recorded))
+        seconds = time.perf_counter() - started
+        with recording.pricing() as manifest:
+            price = manifest.price
+            known = price is not None and price["draws"] == manifest.draws
+            if price is None or not known or f"{float(temperature)}" not in price["kl"]:
+                price = _price(asker, Path(folder), manifest.draws, chunk, temperature)
+                recording.set_price(price)
+    return Report(manifest.draws, recorded, seconds, asker.width, price)
+
+
+class _Asker:
+    """Sampler, teacher and codec as one: draw ids to rows."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        teacher: Teacher,
+        data: Data,
+        codec: Any,
+        members: bool,
+        fabric: Fabric | None,
+    ) -> None:
+        self.sampler, self.teacher = sampler, teacher
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.spec = plain(codec or default_codec(data.task))
+        self.codec: Codec = build_codec(self.spec, data.task)
+        self.choice = isinstance(sampler, Chooser)
+        self.members = len(self._members(self.draw(torch.arange(1))[0])) if members else 0
+        self.width = max(1, self.members) * self.codec.bytes_per_draw + int(self.choice)
+
+    def draw(self, ids: Tensor) -> tuple[Batch, Tensor | None]:
+        """Draw examples, and tell which candidates were chosen if the sampler chooses."""
+        ids = ids.to(self.fabric.device)
+        if not isinstance(self.sampler, Chooser):
+            return self.sampler(ids), None
+        chosen = self.sampler.choose(ids)
+        if int(chosen.index.max()) > 255:
+            raise ValueError(f"candidate {int(chosen.index.max())} was chosen; a record holds 256")
+        return chosen.batch, chosen.index
+
+    def ask(self, batch: Batch) -> Distribution:
+        """Ask the teacher.
+
+        Raises:
+            TrainingError: It gave NaN or infinity.
+        """
+        with torch.no_grad(), self.fabric.autocast():
+            said = self.teacher(batch)
+        check_finite(said, batch.ids)
+        return said
+
+    def _members(self, batch: Batch) -> list[Distribution]:
+        ask = getattr(self.teacher, "members", None)
+        if ask is None:
+            raise ValueError("members is True, but the teacher has no members; it is one network")
+        with torch.no_grad(), self.fabric.autocast():
+            said: list[Distribution] = ask(batch)
+        for member in said:
+            check_finite(member, batch.ids)
+        return said
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Draw, ask and encode: uint8, [B, width], on the CPU."""
+        batch, index = self.draw(ids)
+        said = self._members(batch) if self.members else [self.ask(batch)]
+        parts = [self.codec.encode(one) for one in said]
+        if index is not None:
+            parts.append(index.to(torch.uint8).unsqueeze(1))
+        return torch.cat(parts, dim=1).cpu()
+
+
+def _record_range(asker: _Asker, recording: Recording, start: int, end: int, chunk: int) -> Any:
+    """Record draws [start, end), yielding the number of each chunk's."""
+    parts: list[Tensor] = []
+    begun, since = start, time.monotonic()
+    for first in range(start, end, chunk):
+        last = min(first + chunk, end)
+        parts.append(asker.rows(torch.arange(first, last)))
+        if last == end or time.monotonic() - since > _SHARD_SECONDS:
+            recording.add(begun, torch.cat(parts))
+            parts, begun, since = [], last, time.monotonic()
+        yield last - first
+
+
+def _price(
+    asker: _Asker, folder: Path, draws: int, chunk: int, temperature: float
+) -> dict[str, Any]:
+    """Compare the teacher with what is stored, on draws from all over the record.
+
+    The teacher is asked anew and the record read as a student reads it, so rows that were not at
+    their places would show.
+    """
+    if draws == 0:
+        raise StorageError(f"{str(folder)!r} lacks draw 0, so nothing of it can be read")
+    stored = open_knowledge(folder)
+    count = min(draws, _SAMPLE)
+    sample = rng.permuted(draws, 0, torch.arange(count), "knowledge.price").sort().values
+    found: dict[float, list[Tensor]] = {t: [] for t in dict.fromkeys([1.0, float(temperature)])}
+    for ids in torch.split(sample, chunk):
+        batch, _ = asker.draw(ids)
+        said, kept = asker.ask(batch), stored(batch)
+        for t, values in found.items():
+            values.append(said.tempered(t).kl(kept.tempered(t)).cpu())  # type: ignore[arg-type]
+    kl = {t: torch.cat(values) for t, values in found.items()}
+    return {
+        "draws": draws,
+        "sample": count,
+        "kl": {str(t): {"mean": float(v.mean()), "worst": float(v.max())} for t, v in kl.items()},
+    }
+
+
+def price_lines(report: Report) -> list[str]:
+    """Say what storing costs, a line for each temperature."""
+    return [
+        f"KL(teacher ‖ stored) at T = {float(t):g}: mean {kl['mean']:.2e}, worst {kl['worst']:.2e}"
+        for t, kl in report.price["kl"].items()
+    ]

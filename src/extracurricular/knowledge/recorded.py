@@ -1,0 +1,214 @@
+"""The teacher that was recorded: given draw ids, it gives the distributions, and computes nothing.
+
+A record holds draws 0 … N - 1. A training that takes more goes through them again, each time in
+another order. The order is of the *draws*: the sampler is asked for the very draw whose row is
+read, so the recorded output still belongs to the very example the student sees (law 2). That is
+what :class:`Replay` around the sampler does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from extracurricular import rng
+from extracurricular.data.base import Data
+from extracurricular.distributions import Distribution, Task, mixture
+from extracurricular.errors import StorageError
+from extracurricular.knowledge.codecs import build_codec
+from extracurricular.knowledge.fingerprint import (
+    data_fingerprint,
+    describe,
+    plain,
+    teacher_fingerprint,
+)
+from extracurricular.knowledge.manifest import Manifest, check_origin, read_manifest
+from extracurricular.knowledge.store import Store
+from extracurricular.samplers.base import Batch, Sampler, Seeded
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """A sampler that chooses among candidate draws, and whose choices can be told and repeated."""
+
+    def choose(self, ids: Tensor) -> Any:
+        """Draw, and return ``batch``, and as ``index`` which candidates were chosen, [B]."""
+        ...
+
+    def replay(self, ids: Tensor, index: Tensor) -> Batch:
+        """Draw the candidates that were chosen for ``ids`` before."""
+        ...
+
+
+def cycled_ids(ids: Tensor, draws: int, seed: int = 0) -> Tensor:
+    """Map any ids, int64, [B], to recorded ones, [0, draws): every pass has each of them once.
+
+    Ids [p · draws, (p + 1) · draws) are pass p. Pass 0 keeps its order, each other has its own.
+    """
+    later = rng.permuted(draws, seed, ids, "knowledge.pass")
+    return torch.where(ids < draws, ids, later)
+
+
+@dataclass(frozen=True)
+class Replay(Seeded):
+    """The recorded draws, again and again.
+
+    The batch's ids are those of the draws, so that a :class:`Recorded` teacher finds its rows.
+
+    Args:
+        child: The sampler that was recorded.
+        draws: Number of draws recorded, N.
+        seed: Seed of the orders.
+        choices: Gives the recorded choices of draws [B], if ``child`` is a :class:`Chooser`; its
+            candidates are then not scored again.
+    """
+
+    child: Sampler
+    draws: int
+    seed: int = 0
+    choices: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.draws < 1:
+            raise ValueError(f"draws is {self.draws}; it must be at least 1")
+        if self.choices is not None and not isinstance(self.child, Chooser):
+            raise ValueError(
+                "choices were recorded, but the sampler does not choose among candidates"
+            )
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        ids = cycled_ids(ids, self.draws, self.seed)
+        if self.choices is not None and isinstance(self.child, Chooser):
+            batch = self.child.replay(ids, self.choices(ids))
+        else:
+            batch = self.child(ids)
+        return replace(batch, ids=ids)
+
+
+class Recorded:
+    """A record as a teacher.
+
+    Args:
+        store: The record, opened and checked.
+    """
+
+    def __init__(self, store: Store) -> None:
+        origin = store.manifest.origin
+        self.store = store
+        self.task = Task(origin.kind, origin.size)
+        self.codec = build_codec(origin.codec, self.task)
+        stored = max(1, origin.members) * self.codec.bytes_per_draw + int(origin.choice)
+        if stored != store.manifest.bytes_per_draw:
+            raise StorageError(
+                f"{str(store.folder)!r} has bytes_per_draw = {store.manifest.bytes_per_draw}, but "
+                f"its codec and members need {stored}"
+            )
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was recorded."""
+        return self.store.manifest
+
+    @property
+    def draws(self) -> int:
+        """Number of draws recorded."""
+        return len(self.store)
+
+    def __call__(self, batch: Batch) -> Distribution:
+        """Return what the teacher said about draws ``batch.ids``.
+
+        Raises:
+            StorageError: A draw was not recorded.
+        """
+        stored = self._members(batch)
+        return stored[0] if len(stored) == 1 else mixture(stored)
+
+    def _members(self, batch: Batch) -> list[Distribution]:
+        rows = self.store.rows(batch.ids.cpu()).to(batch.ids.device)
+        width, count = self.codec.bytes_per_draw, max(1, self.manifest.origin.members)
+        return [self.codec.decode(rows[:, k * width : (k + 1) * width]) for k in range(count)]
+
+    def choices(self, ids: Tensor) -> Tensor:
+        """Which candidates the sampler chose for draws ``ids``, int64, [B].
+
+        Raises:
+            StorageError: Choices, or these draws, were not recorded.
+        """
+        if not self.manifest.origin.choice:
+            raise StorageError(f"{str(self.store.folder)!r} has choice = False: it holds none")
+        return self.store.rows(ids.cpu())[:, -1].long().to(ids.device)
+
+    def replay(self, sampler: Sampler, seed: int = 0) -> Replay:
+        """Put :class:`Replay` around the sampler that was recorded."""
+        choices = self.choices if self.manifest.origin.choice else None
+        return Replay(sampler, self.draws, seed, choices)
+
+
+class RecordedEnsemble(Recorded):
+    """A record of every member, which keeps the epistemic part of the uncertainty."""
+
+    def members(self, batch: Batch) -> list[Distribution]:
+        """Return what each member said about draws ``batch.ids``."""
+        return self._members(batch)
+
+
+def open_knowledge(
+    folder: Path | str,
+    *,
+    data: Data | None = None,
+    sampler: Any = None,
+    seed: int | None = None,
+    teacher: Any = None,
+) -> Recorded:
+    """Open a record as a teacher, after checking every shard and that it is the one wanted.
+
+    Args:
+        folder: The record.
+        data: Data set that it must be of: same training split, scales, task and order of classes.
+        sampler: Sampler that it must be of, or its description as plain values.
+        seed: Seed of that sampler; read from the sampler where None.
+        teacher: Teacher that it must be of, or the text that names it.
+
+    Raises:
+        StorageError: The record is damaged, empty, or of something else, told with both values.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    wanted: dict[str, Any] = {}
+    if data is not None:
+        wanted |= of_data(data)
+    if sampler is not None:
+        seed = getattr(sampler, "seed", None) if seed is None else seed
+    if seed is not None:
+        wanted["seed"] = seed
+    if sampler is not None:
+        wanted["sampler"] = of_sampler(sampler)
+    if teacher is not None:
+        wanted["teacher"] = teacher if isinstance(teacher, str) else teacher_fingerprint(teacher)
+    check_origin(folder, manifest.origin.model_dump(mode="json"), wanted)
+    if manifest.draws == 0:
+        raise StorageError(f"{str(folder)!r} holds no draws yet; record some")
+    store = Store.open(folder, manifest)
+    return RecordedEnsemble(store) if manifest.origin.members else Recorded(store)
+
+
+def of_data(data: Data) -> dict[str, Any]:
+    """The part of a record's origin that its data decide."""
+    return {
+        "kind": data.task.kind,
+        "size": data.task.size,
+        "classes": list(data.classes),
+        "data": data_fingerprint(data),
+    }
+
+
+def of_sampler(sampler: Any) -> Any:
+    """A sampler as plain values; what is no sampler is taken to be such a description already."""
+    return describe(sampler) if callable(sampler) else plain(sampler)
