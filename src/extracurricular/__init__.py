@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from extracurricular.errors import TrainingError as TrainingError
     from extracurricular.errors import XclError as XclError
     from extracurricular.evaluation import predict as predict
+    from extracurricular.knowledge import Recorded as Recorded
+    from extracurricular.knowledge import Replay as Replay
+    from extracurricular.knowledge import open_knowledge as open_knowledge
+    from extracurricular.knowledge import record as record
     from extracurricular.matching import Matching as Matching
     from extracurricular.matching import forward_kl as forward_kl
     from extracurricular.matching import js as js
@@ -71,6 +75,7 @@ _HOMES = {
     "distributions": ("Categorical", "Distribution", "Gaussian", "Task", "epistemic", "mixture"),
     "errors": ("DataError", "RecipeError", "TrainingError", "XclError"),
     "evaluation": ("predict",),
+    "knowledge": ("Recorded", "Replay", "open_knowledge", "record"),
     "matching": ("Matching", "forward_kl", "js", "reverse_kl"),
     "metrics": ("evaluate", "gap_closed"),
     "models": ("build_model", "parameter_count"),

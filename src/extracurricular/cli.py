@@ -83,6 +83,38 @@ def demo(
     _execute(read_recipe(name, overrides or []), out or Path("runs") / name)
 
 
+@app.command()
+def record(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    draws: Annotated[int, typer.Option(help="Draws to have in the record.", min=1)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the record; what is there is kept.")
+    ],
+    overrides: Overrides = None,
+    student: Annotated[
+        str | None, typer.Option(help="Whose sampler; the first that learns from the teacher.")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="float16, float32, uint8, uint4 or '{topk: {k: 20}}'.")
+    ] = None,
+    members: Annotated[
+        bool, typer.Option("--members", help="Store every member of an ensemble.")
+    ] = False,
+    run: Annotated[
+        Path | None, typer.Option(help="Run that has the teacher, or where to train it.")
+    ] = None,
+) -> None:
+    """Record what the teacher says about draws, so that no student needs to ask it again.
+
+    Interrupted, it goes on where it was; with more draws than before, it appends. Several
+    processes (torchrun --nproc-per-node K --no-python xcl record …) share the work.
+    """
+    from extracurricular.recipe import read_recipe
+
+    read = read_recipe(recipe, overrides or [])
+    _record(read, run or Path("runs") / read.name, out, draws, student, codec, members)
+
+
 @recipes_app.callback()
 def list_recipes(context: typer.Context) -> None:
     """List the recipes that ship with xcl."""
@@ -141,6 +173,44 @@ def _execute(recipe: Recipe, out: Path) -> None:
         console.print(f"Took {time.perf_counter() - started:.0f} s.")
     else:
         console.print("Everything was done already; nothing was trained.")
+
+
+def _record(
+    recipe: Recipe,
+    folder: Path,
+    out: Path,
+    draws: int,
+    student: str | None,
+    codec: str | None,
+    members: bool,
+) -> None:
+    from extracurricular.knowledge import price_lines
+    from extracurricular.pipeline import Run
+    from extracurricular.progress import Progress, counting
+    from extracurricular.recording import one_gpu_each, read_codec, record_run, teacher_of
+
+    one_gpu_each()
+    console = _console()
+    with Progress(console) as progress:
+        run = Run(recipe, folder, progress)
+        spec = read_codec(codec, run.data.task)
+        source = teacher_of(run, student)
+    with counting(console, "recording", draws, "draws") as tell:
+        report = record_run(source, out, draws, codec=spec, members=members, on_progress=tell)
+    rate = report.recorded / max(report.seconds, 1e-9)
+    size = report.draws * report.bytes_per_draw / 1e6
+    console.print(
+        f"[bold]{out}[/bold] holds {report.draws:,} draws of [bold]{source.name}[/bold], "
+        f"{report.bytes_per_draw} bytes each, {size:,.1f} MB"
+    )
+    for line in price_lines(report):
+        console.print(line)
+    if report.recorded:
+        console.print(
+            f"Recorded {report.recorded:,} of them in {report.seconds:.1f} s, {rate:,.0f} draws/s."
+        )
+    else:
+        console.print("Everything was recorded already; the teacher was not asked.")
 
 
 def main() -> None:

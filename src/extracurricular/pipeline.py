@@ -303,6 +303,19 @@ class Run:
             self._teachers[seed] = self._as_teacher(modules)
         return self._teachers[seed]
 
+    def teacher_is_ready(self, seed: int) -> bool:
+        """Whether the teacher for students of this seed is trained, or read from a file."""
+        given = self.recipe.teacher.weights is not None
+        return given or all(map(self._is_done, self.teacher_stages(seed)))
+
+    def train_teacher(self, seed: int) -> Teacher:
+        """The teacher for students of this seed, trained first as far as that is not done."""
+        if not self.teacher_is_ready(seed):
+            with locked(self.folder):
+                for stage in self.teacher_stages(seed):
+                    self._train(stage)
+        return self.teacher(seed)
+
     def _as_teacher(self, modules: list[nn.Module]) -> Teacher:
         passes, task = self.recipe.teacher.mc_dropout, self.data.task
         teachers: list[Teacher]

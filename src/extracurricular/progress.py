@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich import progress as bars
@@ -10,11 +12,38 @@ from rich.text import Text
 
 
 class _Rate(bars.ProgressColumn):
-    """Steps a second."""
+    """Steps a second, or whatever is counted."""
+
+    def __init__(self, unit: str = "steps") -> None:
+        super().__init__()
+        self.unit = unit
 
     def render(self, task: bars.Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} steps/s" if speed else "", style="cyan")
+        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "", style="cyan")
+
+
+@contextmanager
+def counting(
+    console: Console, title: str, total: int, unit: str
+) -> Iterator[Callable[[int], None]]:
+    """Show one bar, with rate and time left, for the time of a block.
+
+    Yields:
+        What is to be called with the number that is done; its first call is where the bar starts.
+    """
+    with bars.Progress(
+        bars.TextColumn("{task.description:<16}"),
+        bars.BarColumn(bar_width=None),
+        bars.TextColumn("{task.completed:>6,.0f}/{task.total:,.0f}"),
+        _Rate(unit),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as shown:
+        bar = shown.add_task(title, total=total)
+        yield lambda done: shown.update(bar, completed=done)
 
 
 class Progress:

@@ -7,7 +7,6 @@ gives that back as a teacher. Every codec is imported here, so that its name is 
 from extracurricular.knowledge import quantised as quantised
 from extracurricular.knowledge.codecs import CODECS, Codec, build_codec, default_codec
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe, teacher_fingerprint
-from extracurricular.knowledge.record import Report, price_lines, record
 from extracurricular.knowledge.recorded import (
     Chooser,
     Recorded,
@@ -16,6 +15,7 @@ from extracurricular.knowledge.recorded import (
     cycled_ids,
     open_knowledge,
 )
+from extracurricular.knowledge.recorder import Report, price_lines, record
 
 __all__ = [
     "CODECS",

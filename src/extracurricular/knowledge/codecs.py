@@ -187,7 +187,7 @@ class TopK:
 
 
 def _read(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bytes [B, n] as numbers of another type; copied, as a part of a row may lie at any address."""
+    """Bytes [B, n] as numbers; copied, as numbers in the middle of a row may lie at any address."""
     return rows.clone(memory_format=torch.contiguous_format).view(dtype)
 
 

@@ -144,6 +144,8 @@ class Recording:
             with self._locked(_MANIFEST_LOCK):
                 manifest = self.manifest()
                 check_origin(self.folder, _fields(manifest), _fields(self.empty))
+                for file in self.folder.glob(".manifest.json.*.part"):
+                    file.unlink(missing_ok=True)  # an interrupted process left it
                 # Shards that the manifest names and that are gone are made anew.
                 for shard in self._present():
                     _map_shard(self.folder, self.empty, shard)
