@@ -116,10 +116,11 @@ def test_one_hot_and_uniform_rows(spec: object, size: int) -> None:
     codec = build_codec(spec, classes(size))
     uniform = Categorical(torch.full((1, size), 3.0))
     assert float(kl(codec, uniform)) < 1e-6
-    hot = Categorical.from_probs(torch.nn.functional.one_hot(torch.arange(size), size))
+    which = torch.arange(0, size, max(1, size // 20))
+    hot = Categorical.from_probs(torch.nn.functional.one_hot(which, size))
     stored = codec.decode(codec.encode(hot))
     assert isinstance(stored, Categorical)
-    assert torch.equal(stored.logits.argmax(1), torch.arange(size))
+    assert torch.equal(stored.logits.argmax(1), which)
     assert float(kl(codec, hot).max()) < 1e-3
 
 

@@ -136,13 +136,13 @@ def test_every_member_of_an_ensemble(tmp_path: Path) -> None:
 def test_the_price_is_measured_and_kept(tmp_path: Path) -> None:
     report = record(sampler(), network(), IMAGES, 200, tmp_path, codec="uint4", temperature=4.0)
     assert report.price == read_manifest(tmp_path).price
-    assert report.price["sample"] == report.price["draws"] == 200
+    assert report.price.sample == report.price.draws == 200
     known, batch = open_knowledge(tmp_path), sampler()(torch.arange(200))
     for t in (1.0, 4.0):
         said, kept = network()(batch), known(batch)
         kl = said.tempered(t).kl(kept.tempered(t))  # type: ignore[arg-type]
-        assert report.price["kl"][str(t)]["mean"] == pytest.approx(float(kl.mean()), rel=1e-3)
-        assert report.price["kl"][str(t)]["worst"] == pytest.approx(float(kl.max()), rel=1e-3)
+        assert report.price.kl[str(t)]["mean"] == pytest.approx(float(kl.mean()), rel=1e-3)
+        assert report.price.kl[str(t)]["worst"] == pytest.approx(float(kl.max()), rel=1e-3)
     assert price_lines(report)[1].startswith("KL(teacher ‖ stored) at T = 4: mean ")
 
 
@@ -212,6 +212,15 @@ def test_law_2_holds_through_replay(tmp_path: Path) -> None:
     assert torch.allclose(Categorical(kept).probs, said.mean, atol=1e-5)
 
 
+def test_law_1_holds_through_replay(tmp_path: Path) -> None:
+    replay, ids = Replay(sampler(), 97, seed=2), torch.randperm(500)
+    whole = replay(torch.arange(500))
+    part = replay(ids)
+    assert torch.equal(part.x, whole.x[ids])  # type: ignore[index]
+    assert torch.equal(part.ids, whole.ids[ids])
+    assert torch.equal(part.x, sampler()(part.ids).x)  # type: ignore[arg-type]
+
+
 def test_a_draw_that_was_not_recorded_is_refused(tmp_path: Path) -> None:
     known = small(tmp_path)
     for wrong in (300, -1, 2**40):
@@ -261,6 +270,7 @@ def test_training_from_float16_follows_training_online(tmp_path: Path, temperatu
 class Chosen:
     batch: Batch
     index: Tensor
+    prediction: Distribution | None = None
 
 
 @dataclass(frozen=True)
@@ -283,6 +293,32 @@ class Picky:
         return replace(self.child(ids + index * 1000), ids=ids)
 
 
+class Counting:
+    """A teacher that counts the draws it is asked about."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, batch: Batch) -> Distribution:
+        self.asked += len(batch)
+        return network()(batch)
+
+
+@dataclass(frozen=True)
+class Asking(Picky):
+    """One that asks a teacher to choose."""
+
+    teacher: Any = None
+
+    def __init__(self, child: Any, teacher: Any) -> None:
+        for name, value in (("child", child), ("scored", []), ("seed", 0), ("teacher", teacher)):
+            object.__setattr__(self, name, value)
+
+    def choose(self, ids: Tensor) -> Chosen:
+        chosen = super().choose(ids)
+        return replace(chosen, prediction=self.teacher(chosen.batch))
+
+
 def test_choices_are_recorded_and_not_made_again(tmp_path: Path) -> None:
     picky = Picky(sampler())
     record(picky, network(), IMAGES, 120, tmp_path, codec="float32", description={"picky": 3})
@@ -296,6 +332,14 @@ def test_choices_are_recorded_and_not_made_again(tmp_path: Path) -> None:
     assert sum(picky.scored) == before
     assert torch.equal(batch.x, picky(batch.ids).x)  # type: ignore[arg-type]
     assert torch.allclose(network()(batch).mean, known(batch).mean, atol=1e-6)
+    # Who chose by asking this teacher has its answer; no other teacher's is taken for it.
+    for asked in (True, False):
+        teacher = Counting()
+        chooser = Asking(sampler(), teacher if asked else Counting())
+        source = tmp_path / str(asked)
+        report = record(chooser, teacher, IMAGES, 40, source, description="a", teacher_id="b")
+        assert report.recorded == 40
+        assert teacher.asked == (80 + 40 if asked else 80)
     with pytest.raises(ValueError, match="does not choose among candidates"):
         known.replay(sampler())
     with pytest.raises(StorageError, match="choice = False"):
@@ -413,7 +457,7 @@ def begin(folder: Path, count: int) -> list[subprocess.Popen[str]]:
     return processes
 
 
-def start(folder: Path, draws: int = 3000, shard: int = 64) -> subprocess.Popen[str]:
+def start(folder: Path, draws: int = 2000, shard: int = 64) -> subprocess.Popen[str]:
     code = SCRIPT.format(
         tests=str(Path(__file__).parent), draws=draws, folder=str(folder), shard=shard
     )
@@ -445,7 +489,7 @@ def whole_and_right(folder: Path, draws: int) -> None:
 def test_killed_at_random_moments_it_goes_on(tmp_path: Path) -> None:
     chance = random.Random(0)
     done = [0]
-    for process in begin(tmp_path, 4):
+    for process in begin(tmp_path, 3):
         go(process)
         time.sleep(chance.uniform(0.02, 0.25))
         process.send_signal(signal.SIGKILL)
@@ -453,9 +497,9 @@ def test_killed_at_random_moments_it_goes_on(tmp_path: Path) -> None:
         if (tmp_path / "manifest.json").exists():
             done.append(read_manifest(tmp_path).draws)
     assert done == sorted(done)
-    assert 0 < done[-1] < 3000
-    record(sampler(), network(), IMAGES, 3000, tmp_path, shard=64, chunk=16)
-    whole_and_right(tmp_path, 3000)
+    assert 0 < done[-1] < 2000
+    record(sampler(), network(), IMAGES, 2000, tmp_path, shard=64, chunk=16)
+    whole_and_right(tmp_path, 2000)
 
 
 def test_several_processes_share_the_work_and_one_may_die(tmp_path: Path) -> None:
@@ -467,7 +511,7 @@ def test_several_processes_share_the_work_and_one_may_die(tmp_path: Path) -> Non
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process is processes[0] or process.returncode == 0, errors
-    whole_and_right(tmp_path, 3000)
+    whole_and_right(tmp_path, 2000)
 
 
 def test_more_draws_append_and_fewer_change_nothing(tmp_path: Path) -> None:

@@ -60,6 +60,20 @@ class Origin(_Plain):
     choice: bool = False
 
 
+class Price(_Plain):
+    """What storing costs: KL(teacher ‖ stored) in nats, on a sample of draws.
+
+    Args:
+        draws: Draws in the record when it was measured.
+        sample: Draws it was measured on.
+        kl: By temperature (``"1.0"``), ``mean`` and ``worst``.
+    """
+
+    draws: int
+    sample: int
+    kl: dict[str, dict[str, float]]
+
+
 class Manifest(_Plain):
     """What ``manifest.json`` holds, less its checksum.
 
@@ -70,7 +84,7 @@ class Manifest(_Plain):
         bytes_per_draw: Length of a row.
         draws: Draws 0 … draws - 1 are recorded.
         shards: Names of the shards, by their first draw.
-        price: What storing costs in KL; None until it has been measured.
+        price: What storing costs; None until it has been measured.
     """
 
     format: Literal[1] = 1
@@ -79,7 +93,7 @@ class Manifest(_Plain):
     bytes_per_draw: Annotated[int, Field(ge=1)]
     draws: Annotated[int, Field(ge=0)] = 0
     shards: list[str] = Field(default_factory=list)
-    price: dict[str, Any] | None = None
+    price: Price | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from extracurricular.distributions import Distribution
 from extracurricular.errors import StorageError
 from extracurricular.knowledge.codecs import Codec, build_codec, default_codec
 from extracurricular.knowledge.fingerprint import plain, teacher_fingerprint
-from extracurricular.knowledge.manifest import Origin
+from extracurricular.knowledge.manifest import Origin, Price
 from extracurricular.knowledge.recorded import Chooser, of_data, of_sampler, open_knowledge
 from extracurricular.knowledge.store import Recording
 from extracurricular.samplers.base import Batch, Sampler
@@ -39,15 +39,14 @@ class Report:
         recorded: Draws that this process has added.
         seconds: Time that took.
         bytes_per_draw: Length of a row.
-        price: KL(teacher ‖ stored) in nats, on a sample: ``{"draws": N, "sample": n, "kl": {"1.0":
-            {"mean": …, "worst": …}, …}}``, by temperature.
+        price: KL(teacher ‖ stored), measured.
     """
 
     draws: int
     recorded: int
     seconds: float
     bytes_per_draw: int
-    price: dict[str, Any]
+    price: Price
 
 
 def record(
@@ -118,7 +117,6 @@ def record(
     )
     started, recorded = time.perf_counter(), 0
     with Recording(Path(folder), origin, asker.codec.dtype, asker.width) as recording:
-        held = draws - sum(b - a for a, b in recording.missing(0, draws))
         # First what no other process is at work on; then what one has left undone, if it ended.
         for wait in (False, True):
             for first in range(0, draws, shard):
@@ -126,16 +124,17 @@ def record(
                 if not recording.missing(first, last):
                     continue
                 with recording.claim(first, last, wait=wait) as ours:
-                    for start, end in recording.missing(first, last) if ours else ():
-                        for count in _record_range(asker, recording, start, end, chunk):
-                            recorded += count
-                            if on_progress is not None:
-                                on_progress(min(draws, held + recorded))
+                    gaps = recording.missing(first, last) if ours else []
+                    held = draws - sum(b - a for a, b in recording.missing(0, draws))
+                    for count in _record_gaps(asker, recording, gaps, chunk):
+                        recorded, held = recorded + count, held + count
+                        if on_progress is not None:
+                            on_progress(held)
         seconds = time.perf_counter() - started
         with recording.pricing() as manifest:
             price = manifest.price
-            known = price is not None and price["draws"] == manifest.draws
-            if price is None or not known or f"{float(temperature)}" not in price["kl"]:
+            known = price is not None and price.draws == manifest.draws
+            if price is None or not known or str(float(temperature)) not in price.kl:
                 price = _price(asker, Path(folder), manifest.draws, chunk, temperature)
                 recording.set_price(price)
     return Report(manifest.draws, recorded, seconds, asker.width, price)
@@ -161,15 +160,15 @@ class _Asker:
         self.members = len(self._members(self.draw(torch.arange(1))[0])) if members else 0
         self.width = max(1, self.members) * self.codec.bytes_per_draw + int(self.choice)
 
-    def draw(self, ids: Tensor) -> tuple[Batch, Tensor | None]:
-        """Draw examples, and tell which candidates were chosen if the sampler chooses."""
+    def draw(self, ids: Tensor) -> tuple[Batch, Any]:
+        """Draw examples; and what the sampler's choice gave, if it chooses."""
         ids = ids.to(self.fabric.device)
         if not isinstance(self.sampler, Chooser):
             return self.sampler(ids), None
-        chosen = self.sampler.choose(ids)
-        if int(chosen.index.max()) > 255:
-            raise ValueError(f"candidate {int(chosen.index.max())} was chosen; a record holds 256")
-        return chosen.batch, chosen.index
+        choice = self.sampler.choose(ids)
+        if int(choice.index.max()) > 255:
+            raise ValueError(f"candidate {int(choice.index.max())} was chosen; a record holds 256")
+        return choice.batch, choice
 
     def ask(self, batch: Batch) -> Distribution:
         """Ask the teacher.
@@ -194,30 +193,40 @@ class _Asker:
 
     def rows(self, ids: Tensor) -> Tensor:
         """Draw, ask and encode: uint8, [B, width], on the CPU."""
-        batch, index = self.draw(ids)
-        said = self._members(batch) if self.members else [self.ask(batch)]
+        batch, choice = self.draw(ids)
+        said = self._members(batch) if self.members else [self._said(batch, choice)]
         parts = [self.codec.encode(one) for one in said]
-        if index is not None:
-            parts.append(index.to(torch.uint8).unsqueeze(1))
+        if choice is not None:
+            parts.append(choice.index.to(torch.uint8).unsqueeze(1))
         return torch.cat(parts, dim=1).cpu()
 
-
-def _record_range(asker: _Asker, recording: Recording, start: int, end: int, chunk: int) -> Any:
-    """Record draws [start, end), yielding the number of each chunk's."""
-    parts: list[Tensor] = []
-    begun, since = start, time.monotonic()
-    for first in range(start, end, chunk):
-        last = min(first + chunk, end)
-        parts.append(asker.rows(torch.arange(first, last)))
-        if last == end or time.monotonic() - since > _SHARD_SECONDS:
-            recording.add(begun, torch.cat(parts))
-            parts, begun, since = [], last, time.monotonic()
-        yield last - first
+    def _said(self, batch: Batch, choice: Any) -> Distribution:
+        # A sampler that chose by asking this very teacher has its answer already.
+        same = getattr(self.sampler, "teacher", None) is self.teacher
+        said: Distribution | None = getattr(choice, "prediction", None) if same else None
+        if said is None:
+            return self.ask(batch)
+        check_finite(said, batch.ids)
+        return said
 
 
-def _price(
-    asker: _Asker, folder: Path, draws: int, chunk: int, temperature: float
-) -> dict[str, Any]:
+def _record_gaps(
+    asker: _Asker, recording: Recording, gaps: list[tuple[int, int]], chunk: int
+) -> Iterator[int]:
+    """Record ranges of draws, yielding the number of each chunk's."""
+    for start, end in gaps:
+        parts: list[Tensor] = []
+        begun, since = start, time.monotonic()
+        for first in range(start, end, chunk):
+            last = min(first + chunk, end)
+            parts.append(asker.rows(torch.arange(first, last)))
+            if last == end or time.monotonic() - since > _SHARD_SECONDS:
+                recording.add(begun, torch.cat(parts))
+                parts, begun, since = [], last, time.monotonic()
+            yield last - first
+
+
+def _price(asker: _Asker, folder: Path, draws: int, chunk: int, temperature: float) -> Price:
     """Compare the teacher with what is stored, on draws from all over the record.
 
     The teacher is asked anew and the record read as a student reads it, so rows that were not at
@@ -235,16 +244,16 @@ def _price(
         for t, values in found.items():
             values.append(said.tempered(t).kl(kept.tempered(t)).cpu())  # type: ignore[arg-type]
     kl = {t: torch.cat(values) for t, values in found.items()}
-    return {
-        "draws": draws,
-        "sample": count,
-        "kl": {str(t): {"mean": float(v.mean()), "worst": float(v.max())} for t, v in kl.items()},
-    }
+    return Price(
+        draws=draws,
+        sample=count,
+        kl={str(t): {"mean": float(v.mean()), "worst": float(v.max())} for t, v in kl.items()},
+    )
 
 
 def price_lines(report: Report) -> list[str]:
     """Say what storing costs, a line for each temperature."""
     return [
         f"KL(teacher ‖ stored) at T = {float(t):g}: mean {kl['mean']:.2e}, worst {kl['worst']:.2e}"
-        for t, kl in report.price["kl"].items()
+        for t, kl in report.price.kl.items()
     ]

@@ -25,6 +25,7 @@ from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.knowledge.manifest import (
     Manifest,
     Origin,
+    Price,
     Shard,
     check_origin,
     hasher,
@@ -221,7 +222,7 @@ class Recording:
         with self._locked(_PRICE_LOCK):
             yield self.manifest()
 
-    def set_price(self, price: dict[str, Any]) -> None:
+    def set_price(self, price: Price) -> None:
         """Put what was measured into the manifest."""
         with self._locked(_MANIFEST_LOCK):
             self._write(price)
@@ -230,7 +231,7 @@ class Recording:
         found = map(Shard.parse, os.listdir(self.folder))  # noqa: PTH208 - names alone are wanted
         return sorted((s for s in found if s), key=lambda s: (s.first, s.last, s.name))
 
-    def _write(self, price: dict[str, Any] | None) -> None:
+    def _write(self, price: Price | None) -> None:
         names, end = [], 0
         for shard in self._present():
             if shard.first >= end:
