@@ -145,8 +145,6 @@ class Recording:
             with self._locked(_MANIFEST_LOCK):
                 manifest = self.manifest()
                 check_origin(self.folder, _fields(manifest), _fields(self.empty))
-                for file in self.folder.glob(".manifest.json.*.part"):
-                    file.unlink(missing_ok=True)  # an interrupted process left it
                 # Shards that the manifest names and that are gone are made anew.
                 for shard in self._present():
                     _map_shard(self.folder, self.empty, shard)
@@ -218,8 +216,11 @@ class Recording:
 
     @contextmanager
     def pricing(self) -> Iterator[Manifest]:
-        """Let one process at a time measure the price."""
+        """Let one process at a time measure the price of all that is there."""
         with self._locked(_PRICE_LOCK):
+            with self._locked(_MANIFEST_LOCK):
+                # A process that ended just after its last shard has not put it into the manifest.
+                self._write(self.manifest().price)
             yield self.manifest()
 
     def set_price(self, price: Price) -> None:
@@ -232,6 +233,9 @@ class Recording:
         return sorted((s for s in found if s), key=lambda s: (s.first, s.last, s.name))
 
     def _write(self, price: Price | None) -> None:
+        """Put all that is there into the manifest, which must be locked."""
+        for file in self.folder.glob(".manifest.json.*.part"):
+            file.unlink(missing_ok=True)  # an interrupted process left it
         names, end = [], 0
         for shard in self._present():
             if shard.first >= end:
