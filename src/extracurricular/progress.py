@@ -85,3 +85,7 @@ class Progress:
             f"  [green]✓[/green] {title:<20} {steps:>6,} steps in {seconds:6.1f} s"
             f"  [dim]{rate:,.0f} steps/s[/dim]"
         )
+
+    def tell(self, text: str) -> None:
+        """Leave a line that a person should read."""
+        self.console.print(f"  [yellow]·[/yellow] {text}")

@@ -1,9 +1,9 @@
-"""One stage of a run: a network to train, all that its result depends on, and who watches it."""
+"""One stage of a run: what to train or fit, all that its result depends on, and who watches it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from extracurricular.recipe import Recipe
 from extracurricular.training import Training
@@ -24,6 +24,9 @@ class Watcher(Protocol):
     def end(self, title: str, steps: int, seconds: float) -> None:
         """Tell that a stage has ended."""
 
+    def tell(self, text: str) -> None:
+        """Tell something that a person should know."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -33,6 +36,7 @@ class Stage:
         path: Its folder, relative to the run.
         title: What a person calls it.
         key: Where its settings stand in the recipe.
+        data: Spec of the data set.
         model: Spec of the network.
         sampler: Chain of the sampler.
         training: How it is trained.
@@ -45,6 +49,7 @@ class Stage:
     path: str
     title: str
     key: str
+    data: Any
     model: Any
     sampler: Any
     training: Training
@@ -53,13 +58,18 @@ class Stage:
     learns_from: str = "labels"
     upstream: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def steps(self) -> int:
+        """Steps that it takes."""
+        return self.training.steps
+
     def settings(self, recipe: Recipe) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
         training = self.training.model_dump(mode="json")
         for key in ("evaluate_every", "checkpoint_every"):
             del training[key]
         return {
-            "data": recipe.data,
+            "data": self.data,
             "model": self.model,
             "sampler": self.sampler,
             "training": training,
@@ -69,6 +79,38 @@ class Stage:
             "precision": recipe.device.precision,
             "upstream": list(self.upstream),
         }
+
+
+@dataclass(frozen=True)
+class GeneratorStage:
+    """One generator to fit.
+
+    Args:
+        path: Its folder, relative to the run.
+        title: What a person calls it.
+        key: Where its settings stand in the recipe.
+        name: Its name there.
+        data: Spec of the data set.
+        model: Spec of the generator.
+        seed: Seed of everything in it.
+        steps: Steps that it takes.
+    """
+
+    path: str
+    title: str
+    key: str
+    name: str
+    data: Any
+    model: Any
+    seed: int
+    steps: int
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        """All that the result depends on, as plain values."""
+        return {"data": self.data, "model": self.model, "seed": self.seed}
+
+
+AnyStage: TypeAlias = Stage | GeneratorStage
 
 
 def first_difference(a: Any, b: Any, path: str) -> tuple[str, Any, Any]:
