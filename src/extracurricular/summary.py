@@ -167,7 +167,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
             # A figure without its interval invites too much trust.
             lines.append(
                 f"[bold]{name}[/bold]{chosen} closes [bold]{100 * gap['value']:.0f} %[/bold] of "
-                f"the gap that kd leaves to the teacher (95 % interval over seeds: {_interval(gap)})."
+                "the gap that kd leaves to the teacher "
+                f"(95 % interval over seeds: {_interval(gap)})."
             )
     if "erm" in students:
         plain = _mean_error(students["erm"])
