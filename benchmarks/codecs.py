@@ -46,7 +46,7 @@ def title(spec: Any) -> str:
 def said_about(recipe: str, overrides: list[str], run: Path, student: str, draws: int) -> Any:
     """Ask a recipe's teacher about draws of a student's sampler."""
     source = teacher_of(Run(read_recipe(recipe, overrides), run), student)
-    sampler = source.run._sampler(source.stage)
+    sampler = source.run.sampler(source.stage)
     with torch.no_grad():
         parts = [
             source.teacher(sampler(ids)).parameters.float()

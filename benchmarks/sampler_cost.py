@@ -40,8 +40,8 @@ def measure(recipe_name: str) -> list[tuple[str, float, float]]:
     rows = []
     for name in run.recipe.students:
         stage = run.student_stage(name, run.recipe.seeds[0])
-        sampler = run._sampler(stage)
-        student = run._model(stage, "model").train()
+        sampler = run.sampler(stage)
+        student = run.model(stage, "model").train()
         optimizer = make_optimizer(student, stage.training, fused=True)
         task, matching, size = run.data.task, Matching(), stage.training.batch_size
         together = draw_steps(sampler, size, torch.device("cpu"))

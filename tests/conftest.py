@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from extracurricular.data import Data, make_data
+from extracurricular.data import Data, Split, make_data
+from extracurricular.generators.gan import Gan
+from extracurricular.generators.tables import Mixture
+from extracurricular.models import build_model
+from extracurricular.samplers import Context
+from extracurricular.teachers import Ensemble, Network
+from extracurricular.tree import images
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +53,27 @@ def pair_data(count: int = 40) -> Data:
     x = tuple(v.numpy() for v in data.train.x.values())  # type: ignore[union-attr]
     y = data.train.y.numpy()  # type: ignore[union-attr]
     return make_data("pairs", (x, y), (tuple(v[:10] for v in x), y[:10]))
+
+
+def small_teacher(data: Data, members: int = 2, seed: int = 0) -> Ensemble:
+    """An untrained ensemble; its scores differ between examples, which is all that is needed."""
+    torch.manual_seed(seed)
+    built = [
+        build_model({"mlp": {"hidden": [8]}}, inputs=data.shapes, outputs=data.task.outputs)
+        for _ in range(members)
+    ]
+    return Ensemble([Network(module.eval(), data.task) for module in built])
+
+
+def small_context(data: Data) -> Context:
+    """What samplers may need: a teacher, a student, a generator ``model`` and a pool ``more``."""
+    torch.manual_seed(3)
+    device = torch.device("cpu")
+    if images(data.train.x):
+        generator = Gan(latent=4, channels=4).preview(data)
+    else:
+        fit = Mixture(components=2)
+        generator = fit.load(fit.fit(data, seed=0, folder=None, device=device), data)
+    teacher = small_teacher(data)
+    student = build_model({"mlp": {"hidden": [4]}}, inputs=data.shapes, outputs=data.task.outputs)
+    return Context(teacher, student, {"model": generator, "more": Split(data.test.x)})

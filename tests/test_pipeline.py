@@ -135,8 +135,8 @@ def test_students_and_seeds_can_be_added_to_a_finished_run(tmp_path: Path) -> No
 
 def test_all_students_of_a_seed_start_from_the_same_weights() -> None:
     job = Run(parse_recipe(TINY), Path("nowhere"))
-    models = [job._model(job.student_stage(name, 0), "") for name in ("erm", "kd", "xcl")]
-    other = job._model(job.student_stage("kd", 1), "")
+    models = [job.model(job.student_stage(name, 0), "") for name in ("erm", "kd", "xcl")]
+    other = job.model(job.student_stage("kd", 1), "")
     for model in models[1:]:
         assert all(map(torch.equal, models[0].parameters(), model.parameters()))
     assert not all(map(torch.equal, models[0].parameters(), other.parameters()))

@@ -131,3 +131,19 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, problem: st
 def test_an_unknown_recipe() -> None:
     with pytest.raises(RecipeError, match=r"no recipe file 'digit', nor .* did you mean 'digits'"):
         read_recipe("digit")
+
+
+def test_an_override_changes_one_of_the_places_that_share_an_alias() -> None:
+    loaded = yaml.safe_load(
+        """
+        name: shared
+        data: digits
+        teacher: {model: mlp}
+        students:
+          a: {model: mlp, sampler: [empirical, {mixup: &mix {alpha: 0.5}}]}
+          b: {model: mlp, sampler: [empirical, {mixup: *mix}]}
+        """
+    )
+    recipe = parse_recipe(loaded, ["students.a.sampler.1.mixup.alpha=2.0"])
+    assert recipe.students["a"].sampler[1] == {"mixup": {"alpha": 2.0}}
+    assert recipe.students["b"].sampler[1] == {"mixup": {"alpha": 0.5}}

@@ -38,7 +38,7 @@ def test_the_record_is_of_the_draws_and_the_teacher_of_the_recipe(tmp_path: Path
         seed=rng.fold(stage.seed, "sampler"),
         teacher=source.teacher,
     )
-    batch = run._sampler(stage)(torch.arange(300))
+    batch = run.sampler(stage)(torch.arange(300))
     kl = source.teacher(batch).kl(known(batch))  # type: ignore[arg-type]
     assert float(kl.max()) < 1e-3
     # The run itself goes on from the teacher that recording trained.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conftest import eye_data, image_data, pair_data, table_data
-from extracurricular import rng
+from extracurricular import rng, samplers
 from extracurricular.errors import RecipeError
 from extracurricular.samplers import (
     SAMPLERS,
@@ -18,9 +18,12 @@ from extracurricular.samplers import (
     Blend,
     CutMix,
     Empirical,
+    Generated,
     Mixup,
     Noise,
+    Pool,
     Seeded,
+    Uncertain,
     build_sampler,
     crop_flip,
     cutmix_batch,
@@ -282,7 +285,7 @@ def test_a_sampler_of_ones_own_is_found_by_module_and_name(
     """Twenty lines in a file of their own are enough."""
     text = """
 from dataclasses import dataclass, replace
-from extracurricular import rng
+from extracurricular import rng, samplers
 from extracurricular.samplers import Batch, Sampler, Seeded
 
 @dataclass(frozen=True)
@@ -363,4 +366,15 @@ def test_a_wrong_chain_is_told_by_key_and_remedy(chain: object, key: str, proble
 
 
 def test_every_shipped_sampler_is_public() -> None:
-    assert set(SAMPLERS.names()) == {"empirical", "augment", "noise", "mixup", "cutmix"}
+    sources = {"empirical", "generated", "pool"}
+    registered = sources | {"augment", "cutmix", "mixup", "noise", "uncertain"}
+    assert set(SAMPLERS.names()) == registered
+    classes = {
+        name
+        for name, entry in vars(samplers).items()
+        if isinstance(entry, type) and issubclass(entry, Seeded) and entry is not Seeded
+    }
+    # A blend names further chains, so it is built apart and has no entry.
+    assert {name.lower() for name in classes} == registered | {"blend"}
+    assert {*classes, "Seeded", "Context"} <= set(samplers.__all__)
+    assert all(issubclass(entry, Seeded) for entry in (Generated, Pool, Uncertain))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from extracurricular.errors import TrainingError as TrainingError
     from extracurricular.errors import XclError as XclError
     from extracurricular.evaluation import predict as predict
+    from extracurricular.generators import Generator as Generator
     from extracurricular.knowledge import Recorded as Recorded
     from extracurricular.knowledge import Replay as Replay
     from extracurricular.knowledge import open_knowledge as open_knowledge
@@ -57,9 +58,12 @@ if TYPE_CHECKING:
     from extracurricular.samplers import Blend as Blend
     from extracurricular.samplers import CutMix as CutMix
     from extracurricular.samplers import Empirical as Empirical
+    from extracurricular.samplers import Generated as Generated
     from extracurricular.samplers import Mixup as Mixup
     from extracurricular.samplers import Noise as Noise
+    from extracurricular.samplers import Pool as Pool
     from extracurricular.samplers import Sampler as Sampler
+    from extracurricular.samplers import Uncertain as Uncertain
     from extracurricular.samplers import build_sampler as build_sampler
     from extracurricular.teachers import Ensemble as Ensemble
     from extracurricular.teachers import Labels as Labels
@@ -75,6 +79,7 @@ _HOMES = {
     "distributions": ("Categorical", "Distribution", "Gaussian", "Task", "epistemic", "mixture"),
     "errors": ("DataError", "RecipeError", "TrainingError", "XclError"),
     "evaluation": ("predict",),
+    "generators": ("Generator",),
     "knowledge": ("Recorded", "Replay", "open_knowledge", "record"),
     "matching": ("Matching", "forward_kl", "js", "reverse_kl"),
     "metrics": ("evaluate", "gap_closed"),
@@ -87,9 +92,12 @@ _HOMES = {
         "Blend",
         "CutMix",
         "Empirical",
+        "Generated",
         "Mixup",
         "Noise",
+        "Pool",
         "Sampler",
+        "Uncertain",
         "build_sampler",
     ),
     "teachers": ("Ensemble", "Labels", "MCDropout", "Network", "Teacher"),

@@ -70,6 +70,33 @@ def run(
 
 
 @app.command()
+def generate(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Overrides = None,
+    out: Out = None,
+) -> None:
+    """Fit the generators of a recipe and look at what they draw: figures and contact sheets.
+
+    `xcl run` with the same --out then goes on from there.
+    """
+    from extracurricular.generating import table
+    from extracurricular.pipeline import Run
+    from extracurricular.progress import Progress
+    from extracurricular.recipe import read_recipe
+
+    read = read_recipe(recipe, overrides or [])
+    out = out or Path("runs") / read.name
+    console = _console()
+    console.print(f"[bold]{read.name}[/bold]  {read.about}")
+    with Progress(console) as progress:
+        found = Run(read, out, progress).generate()
+    console.print(table(found))
+    for path in found:
+        for file in sorted((out / path).glob("*.png")):
+            console.print(f"Look at [bold]{file}[/bold]")
+
+
+@app.command()
 def demo(
     name: Annotated[str, typer.Argument(help="digits or gaze.")] = "digits",
     overrides: Overrides = None,
@@ -215,6 +242,9 @@ def _record(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    # So that a recipe's my_file:Thing is found where the command is given; last, so that it hides
+    # nothing.
+    sys.path.append(str(Path.cwd()))
     try:
         app()
     except XclError as error:

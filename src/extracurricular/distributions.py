@@ -58,6 +58,11 @@ class Categorical:
         """Make a distribution from probabilities [B, C]; zeros are kept as (nearly) zeros."""
         return cls(probs.float().clamp_min(_TINY).log())
 
+    @classmethod
+    def from_output(cls, output: Tensor) -> Categorical:
+        """Read a network's output [B, C] as logits."""
+        return cls(output)
+
     @cached_property
     def log_probs(self) -> Tensor:
         """Normalised log-probabilities, float32, [B, C]."""
@@ -342,6 +347,17 @@ def epistemic(members: Sequence[Distribution]) -> Tensor:
         ValueError: No members, or members of different kinds.
     """
     return _family(members).epistemic(members)  # type: ignore[arg-type]
+
+
+def concatenate(parts: Sequence[Distribution]) -> Distribution:
+    """One batch of several: the examples of all parts, in order.
+
+    Raises:
+        ValueError: No parts, or parts of different kinds.
+    """
+    family = _family(parts)
+    joined = torch.cat([part.parameters for part in parts])
+    return family.from_output(joined)
 
 
 def _family(members: Sequence[Distribution]) -> type[Categorical] | type[Gaussian]:

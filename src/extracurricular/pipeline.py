@@ -4,6 +4,8 @@ A run is a folder::
 
     recipe.yaml                      the recipe, with its defaults filled in
     teacher/SEED/member-0/           one trained network: weights.safetensors, stage.json, log.jsonl
+    generators/NAME/SEED/            one fitted generator, with quality.json and contact.png
+    knowledge/KEY/                   the teacher recorded on the draws of one sampler
     students/NAME/seed-0/            the same for a student, and metrics.json
     summary.json                     what came out
 
@@ -13,6 +15,9 @@ the result depends on; if a recipe asks for others, the run is refused instead o
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -21,20 +26,24 @@ from typing import Any
 import torch
 import yaml
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from extracurricular import metrics, rng
+from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError, StorageError, XclError, shorten
+from extracurricular.errors import DataError, RecipeError, StorageError, XclError
 from extracurricular.evaluation import predict
-from extracurricular.matching import Matching
+from extracurricular.generating import fit, generator_stages, load, look, sentence
+from extracurricular.generators import Generator
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
 from extracurricular.recipe import Recipe
-from extracurricular.registry import check_settings, split_spec
-from extracurricular.samplers import Batch, Sampler, build_sampler
-from extracurricular.stages import Stage, Watcher, first_difference
+from extracurricular.recording import knowledge_stages, record_stage, replayed
+from extracurricular.registry import split_spec
+from extracurricular.samplers import Context, Sampler, build_sampler
+from extracurricular.samplers.build import Requirements, requirements
+from extracurricular.stages import AnyStage, GeneratorStage, KnowledgeStage, Stage, Watcher
 from extracurricular.storage import (
     Checkpoints,
     load_weights,
@@ -68,6 +77,9 @@ class Run:
         self.folder = folder
         self.watcher = watcher
         self._teachers: dict[int, Teacher] = {}
+        self._data: dict[str, Data] = {}
+        self._generators: dict[str, Generator | Split] = {}
+        self.asks: dict[str, float] = {}
 
     @cached_property
     def fabric(self) -> Fabric:
@@ -83,20 +95,27 @@ class Run:
             chosen = self.recipe.device.accelerator
             raise RecipeError("device.accelerator", f"is {chosen!r}: {error}") from error
 
-    @cached_property
+    @property
     def data(self) -> Data:
-        """The data set, on the device."""
-        try:
-            data = DATA.build(self.recipe.data, key="data")
-        except DataError as error:
-            name, _ = split_spec(self.recipe.data, "data set", "data")
-            raise RecipeError(f"data.{name}", str(error)) from error
-        return data.to(self.fabric.device)
+        """The data set of the first seed, on the device."""
+        return self.data_for(self.recipe.seeds[0])
 
-    @cached_property
-    def split(self) -> Split:
+    def data_for(self, seed: int) -> Data:
+        """The data set of one seed, on the device; the same for all unless the recipe varies it."""
+        spec = self.recipe.data_of(seed)
+        known = json.dumps(spec, sort_keys=True)
+        if known not in self._data:
+            try:
+                data = DATA.build(spec, key="data")
+            except DataError as error:
+                name, _ = split_spec(spec, "data set", "data")
+                raise RecipeError(f"data.{name}", str(error)) from error
+            self._data[known] = data.to(self.fabric.device)
+        return self._data[known]
+
+    def split_of(self, data: Data) -> Split:
         """The examples that results are measured on."""
-        split = getattr(self.data, self.recipe.evaluation.split)
+        split = getattr(data, self.recipe.evaluation.split)
         assert isinstance(split, Split)
         return split
 
@@ -109,14 +128,40 @@ class Run:
         metrics.check_available()
         self.check()
         with locked(self.folder):
-            plain = yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True)
-            write_if_changed(self.folder / "recipe.yaml", plain.encode())
-            self._announce()
+            self._begin(list(self.stages()))
             for stage in self.stages():
-                self._train(stage)
+                self._do(stage)
             summary = self._summarise()
             write_json_if_changed(self.folder / "summary.json", summary)
         return summary
+
+    def generate(self) -> dict[str, dict[str, Any]]:
+        """Train the teachers and fit the generators, and no students.
+
+        Returns:
+            The figures of each generator, by the path of its folder.
+
+        Raises:
+            XclError: With one sentence for the user.
+        """
+        if not self.recipe.generators:
+            raise RecipeError("generators", "is empty; there is nothing to generate from")
+        self.check()
+        with locked(self.folder):
+            stages = [s for s in self.stages() if s.path.startswith(("teacher/", "generators/"))]
+            self._begin(stages)
+            for stage in stages:
+                self._do(stage)
+            found = {s.path: self._look(s) for s in stages if isinstance(s, GeneratorStage)}
+        return {path: figures for path, figures in found.items() if figures is not None}
+
+    def check(self) -> None:
+        """Find every mistake of the recipe before anything is written.
+
+        Raises:
+            XclError: Something cannot be built, or the folder belongs to another recipe.
+        """
+        self.asks = check(self)
 
     # -- what there is to do ----------------------------------------------------------------------
 
@@ -136,6 +181,7 @@ class Run:
                 title=f"teacher {number + 1}/{count}"
                 + (f", seed {seed}" if section.per_seed else ""),
                 key="teacher",
+                data=self.recipe.data_of(seed),
                 model=model,
                 sampler=section.sampler,
                 training=section.training,
@@ -156,13 +202,20 @@ class Run:
         """One student of one seed."""
         section = self.recipe.students[name]
         upstream: list[dict[str, Any]] = []
-        if section.learns_from == "teacher":
+        required = self._requirements(section.sampler, f"students.{name}.sampler")
+        if section.learns_from == "teacher" or required.teacher:
             upstream = [stage.settings(self.recipe) for stage in self.teacher_stages(seed)]
             upstream.append({"mc_dropout": self.recipe.teacher.mc_dropout})
+        used = [s for s in generator_stages(self.recipe, seed) if s.name in required.generators]
+        upstream += [stage.settings(self.recipe) for stage in used]
+        teacher = self.recipe.teacher
+        if section.learns_from == "teacher" and teacher.record is not None:
+            upstream.append({"record": teacher.record, "codec": teacher.codec})
         return Stage(
             path=f"students/{name}/seed-{seed}",
             title=f"{name}, seed {seed}",
             key=f"students.{name}",
+            data=self.recipe.data_of(seed),
             model=section.model,
             sampler=section.sampler,
             training=section.training,
@@ -173,115 +226,74 @@ class Run:
             upstream=tuple(upstream),
         )
 
-    def stages(self) -> Iterator[Stage]:
-        """Every network to train, in order."""
+    @staticmethod
+    def _requirements(chain: Any, key: str) -> Requirements:
+        try:
+            return requirements(chain)
+        except RecipeError as error:
+            raise RecipeError(key, error.problem) from error
+
+    def stages(self) -> Iterator[AnyStage]:
+        """Everything to train and fit, in order."""
         if self.recipe.teacher.weights is None:
             for seed in self.teacher_seeds():
                 yield from self.teacher_stages(seed)
+        for seed in self.recipe.seeds if self.recipe.data_varies else [0]:
+            yield from generator_stages(self.recipe, seed)
+        yield from knowledge_stages(self)
         for seed in self.recipe.seeds:
             for name in self.recipe.students:
                 yield self.student_stage(name, seed)
 
-    # -- checks -----------------------------------------------------------------------------------
-
-    def check(self) -> None:
-        """Build everything the recipe names, and compare it with what the folder holds.
-
-        Raises:
-            XclError: Something cannot be built, or the folder belongs to another recipe.
-        """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise StorageError(f"--out is {str(self.folder)!r}, which is a file, not a folder")
-        if len(self.split) == 0:
-            where = self.recipe.evaluation.split
-            raise RecipeError("evaluation.split", f"is {where!r}, but that split has no examples")
-        device, probe = self.fabric.device, torch.arange(2)
-        checked: set[str] = set()
-        for stage in self.stages():
-            if stage.key not in checked:
-                checked.add(stage.key)
-                self._model(stage, f"{stage.key}.model")
-                sampler = self._sampler(stage)
-                batch = self._draw(sampler, probe.to(device), f"{stage.key}.sampler")
-                self._check_matching(stage, batch)
-            self._check_folder(stage)
-        if self.recipe.teacher.weights is not None:
-            self.teacher(self.recipe.seeds[0])
-        elif self.recipe.teacher.mc_dropout:
-            [first, *_] = self.teacher_stages(self.recipe.seeds[0])
-            self._as_teacher([self._model(first, "teacher.model")])
-
-    def _draw(self, sampler: Sampler, ids: Tensor, key: str) -> Batch:
-        try:
-            return sampler(ids)
-        except XclError:
-            raise
-        except ValueError as error:
-            raise RecipeError(key, str(error)) from error
-
-    def _check_matching(self, stage: Stage, batch: Batch) -> None:
-        key = f"{stage.key}.matching"
-        matching = build_matching(stage.matching, key)
-        labelled = batch.y is not None
-        if stage.learns_from == "labels":
-            if not labelled:
-                raise RecipeError(
-                    f"{stage.key}.learns_from",
-                    "is 'labels', but the sampler gives examples without labels",
-                )
-            if matching.divergence == "reverse_kl":
-                raise RecipeError(
-                    f"{key}.divergence", "is 'reverse_kl', which is infinite from labels; "
-                    "learning from labels needs 'forward_kl'"
-                )  # fmt: skip
-            if matching.divergence == "js" and self.data.task.kind == "regression":
-                raise RecipeError(
-                    f"{key}.divergence", "is 'js', which real-valued labels do not have; "
-                    "learning from labels needs 'forward_kl'"
-                )  # fmt: skip
-            if matching.temperature != 1:
-                raise RecipeError(
-                    f"{key}.temperature",
-                    f"is {matching.temperature}; labels have no temperature, so it must be 1",
-                )
-        if matching.hard > 0 and not labelled:
-            raise RecipeError(
-                f"{key}.hard", f"is {matching.hard}, but the sampler gives examples without labels"
-            )
-
-    def _check_folder(self, stage: Stage) -> None:
-        file = self.folder / stage.path / "stage.json"
-        if not file.exists():
-            return
-        found = read_json(file).get("settings")
-        wanted = stage.settings(self.recipe)
-        if found != wanted:
-            path, was, now = first_difference(found, wanted, "")
-            raise StorageError(
-                f"{stage.key}: {str(self.folder)!r} holds {stage.path} made with {path} = "
-                f"{shorten(was)}, but the recipe says {shorten(now)}; "
-                "choose another --out, or delete that stage's folder"
-            )
-
     # -- building ---------------------------------------------------------------------------------
 
-    def _model(self, stage: Stage, key: str) -> nn.Module:
+    def model(self, stage: Stage, key: str) -> nn.Module:
+        """A stage's network with its first weights; ``key`` is where its spec stands."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(stage.seed, "init") >> 1)
             return build_model(
                 stage.model, inputs=self.data.shapes, outputs=self.data.task.outputs, key=key
             )
 
-    def _sampler(self, stage: Stage) -> Sampler:
-        seed = rng.fold(stage.seed, "sampler")
-        return build_sampler(stage.sampler, self.data, seed, f"{stage.key}.sampler")
+    def sampler(
+        self, stage: Stage, context: Context | None = None, seed: int | None = None
+    ) -> Sampler:
+        """A stage's sampler; with the trained teacher and generators unless others are given."""
+        seed, key = seed or rng.fold(stage.seed, "sampler"), f"{stage.key}.sampler"
+        context = context or self._context(stage)
+        return build_sampler(stage.sampler, self.data_of(stage), seed, key, context)
+
+    def generators_of(self, stage: Stage) -> list[GeneratorStage]:
+        """The generators that a student's sampler draws from."""
+        names = self._requirements(stage.sampler, f"{stage.key}.sampler").generators
+        return [s for s in generator_stages(self.recipe, stage.seed) if s.name in names]
+
+    def _context(self, stage: Stage, student: nn.Module | None = None) -> Context:
+        """What the samplers of a stage may need: the trained teacher, and the fitted generators."""
+        if stage.key == "teacher":
+            return Context()
+        required = self._requirements(stage.sampler, f"{stage.key}.sampler")
+        teacher = self.teacher(stage.seed) if required.teacher else None
+        used = self.generators_of(stage)
+        return Context(teacher, student, {s.name: self.generator(s) for s in used})
+
+    def generator(self, stage: GeneratorStage) -> Generator | Split:
+        """A fitted generator."""
+        if stage.path not in self._generators:
+            self._generators[stage.path] = load(stage, self.folder, self.data_of(stage))
+        return self._generators[stage.path]
+
+    def data_of(self, stage: AnyStage) -> Data:
+        """The data set of a stage, on the device."""
+        seeds = [s for s in self.recipe.seeds if self.recipe.data_of(s) == stage.data]
+        return self.data_for(seeds[0]) if seeds else self.data
 
     def _load(self, stage: Stage) -> nn.Module:
         """Read a stage's trained network."""
         folder = self.folder / stage.path
         record = read_json(folder / "stage.json")
         state = load_weights(folder / "weights.safetensors", record.get("sha256"))
-        module = self._model(stage, f"{stage.key}.model")
+        module = self.model(stage, f"{stage.key}.model")
         module.load_state_dict(state)
         return module.to(self.fabric.device).eval()
 
@@ -293,30 +305,34 @@ class Run:
             if self.recipe.teacher.weights is None:
                 modules = [self._load(stage) for stage in stages]
             else:
-                module = self._model(stages[0], "teacher.model")
+                module = self.model(stages[0], "teacher.model")
                 noun = "classes" if self.data.task.kind == "classification" else "outputs"
                 try:
                     load_pretrained(module, Path(self.recipe.teacher.weights), noun)
                 except StorageError as error:
                     raise RecipeError("teacher.weights", str(error)) from error
                 modules = [module.to(self.fabric.device).eval()]
-            self._teachers[seed] = self._as_teacher(modules)
+            self._teachers[seed] = self.as_teacher(modules)
         return self._teachers[seed]
 
-    def teacher_is_ready(self, seed: int) -> bool:
-        """Whether the teacher for students of this seed is trained, or read from a file."""
-        given = self.recipe.teacher.weights is not None
-        return given or all(map(self._is_done, self.teacher_stages(seed)))
+    def prepare(self, stage: Stage) -> None:
+        """Do all that a student's stage needs first: its teacher, and what its sampler draws from.
 
-    def train_teacher(self, seed: int) -> Teacher:
-        """The teacher for students of this seed, trained first as far as that is not done."""
-        if not self.teacher_is_ready(seed):
+        Of several processes, the first does it and the others wait.
+        """
+        trained = self.recipe.teacher.weights is None
+        needed: list[AnyStage] = list(self.teacher_stages(stage.seed)) if trained else []
+        needed += self.generators_of(stage)
+        if int(os.environ.get("RANK", "0")) > 0:
+            while not all(map(self._is_done, needed)):
+                time.sleep(0.5)
+        elif not all(map(self._is_done, needed)):
             with locked(self.folder):
-                for stage in self.teacher_stages(seed):
-                    self._train(stage)
-        return self.teacher(seed)
+                for part in needed:
+                    self._do(part)
 
-    def _as_teacher(self, modules: list[nn.Module]) -> Teacher:
+    def as_teacher(self, modules: list[nn.Module]) -> Teacher:
+        """The recipe's teacher, made of these networks."""
         passes, task = self.recipe.teacher.mc_dropout, self.data.task
         teachers: list[Teacher]
         if passes is None:
@@ -330,31 +346,69 @@ class Run:
 
     # -- doing ------------------------------------------------------------------------------------
 
-    def _announce(self) -> None:
+    def _begin(self, stages: list[AnyStage]) -> None:
+        plain = yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True)
+        write_if_changed(self.folder / "recipe.yaml", plain.encode())
         if self.watcher is not None:
-            stages = list(self.stages())
-            done = sum(s.training.steps for s in stages if self._is_done(s))
-            self.watcher.plan(sum(s.training.steps for s in stages), done)
+            for key, asks in self.asks.items():
+                if asks > 1 and any(s.key == key and not self._is_done(s) for s in stages):
+                    name = key.partition(".")[2]
+                    self.watcher.tell(f"{name} asks the teacher {asks:.3g} times as often")
+            done = sum(s.steps for s in stages if self._is_done(s))
+            self.watcher.plan(sum(s.steps for s in stages), done)
 
-    def _is_done(self, stage: Stage) -> bool:
+    def _is_done(self, stage: AnyStage) -> bool:
         file = self.folder / stage.path / "stage.json"
-        return file.exists() and bool(read_json(file).get("done"))
+        if not file.exists():
+            return False
+        record = read_json(file)
+        enough = not isinstance(stage, KnowledgeStage) or record.get("draws", 0) >= stage.draws
+        return bool(record.get("done")) and enough
+
+    def _do(self, stage: AnyStage) -> None:
+        if isinstance(stage, KnowledgeStage):
+            if not self._is_done(stage):
+                record_stage(self, stage)
+        elif isinstance(stage, GeneratorStage):
+            known = (self.folder / stage.path / "quality.json").exists()
+            if not self._is_done(stage):
+                fit(stage, self.recipe, self.folder, self.data_of(stage), self.watcher)
+            figures = self._look(stage)
+            if figures is not None and not known and self.watcher is not None:
+                self.watcher.tell(sentence(stage.name, figures))
+        elif not self._is_done(stage):
+            self._train(stage)
+
+    def _look(self, stage: GeneratorStage) -> dict[str, Any] | None:
+        """Measure a fitted generator by the features of the teacher's first network."""
+        seed = next((s for s in self.recipe.seeds if self.recipe.data_of(s) == stage.data), 0)
+        teacher = self.teacher(seed)
+        first = teacher.teachers[0] if isinstance(teacher, Ensemble) else teacher
+        network = first.network if isinstance(first, MCDropout) else first
+        module = network.module if isinstance(network, Network) else None
+        return look(stage, self.recipe, self.folder, self.data_of(stage), teacher, module)
 
     def _train(self, stage: Stage) -> None:
-        if self._is_done(stage):
-            return
         folder = self.folder / stage.path
         record: dict[str, Any] = {"settings": stage.settings(self.recipe), "done": False}
         write_json(folder / "stage.json", record)
         steps = stage.training.steps
         if self.watcher is not None:
             self.watcher.begin(stage.title, steps)
-        student = self._model(stage, f"{stage.key}.model")
-        teacher = self.teacher(stage.seed) if stage.learns_from == "teacher" else Labels()
+        student = self.model(stage, f"{stage.key}.model").to(self.fabric.device)
+        data = self.data_of(stage)
+        teacher: Teacher
+        if stage.learns_from == "labels":
+            sampler, teacher = self.sampler(stage, self._context(stage, student)), Labels()
+        elif self.recipe.teacher.record is not None:
+            sampler, teacher = replayed(self, stage)
+        else:
+            sampler = self.sampler(stage, self._context(stage, student))
+            teacher = self.teacher(stage.seed)
         try:
             result = train(
                 student,
-                self._sampler(stage),
+                sampler,
                 teacher,
                 self.data.task,
                 matching=build_matching(stage.matching, f"{stage.key}.matching"),
@@ -362,7 +416,7 @@ class Run:
                 seed=stage.seed,
                 fabric=self.fabric,
                 folder=folder,
-                evaluate=self._validation,
+                evaluate=lambda module: self._validation(module, data),
                 on_progress=self.watcher.advance if self.watcher is not None else None,
             )
         except XclError as error:
@@ -380,40 +434,40 @@ class Run:
         if self.watcher is not None:
             self.watcher.end(stage.title, result.steps, result.seconds)
 
-    def _validation(self, module: nn.Module) -> dict[str, float]:
+    def _validation(self, module: nn.Module, data: Data) -> dict[str, float]:
         """Figures on the validation split, for the log alone: they decide nothing."""
-        if len(self.data.validation) == 0:
+        if len(data.validation) == 0:
             return {}
-        prediction = self._predict(Network(module, self.data.task), self.data.validation)
-        labels = self.data.validation.y
+        prediction = self._predict(Network(module, data.task), data, data.validation)
+        labels = data.validation.y
         assert labels is not None
-        figures = metrics.evaluate(prediction, labels.cpu(), angular=self.data.angular)
+        figures = metrics.evaluate(prediction, labels.cpu(), angular=data.angular)
         return {name: round(value, 6) for name, value in figures.items()}
 
-    def _predict(self, teacher: Teacher, split: Split) -> Distribution:
+    def _predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
         size = self.recipe.evaluation.batch_size
         with self.fabric.autocast():
-            return predict(teacher, self.data, split, size)
+            return predict(teacher, data, split, size)
 
     def _summarise(self) -> dict[str, Any]:
         """Evaluate what is not evaluated yet, and put the figures of all seeds together."""
-        labels = self.split.y
-        assert labels is not None
-        labels = labels.cpu()
-        angular = self.data.angular
         teachers: dict[int, Distribution] = {}
         teacher_rows: list[dict[str, Any]] = []
         student_rows: dict[str, list[dict[str, Any]]] = {n: [] for n in self.recipe.students}
         for seed in self.recipe.seeds:
             own = seed if self.recipe.teacher.per_seed else 0
+            data = self.data_for(seed)
+            split, angular = self.split_of(data), data.angular
+            assert split.y is not None
+            labels = split.y.cpu()
             if own not in teachers:
-                teachers[own] = self._predict(self.teacher(own), self.split)
+                teachers[own] = self._predict(self.teacher(own), data, split)
             figures = metrics.evaluate(teachers[own], labels, angular=angular)
             records = self._teacher_records(own)
             teacher_rows.append({"metrics": figures, **records})
             for name in self.recipe.students:
                 stage = self.student_stage(name, seed)
-                prediction = self._predict(Network(self._load(stage), self.data.task), self.split)
+                prediction = self._predict(Network(self._load(stage), data.task), data, split)
                 figures = metrics.evaluate(
                     prediction, labels, teacher=teachers[own], angular=angular
                 )
@@ -428,7 +482,7 @@ class Run:
     def _teacher_records(self, seed: int) -> dict[str, Any]:
         stages = self.teacher_stages(seed)
         if self.recipe.teacher.weights is not None:
-            modules = [self._model(stage, "teacher.model") for stage in stages]
+            modules = [self.model(stage, "teacher.model") for stage in stages]
             return {
                 "steps": 0,
                 "seconds": 0.0,
@@ -436,15 +490,3 @@ class Run:
             }
         records = [read_json(self.folder / stage.path / "stage.json") for stage in stages]
         return {key: sum(r[key] for r in records) for key in ("steps", "seconds", "parameters")}
-
-
-def build_matching(settings: dict[str, Any], key: str) -> Matching:
-    """Make the loss that a recipe's ``matching`` section describes.
-
-    Raises:
-        RecipeError: An unknown key, or a value that cannot be.
-    """
-    try:
-        return Matching(**check_settings(Matching, settings, key))
-    except ValueError as error:
-        raise RecipeError(key, str(error)) from error

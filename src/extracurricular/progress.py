@@ -96,10 +96,11 @@ class Progress:
         self.worked = True
         self._stage = self._bars.add_task(title, total=steps, loss="")
 
-    def advance(self, step: int, loss: float) -> None:
+    def advance(self, step: int, loss: float | None) -> None:
         """Move the bars."""
         if self._stage is not None:
-            self._bars.update(self._stage, completed=step, loss=f"loss {loss:.4f}")
+            shown = "" if loss is None else f"loss {loss:.4f}"
+            self._bars.update(self._stage, completed=step, loss=shown)
         if self._whole is not None:
             self._bars.update(self._whole, completed=self._base + step)
 
@@ -114,3 +115,7 @@ class Progress:
             f"  [green]✓[/green] {title:<20} {steps:>6,} steps in {seconds:6.1f} s"
             f"  [dim]{rate:,.0f} steps/s[/dim]"
         )
+
+    def tell(self, text: str) -> None:
+        """Leave a line that a person should read."""
+        self.console.print(f"  [yellow]·[/yellow] {text}")

@@ -48,6 +48,9 @@ def _check_chain(value: Any) -> Any:
 
 Chain = Annotated[Any, AfterValidator(_check_chain)]
 
+# A setting of the data set with this value takes each seed in turn.
+SEED = "$seed"
+
 # NAME or {NAME: {setting: value}}. What names and settings there are is for the registries to say.
 Spec = Annotated[Any, AfterValidator(_check_spec)]
 
@@ -68,6 +71,10 @@ class TeacherSection(_Section):
         mc_dropout: Passes of Monte Carlo dropout; null for none.
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
+        record: Draws on which the teacher is asked once, for all students and seeds that have the
+            same sampler; a longer training goes through them again, each time in another order.
+            Null to ask it in every training.
+        codec: How what it said is stored; null for float16 (see docs/knowledge.md).
     """
 
     model: Any
@@ -77,6 +84,8 @@ class TeacherSection(_Section):
     weights: str | None = None
     mc_dropout: Annotated[int, Field(ge=1)] | None = None
     per_seed: bool = False
+    record: Annotated[int, Field(ge=1)] | None = None
+    codec: Any = None
 
     @property
     def networks(self) -> list[Spec]:
@@ -95,6 +104,8 @@ class TeacherSection(_Section):
     def _one_file_one_network(self) -> TeacherSection:
         if not self.networks:
             raise ValueError("model is an empty list; it needs at least one model")
+        if self.codec is not None and self.record is None:
+            raise ValueError("codec says how a record is stored, but record is not set")
         if self.weights is not None and len(self.networks) > 1:
             raise ValueError(
                 f"weights holds one network, but there are {len(self.networks)} members"
@@ -118,6 +129,19 @@ class StudentSection(_Section):
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
+
+
+class GeneratorSection(_Section):
+    """A model of the data distribution, for the samplers ``generated`` and ``pool``.
+
+    Args:
+        model: What it is: ``gan``, ``gmm``, ``kde``, ``module``, ``diffusers``.
+        least_variety: Distance between its draws of one condition, as a part of that between real
+            examples, below which it counts as collapsed and the run stops; 0 to use it regardless.
+    """
+
+    model: Spec
+    least_variety: Annotated[float, Field(ge=0)] = 0.5
 
 
 class EvaluationSection(_Section):
@@ -151,9 +175,11 @@ class Recipe(_Section):
         schema: Version of this schema, 1.
         name: Its name.
         about: What it shows, for the person who lists recipes.
-        data: The data set.
+        data: The data set. A setting whose value is ``$seed`` takes each seed in turn (a published
+            split for each); the teacher is then one for each seed too.
         seeds: Everything is trained once for each.
         teacher: The teacher.
+        generators: Models of the data distribution by name.
         students: Students by name; the gap is measured from the one called ``kd``.
         evaluation: How results are measured.
         device: Where to compute.
@@ -165,6 +191,7 @@ class Recipe(_Section):
     data: Spec
     seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=lambda: [0])
     teacher: TeacherSection
+    generators: dict[str, GeneratorSection] = Field(default_factory=dict)
     students: Annotated[dict[str, StudentSection], Field(min_length=1)]
     evaluation: EvaluationSection = EvaluationSection()
     device: DeviceSection = DeviceSection()
@@ -173,12 +200,34 @@ class Recipe(_Section):
     def _sound(self) -> Recipe:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; each may occur only once")
-        for name in self.students:
-            if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
-                raise ValueError(
-                    f"a student is called {name!r}; a name has letters, digits, '-', '_' and '.'"
-                )
+        for what, names in (("student", self.students), ("generator", self.generators)):
+            for name in names:
+                if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+                    raise ValueError(
+                        f"a {what} is called {name!r}; a name has letters, digits, '-', '_' and '.'"
+                    )
+        if self.data_varies and not self.teacher.per_seed:
+            raise ValueError(
+                f"data has a setting {SEED!r}, so each seed has data of its own and needs a "
+                "teacher of its own: set teacher.per_seed to true"
+            )
         return self
+
+    @property
+    def data_varies(self) -> bool:
+        """Whether each seed has data of its own."""
+        return bool(self.data_of(0) != self.data)
+
+    def data_of(self, seed: int) -> Spec:
+        """Return the data set of one seed: ``$seed`` replaced."""
+        if not isinstance(self.data, Mapping):
+            return self.data
+        return {
+            name: {k: seed if v == SEED else v for k, v in settings.items()}
+            if isinstance(settings, Mapping)
+            else settings
+            for name, settings in self.data.items()
+        }
 
     def plain(self) -> dict[str, Any]:
         """Return the recipe as plain values, defaults filled in."""
@@ -237,7 +286,7 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
     """
     if not isinstance(loaded, Mapping):
         raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
-    values = copy.deepcopy(dict(loaded))
+    values = _unshared(loaded)
     for override in overrides:
         _override(values, override)
     defaults = values.pop("defaults", None) or {}
@@ -257,12 +306,25 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
         raise _explain(error, top) from None
 
 
+def _unshared(value: Any) -> Any:
+    """Copy plain values such that what YAML's aliases share is no longer shared.
+
+    Else a setting that is overridden in one place would change in the others too.
+    """
+    if isinstance(value, Mapping):
+        return {key: _unshared(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_unshared(part) for part in value]
+    return value
+
+
 def _explain(error: ValidationError, top: list[str]) -> RecipeError:
     """Explain a schema error, with the keys known at the place where it stands."""
     place = [part for part in error.errors()[0]["loc"] if isinstance(part, str)]
     sections: dict[str, type[BaseModel]] = {
         "teacher": TeacherSection,
         "students": StudentSection,
+        "generators": GeneratorSection,
         "evaluation": EvaluationSection,
         "device": DeviceSection,
     }

@@ -1,13 +1,17 @@
-"""Record the teacher of a recipe, on the draws of one of its students."""
+"""Record the teacher of a recipe, on the draws of one of its students.
+
+``xcl record`` makes a record to keep, with the draws of a student's first seed. Inside a run,
+``teacher: {record: N}`` makes one for each sampler, whose draws do not depend on the student's
+seed, so that all seeds and students with that sampler share it.
+"""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -15,10 +19,22 @@ import yaml
 from extracurricular import rng
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, XclError, known_names, shorten
-from extracurricular.knowledge import Report, build_codec, record
-from extracurricular.pipeline import Run
-from extracurricular.stages import Stage
+from extracurricular.knowledge import (
+    Recorded,
+    Replay,
+    Report,
+    build_codec,
+    open_knowledge,
+    price_lines,
+    record,
+)
+from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.stages import KnowledgeStage, Stage
+from extracurricular.storage import write_json
 from extracurricular.teachers import Teacher
+
+if TYPE_CHECKING:
+    from extracurricular.pipeline import Run
 
 
 @dataclass(frozen=True)
@@ -63,9 +79,8 @@ def teacher_of(run: Run, student: str | None = None) -> Source:
         )
     run.check()
     stage = run.student_stage(name, run.recipe.seeds[0])
-    while int(os.environ.get("RANK", "0")) > 0 and not run.teacher_is_ready(stage.seed):
-        time.sleep(0.5)
-    return Source(run, name, stage, run.train_teacher(stage.seed))
+    run.prepare(stage)
+    return Source(run, name, stage, run.teacher(stage.seed))
 
 
 def record_run(
@@ -85,21 +100,116 @@ def record_run(
     run, stage = source.run, source.stage
     try:
         return record(
-            run._sampler(stage),
+            run.sampler(stage),
             source.teacher,
-            run.data,
+            run.data_of(stage),
             draws,
             folder,
             codec=codec,
             members=members,
             temperature=float(stage.matching.get("temperature", 1.0)),
-            description=stage.sampler,
+            description=description(run, stage),
             seed=rng.fold(stage.seed, "sampler"),
             fabric=run.fabric,
             on_progress=on_progress,
         )
     except ValueError as error:
         raise XclError(f"cannot record {source.name!r}: {error}") from error
+
+
+def description(run: Run, stage: Stage) -> dict[str, Any]:
+    """All that a student's draws depend on, but for the data, the teacher and the seed."""
+    used = [part.settings(run.recipe) for part in run.generators_of(stage)]
+    return {"chain": stage.sampler, "generators": used}
+
+
+def knowledge_stages(run: Run) -> Iterator[KnowledgeStage]:
+    """The records that a recipe asks for: one for each sampler and teacher."""
+    draws = run.recipe.teacher.record
+    if draws is None:
+        return
+    known: set[str] = set()
+    for seed in run.recipe.seeds:
+        for name, section in run.recipe.students.items():
+            if section.learns_from == "teacher":
+                stage = knowledge_stage(run, run.student_stage(name, seed), draws)
+                if stage.path not in known:
+                    known.add(stage.path)
+                    yield stage
+
+
+def knowledge_stage(run: Run, student: Stage, draws: int) -> KnowledgeStage:
+    """The record that a student learns from."""
+    # Of the sampler, its data and its teacher; not of the student's name or seed.
+    own = student.seed if run.recipe.teacher.per_seed else 0
+    key = rng.fold(own, canonical([student.sampler, student.data]).decode())
+    return KnowledgeStage(
+        path=f"knowledge/{key:016x}",
+        title=f"knowledge of {student.title}" if own else f"knowledge of {_name(student)}",
+        key=student.key,
+        student=student,
+        seed=rng.fold(key, "sampler"),
+        draws=draws,
+    )
+
+
+def _name(student: Stage) -> str:
+    return student.key.partition(".")[2]
+
+
+def record_stage(run: Run, stage: KnowledgeStage) -> None:
+    """Record into the stage's folder, going on from where an interrupted recording was."""
+    folder, student = run.folder / stage.path, stage.student
+    state: dict[str, Any] = {"settings": stage.settings(run.recipe), "done": False}
+    write_json(folder / "stage.json", state)
+    if run.watcher is not None:
+        run.watcher.begin(stage.title, stage.steps)
+    size = student.training.batch_size
+
+    def advance(done: int) -> None:
+        if run.watcher is not None:
+            run.watcher.advance(done // size, None)
+
+    try:
+        report = record(
+            run.sampler(student, seed=stage.seed),
+            run.teacher(student.seed),
+            run.data_of(stage),
+            stage.draws,
+            folder,
+            codec=run.recipe.teacher.codec,
+            temperature=float(student.matching.get("temperature", 1.0)),
+            description=description(run, student),
+            seed=stage.seed,
+            fabric=run.fabric,
+            on_progress=advance,
+        )
+    except ValueError as error:
+        raise RecipeError(f"{stage.key}.sampler", str(error)) from error
+    price = report.price.model_dump(mode="json")
+    size_told = {"draws": report.draws, "bytes_per_draw": report.bytes_per_draw}
+    write_json(folder / "stage.json", state | {"done": True, **size_told, "price": price})
+    if run.watcher is not None:
+        run.watcher.end(stage.title, stage.steps, report.seconds)
+        told = "; ".join(price_lines(report))
+        run.watcher.tell(f"{stage.title}: {report.bytes_per_draw} bytes a draw, {told}")
+
+
+def replayed(run: Run, student: Stage) -> tuple[Replay, Recorded]:
+    """The sampler and the teacher of a student that learns from a record."""
+    draws = run.recipe.teacher.record
+    assert draws is not None
+    stage = knowledge_stage(run, student, draws)
+    known = open_knowledge(
+        run.folder / stage.path,
+        data=run.data_of(stage),
+        sampler=description(run, student),
+        seed=stage.seed,
+        teacher=run.teacher(student.seed),
+    )
+    choices = known.choices if known.manifest.origin.choice else None
+    child = run.sampler(student, seed=stage.seed)
+    return Replay(child, draws, student.seed, choices), known
 
 
 def read_codec(text: str | None, task: Task) -> Any:

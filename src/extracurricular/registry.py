@@ -125,6 +125,10 @@ class Registry(Generic[T]):
         entry, values = self.settings(spec, key=key, context=tuple(context))
         try:
             return entry(**context, **values)
+        except RecipeError as error:
+            # An entry knows its own settings by name, but not where it stands itself.
+            name, _ = split_spec(spec, self.kind, key)
+            raise RecipeError(f"{key}.{name}.{error.key}".strip("."), error.problem) from error
         except XclError:
             raise
         except ValueError as error:

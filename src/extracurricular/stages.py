@@ -1,9 +1,9 @@
-"""One stage of a run: a network to train, all that its result depends on, and who watches it."""
+"""One stage of a run: what to train or fit, all that its result depends on, and who watches it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from extracurricular.recipe import Recipe
 from extracurricular.storage import first_difference as first_difference
@@ -19,11 +19,14 @@ class Watcher(Protocol):
     def begin(self, title: str, steps: int) -> None:
         """Tell that a stage begins."""
 
-    def advance(self, step: int, loss: float) -> None:
-        """Tell how many steps of the stage are done."""
+    def advance(self, step: int, loss: float | None) -> None:
+        """Tell how many steps of the stage are done, and the loss if there is one."""
 
     def end(self, title: str, steps: int, seconds: float) -> None:
         """Tell that a stage has ended."""
+
+    def tell(self, text: str) -> None:
+        """Tell something that a person should know."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Stage:
         path: Its folder, relative to the run.
         title: What a person calls it.
         key: Where its settings stand in the recipe.
+        data: Spec of the data set.
         model: Spec of the network.
         sampler: Chain of the sampler.
         training: How it is trained.
@@ -46,6 +50,7 @@ class Stage:
     path: str
     title: str
     key: str
+    data: Any
     model: Any
     sampler: Any
     training: Training
@@ -54,13 +59,18 @@ class Stage:
     learns_from: str = "labels"
     upstream: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def steps(self) -> int:
+        """Steps that it takes."""
+        return self.training.steps
+
     def settings(self, recipe: Recipe) -> dict[str, Any]:
         """All that the result depends on, as plain values."""
         training = self.training.model_dump(mode="json")
         for key in ("evaluate_every", "checkpoint_every"):
             del training[key]
         return {
-            "data": recipe.data,
+            "data": self.data,
             "model": self.model,
             "sampler": self.sampler,
             "training": training,
@@ -70,3 +80,77 @@ class Stage:
             "precision": recipe.device.precision,
             "upstream": list(self.upstream),
         }
+
+
+@dataclass(frozen=True)
+class GeneratorStage:
+    """One generator to fit.
+
+    Args:
+        path: Its folder, relative to the run.
+        title: What a person calls it.
+        key: Where its settings stand in the recipe.
+        name: Its name there.
+        data: Spec of the data set.
+        model: Spec of the generator.
+        seed: Seed of everything in it.
+        steps: Steps that it takes.
+    """
+
+    path: str
+    title: str
+    key: str
+    name: str
+    data: Any
+    model: Any
+    seed: int
+    steps: int
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        """All that the result depends on, as plain values."""
+        return {"data": self.data, "model": self.model, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class KnowledgeStage:
+    """A teacher to record on the draws of one sampler, for all students that draw from it.
+
+    Args:
+        path: Its folder, relative to the run.
+        title: What a person calls it.
+        key: Where its settings stand in the recipe.
+        student: The stage of a student that learns from it.
+        seed: Seed of the sampler.
+        draws: Draws to record.
+    """
+
+    path: str
+    title: str
+    key: str
+    student: Stage
+    seed: int
+    draws: int
+
+    @property
+    def data(self) -> Any:
+        """Spec of the data set."""
+        return self.student.data
+
+    @property
+    def steps(self) -> int:
+        """Steps that it takes: as many as the student would ask the teacher in."""
+        return -(-self.draws // self.student.training.batch_size)
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        """All that the result depends on, as plain values; more draws can be added to fewer."""
+        return {
+            "data": self.data,
+            "sampler": self.student.sampler,
+            "seed": self.seed,
+            "codec": recipe.teacher.codec,
+            "precision": recipe.device.precision,
+            "upstream": [part for part in self.student.upstream if "record" not in part],
+        }
+
+
+AnyStage: TypeAlias = Stage | GeneratorStage | KnowledgeStage

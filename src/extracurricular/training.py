@@ -29,7 +29,8 @@ from extracurricular import rng
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import TrainingError
 from extracurricular.matching import Matching
-from extracurricular.samplers.base import Batch, Sampler
+from extracurricular.samplers.base import Batch, Sampler, is_pure
+from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.storage import Checkpoints, JsonLines
 from extracurricular.teachers import Labels, Teacher
 from extracurricular.tree import leaves
@@ -151,19 +152,31 @@ def draws(
     Several steps are drawn at once. Which ones go together depends on the step alone, never on
     where a training was interrupted, so a resumed one meets the same numbers to the last bit.
     """
-    together = draw_steps(sampler, settings.batch_size, fabric.device)
+    # Draws that depend on the student must see it as it is at their own step.
+    together = draw_steps(sampler, settings.batch_size, fabric.device) if is_pure(sampler) else 1
     for first in range(start - start % together, settings.steps, together):
         count = min(together, settings.steps - first)
         ids = step_ids(first, count, settings.batch_size, fabric.global_rank, fabric.world_size)
-        batch = sampler(ids.to(fabric.device))
-        with fabric.autocast():
-            target = teacher(batch)
+        batch, target = _draw(sampler, teacher, ids.to(fabric.device), fabric)
         if not isinstance(teacher, Labels):
             check_finite(target, batch.ids)
         size = len(ids) // count
         for k in range(max(0, start - first), count):
             part = slice(k * size, (k + 1) * size)
             yield batch[part], target[part]
+
+
+def _draw(
+    sampler: Sampler, teacher: Teacher, ids: Tensor, fabric: Fabric
+) -> tuple[Batch, Distribution]:
+    if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
+        # It has asked the teacher about these very examples already, in full precision, so that
+        # which ones it chose does not depend on the precision of the training.
+        choice = sampler.choose(ids)
+        return choice.batch, choice.prediction
+    batch = sampler(ids)
+    with fabric.autocast():
+        return batch, teacher(batch)
 
 
 def check_finite(target: Distribution, ids: Tensor) -> None:

@@ -102,6 +102,11 @@ class Data:
             return {k: tuple(v.shape[1:]) for k, v in x.items()}
         return tuple(tuple(v.shape[1:]) for v in x)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return next(iter(leaves(self.train.x).values())).device
+
     def inputs(self, x: Inputs) -> Inputs:
         """Turn raw values into network inputs, float32."""
         if isinstance(x, Tensor):

@@ -19,7 +19,7 @@ from torch import Tensor
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import DataError
 from extracurricular.registry import Registry
-from extracurricular.tree import Inputs, leaves
+from extracurricular.tree import Inputs, leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,16 @@ class Fit(Protocol):
         """Steps that fitting takes, for the progress bar; 1 where it is a single act."""
         ...
 
+    def preview(self, data: Data) -> Generator | Split:
+        """Return what :meth:`load` would give, before anything is fitted, to check a recipe by.
+
+        Structure, latent and labels are right; the values mean nothing.
+
+        Raises:
+            ValueError: The settings do not go with the data; told with the setting's name.
+        """
+        ...
+
     def fit(
         self,
         data: Data,
@@ -86,7 +96,7 @@ class Fit(Protocol):
             All that :meth:`load` needs, as tensors by name.
 
         Raises:
-            ValueError: The settings do not go with the data; told with the setting's name.
+            ValueError: As :meth:`preview`.
         """
         ...
 
@@ -99,6 +109,16 @@ class Fit(Protocol):
 
 
 GENERATORS: Registry[Fit] = Registry("generator")
+
+
+def stand_in(data: Data, latent: int, *, uniforms: int = 0, conditional: bool = False) -> Generator:
+    """Return a generator that repeats a training example, for :meth:`Fit.preview`."""
+
+    def function(latent: Tensor, condition: Tensor) -> Inputs:
+        place = latent.new_zeros(len(latent), dtype=torch.int64)
+        return tree_map(lambda leaf: leaf[place].float(), data.train.x)
+
+    return Generator(function, latent, uniforms=uniforms, conditional=conditional)
 
 
 def conditions(data: Data, split: Split) -> Tensor:

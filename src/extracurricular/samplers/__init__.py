@@ -6,10 +6,13 @@ Every module in this package is imported here, so that what it registers is know
 import importlib
 import pkgutil
 
-from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, soft_labels
+from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, is_pure, soft_labels
 from extracurricular.samplers.blend import Blend
-from extracurricular.samplers.build import build_sampler
+from extracurricular.samplers.build import Context, build_sampler
+from extracurricular.samplers.generated import Generated
+from extracurricular.samplers.pool import Pool
 from extracurricular.samplers.stored import Empirical
+from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.samplers.vicinal import (
     Augment,
     CutMix,
@@ -28,15 +31,20 @@ __all__ = [
     "Augment",
     "Batch",
     "Blend",
+    "Context",
     "CutMix",
     "Empirical",
+    "Generated",
     "Mixup",
     "Noise",
+    "Pool",
     "Sampler",
     "Seeded",
+    "Uncertain",
     "build_sampler",
     "crop_flip",
     "cutmix_batch",
+    "is_pure",
     "mixup_batch",
     "soft_labels",
 ]

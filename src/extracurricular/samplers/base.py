@@ -72,19 +72,40 @@ class Seeded:
     """
 
     @cached_property
-    def depth(self) -> int:
-        """Number of samplers below this one on the longest path."""
+    def _children(self) -> list[object]:
         inner: list[object] = []
         for field in fields(self):
             value = getattr(self, field.name)
             inner.extend(value.values() if isinstance(value, dict) else [value])
-        return 1 + max(
-            (getattr(child, "depth", 0) for child in inner if callable(child)), default=0
-        )
+        return [child for child in inner if callable(child)]
+
+    @cached_property
+    def depth(self) -> int:
+        """Number of samplers below this one on the longest path."""
+        return 1 + max((getattr(child, "depth", 0) for child in self._children), default=0)
+
+    @property
+    def pure(self) -> bool:
+        """Whether a draw is a function of its id alone, as law 1 asks, all the way down."""
+        return all(is_pure(child) for child in self._children)
+
+    @property
+    def asks(self) -> float:
+        """How many times a teacher is asked for one draw, on average."""
+        return sum(getattr(child, "asks", 0.0) for child in self._children)
 
     def stream(self, use: str) -> str:
         """Name of the random stream for one use of this sampler."""
         return f"{type(self).__name__}.{self.depth}.{use}"
+
+
+def is_pure(sampler: object) -> bool:
+    """Whether a sampler's draws are functions of their ids alone.
+
+    They are unless the sampler says otherwise (``pure = False``), as one does whose choice depends
+    on the student in training. Its draws cannot be recorded, and are made one step at a time.
+    """
+    return bool(getattr(sampler, "pure", True))
 
 
 def soft_labels(y: Tensor, classes: int | None) -> Tensor:

@@ -39,6 +39,13 @@ class Blend(Seeded):
             )
         check_weights(self.weights)
 
+    @property
+    def asks(self) -> float:
+        """How many times a teacher is asked for one draw, on average."""
+        total = sum(self.weights.values())
+        parts = ((child, self.weights[name] / total) for name, child in self.children.items())
+        return sum(share * getattr(child, "asks", 0.0) for child, share in parts)
+
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
         weights = torch.tensor([self.weights[name] for name in self.children], dtype=torch.float64)

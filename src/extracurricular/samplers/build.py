@@ -72,6 +72,41 @@ def build_sampler(
     return sampler
 
 
+@dataclass(frozen=True)
+class Requirements:
+    """What a chain takes from its :class:`Context`.
+
+    Args:
+        teacher: Whether it asks the teacher.
+        generators: Names of the generators and pools it draws from.
+    """
+
+    teacher: bool
+    generators: tuple[str, ...]
+
+
+def requirements(chain: Any) -> Requirements:
+    """Tell what a chain needs besides the data, before any of that exists.
+
+    Raises:
+        RecipeError: It names a sampler that there is not.
+    """
+    teacher, generators = False, []
+    for spec in chain if isinstance(chain, list) else [chain]:
+        name, given = split_spec(spec, "sampler", "")
+        if name == "blend":
+            parts = [p.get("sampler", []) for p in given.values() if isinstance(p, Mapping)]
+            inner = [requirements(part) for part in parts]
+            teacher = teacher or any(part.teacher for part in inner)
+            generators += [used for part in inner for used in part.generators]
+            continue
+        takes = inspect.signature(SAMPLERS.find(name)[0]).parameters
+        teacher = teacher or "teacher" in takes
+        if "generators" in takes and isinstance(given.get("generator"), str):
+            generators.append(given["generator"])
+    return Requirements(teacher, tuple(dict.fromkeys(generators)))
+
+
 def _build_one(
     spec: Any, child: Sampler | None, data: Data, seed: int, key: str, context: Context
 ) -> Sampler:

@@ -192,6 +192,11 @@ class Mixup(Seeded):
         if not self.alpha > 0:
             raise ValueError(f"alpha is {self.alpha}; it must be greater than 0")
 
+    @property
+    def asks(self) -> float:
+        """How many times a teacher is asked for one draw, on average."""
+        return 2 * super().asks
+
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
         first = self.child(ids)
@@ -268,6 +273,11 @@ class CutMix(Seeded):
         """Check the settings."""
         if not self.alpha > 0:
             raise ValueError(f"alpha is {self.alpha}; it must be greater than 0")
+
+    @property
+    def asks(self) -> float:
+        """How many times a teacher is asked for one draw, on average."""
+        return 2 * super().asks
 
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""

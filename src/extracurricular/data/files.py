@@ -1,0 +1,425 @@
+"""Examples without labels, from files: a folder of images, arrays, or a parquet file.
+
+What is read takes the form of the examples at hand: their structure, shapes and type. Nothing is
+executed: arrays hold no pickles, and only image formats that are data are decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import repeat
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from extracurricular.data.base import Split, check_finite
+from extracurricular.errors import DataError, XclError
+from extracurricular.tree import Inputs, leaves
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+# Whatever a file is called: Pillow hands PostScript, for one, to a program that runs it.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_KINDS = "a folder of images, or an .npy, .npz or .parquet file"
+_BLOCK = 1024
+
+Array: TypeAlias = np.ndarray[Any, Any]
+# An image by the name that errors call it by, and its file or the file's content.
+_Source: TypeAlias = tuple[str, Path | bytes]
+
+
+def read_pool(path: Path, like: Inputs, resize: bool = False) -> Split:
+    """Read examples without labels, raw.
+
+    Args:
+        path: A folder of images, read with its subfolders in the order of their paths, hidden
+            files left out; an .npy file of one array [N, ...]; an .npz file with ``x``, or
+            ``x_NAME`` for each of several inputs; or a .parquet file, of which the first column of
+            images is read for images, the columns of numbers, in their order, for tables.
+        like: Raw examples of the data, [N, ...] or a tuple or dict of such. What is read gets
+            their structure and shapes, and is uint8 where they are and float32 elsewhere.
+        resize: Bring images of bytes to the height and width of ``like``, as
+            :func:`image_bytes` does; without it an image of another size is an error.
+
+    Returns:
+        The examples, on the CPU.
+
+    Raises:
+        DataError: There is no such file, it is damaged, or its examples have another form.
+    """
+    if path.is_dir():
+        return Split(_folder(path, _image_form(path, like), resize))
+    if not path.is_file():
+        raise DataError(f"path {str(path)!r} does not exist; it must name {_KINDS}")
+    kind = path.suffix.lower()
+    if kind in (".npy", ".npz"):
+        return Split(_arrays(path, kind, like, resize))
+    if kind == ".parquet":
+        return Split(_parquet(path, like, resize))
+    raise DataError(f"path is {str(path)!r}; it must name {_KINDS}")
+
+
+def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change (ns) and size (bytes) of each file that :func:`read_pool` would read."""
+    files = image_files(path) if path.is_dir() else [path] if path.is_file() else []
+    found = [(file, file.stat()) for file in files if file.exists()]
+    return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in found)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files in a folder and its subfolders, sorted by path; hidden ones left out.
+
+    Links are followed, but no folder is read twice, so links in a circle do no harm.
+    """
+    found: list[Path] = []
+    seen = {os.path.realpath(folder)}
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            entries = sorted(current.iterdir())
+        except OSError as error:
+            problem = f"the folder {str(current)!r} cannot be read: {error.strerror}"
+            raise DataError(problem) from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                real = os.path.realpath(entry)
+                if real not in seen:
+                    seen.add(real)
+                    waiting.append(entry)
+            # A link to nowhere is kept, so that it is told of and not passed over.
+            elif entry.suffix.lower() in SUFFIXES and (entry.is_file() or not entry.exists()):
+                found.append(entry)
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def image_bytes(image: Image.Image, shape: tuple[int, ...], resize: bool = False) -> Array:
+    """Turn an image into bytes, uint8, [C, H, W].
+
+    It is turned upright as its EXIF orientation says. 16 bits become 8, transparent parts become
+    white, colours become grey where C is 1 and the other way round where C is 3.
+
+    Args:
+        image: The image.
+        shape: The (C, H, W) wanted, with C of 1 or 3.
+        resize: Bring it to H × W: the largest part in the middle with their proportions is scaled
+            by Pillow's bicubic filter, which averages where it makes smaller.
+
+    Raises:
+        ValueError: Its pixels have no meaning as bytes, or, without ``resize``, its size differs.
+    """
+    channels, height, width = shape
+    image = ImageOps.exif_transpose(image)
+    if not resize and image.size != (width, height):
+        raise _SizeError(image.size)
+    image = _convert(image, channels)
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    values = np.asarray(image)
+    return values[None] if channels == 1 else np.moveaxis(values, -1, 0)
+
+
+class _SizeError(ValueError):
+    """An image is of another size than the data's."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(f"is {size[0]} × {size[1]} pixels")
+        self.size = size
+        self.name = ""
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are reals, of which black and white are not known")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"its pixels are from {values.min()} to {values.max()}; "
+                "they must be of 8 or 16 bits"
+            )
+        # 65535 = 255 · 257; half of 257 rounds to the nearest.
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+# Many images
+
+
+def _folder(folder: Path, shape: tuple[int, ...], resize: bool) -> Tensor:
+    files = image_files(folder)
+    if not files:
+        raise DataError(f"the folder {str(folder)!r} has no images ({', '.join(SUFFIXES)})")
+    sources: list[_Source] = [(file.relative_to(folder).as_posix(), file) for file in files]
+    blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
+    return _decode_all(blocks, len(files), shape, resize)
+
+
+def _image_form(path: Path, like: Inputs) -> tuple[int, ...]:
+    """Return the (C, H, W) of the data's one image, or say why images cannot stand for it."""
+    where = f"{str(path)!r} holds images"
+    if not isinstance(like, Tensor):
+        raise DataError(
+            f"{where}, but the data has the inputs {', '.join(leaves(like))}; "
+            "an .npz file can hold an array for each"
+        )
+    shape = tuple(like.shape[1:])
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise DataError(f"{where} of 1 or 3 channels, but the data's examples have shape {shape}")
+    if like.dtype != torch.uint8:
+        raise DataError(
+            f"{where} of bytes, but the data's are reals; "
+            "give the pool as an .npy file in the units of the data"
+        )
+    return shape
+
+
+def _decode_all(
+    blocks: Iterable[list[_Source]], count: int, shape: tuple[int, ...], resize: bool
+) -> Tensor:
+    """Decode images into one tensor [N, C, H, W], several at a time; Pillow lets threads run."""
+    out = np.empty((count, *shape), np.uint8)
+    done, first = 0, ""
+    with ThreadPoolExecutor() as threads, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for block in blocks:
+            first = first or block[0][0]
+            rows = out[done : done + len(block)]
+            try:
+                # In order, so that the image that is told of does not depend on the threads.
+                list(threads.map(_decode, block, rows, repeat(resize)))
+            except _SizeError as error:
+                problem = _size_problem(error, block, first, shape)
+                raise DataError(f"{problem}; `resize: true` brings all to that size") from None
+            done += len(block)
+    return torch.from_numpy(out)
+
+
+def _decode(source: _Source, row: Array, resize: bool) -> None:
+    name, file = source
+    try:
+        with _open(file) as image:
+            row[...] = image_bytes(image, row.shape, resize)
+    except _SizeError as error:
+        error.name = name
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(
+            f"the image {name!r} has more than {Image.MAX_IMAGE_PIXELS} pixels, "
+            "as files made to fill the memory have; make it smaller or leave it out"
+        ) from None
+    except Exception as error:  # decoders raise all kinds for a damaged file
+        raise DataError(f"the image {name!r} cannot be read: {error}") from error
+
+
+def _open(file: Path | bytes) -> Image.Image:
+    return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS)
+
+
+def _size_problem(
+    error: _SizeError, block: list[_Source], first: str, shape: tuple[int, ...]
+) -> str:
+    """Say which image is of another size, and, where sizes are mixed, which is of another yet."""
+    wanted = f"{shape[2]} × {shape[1]}"
+    if error.name != first:
+        return (
+            f"the image {error.name!r} {error}, but {first!r} is {wanted}, "
+            "as the data's images are (width × height)"
+        )
+    problem = f"the image {error.name!r} {error}, the data's are {wanted} (width × height)"
+    for name, file in block:
+        try:
+            with _open(file) as image:
+                size = ImageOps.exif_transpose(image).size
+        except Exception:  # a damaged one is told of once the sizes are right
+            continue
+        if size != error.size:
+            return f"{problem}, and {name!r} is {size[0]} × {size[1]}"
+    return problem
+
+
+# Arrays
+
+
+def _arrays(path: Path, kind: str, like: Inputs, resize: bool) -> Inputs:
+    try:
+        # An open file of our own, as numpy leaks its handle where the archive is damaged.
+        with path.open("rb") as handle:
+            stored = np.load(handle, allow_pickle=False)
+            archive = isinstance(stored, np.lib.npyio.NpzFile)
+            found = {k: stored[k] for k in stored.files if _is_x(k)} if archive else {"x": stored}
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
+        raise DataError(f"the file {str(path)!r} cannot be read as {kind}: {error}") from error
+    names = {k: f"x_{k}" if k else "x" for k in leaves(like)}
+    missing = [name for name in names.values() if name not in found]
+    if missing:
+        raise DataError(
+            f"the file {str(path)!r} holds {sorted(found)}; "
+            f"for this data it needs {', '.join(names.values())}"
+        )
+    read = {
+        k: _leaf(found[names[k]], leaf, f"the file {str(path)!r}: {names[k]}", resize)
+        for k, leaf in leaves(like).items()
+    }
+    counts = {names[k]: len(leaf) for k, leaf in read.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"the file {str(path)!r} has different numbers of examples: {counts}")
+    if isinstance(like, Tensor):
+        return read[""]
+    return tuple(read.values()) if isinstance(like, tuple) else dict(read)
+
+
+def _is_x(name: str) -> bool:
+    return name == "x" or name.startswith("x_")
+
+
+def _leaf(values: Array, like: Tensor, which: str, resize: bool) -> Tensor:
+    """Check an array against the data's tensor and make it one of the same kind."""
+    shape = tuple(like.shape[1:])
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{which} has values of type {values.dtype}; they must be numbers")
+    if like.ndim == 4 and values.ndim == 3:
+        values = values[:, None]
+    if values.ndim == 0 or len(values) == 0:
+        raise DataError(f"{which} holds no examples")
+    if like.dtype == torch.uint8:
+        values = _as_bytes(values, which, "images" if like.ndim == 4 else "inputs")
+        if resize and _can_resize(values, shape):
+            values = _resized(values, shape)
+    found = values.shape[1:]
+    if found != shape:
+        raise DataError(_shape_problem(found, like, which))
+    if like.dtype == torch.uint8:
+        return torch.from_numpy(np.ascontiguousarray(values))
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if native.dtype.kind != "f" or native.dtype.itemsize > 8:
+        native = native.astype(np.float64)
+    reals = torch.from_numpy(np.ascontiguousarray(native)).float()
+    check_finite(reals, which)
+    return reals
+
+
+def _as_bytes(values: Array, which: str, noun: str) -> Array:
+    remedy = f"the {noun} of the data are bytes 0 to 255, so the pool's must be too"
+    if values.dtype.kind not in "iu":
+        raise DataError(f"{which} has values of type {values.dtype}; {remedy}")
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > 255:
+        raise DataError(f"{which} has the value {low if low < 0 else high}; {remedy}")
+    return values.astype(np.uint8, copy=False)
+
+
+def _can_resize(values: Array, shape: tuple[int, ...]) -> bool:
+    image = len(shape) == 3 and values.ndim == 4 and values.shape[2:] != shape[1:]
+    return image and values.shape[1] == shape[0] and shape[0] in (1, 3) and 0 not in values.shape
+
+
+def _resized(values: Array, shape: tuple[int, ...]) -> Array:
+    out = np.empty((len(values), *shape), np.uint8)
+    for row, value in zip(out, values, strict=True):
+        last = value[0] if len(value) == 1 else np.moveaxis(value, 0, -1)
+        row[...] = image_bytes(Image.fromarray(np.ascontiguousarray(last)), shape, resize=True)
+    return out
+
+
+def _shape_problem(found: tuple[int, ...], like: Tensor, which: str) -> str:
+    shape = tuple(like.shape[1:])
+    problem = f"{which} has examples of shape {found}, the data's are {shape}"
+    if like.ndim == 4 and len(found) == 3:
+        if found[2] == shape[0] != found[0]:
+            return (
+                f"{which} has the order [N, H, W, C]; it must be [N, C, H, W], "
+                "as x.transpose(0, 3, 1, 2) makes it"
+            )
+        if found[0] == shape[0] and like.dtype == torch.uint8 and shape[0] in (1, 3):
+            return f"{problem}; `resize: true` brings all to that size"
+    return problem
+
+
+# Parquet
+
+
+def _parquet(path: Path, like: Inputs, resize: bool) -> Tensor:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(
+            f"to read {str(path)!r} the package pyarrow is needed; "
+            "`pip install 'extracurricular[parquet]'` brings it"
+        ) from None
+    table = isinstance(like, Tensor) and like.ndim == 2
+    shape = () if table else _image_form(path, like)
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            if file.metadata.num_rows == 0:
+                raise DataError(f"the file {str(path)!r} has no rows")
+            if table:
+                assert isinstance(like, Tensor)
+                return _leaf(_columns(path, file, like), like, f"the file {str(path)!r}: x", resize)
+            blocks = _image_column(path, file)
+            return _decode_all(blocks, file.metadata.num_rows, shape, resize)
+    except XclError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"the file {str(path)!r} cannot be read as parquet: {error}") from error
+
+
+def _columns(path: Path, file: Any, like: Tensor) -> Array:
+    from pyarrow import types
+
+    numbers = (types.is_integer, types.is_floating, types.is_boolean)
+    names = [f.name for f in file.schema_arrow if any(is_kind(f.type) for is_kind in numbers)]
+    if len(names) != like.shape[1]:
+        raise DataError(
+            f"the file {str(path)!r} has {len(names)} columns of numbers ({', '.join(names)}), "
+            f"the data has {like.shape[1]}; the file must have these and no more, in their order"
+        )
+    table = file.read(columns=names)
+    return np.stack([table[name].to_numpy() for name in names], axis=1)
+
+
+def _image_column(path: Path, file: Any) -> Iterator[list[_Source]]:
+    """Give the images of the first column that can hold some, a block of rows at a time."""
+    from pyarrow import types
+
+    def binary(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def nested(kind: Any) -> bool:
+        index = kind.get_field_index("bytes") if types.is_struct(kind) else -1
+        return index >= 0 and binary(kind.field(index).type)
+
+    fields = [f for f in file.schema_arrow if binary(f.type) or nested(f.type)]
+    if not fields:
+        raise DataError(
+            f"the file {str(path)!r} has the columns {', '.join(file.schema_arrow.names)}; "
+            "none of them holds images, as bytes or as {bytes, path}"
+        )
+    row = 0
+    for batch in file.iter_batches(batch_size=_BLOCK, columns=[fields[0].name]):
+        column = batch.column(0)
+        contents = column.field("bytes") if types.is_struct(column.type) else column
+        block: list[_Source] = []
+        for content, whole in zip(contents.to_pylist(), column.is_valid().to_pylist(), strict=True):
+            name = f"{path.name}, row {row}"
+            if content is None or not whole:
+                raise DataError(
+                    f"the image {name!r} has no bytes; a path alone, or nothing, is not read"
+                )
+            block.append((name, content))
+            row += 1
+        yield block

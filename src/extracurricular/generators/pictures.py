@@ -1,0 +1,139 @@
+"""Pictures of what a generator draws: contact sheets of images, histograms of tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extracurricular.data.base import Data
+from extracurricular.generators.base import conditions
+from extracurricular.generators.sheet import Block, contact_sheet, to_bytes
+from extracurricular.storage import write_atomic
+from extracurricular.tree import Inputs, leaves
+
+# Raw examples for latents of these ids [B] and conditions [B, K].
+Render = Callable[[Tensor, Tensor], Inputs]
+
+_ACROSS = 10
+_DOWN = 10
+
+
+def image_sheets(
+    data: Data, render: Render, folder: Path, title: str, note: str, conditional: bool
+) -> None:
+    """Write ``contact.png`` and, of a conditional generator, ``between.png``.
+
+    Contact: a row for each class (or for targets from low to high), real examples first, then
+    draws of one latent a column. Between: a row for each pair of neighbouring rows, one latent a
+    row, from the one condition to the other.
+    """
+    name, stored = next((k, v) for k, v in leaves(data.train.x).items() if v.ndim == 4)
+    low, high = (0.0, 255.0) if stored.dtype == torch.uint8 else map(float, stored.aminmax())
+    rows, chosen, real = _rows(data)
+    shape = stored.shape[1:]
+
+    def drawn(ids: Tensor, condition: Tensor, columns: int) -> Tensor:
+        images = leaves(render(ids, condition))[name]
+        return to_bytes(images, low, high).view(-1, columns, *shape)
+
+    latents = torch.arange(_ACROSS, device=data.device)
+    made = drawn(latents.repeat(len(rows)), chosen.repeat_interleave(_ACROSS, 0), _ACROSS)
+    sheet = contact_sheet(
+        title,
+        [Block("real", to_bytes(stored[real], low, high)), Block("generated", made)],
+        rows,
+        note,
+    )
+    _save(folder / "contact.png", sheet)
+    if not conditional:
+        return
+    share = torch.linspace(0, 1, _ACROSS, device=data.device).view(1, -1, 1)
+    path = torch.lerp(chosen[:, None], chosen.roll(-1, 0)[:, None], share)[: max(1, len(rows) - 1)]
+    row_ids = torch.arange(len(path), device=data.device).repeat_interleave(_ACROSS)
+    between = drawn(row_ids, path.flatten(0, 1), _ACROSS)
+    names = [f"{a} → {b}" for a, b in zip(rows, rows[1:] or rows, strict=False)]
+    sheet = contact_sheet(f"{title}, between conditions", [Block("", between)], names)
+    _save(folder / "between.png", sheet)
+
+
+def _rows(data: Data) -> tuple[list[str], Tensor, Tensor]:
+    """Return names and conditions [R, K] of the rows, and real examples' places [R, S]."""
+    known = conditions(data, data.train)
+    y = data.train.y
+    assert y is not None
+    if data.task.kind == "classification":
+        present = y.bincount().nonzero().squeeze(1)[:_DOWN]
+        shown = 3
+        names = [data.classes[k] if data.classes else str(k) for k in present.tolist()]
+        places = []
+        for label in present:
+            own = (y == label).nonzero().squeeze(1)
+            places.append(own[torch.arange(shown, device=own.device) % len(own)])
+        return names, known[[int(p[0]) for p in places]], torch.stack(places)
+    # By the last target: of a gaze that is the yaw, which the eye shows best.
+    order = y[:, -1].argsort()
+    count = min(_DOWN, len(order))
+    pick = order[torch.linspace(0, len(order) - 1, count, device=order.device).long()]
+    degrees = 57.29577951308232 if data.angular else 1.0
+    unit = "°" if data.angular else ""
+    names = [", ".join(f"{v * degrees:.3g}{unit}" for v in y[p].tolist()) for p in pick]
+    return names, known[pick], pick[:, None]
+
+
+def histograms(data: Data, drawn: Inputs, folder: Path, title: str, note: str) -> None:
+    """Write ``contact.png``: for each column of a table, how real and drawn values are spread.
+
+    Nothing is written where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    pairs = [
+        (f"{name} {column}".strip(), real[:, column].cpu(), made[:, column].cpu())
+        for (name, real), made in zip(
+            leaves(data.train.x).items(), leaves(drawn).values(), strict=True
+        )
+        for column in range(min(real.shape[1], 24))
+    ][:24]
+    across = min(4, len(pairs))
+    down = -(-len(pairs) // across)
+    figure = Figure(figsize=(3 * across, 2.1 * down + 1), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axis, (name, real, made) in zip(axes, pairs, strict=False):
+        low, high = float(min(real.min(), made.min())), float(max(real.max(), made.max()))
+        high = high if high > low else low + 1
+        for values, colour, label in ((real, "#b8b8bd", "real"), (made, "#2f6fb3", "drawn")):
+            axis.hist(
+                values.numpy(),
+                bins=40,
+                range=(low, high),
+                density=True,
+                color=colour,
+                label=label,
+                histtype="stepfilled" if label == "real" else "step",
+                linewidth=1.3,
+            )
+        axis.set_title(f"column {name}", fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.set_yticks([])
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    for axis in axes[len(pairs) :]:
+        axis.set_visible(False)
+    axes[0].legend(fontsize=7, frameon=False)
+    figure.suptitle(title, fontsize=12)
+    figure.supxlabel(note, fontsize=8, color="#66666c")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_atomic(folder / "contact.png", buffer.getvalue())
+
+
+def _save(path: Path, sheet: Any) -> None:
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,202 @@
+"""Examples from a model of the data distribution, between classes too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extracurricular import rng
+from extracurricular.data.base import Data, Split
+from extracurricular.errors import known_names
+from extracurricular.fixed import fixed_batches, join
+from extracurricular.generators.base import Generator, conditions
+from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
+from extracurricular.tree import Inputs, leaves, tree_map
+
+# Raw values may leave the range of the data by as much as rounding does.
+_SLACK = 1e-3
+
+
+@dataclass(frozen=True)
+class Generated(Seeded):
+    """Draws of a generator, whose latent and condition are functions of the draw id.
+
+    The condition is that of a random training example. With ``between`` it is a convex combination
+    of the conditions of two, λ ~ Beta(between, between), so that draws lie between classes (or
+    between real targets), where teachers are unsure; the label is combined alike.
+
+    Args:
+        data: The data set, for conditions, shapes and scales.
+        generator: What draws; see :class:`~extracurricular.generators.Generator`.
+        between: Parameter of the Beta distribution of λ, greater than 0: near 0 hardly leaves the
+            classes, 1 is uniform between them. None for draws of one condition.
+        scale: Factor on the normal part of the latent, at least 0: below 1 the draws are more
+            typical and less varied (the truncation of Brock, Donahue and Simonyan 2019).
+        seed: Seed of latents and conditions.
+    """
+
+    data: Data
+    generator: Generator
+    between: float | None = None
+    scale: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.between is not None and not 0 < self.between < math.inf:
+            raise ValueError(
+                f"between is {self.between}; it must be finite and greater than 0, or null"
+            )
+        if not 0 <= self.scale < math.inf:
+            raise ValueError(f"scale is {self.scale}; it must be finite and at least 0")
+        if self.generator.range is not None and not _has_bytes(self.data):
+            raise ValueError(
+                f"range is {list(self.generator.range)}, but only images of bytes have one; "
+                "this generator must give raw values"
+            )
+
+    @cached_property
+    def _conditions(self) -> Tensor:
+        return conditions(self.data, self.data.train)
+
+    def latent(self, ids: Tensor) -> Tensor:
+        """Latents of these draws, float32, [B, Z]: uniform ones first, then scaled normals."""
+        uniforms = self.generator.uniforms
+        normals = self.generator.latent - uniforms
+        return torch.cat(
+            [
+                rng.uniform(self.seed, ids, self.stream("uniform"), (uniforms,)),
+                rng.normal(self.seed, ids, self.stream("normal"), (normals,)) * self.scale,
+            ],
+            dim=1,
+        )
+
+    def condition(self, ids: Tensor) -> Tensor:
+        """Conditions of these draws, float32, [B, K]."""
+        known = self._conditions
+        first = known[rng.integer(len(known), self.seed, ids, self.stream("first"))]
+        if self.between is None:
+            return first
+        second = known[rng.integer(len(known), self.seed, ids, self.stream("second"))]
+        share = rng.beta(self.between, self.seed, ids, self.stream("share"))
+        return torch.lerp(second, first, share[:, None])
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        condition = self.condition(ids)
+        raw = draw(self.generator, self.data, self.latent(ids), condition)
+        task = self.data.task
+        classes = task.size if task.kind == "classification" else None
+        y = condition[:, : task.size] if self.generator.conditional else None
+        if y is not None and classes is not None and self.between is None:
+            y = y.argmax(1)
+        return Batch(ids, self.data.inputs(raw), y, classes)
+
+
+def _has_bytes(data: Data) -> bool:
+    return any(leaf.dtype == torch.uint8 for leaf in leaves(data.train.x).values())
+
+
+@torch.no_grad()
+def draw(generator: Generator, data: Data, latent: Tensor, condition: Tensor) -> Inputs:
+    """Draw examples in the raw units of the data, checked.
+
+    Args:
+        generator: What draws.
+        data: The data set.
+        latent, condition: [B, Z] and [B, K].
+
+    Raises:
+        ValueError: The generator gave examples of another structure, shape or range.
+    """
+    parts: list[Inputs] = []
+    for given, true in fixed_batches({"latent": latent, "condition": condition}):
+        assert isinstance(given, dict)
+        made = generator.function(given["latent"], given["condition"])
+        _check_shapes(made, data, len(given["latent"]))
+        parts.append(tree_map(lambda v, n=true: v[:n].float(), made))
+    return _in_range(join(parts), generator, data)
+
+
+def _check_shapes(made: Any, data: Data, count: int) -> None:
+    wanted: dict[str, Any] = {k: (count, *v.shape[1:]) for k, v in leaves(data.train.x).items()}
+    found: dict[str, Any]
+    try:
+        found = {k: tuple(v.shape) for k, v in leaves(made).items()}
+    except (AttributeError, TypeError):
+        found = {"": type(made).__name__}
+    if found != wanted:
+        shown = [next(iter(x.values())) if set(x) == {""} else x for x in (found, wanted)]
+        raise ValueError(
+            f"the generator gave examples of shape {shown[0]}; the data need {shown[1]}"
+        )
+
+
+def _in_range(made: Inputs, generator: Generator, data: Data) -> Inputs:
+    """Check values, and turn them into raw units.
+
+    Raises:
+        ValueError: A value is not finite, or outside of what the generator promised.
+    """
+
+    def check(leaf: Tensor, low: float, high: float, hint: str) -> None:
+        if leaf.numel() == 0:
+            return
+        least, most = (float(v) for v in leaf.aminmax())
+        slack = _SLACK * (high - low)
+        if not (low - slack <= least and most <= high + slack):
+            raise ValueError(
+                f"the generator gave values from {least:.4g} to {most:.4g}, "
+                f"but {hint} {low:.4g} to {high:.4g}"
+            )
+
+    def convert(leaf: Tensor, stored: Tensor) -> Tensor:
+        if stored.dtype != torch.uint8:
+            if not bool(torch.isfinite(leaf).all()):
+                raise ValueError("the generator gave values that are not finite")
+            return leaf
+        if generator.range is None:
+            check(leaf, 0, 255, "the images of the data have bytes from")
+            return leaf
+        low, high = generator.range
+        check(leaf, low, high, "its range was given as")
+        return (leaf - low) * (255 / (high - low))
+
+    return tree_map(convert, made, data.train.x)
+
+
+@SAMPLERS.register("generated")
+def generated(
+    data: Data,
+    generators: Mapping[str, Any],
+    generator: str,
+    between: float | None = None,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Generated:
+    """As a recipe names it, with one of the recipe's ``generators``; see :class:`Generated`."""
+    found = find_generator(generators, generator)
+    if isinstance(found, Split):
+        raise ValueError(
+            f"generator is {generator!r}, which is a pool of examples; "
+            f"its sampler is {{pool: {{generator: {generator}}}}}"
+        )
+    return Generated(data, found, between=between, scale=scale, seed=seed)
+
+
+def find_generator(generators: Mapping[str, Any], name: str) -> Any:
+    """Return one of a recipe's generators by name.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in generators:
+        known = known_names(name, generators) if generators else "the recipe has none"
+        raise ValueError(f"generator is {name!r}, which is not in 'generators'; {known}")
+    return generators[name]

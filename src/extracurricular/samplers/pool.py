@@ -1,0 +1,130 @@
+"""Examples without labels that lie around: p̂(x) from more than the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extracurricular import rng
+from extracurricular.data.base import Data, Split
+from extracurricular.data.files import fingerprint, read_pool
+from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
+from extracurricular.samplers.generated import find_generator
+from extracurricular.tree import leaves, tree_map
+
+
+@dataclass(frozen=True)
+class Pool(Seeded):
+    """Examples of a pool, each once an epoch, in an order of its own for each epoch.
+
+    They have no labels: a pool's own, if any, are left aside, as only the teacher's word is asked.
+    Ids [e·N, (e + 1)·N) are a permutation of the N examples (:func:`extracurricular.rng.permuted`).
+
+    Args:
+        data: The data set that says how raw values become network inputs.
+        pool: The examples, raw, in the form of the data's and on its device.
+        seed: Seed of the orders.
+
+    Raises:
+        ValueError: The pool is empty, or its examples have not the form of the data's.
+    """
+
+    data: Data
+    pool: Split
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the pool against the data."""
+        if len(leaves(self.pool.x)) == 0 or len(self.pool) == 0:
+            raise ValueError("the pool has no examples")
+        like, own = self.data.train.x, self.pool.x
+        wanted = {k: tuple(v.shape[1:]) for k, v in leaves(like).items()}
+        found = {k: tuple(v.shape[1:]) for k, v in leaves(own).items()}
+        if found != wanted or isinstance(own, tuple) != isinstance(like, tuple):
+            raise ValueError(
+                f"the pool has examples of shape {_text(found)}, "
+                f"those of data {self.data.name!r} have {_text(wanted)}"
+            )
+        for key, leaf in leaves(own).items():
+            other = leaves(like)[key]
+            which = f"the pool's {key!r}" if key else "the pool"
+            if other.dtype == torch.uint8 != leaf.dtype:
+                raise ValueError(
+                    f"{which} has values of type {str(leaf.dtype).removeprefix('torch.')}; "
+                    "the data has bytes 0 to 255, so the pool must too"
+                )
+            if leaf.device != other.device:
+                raise ValueError(f"{which} is on {leaf.device}, the data on {other.device}")
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        index = rng.permuted(len(self.pool), self.seed, ids, self.stream("order"))
+        x = self.data.inputs(tree_map(lambda v: v.index_select(0, index), self.pool.x))
+        task = self.data.task
+        return Batch(ids, x, None, task.size if task.kind == "classification" else None)
+
+
+@SAMPLERS.register("pool")
+def pool(
+    data: Data,
+    generators: Mapping[str, Any],
+    path: str | None = None,
+    generator: str | None = None,
+    resize: bool = False,
+    seed: int = 0,
+) -> Pool:
+    """Examples without labels, from files or from a generator that makes a pool.
+
+    Args:
+        data: The data set.
+        generators: What a recipe's section ``generators`` made, by name.
+        path: A folder of images, or an .npy, .npz or .parquet file
+            (:func:`extracurricular.data.files.read_pool`). It is read once for several samplers.
+        generator: Instead of ``path``: the entry of ``generators`` that is a pool.
+        resize: Bring the images of ``path`` to the size of the data's.
+        seed: Seed of the orders.
+
+    Raises:
+        ValueError: Not exactly one of ``path`` and ``generator`` is given, or that is no pool.
+        DataError: The files cannot be used; the sentence says why.
+    """
+    if (path is None) == (generator is None):
+        given = "neither is given" if path is None else "both are given"
+        raise ValueError(f"path and generator: {given}; a pool has one of them")
+    if path is not None:
+        return Pool(data, _read(Path(path), data, resize), seed)
+    assert generator is not None
+    if resize:
+        raise ValueError("resize is for a pool from a path; leave it out beside a generator")
+    made = find_generator(generators, generator)
+    if not isinstance(made, Split):
+        raise ValueError(
+            f"generator is {generator!r}, which is no pool, as it draws examples without end; "
+            f"its sampler is {{generated: {{generator: {generator}}}}}"
+        )
+    return Pool(data, made.to(data.device), seed)
+
+
+# A few pools that were read, the latest last: the students and seeds of a run share them.
+_READ: dict[Any, Split] = {}
+_KEPT = 4
+
+
+def _read(path: Path, data: Data, resize: bool) -> Split:
+    form = [(k, tuple(v.shape[1:]), v.dtype) for k, v in leaves(data.train.x).items()]
+    key = (path, fingerprint(path), type(data.train.x), tuple(form), resize, data.device)
+    if key not in _READ:
+        found = read_pool(path, data.train.x, resize).to(data.device)
+        while len(_READ) >= _KEPT:
+            del _READ[next(iter(_READ))]
+        _READ[key] = found
+    return _READ[key]
+
+
+def _text(shapes: dict[str, tuple[int, ...]]) -> str:
+    return str(shapes[""]) if set(shapes) == {""} else str(shapes)

@@ -1,0 +1,211 @@
+"""Examples on which the teacher is unsure, sought out instead of avoided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular import rng
+from extracurricular.data.base import Data
+from extracurricular.distributions import Distribution, Task, concatenate, mixture
+from extracurricular.errors import known_names
+from extracurricular.fixed import fixed_batches
+from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded
+from extracurricular.tree import Inputs, batch_size
+from extracurricular.uncertainty import SCORES, needs
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What :meth:`Uncertain.choose` gives.
+
+    Args:
+        batch: The chosen examples.
+        index: Which candidate was chosen, int64, [B]: 0 for the plain draw.
+        prediction: The teacher's distribution on the chosen examples.
+    """
+
+    batch: Batch
+    index: Tensor
+    prediction: Distribution
+
+
+@dataclass(frozen=True)
+class Uncertain(Seeded):
+    """Of a few candidate draws, the one of which the teacher is least sure.
+
+    Candidate 0 of draw ``id`` is the child's draw ``id``; the others have ids derived from it. A
+    share of the draws stays plain (candidate 0, unscored), so that the student still sees what is
+    common. The teacher is asked ``candidates · (1 - plain) + plain`` times as often as without.
+
+    Args:
+        child: Where the candidates come from.
+        teacher: Whose uncertainty counts.
+        score: Name of the score: ``entropy``, ``margin``, ``mutual_information``,
+            ``predictive_variance``, ``epistemic_variance``, ``divergence``, or ``module:function``.
+        candidates: Draws to choose from, c, at least 1.
+        tau: None to keep the most uncertain candidate; else one is drawn with probability
+            proportional to exp(score / tau), tau > 0 in units of the score.
+        plain: Share of draws left plain, in [0, 1].
+        student: For scores that compare with the student (``divergence``): a network that maps
+            inputs to raw outputs. Such a sampler is not pure (see ``pure``).
+        task: How the student's raw outputs are read.
+        seed: Seed of candidates and choices.
+    """
+
+    child: Sampler
+    teacher: Any
+    score: str = "entropy"
+    candidates: int = 4
+    tau: float | None = None
+    plain: float = 0.1
+    student: nn.Module | None = None
+    task: Task | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates}; it must be at least 1")
+        if self.tau is not None and not 0 < self.tau < math.inf:
+            raise ValueError(f"tau is {self.tau}; it must be finite and greater than 0, or null")
+        if not 0 <= self.plain <= 1:
+            raise ValueError(f"plain is {self.plain}; it must be between 0 and 1")
+        if ":" not in self.score and self.score not in SCORES:
+            raise ValueError(
+                f"score is {self.score!r}, which is unknown; "
+                f"{known_names(self.score, SCORES.names())}"
+            )
+        needed = needs(self._score)
+        if "members" in needed and not hasattr(self.teacher, "members"):
+            raise ValueError(
+                f"score is {self.score!r}, which needs a teacher of several members, but the "
+                "teacher is a single network; use an ensemble (teacher.members) or MC dropout, "
+                "or a score such as 'entropy'"
+            )
+        if "student" in needed and (self.student is None or self.task is None):
+            raise ValueError(f"score is {self.score!r}, which needs the student in training")
+
+    @property
+    def _score(self) -> Callable[..., Tensor]:
+        return SCORES.find(self.score, key="score")[0]
+
+    @property
+    def pure(self) -> bool:
+        """Whether draws are functions of their ids alone; not if the student has a say."""
+        return "student" not in needs(self._score) and super().pure
+
+    @property
+    def asks(self) -> float:
+        """How many times a teacher is asked for one draw, on average."""
+        drawn = self.candidates * (1 - self.plain) + self.plain
+        return drawn * (1 + getattr(self.child, "asks", 0.0))
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        return self.choose(ids).batch
+
+    def choose(self, ids: Tensor) -> Choice:
+        """Draw examples, and tell which candidates were chosen and what the teacher said."""
+        count = len(ids)
+        plain = rng.uniform(self.seed, ids, self.stream("plain")) < self.plain
+        scored = (~plain).nonzero().squeeze(1)
+        others = [
+            rng.derive(self.seed, ids[scored], self.stream(f"candidate.{k}"))
+            for k in range(1, self.candidates)
+        ]
+        # Candidate 0 of every draw, then candidates 1 … c-1 of those that choose.
+        drawn = self.child(torch.cat([ids, *others]))
+        prediction, scores = self._ask(drawn)
+        place = torch.cat([scored, torch.arange(count, len(drawn), device=ids.device)])
+        table = scores[place].view(self.candidates, len(scored))
+        if self.tau is not None:
+            # The largest of score/tau + Gumbel noise is a draw from softmax(score/tau).
+            shape = (self.candidates,)
+            noise = rng.uniform(self.seed, ids[scored], self.stream("choice"), shape)
+            table = table / self.tau - torch.log(-torch.log(noise.T.double()))
+        best = table.argmax(0)
+        index = torch.zeros_like(ids)
+        index[scored] = best
+        rows = torch.arange(count, device=ids.device)
+        rows[scored] = place.view(self.candidates, -1).gather(0, best[None]).squeeze(0)
+        batch = drawn[rows]
+        chosen = Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
+        return Choice(chosen, index, prediction[rows])
+
+    def replay(self, ids: Tensor, index: Tensor) -> Batch:
+        """Draw the candidates ``index`` [B] that were chosen for ``ids`` before; nobody is asked.
+
+        What a recording of the choices needs: the same examples without the teacher.
+        """
+        inner = ids.clone()
+        for k in range(1, self.candidates):
+            other = rng.derive(self.seed, ids, self.stream(f"candidate.{k}"))
+            inner = torch.where(index == k, other, inner)
+        batch = self.child(inner)
+        return Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
+
+    @torch.no_grad()
+    def _ask(self, drawn: Batch) -> tuple[Distribution, Tensor]:
+        """Return the teacher's distribution and the scores of all candidates."""
+        score, needed = self._score, needs(self._score)
+        predictions: list[Distribution] = []
+        scores: list[Tensor] = []
+        for x, true in fixed_batches(drawn.x):
+            rows = Batch(drawn.ids.new_zeros(batch_size(x)), x, None, drawn.classes)
+            given: dict[str, Any] = {}
+            if "members" in needed:
+                given["members"] = self.teacher.members(rows)
+                given["prediction"] = mixture(given["members"])
+            else:
+                given["prediction"] = self.teacher(rows)
+            if "student" in needed:
+                given["student"] = self._student(x)
+            predictions.append(given["prediction"][:true])
+            scores.append(score(**{k: given[k] for k in needed})[:true].double())
+        # A NaN wins, so that it is not passed over: the loop then names the draw at fault.
+        values = torch.cat(scores).nan_to_num(nan=math.inf)
+        return concatenate(predictions), values
+
+    def _student(self, x: Inputs) -> Distribution:
+        assert self.student is not None
+        assert self.task is not None
+        training = self.student.training
+        self.student.eval()
+        try:
+            return self.task.distribution(self.student(x))
+        finally:
+            self.student.train(training)
+
+
+@SAMPLERS.register("uncertain")
+def uncertain(
+    child: Sampler,
+    data: Data,
+    teacher: Any,
+    student: nn.Module | None,
+    score: str = "entropy",
+    candidates: int = 4,
+    tau: float | None = None,
+    plain: float = 0.1,
+    seed: int = 0,
+) -> Uncertain:
+    """As a recipe names it; see :class:`Uncertain`."""
+    if teacher is None:
+        raise ValueError("asks a trained teacher, but here there is none yet")
+    return Uncertain(
+        child,
+        teacher,
+        score=score,
+        candidates=candidates,
+        tau=tau,
+        plain=plain,
+        student=student if "student" in needs(SCORES.find(score, key="score")[0]) else None,
+        task=data.task,
+        seed=seed,
+    )
