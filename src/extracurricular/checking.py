@@ -48,11 +48,11 @@ def check(run: Run) -> dict[str, float]:
     previews: dict[str, Generator | Split] = {}
     untrained: Teacher | None = None
     for stage in run.stages():
-        if stage.key not in checked:
-            checked.add(stage.key)
-            if isinstance(stage, GeneratorStage):
+        if isinstance(stage, GeneratorStage):
+            if stage.name not in previews:
                 previews[stage.name] = preview(stage, run.data)
-                continue
+        elif stage.key not in checked:
+            checked.add(stage.key)
             model = run.model(stage, f"{stage.key}.model").to(device)
             context = Context()
             if stage.key != "teacher":
