@@ -43,6 +43,8 @@ def check(run: Run) -> dict[str, float]:
     if len(run.split_of(run.data)) == 0:
         where = run.recipe.evaluation.split
         raise RecipeError("evaluation.split", f"is {where!r}, but that split has no examples")
+    for seed in run.recipe.seeds:
+        run.data_for(seed)  # of a published split for each seed, one may be missing
     device, probe = run.fabric.device, torch.arange(2)
     asks: dict[str, float] = {}
     checked: set[str] = set()

@@ -160,9 +160,12 @@ def look(
         generator = load(stage, root, data)
         if isinstance(generator, Split):
             return None
-        sampler = Generated(data, generator, seed=rng.fold(stage.seed, "quality"))
-        figures = plain(measure(sampler, teacher, network))
-        draw_pictures(sampler, root / stage.path, figures)
+        try:
+            sampler = Generated(data, generator, seed=rng.fold(stage.seed, "quality"))
+            figures = plain(measure(sampler, teacher, network))
+            draw_pictures(sampler, root / stage.path, figures)
+        except ValueError as error:
+            raise TrainingError(f"{stage.key}: {error}") from error
         write_json(file, figures)
     least = recipe.generators[stage.name].least_variety
     found = figures["variety"]
@@ -171,7 +174,7 @@ def look(
         raise TrainingError(
             f"{stage.key}: the generator has collapsed: two of its draws of one condition differ "
             f"by {_percent(found)} of what two real examples do"
-            + (f", in class {_class(data, figures)} by {_percent(worst)}" if worst else "")
+            + ("" if worst is None else f", in class {_class(data, figures)} by {_percent(worst)}")
             + f", and least_variety asks for {_percent(least)}"
             + (f" (for one class alone: {_percent(least / 2)})" if worst is not None else "")
             + f"; see {root / stage.path / 'contact.png'}; fit it longer or with other settings, "

@@ -32,7 +32,7 @@ from extracurricular import metrics, rng
 from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError, StorageError, XclError
+from extracurricular.errors import DataError, RecipeError, StorageError, TrainingError, XclError
 from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
 from extracurricular.generators import Generator
@@ -419,6 +419,9 @@ class Run:
                 evaluate=lambda module: self._validation(module, data),
                 on_progress=self.watcher.advance if self.watcher is not None else None,
             )
+        except ValueError as error:
+            # Of a sampler, at a draw that the check before did not meet.
+            raise TrainingError(f"{stage.title}: {error}") from error
         except XclError as error:
             raise type(error)(f"{stage.title}: {error}") from error
         checksum = save_weights(folder / "weights.safetensors", student.state_dict())

@@ -116,12 +116,14 @@ class Gan:
         """Fit to the training split; see :class:`~extracurricular.generators.Fit`."""
         image_of(data)
         # The random state is left as it was; the power iteration of the spectral norm is seeded.
-        with torch.random.fork_rng(devices=[]):
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
             return _Fitting(self, data, seed, folder, device).run(on_progress)
 
     def load(self, state: dict[str, Tensor], data: Data) -> Generator:
         """Return the generator that ``fit`` made."""
-        module = self.network(data)
+        with torch.random.fork_rng(devices=[]):
+            module = self.network(data)
         module.load_state_dict(state)
         return self.generator(module.to(data.device).eval(), data)
 

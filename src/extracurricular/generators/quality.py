@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular import rng
-from extracurricular.data.base import Data
+from extracurricular.data.base import Data, Split
 from extracurricular.fixed import fixed_batches
 from extracurricular.generators.base import Generator, conditions
 from extracurricular.tree import Inputs, leaves
@@ -25,6 +25,8 @@ Features = Callable[[Inputs], Tensor]
 
 # A class has too few pairs below this many generated examples of it.
 _PER_CLASS = 64
+# Distances of all pairs are taken, so of a large split only some examples are.
+_MOST_REAL = 4000
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Quality:
             change nothing: the generator has collapsed.
         least_variety: The same for the class that has least; None for regression.
         least_varied: Number of that class.
-        coverage: Share of real examples with a generated one among their five nearest (Naeem et al.
-            2020, section 3.2, with as many generated as real ones); of held-out ones: ``ceiling``.
-        ceiling: See ``coverage``.
+        coverage: Share of real examples with a generated one no farther than their fifth real
+            neighbour (Naeem et al. 2020, section 3.2), of as many generated as real ones.
+        ceiling: The same of as many held-out real examples.
         label_error: Error of the teacher's prediction against the condition asked for: error rate,
             or root mean square in standardised units. None without a teacher or a condition.
         real_error: The same on held-out real examples.
@@ -165,20 +167,24 @@ def assess(
     """
     x, condition = draw(torch.arange(count, device=data.device))
     made = _apply(features, x)
-    train = _apply(features, data.inputs(data.train.x))
-    held = data.validation if len(data.validation) > 1 else None
+    stored = _some(data.train, _MOST_REAL)
+    train = _apply(features, data.inputs(stored.x))
+    held = _some(data.validation, _MOST_REAL) if len(data.validation) > 1 else None
     held_features = None if held is None else _apply(features, data.inputs(held.x))
-    spread = _spread(data, train, made, condition, generator.conditional)
+    known = conditions(data, stored)
+    spread = _spread(data, train, known, made, condition, generator.conditional)
     real = conditions(data, held) if held is not None else None
-    size = min(len(train), len(made))
+    # As many of each, since more examples cover more.
+    size = min(len(train), len(made), len(train) if held is None else len(held))
+    among = train[_spaced(len(train), size, data.device)]
     return Quality(
         frechet=frechet_distance(made, train),
         floor=None if held_features is None else frechet_distance(held_features, train),
         variety=spread[0],
         least_variety=spread[1],
         least_varied=spread[2],
-        coverage=coverage(train[:size], made[:size]),
-        ceiling=None if held_features is None else coverage(train, held_features),
+        coverage=coverage(among, made[:size]),
+        ceiling=None if held_features is None else coverage(among, held_features[:size]),
         label_error=_label_error(data, predict, x, condition) if generator.conditional else None,
         real_error=None
         if held is None or real is None
@@ -186,10 +192,20 @@ def assess(
     )
 
 
+def _some(split: Split, most: int) -> Split:
+    """Examples from all over a split, at most so many."""
+    if len(split) <= most:
+        return split
+    return split[_spaced(len(split), most, next(iter(leaves(split.x).values())).device)]
+
+
+def _spaced(count: int, chosen: int, device: torch.device) -> Tensor:
+    return torch.linspace(0, count - 1, chosen, device=device, dtype=torch.float64).long()
+
+
 def _spread(
-    data: Data, train: Tensor, made: Tensor, condition: Tensor, conditional: bool
+    data: Data, train: Tensor, real: Tensor, made: Tensor, condition: Tensor, conditional: bool
 ) -> tuple[float, float | None, int | None]:
-    real = conditions(data, data.train)
     if not conditional:
         real, condition = torch.zeros_like(real), torch.zeros_like(condition)
     of_real, of_made = pair_distances(train, real), pair_distances(made, condition)
@@ -219,4 +235,12 @@ def _label_error(
 
 
 def _apply(function: Callable[[Inputs], Tensor], x: Inputs) -> Tensor:
-    return torch.cat([function(part)[:true].float() for part, true in fixed_batches(x, 256)])
+    """Apply a network batch by batch.
+
+    Raises:
+        ValueError: It gives values that are not finite.
+    """
+    made = torch.cat([function(part)[:true].float() for part, true in fixed_batches(x, 256)])
+    if not bool(torch.isfinite(made).all()):
+        raise ValueError("the teacher's features or predictions are not finite")
+    return made

@@ -20,7 +20,7 @@ from torch import nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.errors import RecipeError, shorten
+from extracurricular.errors import DataError, RecipeError, shorten
 from extracurricular.registry import split_spec
 from extracurricular.samplers.base import SAMPLERS, Sampler
 from extracurricular.samplers.blend import Blend
@@ -133,7 +133,10 @@ def _build_one(
         "student": context.student,
         "generators": context.generators,
     }
-    return SAMPLERS.build(spec, key=key, **{k: v for k, v in supplied.items() if k in takes})
+    try:
+        return SAMPLERS.build(spec, key=key, **{k: v for k, v in supplied.items() if k in takes})
+    except DataError as error:
+        raise RecipeError(f"{key}.{name}", str(error)) from error
 
 
 def _build_blend(

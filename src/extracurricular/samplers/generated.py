@@ -126,12 +126,10 @@ def draw(generator: Generator, data: Data, latent: Tensor, condition: Tensor) ->
 
 def _check_shapes(made: Any, data: Data, count: int) -> None:
     wanted: dict[str, Any] = {k: (count, *v.shape[1:]) for k, v in leaves(data.train.x).items()}
-    found: dict[str, Any]
-    try:
-        found = {k: tuple(v.shape) for k, v in leaves(made).items()}
-    except (AttributeError, TypeError):
-        found = {"": type(made).__name__}
-    if found != wanted:
+    found: dict[str, Any] = {"": type(made).__name__}
+    if isinstance(made, Tensor | tuple | dict):
+        found = {k: tuple(v.shape) for k, v in leaves(made).items() if isinstance(v, Tensor)}
+    if found != wanted or isinstance(made, dict) != isinstance(data.train.x, dict):
         shown = [next(iter(x.values())) if set(x) == {""} else x for x in (found, wanted)]
         raise ValueError(
             f"the generator gave examples of shape {shown[0]}; the data need {shown[1]}"
@@ -156,7 +154,7 @@ def _in_range(made: Inputs, generator: Generator, data: Data) -> Inputs:
                 f"but {hint} {low:.4g} to {high:.4g}"
             )
 
-    def convert(leaf: Tensor, stored: Tensor) -> Tensor:
+    def convert(stored: Tensor, leaf: Tensor) -> Tensor:
         if stored.dtype != torch.uint8:
             if not bool(torch.isfinite(leaf).all()):
                 raise ValueError("the generator gave values that are not finite")
@@ -168,7 +166,8 @@ def _in_range(made: Inputs, generator: Generator, data: Data) -> Inputs:
         check(leaf, low, high, "its range was given as")
         return (leaf - low) * (255 / (high - low))
 
-    return tree_map(convert, made, data.train.x)
+    # By the data, so that the parts come in its order.
+    return tree_map(convert, data.train.x, made)
 
 
 @SAMPLERS.register("generated")

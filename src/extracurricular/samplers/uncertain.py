@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -90,6 +91,11 @@ class Uncertain(Seeded):
             )
         if "student" in needed and (self.student is None or self.task is None):
             raise ValueError(f"score is {self.score!r}, which needs the student in training")
+
+    @cached_property
+    def _children(self) -> list[object]:
+        # Teacher and student can be called too, but are no samplers.
+        return [self.child]
 
     @property
     def _score(self) -> Callable[..., Tensor]:
