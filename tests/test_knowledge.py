@@ -228,6 +228,15 @@ def test_a_draw_that_was_not_recorded_is_refused(tmp_path: Path) -> None:
             known(sampler()(torch.tensor([5, wrong % 2**62 if wrong > 0 else wrong])))
     with pytest.raises(ValueError, match="draws is 0; it must be at least 1"):
         Replay(sampler(), 0)
+    with pytest.raises(ValueError, match="start is -1"):
+        Replay(sampler(), 5, start=-1)
+
+
+def test_a_replay_may_begin_with_an_order_of_its_own() -> None:
+    ids = torch.arange(97)
+    first = Replay(sampler(), 97, seed=2, start=1)(ids).ids
+    assert torch.equal(first, Replay(sampler(), 97, seed=2)(ids + 97).ids)
+    assert sorted(first.tolist()) == ids.tolist() != first.tolist()
 
 
 class Losses(Matching):

@@ -189,8 +189,9 @@ def test_a_replayed_choice_is_not_made_again(tmp_path: Path) -> None:
     chosen = child.choose(torch.arange(200))
     deaf = replace(sampler, child=replace(child, teacher=Deaf()))
     batch = deaf(torch.arange(200))
-    assert torch.equal(batch.x, chosen.batch.x)  # type: ignore[arg-type]
-    assert torch.equal(known.choices(batch.ids), chosen.index)
+    assert sorted(batch.ids.tolist()) == list(range(200))
+    assert torch.equal(batch.x, chosen.batch[batch.ids].x)  # type: ignore[arg-type]
+    assert torch.equal(known.choices(batch.ids), chosen.index[batch.ids])
     assert 0 < int((chosen.index > 0).sum()) < 200
 
 

@@ -209,7 +209,8 @@ def replayed(run: Run, student: Stage) -> tuple[Replay, Recorded]:
     )
     choices = known.choices if known.manifest.origin.choice else None
     child = run.sampler(student, seed=stage.seed)
-    return Replay(child, draws, student.seed, choices), known
+    # Seeds share the draws, but each goes through them in an order of its own.
+    return Replay(child, draws, student.seed, choices, start=1), known
 
 
 def read_codec(text: str | None, task: Task) -> Any:

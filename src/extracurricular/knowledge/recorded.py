@@ -66,17 +66,22 @@ class Replay(Seeded):
         seed: Seed of the orders.
         choices: Gives the recorded choices of draws [B], if ``child`` is a :class:`Chooser`; its
             candidates are then not scored again.
+        start: Pass to begin with: 0 for the draws in order first, 1 for an order of this seed's
+            own from the first pass on.
     """
 
     child: Sampler
     draws: int
     seed: int = 0
     choices: Callable[[Tensor], Tensor] | None = None
+    start: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings."""
         if self.draws < 1:
             raise ValueError(f"draws is {self.draws}; it must be at least 1")
+        if self.start < 0:
+            raise ValueError(f"start is {self.start}; it must be at least 0")
         if self.choices is not None and not isinstance(self.child, Chooser):
             raise ValueError(
                 "choices were recorded, but the sampler does not choose among candidates"
@@ -84,7 +89,7 @@ class Replay(Seeded):
 
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
-        ids = cycled_ids(ids, self.draws, self.seed)
+        ids = cycled_ids(ids + self.start * self.draws, self.draws, self.seed)
         if self.choices is not None and isinstance(self.child, Chooser):
             batch = self.child.replay(ids, self.choices(ids))
         else:
