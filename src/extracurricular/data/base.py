@@ -278,14 +278,30 @@ def _check_shapes(where: str, split: Split, train: Split) -> None:
 def _fit_scale(values: Tensor) -> Affine:
     """Mean and deviation per channel of images [N, C, H, W], per column of anything flatter."""
     image = values.ndim == 4
-    dims = (0, 2, 3) if image else (0,)
-    reals = values.double()
-    mean = reals.mean(dims)
-    std = reals.std(dims, correction=0)
+    if image and values.dtype == torch.uint8:
+        mean, std = _moments_of_bytes(values)
+    else:
+        dims = (0, 2, 3) if image else (0,)
+        reals = values.double()
+        mean = reals.mean(dims)
+        std = reals.std(dims, correction=0)
     # A constant column carries nothing: leave it at 0 instead of dividing by 0.
     std = torch.where(std > 1e-8 * mean.abs().clamp_min(1e-8), std, torch.ones_like(std))
     shape = (-1, 1, 1) if image else mean.shape
     return Affine(mean.float().view(shape), std.float().view(shape))
+
+
+def _moments_of_bytes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel, float64, without a float64 copy of all pixels."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for start in range(0, len(images), 4096):
+        for channel, total in enumerate(counts):
+            total += images[start : start + 4096, channel].flatten().bincount(minlength=256).cpu()
+    share = counts.double() / counts.sum(1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64)
+    mean = (share * levels).sum(1)
+    variance = (share * (levels - mean[:, None]).square()).sum(1)
+    return mean.to(images.device), variance.sqrt().to(images.device)
 
 
 def split_indices(count: int, parts: Sequence[int], seed: int) -> list[np.ndarray[Any, Any]]:

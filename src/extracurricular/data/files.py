@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import repeat
@@ -20,8 +20,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from extracurricular.data import parquet
 from extracurricular.data.base import Split, check_finite
-from extracurricular.errors import DataError, XclError
+from extracurricular.errors import DataError
 from extracurricular.tree import Inputs, leaves
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -33,7 +34,7 @@ _BLOCK = 1024
 
 Array: TypeAlias = np.ndarray[Any, Any]
 # An image by the name that errors call it by, and its file or the file's content.
-_Source: TypeAlias = tuple[str, Path | bytes]
+Source: TypeAlias = tuple[str, Path | bytes]
 
 
 def read_pool(path: Path, like: Inputs, resize: bool = False) -> Split:
@@ -163,9 +164,9 @@ def _folder(folder: Path, shape: tuple[int, ...], resize: bool) -> Tensor:
     files = image_files(folder)
     if not files:
         raise DataError(f"the folder {str(folder)!r} has no images ({', '.join(SUFFIXES)})")
-    sources: list[_Source] = [(file.relative_to(folder).as_posix(), file) for file in files]
+    sources: list[Source] = [(file.relative_to(folder).as_posix(), file) for file in files]
     blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
-    return _decode_all(blocks, len(files), shape, resize)
+    return decode_images(blocks, len(files), shape, resize)
 
 
 def _image_form(path: Path, like: Inputs) -> tuple[int, ...]:
@@ -187,10 +188,28 @@ def _image_form(path: Path, like: Inputs) -> tuple[int, ...]:
     return shape
 
 
-def _decode_all(
-    blocks: Iterable[list[_Source]], count: int, shape: tuple[int, ...], resize: bool
+def decode_images(
+    blocks: Iterable[Sequence[Source]],
+    count: int,
+    shape: tuple[int, ...],
+    resize: bool,
+    remedy: str = "; `resize: true` brings all to that size",
 ) -> Tensor:
-    """Decode images into one tensor [N, C, H, W], several at a time; Pillow lets threads run."""
+    """Decode images, several at a time; Pillow lets threads run.
+
+    Args:
+        blocks: The images, some hundreds at once.
+        count: How many they are.
+        shape: Their (C, H, W).
+        resize: As for :func:`image_bytes`.
+        remedy: End of the sentence about an image of another size.
+
+    Returns:
+        uint8, [N, C, H, W].
+
+    Raises:
+        DataError: An image is damaged, far too large, or of another size; the sentence names it.
+    """
     out = np.empty((count, *shape), np.uint8)
     done, first = 0, ""
     with ThreadPoolExecutor() as threads, warnings.catch_warnings():
@@ -203,12 +222,12 @@ def _decode_all(
                 list(threads.map(_decode, block, rows, repeat(resize)))
             except _SizeError as error:
                 problem = _size_problem(error, block, first, shape)
-                raise DataError(f"{problem}; `resize: true` brings all to that size") from None
+                raise DataError(f"{problem}{remedy}") from None
             done += len(block)
     return torch.from_numpy(out)
 
 
-def _decode(source: _Source, row: Array, resize: bool) -> None:
+def _decode(source: Source, row: Array, resize: bool) -> None:
     name, file = source
     try:
         with _open(file) as image:
@@ -230,7 +249,7 @@ def _open(file: Path | bytes) -> Image.Image:
 
 
 def _size_problem(
-    error: _SizeError, block: list[_Source], first: str, shape: tuple[int, ...]
+    error: _SizeError, block: Sequence[Source], first: str, shape: tuple[int, ...]
 ) -> str:
     """Say which image is of another size, and, where sizes are mixed, which is of another yet."""
     wanted = f"{shape[2]} × {shape[1]}"
@@ -353,29 +372,14 @@ def _shape_problem(found: tuple[int, ...], like: Tensor, which: str) -> str:
 
 
 def _parquet(path: Path, like: Inputs, resize: bool) -> Tensor:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(
-            f"to read {str(path)!r} the package pyarrow is needed; "
-            "`pip install 'extracurricular[parquet]'` brings it"
-        ) from None
     table = isinstance(like, Tensor) and like.ndim == 2
     shape = () if table else _image_form(path, like)
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            if file.metadata.num_rows == 0:
-                raise DataError(f"the file {str(path)!r} has no rows")
-            if table:
-                assert isinstance(like, Tensor)
-                return _leaf(_columns(path, file, like), like, f"the file {str(path)!r}: x", resize)
-            blocks = _image_column(path, file)
-            return _decode_all(blocks, file.metadata.num_rows, shape, resize)
-    except XclError:
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"the file {str(path)!r} cannot be read as parquet: {error}") from error
+    with parquet.opened(path) as file:
+        if table:
+            assert isinstance(like, Tensor)
+            return _leaf(_columns(path, file, like), like, f"the file {str(path)!r}: x", resize)
+        blocks = parquet.images(path, file, parquet.image_column(path, file), _BLOCK)
+        return decode_images(blocks, file.metadata.num_rows, shape, resize)
 
 
 def _columns(path: Path, file: Any, like: Tensor) -> Array:
@@ -390,36 +394,3 @@ def _columns(path: Path, file: Any, like: Tensor) -> Array:
         )
     table = file.read(columns=names)
     return np.stack([table[name].to_numpy() for name in names], axis=1)
-
-
-def _image_column(path: Path, file: Any) -> Iterator[list[_Source]]:
-    """Give the images of the first column that can hold some, a block of rows at a time."""
-    from pyarrow import types
-
-    def binary(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-    def nested(kind: Any) -> bool:
-        index = kind.get_field_index("bytes") if types.is_struct(kind) else -1
-        return index >= 0 and binary(kind.field(index).type)
-
-    fields = [f for f in file.schema_arrow if binary(f.type) or nested(f.type)]
-    if not fields:
-        raise DataError(
-            f"the file {str(path)!r} has the columns {', '.join(file.schema_arrow.names)}; "
-            "none of them holds images, as bytes or as {bytes, path}"
-        )
-    row = 0
-    for batch in file.iter_batches(batch_size=_BLOCK, columns=[fields[0].name]):
-        column = batch.column(0)
-        contents = column.field("bytes") if types.is_struct(column.type) else column
-        block: list[_Source] = []
-        for content, whole in zip(contents.to_pylist(), column.is_valid().to_pylist(), strict=True):
-            name = f"{path.name}, row {row}"
-            if content is None or not whole:
-                raise DataError(
-                    f"the image {name!r} has no bytes; a path alone, or nothing, is not read"
-                )
-            block.append((name, content))
-            row += 1
-        yield block
