@@ -80,6 +80,8 @@ class Data:
         y_scale: For regression: raw targets to standardised ones; None for classification.
         classes: Names of the classes, if known.
         angular: The targets are (pitch, yaw) in radians, so angular errors have a meaning.
+        columns, outputs: Names of a table's columns and of the targets, if known.
+        notes: What a person should know of how the data were read, a sentence each.
     """
 
     name: str
@@ -91,6 +93,9 @@ class Data:
     y_scale: Affine | None = None
     classes: tuple[str, ...] = field(default=())
     angular: bool = False
+    columns: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> Shapes:
@@ -143,6 +148,9 @@ def make_data(
     task: Task | None = None,
     classes: Sequence[str] = (),
     angular: bool = False,
+    columns: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Data:
     """Make a :class:`Data` from arrays or tensors, checked, with scales fitted on ``train``.
 
@@ -154,6 +162,8 @@ def make_data(
         task: What is predicted; read from the labels where None.
         classes: Names of the classes.
         angular: Targets are (pitch, yaw) in radians.
+        columns, outputs: Names of a table's columns and of the targets.
+        notes: Sentences about how the data were read.
 
     Raises:
         DataError: An empty split, lengths that differ, a value that is not finite, or a label out
@@ -182,6 +192,9 @@ def make_data(
         y_scale=_fit_scale(y) if task.kind == "regression" else None,
         classes=tuple(classes),
         angular=angular,
+        columns=tuple(columns),
+        outputs=tuple(outputs),
+        notes=tuple(notes),
     )
 
 
