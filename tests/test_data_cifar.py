@@ -23,7 +23,7 @@ from extracurricular.data.cache import cache_folder, cached
 from extracurricular.data.cifar import cifar10, cifar100
 from extracurricular.data.cifar_names import CIFAR10, COARSE, FINE
 from extracurricular.data.pickles import read_dict
-from extracurricular.data.splits import balanced_order, part_size
+from extracurricular.data.splits import part_size, stratified_order
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 from extracurricular.tree import leaves
@@ -189,7 +189,7 @@ def test_names_of_classes() -> None:
 # Splits
 
 
-def test_parts_are_disjoint_balanced_and_of_the_seed(tmp_path: Path) -> None:
+def test_parts_are_disjoint_stratified_and_of_the_seed(tmp_path: Path) -> None:
     path = str(write(tmp_path, binary100()))
     data = cifar100(path, validation=20)
     whole = {image.tobytes() for image in X["train"]}
@@ -207,16 +207,15 @@ def test_parts_are_disjoint_balanced_and_of_the_seed(tmp_path: Path) -> None:
     assert small.task.size == 100
 
 
-def test_a_balanced_order() -> None:
+def test_a_stratified_order() -> None:
     y = np.array([0] * 50 + [1] * 5 + [7] * 20)
-    order = balanced_order(y, 3)
+    order = stratified_order(y, 3)
     assert sorted(order) == list(range(75))
-    assert np.bincount(y[order[:9]], minlength=8)[[0, 1, 7]].tolist() == [3, 3, 3]
-    assert np.bincount(y[order[:20]], minlength=8)[[0, 1, 7]].tolist() == [8, 5, 7] or (
-        np.bincount(y[order[:20]])[1] == 5
-    )
-    assert not np.array_equal(order, balanced_order(y, 4))
-    assert np.array_equal(order, balanced_order(y, 3))
+    for k in range(76):
+        counts = np.bincount(y[order[:k]], minlength=8)[[0, 1, 7]]
+        assert np.abs(counts - np.array([50, 5, 20]) * k / 75).max() <= 1
+    assert not np.array_equal(order, stratified_order(y, 4))
+    assert np.array_equal(order, stratified_order(y, 3))
 
 
 @pytest.mark.parametrize("value", [-1, 40, 41, 1.0, -0.5, float("nan"), 0.999])

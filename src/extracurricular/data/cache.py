@@ -59,7 +59,7 @@ def cached(
     # One entry for one source, so that a source that changes does not leave its old ones behind.
     source = [name, _VERSION, [os.path.realpath(f) for f in files], settings]
     folder = base / f"{name}-{sha256(json.dumps(source).encode())[:16]}"
-    made_from = [[f.stat().st_mtime_ns, f.stat().st_size] for f in files]
+    made_from = [_stamp(file) for file in files]
     arrays = _read(folder, made_from)
     if arrays is None:
         arrays = make()
@@ -69,6 +69,14 @@ def cached(
             if cache is not True:
                 raise DataError(f"cache is {cache!r}: {error}") from error
     return arrays
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """Time of change (ns) and size (bytes) of a file, or None where it is a link to nowhere."""
+    if not file.exists():
+        return None
+    stat = file.stat()
+    return [stat.st_mtime_ns, stat.st_size]
 
 
 def _read(folder: Path, made_from: Any) -> Arrays | None:

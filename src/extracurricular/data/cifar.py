@@ -25,7 +25,7 @@ from extracurricular.data.base import DATA, Data, make_data
 from extracurricular.data.cache import Arrays, cached
 from extracurricular.data.files import decode_images
 from extracurricular.data.pickles import read_dict
-from extracurricular.data.splits import balanced_parts, part_size
+from extracurricular.data.splits import part_size, stratified_parts
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 
@@ -87,7 +87,7 @@ def cifar10(
             the Python version, or parquet files ``train*`` and ``test*``.
         train: Training examples to keep; null for all that are not set aside.
         validation: Training examples to set aside, as a number or a part; 0 for none. They and
-            ``train`` have each class as equally as can be.
+            ``train`` have each class in proportion.
         seed: Seed of both choices.
         cache: Whether to keep the decoded images in the user's cache folder, or the folder to
             keep them in.
@@ -141,7 +141,7 @@ def _data(
             f"{where}: train is {train}; it must be 1 to {left}, as of {len(y)} training examples "
             f"{aside} are set aside for validation"
         )
-    parts = balanced_parts(y, [aside, left if train is None else train], seed)
+    parts = stratified_parts(y, [aside, left if train is None else train], seed)
     return make_data(
         name,
         train=(x[parts[1]], y[parts[1]]),

@@ -194,6 +194,7 @@ def decode_images(
     shape: tuple[int, ...],
     resize: bool,
     remedy: str = "; `resize: true` brings all to that size",
+    damaged: list[int] | None = None,
 ) -> Tensor:
     """Decode images, several at a time; Pillow lets threads run.
 
@@ -203,6 +204,8 @@ def decode_images(
         shape: Their (C, H, W).
         resize: As for :func:`image_bytes`.
         remedy: End of the sentence about an image of another size.
+        damaged: Where given, the numbers of images that cannot be read are added to it, and their
+            rows are zeros; without it the first of them is an error.
 
     Returns:
         uint8, [N, C, H, W].
@@ -219,15 +222,30 @@ def decode_images(
             rows = out[done : done + len(block)]
             try:
                 # In order, so that the image that is told of does not depend on the threads.
-                list(threads.map(_decode, block, rows, repeat(resize)))
+                skip = damaged is not None
+                good = list(threads.map(_decode, block, rows, repeat(resize), repeat(skip)))
             except _SizeError as error:
                 problem = _size_problem(error, block, first, shape)
                 raise DataError(f"{problem}{remedy}") from None
+            if damaged is not None:
+                damaged += [done + k for k, whole in enumerate(good) if not whole]
             done += len(block)
     return torch.from_numpy(out)
 
 
-def _decode(source: Source, row: Array, resize: bool) -> None:
+def _decode(source: Source, row: Array, resize: bool, skip: bool) -> bool:
+    """Decode an image into a row; False where it cannot be read and may be skipped."""
+    try:
+        _decode_one(source, row, resize)
+    except DataError:
+        if not skip:
+            raise
+        row[...] = 0
+        return False
+    return True
+
+
+def _decode_one(source: Source, row: Array, resize: bool) -> None:
     name, file = source
     try:
         with _open(file) as image:

@@ -30,8 +30,8 @@ def part_size(value: float, count: int, name: str, where: str) -> int:
     return size
 
 
-def balanced_order(y: Array, seed: int) -> Array:
-    """Order of examples such that the first k, for any k, have each class as equally as can be.
+def stratified_order(y: Array, seed: int) -> Array:
+    """Order of examples such that the first k, for any k, have each class in proportion.
 
     Args:
         y: Class indices, [N].
@@ -44,18 +44,21 @@ def balanced_order(y: Array, seed: int) -> Array:
     labels = y[order]
     by_class = np.argsort(labels, kind="stable")
     _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    rank = np.empty(len(y), np.int64)
-    rank[by_class] = np.arange(len(y)) - np.repeat(first, counts)
-    return order[np.argsort(rank, kind="stable")]
+    place = np.empty(len(y))
+    # Example r of the n of a class stands at (r + 1/2) / n of the whole.
+    place[by_class] = (np.arange(len(y)) - np.repeat(first, counts) + 0.5) / np.repeat(
+        counts, counts
+    )
+    return order[np.argsort(place, kind="stable")]
 
 
-def balanced_parts(y: Array, sizes: list[int], seed: int) -> list[Array]:
-    """Cut disjoint parts, each with the classes as equally as can be, in the order of the file.
+def stratified_parts(y: Array, sizes: list[int], seed: int) -> list[Array]:
+    """Cut disjoint parts, each with the classes in proportion, in the order they came in.
 
     Args:
         y: Class indices, [N].
         sizes: Number of examples of each part.
         seed: Seed of the choice.
     """
-    order = balanced_order(y, seed)
+    order = stratified_order(y, seed)
     return [np.sort(part) for part in np.split(order, np.cumsum(sizes))[: len(sizes)]]
