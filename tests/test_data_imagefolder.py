@@ -98,7 +98,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     data = imagefolder(str(root), 8)
     assert numbers(data, "test") == list(range(100, 106))
     assert (len(data.train), len(data.validation)) == (27, 3)
-    assert data.notes[0].startswith("There is no folder 'test', so 'val' is the test split")
+    assert data.notes[0].startswith("There is no split 'test', so 'val' is the test split")
 
     root = tmp_path / "c"
     folder(root / "train", 10)
@@ -203,5 +203,5 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
         imagefolder(str(root))
     with pytest.raises(DataError, match=r"validation is 1.5; it must be a part"):
         imagefolder(str(folder(tmp_path / "d")), validation=1.5)
-    with pytest.raises(DataError, match=r"test and validation leave none of 30 images"):
+    with pytest.raises(DataError, match=r"test and validation leave none of 30 examples"):
         imagefolder(str(tmp_path / "d"), test=15, validation=15)

@@ -1,4 +1,4 @@
-"""Data that a person has as arrays: NumPy arrays, tensors, an .npz file, a TensorDataset."""
+"""Data that a person has as arrays: NumPy arrays, tensors, an .npz file, a torch Dataset."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from extracurricular.data.base import (
     DATA,
@@ -21,7 +22,7 @@ from extracurricular.data.base import (
     split_indices,
 )
 from extracurricular.distributions import Task
-from extracurricular.errors import DataError
+from extracurricular.errors import DataError, shorten
 
 # What numpy and zipfile raise for files that are empty, cut short, encrypted, or no archive at all.
 _UNREADABLE = (
@@ -86,20 +87,74 @@ def from_arrays(
     )
 
 
-def from_dataset(dataset: TensorDataset, **settings: Any) -> Data:
-    """Make a data set from a TensorDataset whose last tensor is the label.
+def from_dataset(dataset: Dataset[Any], **settings: Any) -> Data:
+    """Make a data set from a torch ``Dataset`` with integer indexing, read once into memory.
 
     Args:
-        dataset: Tensors (x, y), or (x1, x2, ..., y) for inputs that are a tuple.
-        settings: As for :func:`from_arrays`.
+        dataset: Its items are (x, y), or (x1, x2, ..., y) for inputs that are a tuple; x may be a
+            dict. Images may be PIL images. A dataset that augments gives each example as it was
+            augmented once; leave that to the samplers.
+        settings: As for :func:`from_arrays`; ``test`` and ``validation`` may be datasets too.
+
+    Raises:
+        DataError: It has no length or integer indexing, or items of different forms.
     """
-    tensors: tuple[Tensor, ...] = dataset.tensors
-    if len(tensors) < 2:
-        raise DataError(
-            f"the TensorDataset has {len(tensors)} tensor(s); it needs inputs and labels"
-        )
-    x = tensors[0] if len(tensors) == 2 else tensors[:-1]
-    return from_arrays(x, tensors[-1], **settings)
+    for part in ("test", "validation"):
+        if isinstance(settings.get(part), Dataset):
+            settings[part] = _stacked(settings[part], f"the {part} dataset")
+    return from_arrays(*_stacked(dataset, "the dataset"), **settings)
+
+
+def _stacked(dataset: Dataset[Any], where: str) -> tuple[Any, Any]:
+    """Return all examples of a dataset as arrays (x, y)."""
+    if isinstance(dataset, TensorDataset):
+        tensors: tuple[Tensor, ...] = dataset.tensors
+        if len(tensors) < 2:
+            raise DataError(
+                f"the TensorDataset has {len(tensors)} tensor(s); it needs inputs and labels"
+            )
+        return tensors[0] if len(tensors) == 2 else tensors[:-1], tensors[-1]
+    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+        raise DataError(f"{where} is a {type(dataset).__name__}, which has no integer indexing")
+    items = [dataset[k] for k in range(len(dataset))]
+    if not items:
+        raise DataError(f"{where} has no examples")
+    for k, item in enumerate(items):
+        if not isinstance(item, tuple | list) or len(item) < 2 or len(item) != len(items[0]):
+            raise DataError(f"{where}: item {k} is {shorten(item)}; each must be (x, y)")
+    columns = list(zip(*items, strict=True))
+    *inputs, y = [_column(column, where, "y" if last else "x") for column, last in
+                  zip(columns, [*[False] * (len(columns) - 1), True], strict=True)]  # fmt: skip
+    return inputs[0] if len(inputs) == 1 else tuple(inputs), y
+
+
+def _column(values: tuple[Any, ...], where: str, which: str) -> Any:
+    """Stack one part of all items."""
+    if isinstance(values[0], dict):
+        for k, value in enumerate(values):
+            if not isinstance(value, dict) or value.keys() != values[0].keys():
+                raise DataError(f"{where}: {which} of item {k} has other keys than that of item 0")
+        return {
+            key: _column(tuple(v[key] for v in values), where, f"{which}[{key!r}]")
+            for key in values[0]
+        }
+    arrays = [_item(value) for value in values]
+    for k, array in enumerate(arrays):
+        if array.shape != arrays[0].shape or array.dtype.kind not in "fiub":
+            raise DataError(
+                f"{where}: {which} of item {k} is {array.dtype} of shape {array.shape}; all must "
+                f"be numbers of shape {arrays[0].shape}, as that of item 0"
+            )
+    return np.stack(arrays)
+
+
+def _item(value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, Image.Image):
+        pixels = np.asarray(value if value.mode in ("L", "RGB") else value.convert("RGB"))
+        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)
 
 
 @DATA.register("arrays")

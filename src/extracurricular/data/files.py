@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from extracurricular.data import parquet
@@ -248,7 +248,7 @@ def _decode(source: Source, row: Array, resize: bool, skip: bool) -> bool:
 def _decode_one(source: Source, row: Array, resize: bool) -> None:
     name, file = source
     try:
-        with _open(file) as image:
+        with open_image(file) as image:
             row[...] = image_bytes(image, row.shape, resize)
     except _SizeError as error:
         error.name = name
@@ -258,11 +258,16 @@ def _decode_one(source: Source, row: Array, resize: bool) -> None:
             f"the image {name!r} has more than {Image.MAX_IMAGE_PIXELS} pixels, "
             "as files made to fill the memory have; make it smaller or leave it out"
         ) from None
+    except UnidentifiedImageError:
+        # Pillow's own text names an object in memory.
+        kinds = ", ".join(_FORMATS)
+        raise DataError(f"the image {name!r} cannot be read: it is none of {kinds}") from None
     except Exception as error:  # decoders raise all kinds for a damaged file
         raise DataError(f"the image {name!r} cannot be read: {error}") from error
 
 
-def _open(file: Path | bytes) -> Image.Image:
+def open_image(file: Path | bytes) -> Image.Image:
+    """Open an image by what it holds, of the formats that are data and not programs."""
     return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS)
 
 
@@ -279,7 +284,7 @@ def _size_problem(
     problem = f"the image {error.name!r} {error}, the data's are {wanted} (width × height)"
     for name, file in block:
         try:
-            with _open(file) as image:
+            with open_image(file) as image:
                 size = ImageOps.exif_transpose(image).size
         except Exception:  # a damaged one is told of once the sizes are right
             continue

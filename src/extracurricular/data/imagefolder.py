@@ -11,14 +11,14 @@ import numpy as np
 from extracurricular.data.base import DATA, Data, make_data
 from extracurricular.data.cache import Arrays, cached
 from extracurricular.data.files import Source, decode_images, image_files
-from extracurricular.data.splits import part_size, stratified_parts
+from extracurricular.data.sizes import check_memory, left_out, pair
+from extracurricular.data.splits import SPLIT_NAMES, name_splits, set_aside
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _BLOCK = 1024
-_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 
 
 @DATA.register("imagefolder")
@@ -58,13 +58,13 @@ def imagefolder(
             would not fit.
     """
     root = Path(path)
-    height, width = _size(size)
+    height, width = pair(size)
     folders, notes = _folders(root)
     classes = _classes(folders["train"])
     sources = {part: _sources(root, folder, classes) for part, folder in folders.items()}
     every = [pair for found in sources.values() for pair in found]
     shape = (channels, height, width)
-    _check_memory(path, len(every), shape, memory)
+    check_memory(f"data {path!r}", len(every), shape, memory)
     files = [file for _, (_, file) in every if isinstance(file, Path)]
     found = cached(
         "imagefolder",
@@ -77,11 +77,12 @@ def imagefolder(
         source[0] for (_, source), whole in zip(every, found["whole"], strict=True) if not whole
     ]
     if lost:
-        notes.append(_lost(lost, len(every)))
+        notes.append(left_out(lost, len(every)))
     y = np.array([label for label, _ in every], dtype=np.int64)
     part = np.array([name for name, pairs in sources.items() for _ in pairs])
     rows = {name: np.flatnonzero((part == name) & found["whole"]) for name in sources}
-    rows = _set_aside(path, rows, y, {"test": test, "validation": validation}, seed)
+    parts = {"test": test, "validation": validation}
+    rows = set_aside(f"data {path!r}", rows, y, parts, seed)
     present = np.bincount(y[rows["train"]], minlength=len(classes))
     if present.min() == 0:
         gone = classes[int(present.argmin())]
@@ -98,13 +99,6 @@ def imagefolder(
     )
 
 
-def _size(size: int | list[int]) -> tuple[int, int]:
-    pair = [size, size] if isinstance(size, int) else size
-    if len(pair) != 2 or min(pair) < 1:
-        raise DataError(f"size is {size}; it must be a number of pixels, or [height, width]")
-    return pair[0], pair[1]
-
-
 def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
@@ -118,26 +112,18 @@ def _folders(root: Path) -> tuple[dict[str, Path], list[str]]:
         raise DataError(
             f"the folder {str(root)!r} does not exist; path must name a folder of class folders"
         )
-    inside = {folder.name.lower(): folder for folder in _subfolders(root)}
-    if "train" not in inside:
+    inside = {folder.name: folder for folder in _subfolders(root)}
+    found, notes = name_splits(inside)
+    if "train" not in found:
         return {"train": root}, []
-    known = [name for names in _NAMES.values() for name in names]
-    other = [name for name in inside if name not in known]
+    known = [name for names in SPLIT_NAMES.values() for name in names]
+    other = [name for name in inside if name.lower() not in known]
     if other:
         raise DataError(
-            f"the folder {str(root)!r} has 'train' beside {inside[other[0]].name!r}; beside it "
+            f"the folder {str(root)!r} has {found['train']!r} beside {other[0]!r}; beside it "
             "only validation (or val) and test may be"
         )
-    found = {
-        part: inside[name] for part, names in _NAMES.items() for name in names if name in inside
-    }
-    if "test" in found or "validation" not in found:
-        return found, []
-    folder = found.pop("validation")
-    return found | {"test": folder}, [
-        f"There is no folder 'test', so {folder.name!r} is the test split, and validation images "
-        "are set aside from 'train'."
-    ]
+    return {part: inside[name] for part, name in found.items()}, notes
 
 
 def _classes(train: Path) -> list[str]:
@@ -169,16 +155,6 @@ def _sources(root: Path, folder: Path, classes: list[str]) -> list[tuple[int, So
     return found
 
 
-def _check_memory(path: str, count: int, shape: tuple[int, ...], memory: float) -> None:
-    needed = count * float(np.prod(shape)) / 1e9
-    if needed > memory:
-        form = " × ".join(map(str, shape))
-        raise DataError(
-            f"data {path!r}: {count} images of {form} bytes take {needed:.1f} GB, and memory is "
-            f"{memory:g}; choose a smaller size, or set memory to what this machine has to spare"
-        )
-
-
 def _decode(sources: list[Source], shape: tuple[int, ...], skip: bool) -> Arrays:
     blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
     damaged: list[int] | None = [] if skip else None
@@ -186,27 +162,3 @@ def _decode(sources: list[Source], shape: tuple[int, ...], skip: bool) -> Arrays
     whole = np.ones(len(sources), dtype=bool)
     whole[damaged or []] = False
     return {"x": x, "whole": whole}
-
-
-def _lost(names: list[str], count: int) -> str:
-    shown = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
-    return f"{len(names)} of {count} images cannot be read and are left out: {shown}."
-
-
-def _set_aside(
-    path: str,
-    rows: dict[str, Array],
-    y: Array,
-    parts: dict[str, float],
-    seed: int,
-) -> dict[str, Array]:
-    """Take the splits that have no folder from the training images."""
-    train, where = rows["train"], f"data {path!r}"
-    missing = [part for part in parts if part not in rows]
-    sizes = [part_size(parts[part], len(train), part, where) for part in missing]
-    left = len(train) - sum(sizes)
-    if left < 1:
-        raise DataError(f"{where}: test and validation leave none of {len(train)} images")
-    chosen = stratified_parts(y[train], [*sizes, left], seed)
-    taken = {part: train[which] for part, which in zip(missing, chosen, strict=False)}
-    return rows | taken | {"train": train[chosen[-1]]}

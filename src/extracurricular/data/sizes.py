@@ -1,0 +1,33 @@
+"""What sets of images decoded into memory have in common: size, memory, and what is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from extracurricular.errors import DataError
+
+
+def pair(size: int | list[int]) -> tuple[int, int]:
+    """Return height and width from one number of pixels, or from both."""
+    both = [size, size] if isinstance(size, int) else size
+    if len(both) != 2 or min(both) < 1:
+        raise DataError(f"size is {size}; it must be a number of pixels, or [height, width]")
+    return both[0], both[1]
+
+
+def check_memory(where: str, count: int, shape: tuple[int, ...], memory: float) -> None:
+    """Refuse images [C, H, W] of bytes that together take more than ``memory`` GB (10^9 bytes)."""
+    needed = count * math.prod(shape) / 1e9
+    if needed > memory:
+        form = " × ".join(map(str, shape))
+        raise DataError(
+            f"{where}: {count} images of {form} bytes take {needed:.1f} GB, and memory is "
+            f"{memory:g}; choose a smaller size, or set memory to what this machine has to spare"
+        )
+
+
+def left_out(names: Sequence[str], count: int) -> str:
+    """Tell which images of ``count`` are left out."""
+    shown = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
+    return f"{len(names)} of {count} images cannot be read and are left out: {shown}."
