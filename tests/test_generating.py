@@ -27,10 +27,10 @@ from extracurricular.generating import generator_stages, plain, sentence, table
 from extracurricular.generators.gan import Gan
 from extracurricular.generators.pictures import image_sheets
 from extracurricular.generators.quality import Quality
-from extracurricular.generators.sheet import Block, contact_sheet
 from extracurricular.models import build_model
 from extracurricular.pipeline import Run
 from extracurricular.recipe import parse_recipe
+from extracurricular.sheet import Block, contact_sheet
 from extracurricular.storage import read_json, save_weights
 from extracurricular.tree import Inputs
 from test_pipeline import snapshot, without_seconds

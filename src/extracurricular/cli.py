@@ -142,6 +142,31 @@ def record(
     _record(read, run or Path("runs") / read.name, out, draws, student, codec, members)
 
 
+@app.command()
+def data(
+    what: Annotated[
+        str, typer.Argument(metavar="SPEC", help="A data set, or a recipe's file or name.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SETTING=VALUE]...", help="Its settings, such as path=FILE."),
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Where to draw some images, as PNG.")] = None,
+) -> None:
+    """Look at a data set: sizes, values, classes or targets, and what in it looks wrong."""
+    from extracurricular import survey_view
+    from extracurricular.storage import write_atomic
+    from extracurricular.survey import find_data, survey
+
+    console = _console()
+    found = find_data(what, overrides or [])
+    for line in survey_view.lines(found, survey(found)):
+        console.print(line)
+    if sheet is not None:
+        write_atomic(sheet, survey_view.sheet(found))
+        console.print(f"Look at [bold]{_escaped(str(sheet))}[/bold]")
+
+
 @recipes_app.callback()
 def list_recipes(context: typer.Context) -> None:
     """List the recipes that ship with xcl."""

@@ -287,8 +287,8 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(loaded, Mapping):
         raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
     values = _unshared(loaded)
-    for override in overrides:
-        _override(values, override)
+    for change in overrides:
+        override(values, change)
     defaults = values.pop("defaults", None) or {}
     if not isinstance(defaults, Mapping):
         raise RecipeError("defaults", f"is {shorten(defaults)}; it should be a mapping")
@@ -349,10 +349,15 @@ def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
     return copy.deepcopy(merged)
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
+def override(values: dict[str, Any], change: str) -> None:
+    """Change one of the values, nested dicts and lists, in place, as ``key.path=value`` says.
+
+    Raises:
+        RecipeError: It is not of that form, not YAML, or there is no such place.
+    """
+    path, equals, text = change.partition("=")
     if not equals or not path:
-        raise RecipeError("", f"{override!r} is not of the form key.path=value")
+        raise RecipeError("", f"{change!r} is not of the form key.path=value")
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:

@@ -60,4 +60,5 @@ def gaze(
         validation=pairs["validation"],
         test=pairs["test"],
         angular=True,
+        outputs=("pitch", "yaw"),
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.generators.base import conditions
-from extracurricular.generators.sheet import Block, contact_sheet, to_bytes
+from extracurricular.sheet import Block, contact_sheet, to_bytes
 from extracurricular.storage import write_atomic
 from extracurricular.tree import Inputs, leaves
 

@@ -1,4 +1,4 @@
-"""Contact sheets: what a generator draws, for a person to look at."""
+"""Contact sheets: images side by side, for a person to look at."""
 
 from __future__ import annotations
 
