@@ -457,9 +457,9 @@ record(sampler(), network(), IMAGES, {draws}, {folder!r}, shard={shard}, chunk=1
 """
 
 
-def begin(folder: Path, count: int) -> list[subprocess.Popen[str]]:
+def begin(folder: Path, count: int, draws: int = 2000) -> list[subprocess.Popen[str]]:
     """Processes that are ready to record, once a line is written to them."""
-    processes = [start(folder) for _ in range(count)]
+    processes = [start(folder, draws) for _ in range(count)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -498,17 +498,21 @@ def whole_and_right(folder: Path, draws: int) -> None:
 def test_killed_at_random_moments_it_goes_on(tmp_path: Path) -> None:
     chance = random.Random(0)
     done = [0]
-    for process in begin(tmp_path, 3):
+    for process in begin(tmp_path, 3, draws=20_000):
+        before = len(shards(tmp_path))
         go(process)
-        time.sleep(chance.uniform(0.02, 0.25))
+        # At work for sure, and far from the end, however fast the machine is.
+        while len(shards(tmp_path)) < before + 2:
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.03))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        if (tmp_path / "manifest.json").exists():
-            done.append(read_manifest(tmp_path).draws)
+        done.append(read_manifest(tmp_path).draws)
     assert done == sorted(done)
-    assert 0 < done[-1] < 2000
-    record(sampler(), network(), IMAGES, 2000, tmp_path, shard=64, chunk=16)
-    whole_and_right(tmp_path, 2000)
+    assert 0 < done[-1] < 20_000
+    record(sampler(), network(), IMAGES, done[-1] + 500, tmp_path, shard=64, chunk=16)
+    whole_and_right(tmp_path, done[-1] + 500)
 
 
 def test_several_processes_share_the_work_and_one_may_die(tmp_path: Path) -> None:

@@ -202,7 +202,8 @@ def measure(sampler: Generated, teacher: Teacher, network: nn.Module | None) -> 
 def draw_pictures(sampler: Generated, folder: Path, figures: dict[str, Any]) -> None:
     """Draw a generator's pictures into a folder."""
     data, generator = sampler.data, sampler.generator
-    title = f"{data.name}: {folder.parent.name}"
+    rows = " (rows: pitch, yaw)" if data.angular else ""
+    title = f"Draws of {folder.parent.name!r} for {data.name}{rows}"
     note = sentence("", figures).removeprefix(": ")
 
     def render(ids: Tensor, condition: Tensor) -> Inputs:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,8 +95,14 @@ def _picture(image: Tensor) -> Image:
 
 
 def _font(size: int) -> Any:
+    """DejaVu Sans where matplotlib brought it, which knows most scripts; else Pillow's own."""
     from PIL import ImageFont
 
+    found = importlib.util.find_spec("matplotlib")
+    if found is not None and found.origin is not None:
+        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), size)
     return ImageFont.load_default(size)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def image_sheets(
     """Write ``contact.png`` and, of a conditional generator, ``between.png``.
 
     Contact: a row for each class (or for targets from low to high), real examples first, then
-    draws of one latent a column. Between: a row for each pair of neighbouring rows, one latent a
-    row, from the one condition to the other.
+    draws of one latent a column. Between: one latent a row, from a class to the next, or from the
+    lowest target to the highest.
     """
     name, stored = next((k, v) for k, v in leaves(data.train.x).items() if v.ndim == 4)
     low, high = (0.0, 255.0) if stored.dtype == torch.uint8 else map(float, stored.aminmax())
@@ -45,19 +46,30 @@ def image_sheets(
     made = drawn(latents.repeat(len(rows)), chosen.repeat_interleave(_ACROSS, 0), _ACROSS)
     sheet = contact_sheet(
         title,
-        [Block("real", to_bytes(stored[real], low, high)), Block("generated", made)],
+        [
+            Block("real", to_bytes(stored[real], low, high)),
+            Block("generated, one latent a column", made),
+        ],
         rows,
         note,
     )
     _save(folder / "contact.png", sheet)
     if not conditional:
         return
+    if data.task.kind == "classification" and len(rows) > 1:
+        start, end = chosen[:-1], chosen[1:]
+        names = [f"{a} → {b}" for a, b in pairwise(rows)]
+    else:
+        # From one end of the targets to the other, each row with a latent of its own.
+        start, end = (c.expand(_DOWN // 2, -1) for c in (chosen[0], chosen[-1]))
+        names = [f"{rows[0]} → {rows[-1]}"] * len(start)
     share = torch.linspace(0, 1, _ACROSS, device=data.device).view(1, -1, 1)
-    path = torch.lerp(chosen[:, None], chosen.roll(-1, 0)[:, None], share)[: max(1, len(rows) - 1)]
-    row_ids = torch.arange(len(path), device=data.device).repeat_interleave(_ACROSS)
-    between = drawn(row_ids, path.flatten(0, 1), _ACROSS)
-    names = [f"{a} → {b}" for a, b in zip(rows, rows[1:] or rows, strict=False)]
-    sheet = contact_sheet(f"{title}, between conditions", [Block("", between)], names)
+    path = torch.lerp(start[:, None], end[:, None], share).flatten(0, 1)
+    row_ids = torch.arange(len(start), device=data.device).repeat_interleave(_ACROSS)
+    between = drawn(row_ids, path, _ACROSS)
+    sheet = contact_sheet(
+        f"{title}, between conditions", [Block("one latent a row", between)], names
+    )
     _save(folder / "between.png", sheet)
 
 
@@ -79,9 +91,9 @@ def _rows(data: Data) -> tuple[list[str], Tensor, Tensor]:
     order = y[:, -1].argsort()
     count = min(_DOWN, len(order))
     pick = order[torch.linspace(0, len(order) - 1, count, device=order.device).long()]
-    degrees = 57.29577951308232 if data.angular else 1.0
-    unit = "°" if data.angular else ""
-    names = [", ".join(f"{v * degrees:.3g}{unit}" for v in y[p].tolist()) for p in pick]
+    targets = (y[pick].rad2deg() if data.angular else y[pick]).tolist()
+    form = (lambda v: f"{round(v)}°") if data.angular else (lambda v: f"{v:.3g}")
+    names = [", ".join(map(form, row)) for row in targets]
     return names, known[pick], pick[:, None]
 
 
