@@ -16,6 +16,7 @@ from extracurricular.data import imagefolder as module
 from extracurricular.data.imagefolder import imagefolder
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, RecipeError
+from extracurricular.survey import find_data
 from extracurricular.tree import leaves
 
 CLASSES = ["ant", "bee", "cow"]
@@ -64,6 +65,22 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert data.test.y.bincount().tolist() == [2, 2, 2]
     assert numbers(imagefolder(str(root), 8, seed=1), "test") != found[2]
     assert len(imagefolder(str(root), 8, test=15, validation=0).train) == 15
+
+
+def test_a_path_in_the_name(tmp_path: Path) -> None:
+    root = folder(tmp_path / "farm.v1")
+    wanted = imagefolder(str(root), 8)
+    for spec in (
+        {f"imagefolder:{root}": {"size": 8}},
+        {"imagefolder": {"path": str(root), "size": 8}},
+    ):
+        assert torch.equal(leaves(DATA.build(spec).train.x)[""], leaves(wanted.train.x)[""])
+    assert DATA.build(f"imagefolder:{root}").shapes == (3, 64, 64)
+    assert find_data(f"imagefolder:{root}", ["size=8"]).shapes == (3, 8, 8)
+    with pytest.raises(RecipeError, match=r"data.imagefolder:.*: unknown key 'path'; known: "):
+        DATA.build({f"imagefolder:{root}": {"path": "x"}}, key="data")
+    with pytest.raises(RecipeError, match="cannot import the data set 'digits:x'"):
+        DATA.build("digits:x")
 
 
 def test_sizes_and_channels(tmp_path: Path) -> None:

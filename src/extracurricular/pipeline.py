@@ -350,6 +350,8 @@ class Run:
         plain = yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True)
         write_if_changed(self.folder / "recipe.yaml", plain.encode())
         if self.watcher is not None:
+            for note in self.data.notes:
+                self.watcher.tell(note)
             for key, asks in self.asks.items():
                 if asks > 1 and any(s.key == key and not self._is_done(s) for s in stages):
                     name = key.partition(".")[2]

@@ -47,8 +47,9 @@ class Registry(Generic[T]):
         kind: What the entries are, in the singular, for error texts (``"sampler"``).
 
     A name may hold integer fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry
-    with ``depth=16, width=2``. A name of the form ``package.module:attribute`` is imported, so
-    that a recipe reaches what its author wrote in a file of their own.
+    with ``depth=16, width=2``. A name of the form ``NAME:PATH`` calls an entry that takes a path
+    with that path. One of the form ``package.module:attribute`` is imported, so that a recipe
+    reaches what its author wrote in a file of their own.
     """
 
     def __init__(self, kind: str) -> None:
@@ -73,8 +74,8 @@ class Registry(Generic[T]):
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def find(self, name: str, *, key: str = "") -> tuple[Callable[..., T], dict[str, int]]:
-        """Return the entry called ``name`` and the integers that the name itself carries."""
+    def find(self, name: str, *, key: str = "") -> tuple[Callable[..., T], dict[str, Any]]:
+        """Return the entry called ``name`` and the settings that the name itself carries."""
         if name in self._entries:
             return self._entries[name], {}
         for template, entry in self._entries.items():
@@ -83,7 +84,10 @@ class Registry(Generic[T]):
                 match = re.fullmatch(pattern, name)
                 if match:
                     return entry, {k: int(v) for k, v in match.groupdict().items()}
-        if ":" in name:
+        first, colon, path = name.partition(":")
+        if first in self._entries and path and "path" in _parameters(self._entries[first]):
+            return self._entries[first], {"path": path}
+        if colon:
             return self._import(name, key), {}
         known = known_names(name, self._entries)
         raise RecipeError(key, f"unknown {self.kind} {name!r}; {known}")
@@ -134,6 +138,10 @@ class Registry(Generic[T]):
         except ValueError as error:
             name, _ = split_spec(spec, self.kind, key)
             raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
+
+
+def _parameters(entry: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(entry).parameters)
 
 
 def check_settings(
