@@ -411,6 +411,18 @@ def test_names_that_are_known_do_nothing_else() -> None:
         read_dict(wrong, "here")
 
 
+@pytest.mark.parametrize(
+    "name", [("_codecs", "encode"), ("numpy", "ndarray"), ("numpy.core.multiarray", "_reconstruct")]
+)
+def test_a_pickle_changes_nothing_that_outlives_it(name: tuple[str, str]) -> None:
+    """Attributes of what it is given can be set by a pickle, those of functions too."""
+    state = pickle.dumps((None, {"__defaults__": ("idna",), "__kwdefaults__": {}}), 2)[2:-1]
+    content = b"\x80\x02c" + "\n".join(name).encode() + b"\n" + state + b"b."
+    with pytest.raises(DataError, match=r"here (holds a function|cannot be read)"):
+        read_dict(content, "here")
+    test_arrays_come_through_as_they_were(2, "f4")
+
+
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("dtype", ["u1", "<i4", ">i8", "f2", "f4", ">f8", "?"])
 def test_arrays_come_through_as_they_were(protocol: int, dtype: str) -> None:

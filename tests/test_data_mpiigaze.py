@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (lone / "p00").mkdir(parents=True)
     with pytest.raises(DataError, match=r"has 1 persons \(p00, p01, …\); it must have one to"):
         mpiigaze(str(tmp_path / "b"))
+
+
+def test_without_scipy_a_sentence_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made(tmp_path / "a")
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(DataError, match=r"day01.mat' the package scipy is needed; .*\[mat\]"):
+        mpiigaze(path)
 
 
 @pytest.mark.parametrize(

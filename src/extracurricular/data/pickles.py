@@ -127,4 +127,6 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
             raise _RefusedError(f"{module}.{name}")
-        return _ADMITTED[module, name]
+        entry: Any = _ADMITTED[module, name]
+        # A function of its own each time, as a pickle can set attributes of what it is given.
+        return entry if isinstance(entry, type) else lambda *given: entry(*given)
