@@ -70,7 +70,8 @@ class TeacherSection(_Section):
         members: Networks of each model, trained from different seeds.
         sampler: Where the teacher's training examples come from.
         training: How it is trained.
-        weights: A safetensors file of trained weights, instead of training (one network only).
+        weights: A file of trained weights, instead of training (one network only): safetensors,
+            or a checkpoint of torch (see docs/models.md).
         mc_dropout: Passes of Monte Carlo dropout; null for none.
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.

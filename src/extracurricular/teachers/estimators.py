@@ -212,6 +212,15 @@ class _Regressor(RawTeacher):
         self.estimator = estimator
         self.std = std
 
+    @property
+    def parameters(self) -> int | None:
+        last = self.estimator[-1] if hasattr(self.estimator, "steps") else self.estimator
+        # Of a Gaussian process: its examples, and what it multiplies with at every prediction.
+        names = ("X_train_", "alpha_", "L_")
+        if not all(hasattr(last, name) for name in names):
+            return None
+        return sum(int(getattr(last, name).size) for name in names)
+
     def answer(self, x: Arrays) -> Distribution:
         if self.std is not None:
             return read_answer(self.estimator.predict(flat(x)), self.task, "mean", self.std)
