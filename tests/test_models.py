@@ -82,6 +82,8 @@ def test_every_entry_has_an_example():
     tested = {MODELS.find(split_spec(example.spec, "model", "")[0])[0] for example in EXAMPLES}
     entries = {name: MODELS.find(name)[0] for name in MODELS.names()}
     own = {n: e for n, e in entries.items() if e.__module__.startswith("extracurricular.models.")}
+    # Those of other libraries are tested by test_zoos.py.
+    own = {n: e for n, e in own.items() if not e.__module__.endswith(".doors")}
     assert len(own) >= 7
     assert [name for name, entry in own.items() if entry not in tested] == []
 

@@ -46,9 +46,10 @@ class Registry(Generic[T]):
     Args:
         kind: What the entries are, in the singular, for error texts (``"sampler"``).
 
-    A name may hold integer fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry
-    with ``depth=16, width=2``. A name of the form ``package.module:attribute`` is imported, so
-    that a recipe reaches what its author wrote in a file of their own.
+    A name may hold fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
+    ``depth=16, width=2``. They are integers, or any text where the entry takes a string. A name of
+    the form ``package.module:attribute`` is imported, so that a recipe reaches what its author
+    wrote in a file of their own.
     """
 
     def __init__(self, kind: str) -> None:
@@ -73,16 +74,15 @@ class Registry(Generic[T]):
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def find(self, name: str, *, key: str = "") -> tuple[Callable[..., T], dict[str, int]]:
-        """Return the entry called ``name`` and the integers that the name itself carries."""
+    def find(self, name: str, *, key: str = "") -> tuple[Callable[..., T], dict[str, Any]]:
+        """Return the entry called ``name`` and the fields that the name itself carries."""
         if name in self._entries:
             return self._entries[name], {}
         for template, entry in self._entries.items():
             if "{" in template:
-                pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(template))
-                match = re.fullmatch(pattern, name)
-                if match:
-                    return entry, {k: int(v) for k, v in match.groupdict().items()}
+                fields = _fields(template, entry, name)
+                if fields is not None:
+                    return entry, fields
         if ":" in name:
             return self._import(name, key), {}
         known = known_names(name, self._entries)
@@ -134,6 +134,20 @@ class Registry(Generic[T]):
         except ValueError as error:
             name, _ = split_spec(spec, self.kind, key)
             raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
+
+
+def _fields(template: str, entry: Callable[..., Any], name: str) -> dict[str, Any] | None:
+    """Return the fields that a name has by a template; None where it is none of that form."""
+    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    pattern = re.escape(template)
+    for field in re.findall(r"\{(\w+)\}", template):
+        form = ".+" if hints.get(field) is str else "[0-9]+"
+        pattern = pattern.replace(re.escape(f"{{{field}}}"), f"(?P<{field}>{form})")
+    match = re.fullmatch(pattern, name)
+    if match is None:
+        return None
+    found = match.groupdict()
+    return {k: v if hints.get(k) is str else int(v) for k, v in found.items()}
 
 
 def check_settings(
