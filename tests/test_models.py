@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from extracurricular.errors import RecipeError
 from extracurricular.models import MODELS, Shapes, build_model, parameter_count
-from extracurricular.models.cost import latency, multiply_adds
+from extracurricular.models.cost import cost, latency, multiply_adds, read_shapes
 from extracurricular.models.shufflenet import shuffle
 from extracurricular.registry import split_spec
 
@@ -525,3 +525,35 @@ def test_several_inputs_have_a_cost_too():
     model = build_model({"mlp": {"hidden": []}}, inputs=pair, outputs=2)
     assert multiply_adds(model, pair) == 22
     assert latency(model, pair, 4, seconds=0.01) > 0
+
+
+def test_shapes_as_they_are_written():
+    assert read_shapes(["3x32x32"]) == (3, 32, 32)
+    assert read_shapes(["13"]) == (13,)
+    assert read_shapes(["eye=1x36x60", "pose=2"]) == {"eye": (1, 36, 60), "pose": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["3x"], "is '3x'; it should be like 3x32x32, or NAME=3x32x32"),
+        (["0x3"], "is '0x3'"),
+        (["=3"], "is '=3'"),
+        (["3", "4"], "has two shapes without names; give each a name"),
+        (["a=3", "a=4"], "has 'a' twice; give each a name"),
+        (["a=3", "4"], "has a shape without a name"),
+    ],
+)
+def test_shapes_that_cannot_be(texts, says):
+    with pytest.raises(RecipeError, match=f"--input: {says}"):
+        read_shapes(texts)
+
+
+def test_the_cost_of_a_network():
+    found = cost("digits_cnn", inputs=(1, 8, 8), outputs=10, batches=(1, 4), each=0.01)
+    assert found.parameters == count("digits_cnn", (1, 8, 8), 10)
+    assert found.multiply_adds > 0
+    assert list(found.seconds) == [1, 4]
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    with pytest.raises(RecipeError, match="unknown model 'digit'"):
+        cost("digit", inputs=(1, 8, 8), outputs=10)

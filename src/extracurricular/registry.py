@@ -71,6 +71,10 @@ class Registry(Generic[T]):
         """Return the known names, sorted."""
         return sorted(self._entries)
 
+    def entry(self, name: str) -> Callable[..., T]:
+        """Return what is registered under this very name, its fields included."""
+        return self._entries[name]
+
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
