@@ -36,7 +36,7 @@ from extracurricular.teachers.outside import OUTSIDE
 from extracurricular.training import Training, train
 
 SHOWN = ("accuracy", "rmse", "nll")
-ROUNDS = 9
+ROUNDS = 31
 
 
 def taken(ask: Callable[[], Distribution]) -> float:
