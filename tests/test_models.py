@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from extracurricular.errors import RecipeError
 from extracurricular.models import MODELS, Shapes, build_model, parameter_count
+from extracurricular.models.cost import cost, latency, multiply_adds, read_shapes
+from extracurricular.models.shufflenet import shuffle
 from extracurricular.registry import split_spec
 
 GAZE = {"eye": (1, 36, 60), "pose": (2,)}
@@ -42,6 +44,12 @@ EXAMPLES = [
     Example("wrn-10-2", (1, 8, 8)),
     Example("wrn-16-1", (3, 32, 32)),
     Example("wrn-10-1", (1, 36, 60)),
+    Example("vgg8", (3, 32, 32)),
+    Example("vgg13", (1, 8, 8)),
+    Example("mobilenetv2", (3, 32, 32)),
+    Example({"mobilenetv2": {"width": 0.1}}, (1, 36, 60)),
+    Example("shufflenetv1", (3, 32, 32)),
+    Example("shufflenetv2", (1, 8, 8)),
     Example("gaze_lenet", GAZE),
     Example({"gaze_lenet": {"width": 0.1}}, MIXED),
     Example("gaze_preact_resnet", GAZE),
@@ -74,6 +82,8 @@ def test_every_entry_has_an_example():
     tested = {MODELS.find(split_spec(example.spec, "model", "")[0])[0] for example in EXAMPLES}
     entries = {name: MODELS.find(name)[0] for name in MODELS.names()}
     own = {n: e for n, e in entries.items() if e.__module__.startswith("extracurricular.models.")}
+    # Those of other libraries are tested by test_zoos.py.
+    own = {n: e for n, e in own.items() if not e.__module__.endswith(".doors")}
     assert len(own) >= 7
     assert [name for name, entry in own.items() if entry not in tested] == []
 
@@ -175,6 +185,86 @@ def test_parameters_for_cifar100(name, parameters):
     assert count(name, (1, 8, 8), 10) == parameters - 90 * (features + 1) - 2 * 9 * stem
 
 
+def convolution(channels_in: int, channels: int, size: int, groups: int = 1) -> int:
+    """Numbers of a convolution without bias, and of the batch norm behind it."""
+    return channels_in // groups * channels * size**2 + 2 * channels
+
+
+def vgg(*stages: int) -> int:
+    total, here = 0, 3
+    for blocks, width in zip(stages, (64, 128, 256, 512, 512), strict=True):
+        for _ in range(blocks):
+            total += convolution(here, width, 3) + width  # and a bias
+            here = width
+    return total + here * 100 + 100
+
+
+def mobilenet() -> int:
+    total, here = convolution(3, 16, 3), 16
+    table = [(1, 8, 1), (6, 12, 2), (6, 16, 3), (6, 32, 4), (6, 48, 3), (6, 80, 3), (6, 160, 1)]
+    for expansion, there, blocks in table:
+        for _ in range(blocks):
+            wide = expansion * here
+            total += convolution(here, wide, 1) + convolution(1, wide, 3)
+            total += convolution(wide, there, 1)
+            here = there
+    return total + convolution(here, 1280, 1) + 1280 * 100 + 100
+
+
+def shufflenet_v1() -> int:
+    total, here = convolution(3, 24, 1), 24
+    for there, blocks in ((240, 4), (480, 8), (960, 4)):
+        for block in range(blocks):
+            made = there - here if block == 0 else there
+            narrow = made // 4
+            total += convolution(here, narrow, 1, 1 if here == 24 else 3)
+            total += convolution(1, narrow, 3) + convolution(narrow, made, 1, 3)
+            here = there
+    return total + here * 100 + 100
+
+
+def shufflenet_v2() -> int:
+    total, here = convolution(3, 24, 1), 24
+    for there, blocks in ((116, 3), (232, 7), (464, 3)):
+        half = there // 2
+        total += convolution(1, here, 3) + 2 * convolution(here, half, 1)
+        total += convolution(1, half, 3) + convolution(half, half, 1)
+        total += blocks * (2 * convolution(half, half, 1) + convolution(1, half, 3))
+        here = there
+    return total + convolution(here, 1024, 1) + 1024 * 100 + 100
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "by_hand"),
+    [
+        ("vgg8", 3_965_028, vgg(1, 1, 1, 1, 1)),
+        ("vgg13", 9_462_180, vgg(2, 2, 2, 2, 2)),
+        ("mobilenetv2", 812_836, mobilenet()),
+        ("shufflenetv1", 949_258, shufflenet_v1()),
+        ("shufflenetv2", 1_355_528, shufflenet_v2()),
+    ],
+)
+def test_parameters_of_the_rest_of_the_usual_set(name, parameters, by_hand):
+    # The published 3.97, 9.46, 0.81, 0.95 and 1.36 million (Tian et al. 2020), layer by layer.
+    assert count(name, (3, 32, 32), 100) == parameters == by_hand
+
+
+def test_other_depths_of_vgg():
+    assert count("vgg11", (3, 32, 32), 100) == vgg(1, 1, 2, 2, 2)
+    assert count("vgg16", (3, 32, 32), 100) == vgg(2, 2, 3, 3, 3)
+    assert count("vgg19", (3, 32, 32), 100) == vgg(2, 2, 4, 4, 4)
+    with pytest.raises(RecipeError, match=r"depth is 12; .* vgg16"):
+        build_model("vgg12", inputs=(3, 32, 32), outputs=10)
+    with pytest.raises(RecipeError, match="at least 8x8, but the input is 8x7"):
+        build_model("vgg8", inputs=(3, 8, 7), outputs=10)
+
+
+def test_shuffling_interleaves_groups():
+    x = torch.arange(6.0).view(1, 6, 1, 1)
+    assert shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert shuffle(shuffle(x, 3), 2).equal(x)
+
+
 @pytest.mark.parametrize(
     ("spec", "inputs", "outputs", "parameters"),
     [
@@ -209,14 +299,16 @@ def test_parameter_count_leaves_out_frozen_parameters():
 # --- what single models promise ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", "resnet8", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["digits_cnn", "resnet8", "wrn-10-1", "shufflenetv1", "vgg8"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 9, 13), (3, 32, 32), (1, 36, 60)])
 def test_image_models_take_any_size(name, shape):
     model = build_model(name, inputs=shape, outputs=3)
     assert model(torch.randn(2, *shape)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "wrn-16-2", "digits_cnn", "gaze_preact_resnet"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "wrn-16-2", "digits_cnn", "gaze_preact_resnet", "vgg8", "shufflenetv2"]
+)
 def test_convolutions_start_with_kaiming_scale(name):
     torch.manual_seed(0)
     model = build_model(name, inputs=GAZE if "gaze" in name else (3, 32, 32), outputs=10)
@@ -397,3 +489,71 @@ def test_unknown_and_mistyped_settings_name_their_key(spec, key):
     with pytest.raises(RecipeError) as refused:
         MODELS.build(spec, key="model", inputs=(1, 8, 8), outputs=3)
     assert refused.value.key == key
+
+
+# --- what they cost ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "inputs", "expected"),
+    [
+        ({"mlp": {"hidden": [8]}}, (5,), 5 * 8 + 8 * 3),
+        ({"digits_cnn": {"width": 2, "depth": 1}}, (1, 8, 8), 64 * 9 * 2 + 16 * 9 * 2 * 4 + 4 * 3),
+        # At the sizes 32, 16 and 8: stem; each stage's two convolutions and its shortcut; head.
+        (
+            "resnet8",
+            (3, 32, 32),
+            1024 * 9 * (3 * 16 + 2 * 16 * 16)
+            + 256 * (9 * (16 * 32 + 32 * 32) + 16 * 32)
+            + 64 * (9 * (32 * 64 + 64 * 64) + 32 * 64)
+            + 64 * 3,
+        ),
+    ],
+)
+def test_multiply_adds_are_those_of_convolutions_and_products(spec, inputs, expected):
+    model = build_model(spec, inputs=inputs, outputs=3)
+    assert multiply_adds(model, inputs) == expected
+    assert model.training
+    with torch.device("meta"):
+        assert multiply_adds(build_model(spec, inputs=inputs, outputs=3), inputs) == expected
+
+
+def test_several_inputs_have_a_cost_too():
+    model = build_model({"mlp": {"hidden": []}}, inputs=MIXED, outputs=2)
+    assert multiply_adds(model, MIXED) == (3 + 640 + 1) * 2
+    pair = ((3,), (2, 4))
+    model = build_model({"mlp": {"hidden": []}}, inputs=pair, outputs=2)
+    assert multiply_adds(model, pair) == 22
+    assert latency(model, pair, 4, seconds=0.01) > 0
+
+
+def test_shapes_as_they_are_written():
+    assert read_shapes(["3x32x32"]) == (3, 32, 32)
+    assert read_shapes(["13"]) == (13,)
+    assert read_shapes(["eye=1x36x60", "pose=2"]) == {"eye": (1, 36, 60), "pose": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["3x"], "is '3x'; it should be like 3x32x32, or NAME=3x32x32"),
+        (["0x3"], "is '0x3'"),
+        (["=3"], "is '=3'"),
+        (["3", "4"], "has two shapes without names; give each a name"),
+        (["a=3", "a=4"], "has 'a' twice; give each a name"),
+        (["a=3", "4"], "has a shape without a name"),
+    ],
+)
+def test_shapes_that_cannot_be(texts, says):
+    with pytest.raises(RecipeError, match=f"--input: {says}"):
+        read_shapes(texts)
+
+
+def test_the_cost_of_a_network():
+    found = cost("digits_cnn", inputs=(1, 8, 8), outputs=10, batches=(1, 4), each=0.01)
+    assert found.parameters == count("digits_cnn", (1, 8, 8), 10)
+    assert found.multiply_adds > 0
+    assert list(found.seconds) == [1, 4]
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    with pytest.raises(RecipeError, match="unknown model 'digit'"):
+        cost("digit", inputs=(1, 8, 8), outputs=10)

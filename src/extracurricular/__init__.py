@@ -70,6 +70,10 @@ if TYPE_CHECKING:
     from extracurricular.teachers import MCDropout as MCDropout
     from extracurricular.teachers import Network as Network
     from extracurricular.teachers import Teacher as Teacher
+    from extracurricular.teachers.estimators import sklearn_teacher as sklearn_teacher
+    from extracurricular.teachers.onnx import OnnxTeacher as OnnxTeacher
+    from extracurricular.teachers.raw import FunctionTeacher as FunctionTeacher
+    from extracurricular.teachers.raw import RawTeacher as RawTeacher
     from extracurricular.training import Training as Training
     from extracurricular.training import TrainingResult as TrainingResult
     from extracurricular.training import train as train
@@ -100,6 +104,9 @@ _HOMES = {
         "Uncertain",
         "build_sampler",
     ),
+    "teachers.estimators": ("sklearn_teacher",),
+    "teachers.onnx": ("OnnxTeacher",),
+    "teachers.raw": ("FunctionTeacher", "RawTeacher"),
     "teachers": ("Ensemble", "Labels", "MCDropout", "Network", "Teacher"),
     "training": ("Training", "TrainingResult", "train"),
 }

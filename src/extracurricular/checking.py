@@ -24,6 +24,7 @@ from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
 from extracurricular.stages import AnyStage, GeneratorStage, KnowledgeStage, Stage, first_difference
 from extracurricular.storage import read_json
 from extracurricular.teachers import Teacher
+from extracurricular.teaching import preview_teacher
 
 if TYPE_CHECKING:
     from extracurricular.pipeline import Run
@@ -56,12 +57,12 @@ def check(run: Run) -> dict[str, float]:
         elif isinstance(stage, GeneratorStage):
             if stage.name not in previews:
                 previews[stage.name] = preview(stage, run.data)
-        elif stage.key not in checked:
+        elif isinstance(stage, Stage) and stage.key not in checked:
             checked.add(stage.key)
             model = run.model(stage, f"{stage.key}.model").to(device)
             context = Context()
             if stage.key != "teacher":
-                untrained = untrained or _untrained_teacher(run)
+                untrained = untrained or preview_teacher(run)
                 context = Context(untrained, model, previews)
             sampler = run.sampler(stage, context)
             batch = _draw(sampler, probe.to(device), f"{stage.key}.sampler")
@@ -87,13 +88,6 @@ def questions(sampler: Sampler, stage: Stage) -> float:
     # The loop takes over what such a sampler has asked already.
     taken_over = isinstance(sampler, Uncertain) or stage.learns_from == "labels"
     return inside if taken_over else 1 + inside
-
-
-def _untrained_teacher(run: Run) -> Teacher:
-    """The teacher as it will be, to check by what the samplers want of it."""
-    stages = run.teacher_stages(run.recipe.seeds[0])
-    modules = [run.model(s, "teacher.model").to(run.fabric.device).eval() for s in stages]
-    return run.as_teacher(modules)
 
 
 def _draw(sampler: Sampler, ids: Tensor, key: str) -> Batch:

@@ -4,6 +4,7 @@ A run is a folder::
 
     recipe.yaml                      the recipe, with its defaults filled in
     teacher/SEED/member-0/           one trained network: weights.safetensors, stage.json, log.jsonl
+    teacher/SEED/outside/            or one that is no network: stage.json alone
     generators/NAME/SEED/            one fitted generator, with quality.json and contact.png
     knowledge/KEY/                   the teacher recorded on the draws of one sampler
     students/NAME/seed-0/            the same for a student, and metrics.json
@@ -28,35 +29,40 @@ import yaml
 from lightning_fabric import Fabric
 from torch import nn
 
-from extracurricular import metrics, rng
+from extracurricular import metrics, rng, teaching
 from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError, StorageError, TrainingError, XclError
+from extracurricular.errors import DataError, RecipeError, TrainingError, XclError
 from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
 from extracurricular.generators import Generator
 from extracurricular.models import build_model, parameter_count
-from extracurricular.models.weights import load_pretrained
 from extracurricular.recipe import Recipe
 from extracurricular.recording import knowledge_stages, record_stage, replayed
 from extracurricular.registry import split_spec
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.samplers.build import Requirements, requirements
-from extracurricular.stages import AnyStage, GeneratorStage, KnowledgeStage, Stage, Watcher
+from extracurricular.stages import (
+    AnyStage,
+    GeneratorStage,
+    KnowledgeStage,
+    OutsideStage,
+    Stage,
+    Watcher,
+)
 from extracurricular.storage import (
     Checkpoints,
     load_weights,
     locked,
     read_json,
     save_weights,
-    sha256,
     write_if_changed,
     write_json,
     write_json_if_changed,
 )
 from extracurricular.summary import summarise
-from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
+from extracurricular.teachers import Labels, Network, Teacher
 from extracurricular.training import train
 
 
@@ -169,34 +175,9 @@ class Run:
         """Seeds of the teachers: the recipe's, or just 0 for the one that all share."""
         return self.recipe.seeds if self.recipe.teacher.per_seed else [0]
 
-    def teacher_stages(self, seed: int) -> list[Stage]:
-        """The members of the teacher that students of this seed learn from."""
-        section = self.recipe.teacher
-        which = f"seed-{seed}" if section.per_seed else "shared"
-        seed = seed if section.per_seed else 0
-        count = len(section.networks)
-        return [
-            Stage(
-                path=f"teacher/{which}/member-{number}",
-                title=f"teacher {number + 1}/{count}"
-                + (f", seed {seed}" if section.per_seed else ""),
-                key="teacher",
-                data=self.recipe.data_of(seed),
-                model=model,
-                sampler=section.sampler,
-                training=section.training,
-                seed=rng.fold(seed, "teacher", number) >> 1,
-                upstream=self._given_weights(),
-            )
-            for number, model in enumerate(section.networks)
-        ]
-
-    def _given_weights(self) -> tuple[dict[str, Any], ...]:
-        """What tells one file of teacher weights from another: its content, not its name."""
-        given = self.recipe.teacher.weights
-        if given is None or not Path(given).is_file():
-            return ()
-        return ({"weights_sha256": sha256(Path(given).read_bytes())},)
+    def teacher_stages(self, seed: int) -> list[AnyStage]:
+        """What the teacher that students of this seed learn from is made of."""
+        return teaching.teacher_stages(self, seed)
 
     def student_stage(self, name: str, seed: int) -> Stage:
         """One student of one seed."""
@@ -288,7 +269,7 @@ class Run:
         seeds = [s for s in self.recipe.seeds if self.recipe.data_of(s) == stage.data]
         return self.data_for(seeds[0]) if seeds else self.data
 
-    def _load(self, stage: Stage) -> nn.Module:
+    def load(self, stage: Stage) -> nn.Module:
         """Read a stage's trained network."""
         folder = self.folder / stage.path
         record = read_json(folder / "stage.json")
@@ -301,18 +282,7 @@ class Run:
         """The trained teacher for students of this seed."""
         seed = seed if self.recipe.teacher.per_seed else 0
         if seed not in self._teachers:
-            stages = self.teacher_stages(seed)
-            if self.recipe.teacher.weights is None:
-                modules = [self._load(stage) for stage in stages]
-            else:
-                module = self.model(stages[0], "teacher.model")
-                noun = "classes" if self.data.task.kind == "classification" else "outputs"
-                try:
-                    load_pretrained(module, Path(self.recipe.teacher.weights), noun)
-                except StorageError as error:
-                    raise RecipeError("teacher.weights", str(error)) from error
-                modules = [module.to(self.fabric.device).eval()]
-            self._teachers[seed] = self.as_teacher(modules)
+            self._teachers[seed] = teaching.load_teacher(self, seed)
         return self._teachers[seed]
 
     def prepare(self, stage: Stage) -> None:
@@ -321,7 +291,7 @@ class Run:
         Of several processes, the first does it and the others wait.
         """
         trained = self.recipe.teacher.weights is None
-        needed: list[AnyStage] = list(self.teacher_stages(stage.seed)) if trained else []
+        needed = self.teacher_stages(stage.seed) if trained else []
         needed += self.generators_of(stage)
         if int(os.environ.get("RANK", "0")) > 0:
             while not all(map(self._is_done, needed)):
@@ -330,19 +300,6 @@ class Run:
             with locked(self.folder):
                 for part in needed:
                     self._do(part)
-
-    def as_teacher(self, modules: list[nn.Module]) -> Teacher:
-        """The recipe's teacher, made of these networks."""
-        passes, task = self.recipe.teacher.mc_dropout, self.data.task
-        teachers: list[Teacher]
-        if passes is None:
-            teachers = [Network(module, task) for module in modules]
-        else:
-            try:
-                teachers = [MCDropout(module, task, passes) for module in modules]
-            except ValueError as error:
-                raise RecipeError("teacher.mc_dropout", f"is {passes}, but {error}") from error
-        return teachers[0] if len(teachers) == 1 else Ensemble(teachers)
 
     # -- doing ------------------------------------------------------------------------------------
 
@@ -378,17 +335,22 @@ class Run:
             figures = self._look(stage)
             if figures is not None and not known and self.watcher is not None:
                 self.watcher.tell(sentence(stage.name, figures))
-        elif not self._is_done(stage):
+        elif self._is_done(stage):
+            return
+        elif isinstance(stage, OutsideStage):
+            teaching.fit_stage(self, stage)
+        else:
             self._train(stage)
 
     def _look(self, stage: GeneratorStage) -> dict[str, Any] | None:
         """Measure a fitted generator by the features of the teacher's first network."""
-        seed = next((s for s in self.recipe.seeds if self.recipe.data_of(s) == stage.data), 0)
-        teacher = self.teacher(seed)
-        first = teacher.teachers[0] if isinstance(teacher, Ensemble) else teacher
-        network = first.network if isinstance(first, MCDropout) else first
-        module = network.module if isinstance(network, Network) else None
-        return look(stage, self.recipe, self.folder, self.data_of(stage), teacher, module)
+        teacher = self.teacher(self._seed_of(stage))
+        network = teaching.first_network(teacher)
+        return look(stage, self.recipe, self.folder, self.data_of(stage), teacher, network)
+
+    def _seed_of(self, stage: AnyStage) -> int:
+        """The first seed whose data a stage has."""
+        return next((s for s in self.recipe.seeds if self.recipe.data_of(s) == stage.data), 0)
 
     def _train(self, stage: Stage) -> None:
         folder = self.folder / stage.path
@@ -468,11 +430,11 @@ class Run:
             if own not in teachers:
                 teachers[own] = self._predict(self.teacher(own), data, split)
             figures = metrics.evaluate(teachers[own], labels, angular=angular)
-            records = self._teacher_records(own)
+            records = teaching.teacher_records(self, own)
             teacher_rows.append({"metrics": figures, **records})
             for name in self.recipe.students:
                 stage = self.student_stage(name, seed)
-                prediction = self._predict(Network(self._load(stage), data.task), data, split)
+                prediction = self._predict(Network(self.load(stage), data.task), data, split)
                 figures = metrics.evaluate(
                     prediction, labels, teacher=teachers[own], angular=angular
                 )
@@ -483,15 +445,3 @@ class Run:
         return summarise(
             self.recipe.plain(), self.data.task.kind, self.recipe.seeds, teacher_rows, student_rows
         )
-
-    def _teacher_records(self, seed: int) -> dict[str, Any]:
-        stages = self.teacher_stages(seed)
-        if self.recipe.teacher.weights is not None:
-            modules = [self.model(stage, "teacher.model") for stage in stages]
-            return {
-                "steps": 0,
-                "seconds": 0.0,
-                "parameters": sum(parameter_count(module) for module in modules),
-            }
-        records = [read_json(self.folder / stage.path / "stage.json") for stage in stages]
-        return {key: sum(r[key] for r in records) for key in ("steps", "seconds", "parameters")}

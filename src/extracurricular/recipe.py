@@ -60,14 +60,18 @@ class _Section(BaseModel):
 
 
 class TeacherSection(_Section):
-    """The teacher: one network, or an ensemble, trained here or read from a file.
+    """The teacher: one network, or an ensemble, trained here or read from a file; or no network.
 
     Args:
         model: The network; a list of several makes an ensemble of them.
+        outside: A teacher that is no torch module, instead of ``model``: ``random_forest``,
+            ``gaussian_process``, ``gradient_boosting``, ``sklearn``, ``onnx``, ``function`` (see
+            docs/teachers.md).
         members: Networks of each model, trained from different seeds.
         sampler: Where the teacher's training examples come from.
         training: How it is trained.
-        weights: A safetensors file of trained weights, instead of training (one network only).
+        weights: A file of trained weights, instead of training (one network only): safetensors,
+            or a checkpoint of torch (see docs/models.md).
         mc_dropout: Passes of Monte Carlo dropout; null for none.
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
@@ -77,7 +81,8 @@ class TeacherSection(_Section):
         codec: How what it said is stored; null for float16 (see docs/knowledge.md).
     """
 
-    model: Any
+    model: Any = None
+    outside: Any = None
     members: Annotated[int, Field(ge=1)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     training: Training = Training()
@@ -90,19 +95,46 @@ class TeacherSection(_Section):
     @property
     def networks(self) -> list[Spec]:
         """The model of each member."""
+        if self.outside is not None:
+            return []
         models = self.model if isinstance(self.model, list) else [self.model]
         return [model for model in models for _ in range(self.members)]
 
     @field_validator("model")
     @classmethod
     def _specs(cls, value: Any) -> Any:
+        if value is None:
+            return None
         for spec in value if isinstance(value, list) else [value]:
             _check_spec(spec)
         return value
 
+    @field_validator("outside")
+    @classmethod
+    def _outside_spec(cls, value: Any) -> Any:
+        return value if value is None else _check_spec(value)
+
+    @model_validator(mode="after")
+    def _model_or_outside(self) -> TeacherSection:
+        if self.outside is None and self.model is None:
+            raise ValueError("has neither model nor outside; it needs one of them")
+        if self.outside is not None:
+            fresh = TeacherSection.model_fields
+            of_networks = ("model", "members", "sampler", "training", "weights", "mc_dropout")
+            given = [
+                k
+                for k in of_networks
+                if getattr(self, k) != fresh[k].get_default(call_default_factory=True)
+            ]
+            if given:
+                raise ValueError(
+                    f"{given[0]} is for networks, but outside is set: the teacher is none"
+                )
+        return self
+
     @model_validator(mode="after")
     def _one_file_one_network(self) -> TeacherSection:
-        if not self.networks:
+        if not self.networks and self.outside is None:
             raise ValueError("model is an empty list; it needs at least one model")
         if self.codec is not None and self.record is None:
             raise ValueError("codec says how a record is stored, but record is not set")

@@ -46,10 +46,11 @@ class Registry(Generic[T]):
     Args:
         kind: What the entries are, in the singular, for error texts (``"sampler"``).
 
-    A name may hold integer fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry
-    with ``depth=16, width=2``. A name of the form ``NAME:PATH`` calls an entry that takes a path
-    with that path. One of the form ``package.module:attribute`` is imported, so that a recipe
-    reaches what its author wrote in a file of their own.
+    A name may hold fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
+    ``depth=16, width=2``. They are integers, or any text where the entry takes a string. A name of
+    the form ``NAME:PATH`` calls an entry that takes a path with that path. One of the form
+    ``package.module:attribute`` is imported, so that a recipe reaches what its author wrote in a
+    file of their own.
     """
 
     def __init__(self, kind: str) -> None:
@@ -71,6 +72,10 @@ class Registry(Generic[T]):
         """Return the known names, sorted."""
         return sorted(self._entries)
 
+    def entry(self, name: str) -> Callable[..., T]:
+        """Return what is registered under this very name, its fields included."""
+        return self._entries[name]
+
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
@@ -80,10 +85,9 @@ class Registry(Generic[T]):
             return self._entries[name], {}
         for template, entry in self._entries.items():
             if "{" in template:
-                pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(template))
-                match = re.fullmatch(pattern, name)
-                if match:
-                    return entry, {k: int(v) for k, v in match.groupdict().items()}
+                fields = _fields(template, entry, name)
+                if fields is not None:
+                    return entry, fields
         first, colon, path = name.partition(":")
         if first in self._entries and path and "path" in _parameters(self._entries[first]):
             return self._entries[first], {"path": path}
@@ -142,6 +146,20 @@ class Registry(Generic[T]):
 
 def _parameters(entry: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(entry).parameters)
+
+
+def _fields(template: str, entry: Callable[..., Any], name: str) -> dict[str, Any] | None:
+    """Return the fields that a name has by a template; None where it is none of that form."""
+    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    pattern = re.escape(template)
+    for field in re.findall(r"\{(\w+)\}", template):
+        form = ".+" if hints.get(field) is str else "[0-9]+"
+        pattern = pattern.replace(re.escape(f"{{{field}}}"), f"(?P<{field}>{form})")
+    match = re.fullmatch(pattern, name)
+    if match is None:
+        return None
+    found = match.groupdict()
+    return {k: v if hints.get(k) is str else int(v) for k, v in found.items()}
 
 
 def check_settings(

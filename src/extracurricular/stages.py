@@ -83,6 +83,41 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class OutsideStage:
+    """A teacher that is no torch module, to fit or to open.
+
+    Args:
+        path: Its folder, relative to the run.
+        title: What a person calls it.
+        key: Where its settings stand in the recipe.
+        data: Spec of the data set.
+        spec: What it is.
+        seed: Seed of everything in it.
+        of: The recipe's seed whose teacher it is.
+        files: Checksum of each file that it reads.
+    """
+
+    path: str
+    title: str
+    key: str
+    data: Any
+    spec: Any
+    seed: int
+    of: int
+    files: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Fitting is a single act."""
+        return 1
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        """All that the result depends on, as plain values."""
+        files = list(self.files)
+        return {"data": self.data, "outside": self.spec, "seed": self.seed, "files": files}
+
+
+@dataclass(frozen=True)
 class GeneratorStage:
     """One generator to fit.
 
@@ -153,4 +188,4 @@ class KnowledgeStage:
         }
 
 
-AnyStage: TypeAlias = Stage | GeneratorStage | KnowledgeStage
+AnyStage: TypeAlias = Stage | OutsideStage | GeneratorStage | KnowledgeStage

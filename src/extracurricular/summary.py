@@ -43,7 +43,8 @@ def summarise(
         recipe: The recipe as plain values.
         task: ``classification`` or ``regression``.
         seeds: The seeds.
-        teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``.
+        teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
+            None for one that is made of no numbers anybody could count.
         students: The same for each student.
 
     Returns:
@@ -128,7 +129,8 @@ def _best(students: dict[str, Any], name: str) -> str | None:
 
 
 def _row(title: str, entry: dict[str, Any], names: list[str], marked: dict[str, bool]) -> list[str]:
-    cells = [title, f"{entry['parameters']:,}"]
+    parameters = entry["parameters"]
+    cells = [title, "–" if parameters is None else f"{parameters:,}"]
     for name in names:
         text = _figure(entry["metrics"].get(name), COLUMNS[name][1])
         cells.append(f"[bold]{text}[/bold]" if marked.get(name) else text)

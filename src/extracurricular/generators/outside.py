@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from extracurricular.data.base import Data
 from extracurricular.errors import StorageError
 from extracurricular.generators.base import GENERATORS, Generator, conditions
-from extracurricular.models.weights import load_pretrained
+from extracurricular.models.weights import check_state, load_pretrained
 from extracurricular.registry import Registry
 from extracurricular.tree import Inputs, leaves
 
@@ -104,7 +103,7 @@ class OwnModule:
         state: dict[str, Tensor] = {}
         if isinstance(function, nn.Module):
             if self.weights is not None:
-                _load(function, Path(self.weights))
+                load_pretrained(function, Path(self.weights))
             state = {k: v.detach().cpu().clone() for k, v in function.state_dict().items()}
         elif self.weights is not None:
             raise ValueError(
@@ -126,7 +125,7 @@ class OwnModule:
             function = self._make()
         where = f"what is kept of the generator {self.factory!r}"
         if isinstance(function, nn.Module):
-            _check_state(function, state, where)
+            check_state(function.state_dict(), state, where, owner="module")
             function.load_state_dict(state)
         elif state:
             raise StorageError(f"{where} is a torch module, but the factory gives {_a(function)}")
@@ -177,64 +176,3 @@ def _a(value: object) -> str:
 
 def _text(shapes: dict[str, tuple[int, ...]]) -> str:
     return str(shapes[""]) if set(shapes) == {""} else str(shapes)
-
-
-# Weights
-
-
-def _load(module: nn.Module, path: Path) -> None:
-    if path.suffix == ".safetensors":
-        load_pretrained(module, path)
-        return
-    state = read_torch_weights(path)
-    _check_state(module, state, f"the file {str(path)!r}")
-    module.load_state_dict(state)
-
-
-def read_torch_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict that torch saved, alone or under ``state_dict`` or ``model``.
-
-    Nothing in it is executed: a file that holds more than tensors and plain values is refused.
-
-    Raises:
-        StorageError: The file is missing, damaged or refused, or holds no state dict.
-    """
-    where = f"the file {str(path)!r}"
-    if not path.is_file():
-        raise StorageError(f"{where} is missing")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise StorageError(
-            f"{where} holds more than tensors, or is damaged; it is not read, as that could run "
-            "code: save the state dict alone, best as .safetensors"
-        ) from None
-    except Exception as error:  # torch, zipfile and pickle raise a dozen kinds for a damaged file
-        raise StorageError(f"{where} cannot be read as weights: {error}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict):
-        raise StorageError(f"{where} holds {_a(found)}; it must hold a state dict")
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise StorageError(
-                f"{where} has {_a(value)} as {name!r}; a state dict holds tensors alone"
-            )
-    return dict(found)
-
-
-def _check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Refuse tensors that do not fit a module, as :func:`load_pretrained` does."""
-    expected = module.state_dict()
-    for name, value in expected.items():
-        if name not in state:
-            raise StorageError(f"{where} has no tensor {name!r}, the module has")
-        found, wanted = tuple(state[name].shape), tuple(value.shape)
-        if found != wanted:
-            raise StorageError(
-                f"tensor {name!r} of {where} has the shape {found}, the module needs {wanted}"
-            )
-    extra = sorted(set(state) - set(expected))
-    if extra:
-        raise StorageError(f"{where} has a tensor {extra[0]!r}, the module has not")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from extracurricular.data.base import Data
 from extracurricular.errors import shorten
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network
+from extracurricular.teachers.raw import RawTeacher
 from extracurricular.tree import leaves
 
 _DIGITS = 32
@@ -102,6 +103,8 @@ def describe(thing: Any) -> Any:
         return {"network": _state(thing.module), "task": describe(thing.task)}
     if isinstance(thing, Ensemble):
         return {"ensemble": describe(thing.teachers)}
+    if isinstance(thing, RawTeacher):
+        return {"outside": thing.identity()}
     if isinstance(thing, MCDropout):
         inner = describe(thing.network)
         return {"mc_dropout": inner, "passes": thing.passes, "seed": thing.seed}

@@ -1,47 +1,170 @@
-"""Load trained weights from a file, with errors that say what does not fit."""
+"""Load trained weights from a file, with errors that say what does not fit.
+
+A file is safetensors, or a checkpoint of torch that holds tensors and plain values alone. Names of
+tensors may have the prefix ``module.`` of data-parallel training, or be those of the repositories
+of the distillation literature.
+"""
 
 from __future__ import annotations
 
+import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from extracurricular.errors import StorageError
 from extracurricular.storage import load_weights
 
+# Names in the code of Tian et al. 2020 (github.com/HobbitLong/RepDistiller), as patterns, and ours.
+# Its ResNets, wide ResNets, VGGs, MobileNet and ShuffleNets have the same layers as those here.
+_PUBLISHED = (
+    (r"^conv1\.", "stem."),
+    (r"^conv2\.", "last."),
+    (r"^bn1\.", "norm."),
+    (r"^bn2\.", "last_norm."),
+    (r"^(fc|linear|classifier\.0|classifier)\.", "head."),
+    (r"^layer(\d)\.", r"stage\1."),  # ResNet, ShuffleNet
+    (r"^block(\d)\.layer\.", r"stage\1."),  # wide ResNet
+    (r"^blocks\.(\d)\.", r"stage\1."),  # MobileNet
+    (r"^block(\d)\.", r"stage\1."),  # VGG
+    (r"\.bn(\d)\.", r".norm\1."),
+    (r"\.(downsample|convShortcut)\.", ".project."),
+    (r"\.conv\.(\d)\.", r".body.\1."),
+)
+_COUNTER = "num_batches_tracked"
+
 
 def load_pretrained(module: nn.Module, path: Path, noun: str = "outputs") -> None:
-    """Load a safetensors file into a network.
+    """Load a file of weights into a network.
 
     Args:
         module: The network, changed in place.
-        path: The file.
+        path: A ``.safetensors`` file, or a checkpoint as :func:`read_torch_weights` reads it.
         noun: What the network's outputs are, for errors (``classes``).
 
     Raises:
-        StorageError: The file is missing or damaged, or its tensors do not fit the network; a
-            number of outputs that differs is named as such.
+        StorageError: The file is missing, damaged or refused, or its tensors do not fit the
+            network; a number of outputs that differs is named as such.
     """
-    state = load_weights(path)
     expected = module.state_dict()
-    for name in expected:
-        if name not in state:
-            raise StorageError(f"the file {str(path)!r} has no tensor {name!r}, the model has")
-    extra = sorted(set(state) - set(expected))
+    state = fitting_names(read_weights(path), expected)
+    check_state(expected, state, f"the file {str(path)!r}", noun)
+    module.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of weights, safetensors or a checkpoint of torch.
+
+    Raises:
+        StorageError: The file is missing, damaged or refused.
+    """
+    return load_weights(path) if path.suffix == ".safetensors" else read_torch_weights(path)
+
+
+def read_torch_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict that torch saved, alone or under ``state_dict`` or ``model``.
+
+    Nothing in it is executed: a file that holds more than tensors and plain values is refused.
+
+    Raises:
+        StorageError: The file is missing, damaged or refused, or holds no state dict.
+    """
+    where = f"the file {str(path)!r}"
+    if not path.is_file():
+        raise StorageError(f"{where} is missing")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise StorageError(
+            f"{where} holds more than tensors, or is damaged; it is not read, as that could run "
+            "code: save the state dict alone, best as .safetensors"
+        ) from None
+    except Exception as error:  # torch, zipfile and pickle raise a dozen kinds for a damaged file
+        raise StorageError(f"{where} cannot be read as weights: {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict):
+        raise StorageError(f"{where} holds {_a(found)}; it must hold a state dict")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise StorageError(
+                f"{where} has {_a(value)} as {name!r}; a state dict holds tensors alone"
+            )
+    return dict(found)
+
+
+def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by the names that a network has, where these are known to be the same.
+
+    That is: without the prefix ``module.``, translated from the published code, and with counters
+    of batch norm that old checkpoints lack (nothing here reads them). Whatever still differs stays
+    as it was, to be told.
+    """
+    bare = dict(state)
+    if all(name.startswith("module.") for name in state):
+        bare = {name.removeprefix("module."): value for name, value in state.items()}
+    published = {published_name(name): value for name, value in bare.items()}
+    for named in (dict(state), bare, published):
+        lacking = {k: v for k, v in expected.items() if k not in named and k.endswith(_COUNTER)}
+        if len(named) == len(state) and set(named) | set(lacking) == set(expected):
+            return {**named, **lacking}
+    # For the person who reads what does not fit: by the names of which most are known.
+    return max(bare, published, key=lambda named: len(named.keys() & expected.keys()))
+
+
+def published_name(name: str) -> str:
+    """Return this package's name of a tensor that the published code calls ``name``."""
+    for pattern, ours in _PUBLISHED:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def check_state(
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    where: str,
+    noun: str = "outputs",
+    owner: str = "model",
+) -> None:
+    """Refuse tensors that do not fit those of a network.
+
+    Args:
+        expected: The network's tensors, the last of which is its last layer's.
+        state: The tensors that it should take.
+        where: Where they are from, for errors.
+        noun: What the network's outputs are.
+        owner: What the network is called.
+
+    Raises:
+        StorageError: A tensor is missing, or too many, or has another shape.
+    """
+    missing = [name for name in expected if name not in state]
+    extra = [name for name in state if name not in expected]
+    if missing:
+        more = f", and so for {len(missing)} of {len(expected)}" if len(missing) > 1 else ""
+        other = f"; it has {extra[0]!r}, which the {owner} has not" if extra else ""
+        raise StorageError(f"{where} has no tensor {missing[0]!r}, the {owner} has{more}{other}")
     if extra:
-        raise StorageError(f"the file {str(path)!r} has a tensor {extra[0]!r}, the model has not")
-    last = list(expected)[-1]
+        more = f", and {len(extra) - 1} more" if len(extra) > 1 else ""
+        raise StorageError(f"{where} has a tensor {extra[0]!r}{more}, the {owner} has not")
+    outputs = tuple(list(expected.values())[-1].shape)[:1] if expected else ()
     for name, value in expected.items():
         found, wanted = tuple(state[name].shape), tuple(value.shape)
         if found == wanted:
             continue
-        outputs = tuple(expected[last].shape)[:1]
         if found[1:] == wanted[1:] and wanted[:1] == outputs:
             raise StorageError(
-                f"the file {str(path)!r} has a network for {found[0]} {noun}, "
-                f"but this one needs {wanted[0]}"
+                f"{where} has a network for {found[0]} {noun}, but this one needs {wanted[0]}"
             )
         raise StorageError(
-            f"tensor {name!r} of {str(path)!r} has the shape {found}, the model needs {wanted}"
+            f"tensor {name!r} of {where} has the shape {found}, the {owner} needs {wanted}"
         )
-    module.load_state_dict(state)
+
+
+def _a(value: object) -> str:
+    """Name the type of a value, for errors."""
+    return f"a value of type {type(value).__name__}"

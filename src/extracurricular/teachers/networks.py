@@ -1,4 +1,4 @@
-"""Anything that gives q_T(y|x): labels, a network, an ensemble, a network with dropout.
+"""Teachers of torch: labels, a network, an ensemble, a network with dropout.
 
 A teacher is a callable from :class:`~extracurricular.samplers.Batch` to a distribution. It is never
 part of the student, so it never reaches the student's checkpoint. Networks are always run in

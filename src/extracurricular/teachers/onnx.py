@@ -1,0 +1,238 @@
+"""An ONNX file as a teacher, through onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from extracurricular.data.base import Data
+from extracurricular.distributions import Distribution, concatenate
+from extracurricular.errors import known_names
+from extracurricular.fixed import fixed_batches
+from extracurricular.samplers.base import Batch
+from extracurricular.teachers.onnx_format import Layout, read_layout
+from extracurricular.teachers.raw import (
+    Array,
+    Arrays,
+    Output,
+    RawTeacher,
+    check_output,
+    parts_of,
+    read_answer,
+)
+from extracurricular.tree import Inputs, leaves
+
+_TYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+_REALS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+
+
+class OnnxTeacher(RawTeacher):
+    """An ONNX file, run on the CPU. Nothing in it is executed but operators of onnxruntime.
+
+    Args:
+        path: The file.
+        data: The data set. A single tensor goes to the only input of the file; several go to the
+            inputs of their names (positions of a tuple: ``0``, ``1``, …), or as ``inputs`` says.
+        output: How answers are read, as :func:`~extracurricular.teachers.raw.read_answer` tells;
+            ``probs`` or ``mean_std`` where None.
+        std: The deviation where the answer is the mean alone, in the units of the answer.
+        inputs: Name of the file's input for each tensor of the data.
+        outputs: Names of the file's outputs that are the answer, one or two; all that hold real
+            numbers where empty.
+        raw: Whether the file takes raw values and answers in the target's own units; else it takes
+            and gives standardised values, as networks trained here do.
+        shift, scale: The file takes ``(raw - shift) / scale``: one number, or one for each channel
+            (255 for an image whose values should be from 0 to 1).
+
+    The file is opened when it is first asked, and then may raise ``ValueError``: it is missing or
+    damaged, reads a file outside of its folder, or does not go with the data.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        data: Data,
+        *,
+        output: Output | None = None,
+        std: Any = None,
+        inputs: dict[str, str] | None = None,
+        outputs: tuple[str, ...] = (),
+        raw: bool = True,
+        shift: tuple[float, ...] = (0.0,),
+        scale: tuple[float, ...] = (1.0,),
+    ) -> None:
+        super().__init__(data)
+        self.path = Path(path)
+        self.output = check_output(output, data.task, std)
+        self.std = std
+        self.input_names = dict(inputs or {})
+        self.output_names = tuple(outputs)
+        self.raw = raw
+        self.shift, self.scale = tuple(shift), tuple(scale)
+        if not self.shift or not self.scale or 0 in self.scale:
+            raise ValueError(
+                f"shift is {list(self.shift)} and scale {list(self.scale)}; each needs one number "
+                "or one for each channel, and no scale can be 0"
+            )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the file is made of, checked before anything is loaded."""
+        return read_layout(self.path)
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers in its tensors."""
+        return self.layout.parameters
+
+    @cached_property
+    def session(self) -> Any:
+        """The file, opened."""
+        _ = self.layout
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ValueError(
+                "an ONNX file needs onnxruntime: pip install 'extracurricular[onnx]'"
+            ) from None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # it has a class of its own for each way to fail
+            text = " ".join(str(error).split())
+            raise ValueError(f"the file {str(self.path)!r} cannot be opened: {text}") from None
+
+    @cached_property
+    def _places(self) -> dict[str, Any]:
+        """Which input of the file each tensor of the data is."""
+        found = {one.name: one for one in self.session.get_inputs()}
+        keys = list(leaves(self.data.train.x))
+        if keys == [""] and not self.input_names:
+            names = list(found)[:1]
+        else:
+            names = [self.input_names.get(key, key) for key in keys]
+        unknown = [key for key in self.input_names if key not in keys]
+        if unknown:
+            raise ValueError(f"inputs has {unknown[0]!r}; {known_names(unknown[0], keys)}")
+        for name in names:
+            if name not in found:
+                raise ValueError(
+                    f"the file {str(self.path)!r} has no input {name!r}; {known_names(name, found)}"
+                )
+        if len(names) != len(found):
+            raise ValueError(
+                f"the file {str(self.path)!r} takes {len(found)} inputs ({', '.join(found)}), "
+                f"but the data have {len(names)}"
+            )
+        for name in names:
+            if found[name].type not in _TYPES:
+                raise ValueError(
+                    f"input {name!r} of {str(self.path)!r} is a {found[name].type}; "
+                    f"it must be one of {', '.join(_TYPES)}"
+                )
+        return dict(zip(keys, [found[name] for name in names], strict=True))
+
+    @cached_property
+    def _answers(self) -> list[str]:
+        """Names of the outputs that are the answer."""
+        found = {one.name: one.type for one in self.session.get_outputs()}
+        for name in self.output_names:
+            if found.get(name) not in _REALS:
+                reals = [key for key, kind in found.items() if kind in _REALS]
+                problem = f"is a {found[name]}" if name in found else "is none of the file's"
+                raise ValueError(
+                    f"outputs has {name!r}, which {problem}; those with real numbers are "
+                    f"{', '.join(reals) or 'none'}"
+                )
+        names = list(self.output_names) or [k for k, kind in found.items() if kind in _REALS]
+        two = self.output in ("mean_std", "mean_var", "mean_log_var")
+        if not names or len(names) > 1 + two:
+            told = ", ".join(f"{name} ({kind})" for name, kind in found.items())
+            count = "one or two that are" if two else "one that is"
+            raise ValueError(
+                f"the file {str(self.path)!r} gives {told}; name the {count} the answer in outputs"
+            )
+        return names
+
+    def inputs(self, x: Inputs) -> Arrays:
+        """Return raw arrays; or the standardised ones, for a file that takes these."""
+        if self.raw:
+            return super().inputs(x)
+        parts = {key: leaf.float().cpu().numpy() for key, leaf in leaves(x).items()}
+        return parts if isinstance(x, dict) else parts[""] if "" in parts else tuple(parts.values())
+
+    def answer(self, x: Arrays) -> Distribution:
+        """Run the file; in the target's own units if it is ``raw``, else in standardised ones."""
+        parts = {key: self._ready(part, self._places[key]) for key, part in parts_of(x).items()}
+        fixed = self._fixed_batch()
+        if fixed is None:
+            return self._run(parts)
+        tree = {key: torch.from_numpy(part) for key, part in parts.items()}
+        done = []
+        for part, true in fixed_batches(tree, fixed):
+            said = self._run({key: leaf.numpy() for key, leaf in leaves(part).items()})
+            done.append(said[:true])
+        return concatenate(done)
+
+    def __call__(self, batch: Batch) -> Distribution:
+        """Return the distribution, standardised, where the batch lies."""
+        if self.raw:
+            return super().__call__(batch)
+        said = self.answer(self.inputs(batch.x))
+        return type(said).from_output(said.parameters.float().to(batch.ids.device))
+
+    def _run(self, parts: dict[str, Array]) -> Distribution:
+        feed = {self._places[key].name: part for key, part in parts.items()}
+        try:
+            found = self.session.run(self._answers, feed)
+        except Exception as error:  # as above
+            text = " ".join(str(error).split())
+            shapes = ", ".join(f"{name} {part.shape}" for name, part in feed.items())
+            raise ValueError(
+                f"the file {str(self.path)!r} does not take {shapes}: {text}"
+            ) from None
+        answer = found[0] if len(found) == 1 else found
+        return read_answer(answer, self.task, self.output, self.std)
+
+    def _fixed_batch(self) -> int | None:
+        """The batch size that the file was made for, if it takes no other."""
+        shapes = [one.shape for one in self._places.values()]
+        sizes = {shape[0] for shape in shapes if shape and isinstance(shape[0], int)}
+        return min(sizes) if sizes else None
+
+    def _ready(self, values: Array, wanted: Any) -> Array:
+        """Shift and scale an input, and give it the type that the file takes."""
+        if self.shift != (0.0,) or self.scale != (1.0,):
+            shape = (-1, *[1] * (values.ndim - 2))
+            shift, scale = (np.asarray(part, np.float32) for part in (self.shift, self.scale))
+            values = (values - shift.reshape(shape)) / scale.reshape(shape)
+        kind = _TYPES[wanted.type]
+        if np.issubdtype(kind, np.integer):
+            info = np.iinfo(kind)
+            values = np.clip(np.round(values), info.min, info.max)
+        return np.ascontiguousarray(values, dtype=kind)
+
+    def identity(self) -> Any:
+        """The content of the file, and of those that hold tensors for it; and how it is read."""
+        digest = hashlib.sha256()
+        for file in (self.path, *self.layout.files):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        how = {k: getattr(self, k) for k in ("output", "std", "raw")}
+        how |= {"shift": list(self.shift), "scale": list(self.scale)}
+        how |= {"inputs": self.input_names, "outputs": list(self.output_names)}
+        return {"onnx": digest.hexdigest()[:32], **how}
