@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError
+from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError, during
 from extracurricular.models import build_model
 from extracurricular.pipeline import Run
 from extracurricular.recipe import parse_recipe
@@ -344,3 +344,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path: Path) 
     a, b = (read_json(tmp_path / name / "summary.json") for name in ("whole", "killed"))
     assert without_seconds(a) == without_seconds(b)
     assert not list((tmp_path / "killed").rglob("*.ckpt"))
+
+
+def test_an_error_tells_its_stage_unless_it_tells_its_setting() -> None:
+    told = during("xcl, seed 1", TrainingError("the loss became nan"))
+    assert isinstance(told, TrainingError)
+    assert str(told) == "xcl, seed 1: the loss became nan"
+    setting = RecipeError("students.xcl.sampler", "is empty")
+    assert during("xcl, seed 1", setting) is setting

@@ -40,6 +40,14 @@ class StorageError(XclError):
     """A file of a run is missing, damaged, or belongs to other settings."""
 
 
+def during(title: str, error: XclError) -> XclError:
+    """Return an error that also says in which stage of a run it happened.
+
+    One about a setting says where it stands already.
+    """
+    return error if isinstance(error, RecipeError) else type(error)(f"{title}: {error}")
+
+
 def shorten(value: object, limit: int = 60) -> str:
     """Return ``repr(value)``, cut to ``limit`` characters, to be quoted in an error."""
     text = repr(value)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from extracurricular import rng
 from extracurricular.data import Data, Split
 from extracurricular.distributions import Categorical
-from extracurricular.errors import RecipeError, TrainingError, XclError
+from extracurricular.errors import RecipeError, TrainingError, XclError, during
 from extracurricular.generators import GENERATORS, Fit, Generator
 from extracurricular.generators.pictures import histograms, image_sheets
 from extracurricular.generators.quality import (
@@ -105,10 +105,8 @@ def fit(
         )
     except ValueError as error:
         raise RecipeError(f"{stage.key}.model", str(error)) from error
-    except RecipeError:
-        raise
     except XclError as error:
-        raise type(error)(f"{stage.title}: {error}") from error
+        raise during(stage.title, error) from error
     seconds = time.perf_counter() - started
     checksum = save_weights(folder / "weights.safetensors", state)
     record |= {"done": True, "sha256": checksum, "seconds": round(seconds, 3)}

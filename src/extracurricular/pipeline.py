@@ -33,7 +33,7 @@ from extracurricular import metrics, rng, teaching
 from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError, TrainingError, XclError
+from extracurricular.errors import DataError, RecipeError, TrainingError, XclError, during
 from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
 from extracurricular.generators import Generator
@@ -387,7 +387,7 @@ class Run:
             # Of a sampler, at a draw that the check before did not meet.
             raise TrainingError(f"{stage.title}: {error}") from error
         except XclError as error:
-            raise type(error)(f"{stage.title}: {error}") from error
+            raise during(stage.title, error) from error
         checksum = save_weights(folder / "weights.safetensors", student.state_dict())
         record |= {
             "done": True,
