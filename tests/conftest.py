@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from extracurricular.data import Data, Split, make_data
 from extracurricular.generators.gan import Gan
 from extracurricular.generators.tables import Mixture
 from extracurricular.models import build_model
+from extracurricular.pipeline import Run
+from extracurricular.recipe import parse_recipe
 from extracurricular.samplers import Context
 from extracurricular.teachers import Ensemble, Network
 from extracurricular.tree import images
@@ -77,3 +82,48 @@ def small_context(data: Data) -> Context:
     teacher = small_teacher(data)
     student = build_model({"mlp": {"hidden": [4]}}, inputs=data.shapes, outputs=data.task.outputs)
     return Context(teacher, student, {"model": generator, "more": Split(data.test.x)})
+
+
+def small_recipe(data: dict[str, Any], model: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A recipe of a few steps with the three usual students and two seeds."""
+    training = {"steps": 30, "batch_size": 32, "optimizer": "adamw", "lr": 0.01}
+    return {
+        "name": "small",
+        "data": data,
+        "seeds": [0, 1],
+        "teacher": {"model": model, "members": 2, "training": training},
+        "defaults": {"model": model, "training": training},
+        "students": {
+            "erm": {"learns_from": "labels"},
+            "kd": {},
+            "xcl": {"sampler": ["empirical", {"mixup": {"alpha": 1.0}}]},
+        },
+    } | changes
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on images and classes; not to be written to, but for what can be made anew."""
+    recipe = small_recipe(
+        {"digits": {"train": 100, "validation": 50}}, {"digits_cnn": {"width": 4}}
+    )
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    Run(parse_recipe(recipe), folder).execute()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gaze_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on two inputs, an image and a vector, and two real targets."""
+    data = {
+        "gaze": {
+            "train_persons": 4,
+            "train_images": 10,
+            "validation_persons": 2,
+            "test_persons": 2,
+            "test_images": 20,
+        }
+    }
+    folder = tmp_path_factory.mktemp("gaze") / "run"
+    Run(parse_recipe(small_recipe(data, {"gaze_lenet": {"width": 2}})), folder).execute()
+    return folder

@@ -405,13 +405,14 @@ class Run:
         """Figures on the validation split, for the log alone: they decide nothing."""
         if len(data.validation) == 0:
             return {}
-        prediction = self._predict(Network(module, data.task), data, data.validation)
+        prediction = self.predict(Network(module, data.task), data, data.validation)
         labels = data.validation.y
         assert labels is not None
         figures = metrics.evaluate(prediction, labels.cpu(), angular=data.angular)
         return {name: round(value, 6) for name, value in figures.items()}
 
-    def _predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
+    def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
+        """Predict a split in the target's own units, on the CPU, at the recipe's precision."""
         size = self.recipe.evaluation.batch_size
         with self.fabric.autocast():
             return predict(teacher, data, split, size)
@@ -428,13 +429,13 @@ class Run:
             assert split.y is not None
             labels = split.y.cpu()
             if own not in teachers:
-                teachers[own] = self._predict(self.teacher(own), data, split)
+                teachers[own] = self.predict(self.teacher(own), data, split)
             figures = metrics.evaluate(teachers[own], labels, angular=angular)
             records = teaching.teacher_records(self, own)
             teacher_rows.append({"metrics": figures, **records})
             for name in self.recipe.students:
                 stage = self.student_stage(name, seed)
-                prediction = self._predict(Network(self.load(stage), data.task), data, split)
+                prediction = self.predict(Network(self.load(stage), data.task), data, split)
                 figures = metrics.evaluate(
                     prediction, labels, teacher=teachers[own], angular=angular
                 )

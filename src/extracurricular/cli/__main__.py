@@ -1,0 +1,5 @@
+"""``python -m extracurricular.cli``."""
+
+from extracurricular.cli import main
+
+main()
