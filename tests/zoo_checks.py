@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 OPERATORS = ("nms", "qnms", "roi_align", "qroi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 BACKWARD = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
@@ -46,15 +47,24 @@ def refused(spec: Any, **given: Any) -> str:
     return str(error.value)
 
 
-def test_a_timm_teacher_and_a_timm_student(tmp_path: Path) -> None:
+def image_folder(folder: Path, size: int = 40, count: int = 20) -> Path:
+    """JPEGs of three classes, each with a brighter channel of its own, in a folder for each."""
     rng = np.random.default_rng(0)
-    y = np.arange(48) % 3
-    x = rng.integers(0, 60, (48, 3, 32, 32)) + 80 * (np.arange(3) == y[:, None])[..., None, None]
-    np.savez(tmp_path / "images.npz", x=x.astype(np.uint8), y=y)
+    for k, name in enumerate(("blue", "green", "red")):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 60, (size, size + i, 3)) + 80 * (np.arange(3) == 2 - k)
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(folder / name / f"{i:03d}.jpg", quality=90)
+    return folder
+
+
+def test_a_timm_teacher_and_a_timm_student_on_a_folder_of_images(tmp_path: Path) -> None:
+    photos = image_folder(tmp_path / "photos")
     training = {"steps": 12, "batch_size": 16, "lr": 0.01, "warmup": 2}
     recipe = {
         "name": "timm",
-        "data": {"arrays": {"path": str(tmp_path / "images.npz")}},
+        "data": {"imagefolder": {"path": str(photos), "size": 32}},
         "seeds": [0],
         "teacher": {"model": "timm:resnet18", "training": training},
         "students": {
@@ -65,7 +75,9 @@ def test_a_timm_teacher_and_a_timm_student(tmp_path: Path) -> None:
             }
         },
     }
-    summary = Run(parse_recipe(recipe), tmp_path / "run").execute()
+    run = Run(parse_recipe(recipe), tmp_path / "run")
+    summary = run.execute()
+    assert run.data.classes == ("blue", "green", "red")
     assert summary["teacher"]["parameters"] > 11_000_000
     assert 1_000_000 < summary["students"]["kd"]["parameters"] < 2_000_000
     assert summary["teacher"]["metrics"]["accuracy"]["mean"] > 0.5
