@@ -18,6 +18,7 @@ from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.generating import preview
 from extracurricular.generators import Generator
 from extracurricular.knowledge import build_codec
+from extracurricular.loggers import check_loggers
 from extracurricular.matching import Matching
 from extracurricular.registry import check_settings
 from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
@@ -46,6 +47,7 @@ def check(run: Run) -> dict[str, float]:
         raise RecipeError("evaluation.split", f"is {where!r}, but that split has no examples")
     for seed in run.recipe.seeds:
         run.data_for(seed)  # of a published split for each seed, one may be missing
+    check_loggers(run.recipe.log)
     device, probe = run.fabric.device, torch.arange(2)
     asks: dict[str, float] = {}
     checked: set[str] = set()

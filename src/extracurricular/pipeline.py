@@ -37,6 +37,7 @@ from extracurricular.errors import DataError, RecipeError, TrainingError, XclErr
 from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
 from extracurricular.generators import Generator
+from extracurricular.loggers import Curves
 from extracurricular.models import build_model, parameter_count
 from extracurricular.recipe import Recipe
 from extracurricular.recording import knowledge_stages, record_stage, replayed
@@ -369,6 +370,9 @@ class Run:
         else:
             sampler = self.sampler(stage, self._context(stage, student))
             teacher = self.teacher(stage.seed)
+        tell = self.watcher.tell if self.watcher is not None else None
+        curves = Curves(self.recipe.log, folder, stage.title, str(self.folder), record, tell)
+        status = "failed"
         try:
             result = train(
                 student,
@@ -382,12 +386,16 @@ class Run:
                 folder=folder,
                 evaluate=lambda module: self._validation(module, data),
                 on_progress=self.watcher.advance if self.watcher is not None else None,
+                on_log=curves,
             )
+            status = "success"
         except ValueError as error:
             # Of a sampler, at a draw that the check before did not meet.
             raise TrainingError(f"{stage.title}: {error}") from error
         except XclError as error:
             raise during(stage.title, error) from error
+        finally:
+            curves.close(status)
         checksum = save_weights(folder / "weights.safetensors", student.state_dict())
         record |= {
             "done": True,

@@ -215,6 +215,8 @@ class Recipe(_Section):
         students: Students by name; the gap is measured from the one called ``kd``.
         evaluation: How results are measured.
         device: Where to compute.
+        log: Where the curves go while it runs, besides ``log.jsonl``: ``tensorboard``, ``wandb``,
+            any class of a Lightning logger, or a list of them.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -227,6 +229,7 @@ class Recipe(_Section):
     students: Annotated[dict[str, StudentSection], Field(min_length=1)]
     evaluation: EvaluationSection = EvaluationSection()
     device: DeviceSection = DeviceSection()
+    log: Any = None
 
     @model_validator(mode="after")
     def _sound(self) -> Recipe:

@@ -207,6 +207,7 @@ def train(
     folder: Path | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_progress: Callable[[int, float], None] | None = None,
+    on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
 
@@ -225,6 +226,7 @@ def train(
         evaluate: Called with the student every ``evaluate_every`` steps and at the end; its figures
             go to the log. They decide nothing.
         on_progress: Called now and then with (steps done, loss).
+        on_log: Called with each line of the log.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, or the loss stopped being finite.
@@ -234,7 +236,8 @@ def train(
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        loop = _Loop(student, task, matching, settings, seed, fabric, folder, evaluate, on_progress)
+        loop = _Loop(student, task, matching, settings, seed, fabric, folder)
+        loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         try:
             return loop.run(sampler, teacher)
         finally:
@@ -253,12 +256,12 @@ class _Loop:
         seed: int,
         fabric: Fabric,
         folder: Path | None,
-        evaluate: Callable[[nn.Module], dict[str, float]] | None,
-        on_progress: Callable[[int, float], None] | None,
     ) -> None:
         self.student, self.task, self.matching = student, task, matching
         self.settings, self.seed, self.fabric = settings, seed, fabric
-        self.evaluate, self.on_progress = evaluate, on_progress
+        self.evaluate: Callable[[nn.Module], dict[str, float]] | None = None
+        self.on_progress: Callable[[int, float], None] | None = None
+        self.on_log: Callable[[dict[str, Any]], None] | None = None
         self.checkpoints = None if folder is None else Checkpoints(folder)
         # Gradient scaling and an optimiser that fuses its step do not go together.
         scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
@@ -348,6 +351,8 @@ class _Loop:
             self.model.train()
         if self.log is not None:
             self.log.write(line)
+        if self.on_log is not None and self.fabric.is_global_zero:
+            self.on_log(line)
         if self.on_progress is not None:
             self.on_progress(self.step, self.loss)
 
