@@ -73,17 +73,23 @@ def write_json_if_changed(path: Path, value: Any) -> None:
         write_json(path, value)
 
 
-def first_difference(a: Any, b: Any, path: str) -> tuple[str, Any, Any]:
-    """Return the path of the first difference between two plain values, and both sides of it."""
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the path of each difference between two plain values, and both sides of it."""
+    if a == b:
+        return
     if isinstance(a, dict) and isinstance(b, dict):
         for key in [*b, *(k for k in a if k not in b)]:
-            if a.get(key) != b.get(key):
-                return first_difference(a.get(key), b.get(key), f"{path}.{key}".strip("."))
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            yield from differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for place, (x, y) in enumerate(zip(a, b, strict=True)):
-            if x != y:
-                return first_difference(x, y, f"{path}.{place}")
-    return path, a, b
+            yield from differences(x, y, f"{path}.{place}")
+    else:
+        yield path, a, b
+
+
+def first_difference(a: Any, b: Any, path: str) -> tuple[str, Any, Any]:
+    """Return the path of the first difference between two plain values, and both sides of it."""
+    return next(differences(a, b, path), (path, a, b))
 
 
 def sha256(content: bytes) -> str:

@@ -132,13 +132,14 @@ def _row(title: str, entry: dict[str, Any], names: list[str], marked: dict[str, 
     parameters = entry["parameters"]
     cells = [title, "–" if parameters is None else f"{parameters:,}"]
     for name in names:
-        text = _figure(entry["metrics"].get(name), COLUMNS[name][1])
+        text = figure_text(entry["metrics"].get(name), COLUMNS[name][1])
         cells.append(f"[bold]{text}[/bold]" if marked.get(name) else text)
     gap = "–" if entry["gap_closed"] is None else f"{100 * entry['gap_closed']['value']:.0f} %"
     return [*cells, "reference" if title == "kd" else gap]
 
 
-def _figure(figure: dict[str, Any] | None, form: str) -> str:
+def figure_text(figure: dict[str, Any] | None, form: str) -> str:
+    """Return a figure as mean ± deviation over seeds, in the form of its column."""
     if figure is None:
         return ""
     if figure["mean"] is None:

@@ -1,0 +1,40 @@
+"""The command that puts runs side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extracurricular.cli import base
+
+
+@base.app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    against: Annotated[
+        str | None,
+        typer.Option(help="Student of the first run that all are compared to."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Put runs side by side: figures, paired differences over seeds, what differs in settings.
+
+    A student is compared to the one of the same name in the first run; within the first run, to kd.
+    """
+    from extracurricular import comparing, comparing_view
+    from extracurricular.finished import open_run
+
+    names = comparing.labels(runs)
+    summaries = {n: open_run(run).summary for n, run in zip(names, runs, strict=True)}
+    found = comparing.compare(summaries, against)
+    if as_json:
+        json.dump(comparing.plain(found), sys.stdout, indent=2, allow_nan=False)
+        sys.stdout.write("\n")
+        return
+    console = base.console()
+    for line in comparing_view.lines(found):
+        console.print(line)
