@@ -38,6 +38,7 @@ from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
 from extracurricular.generators import Generator
 from extracurricular.models import build_model, parameter_count
+from extracurricular.overrides import FULL, describe_budget
 from extracurricular.recipe import Recipe
 from extracurricular.recording import knowledge_stages, record_stage, replayed
 from extracurricular.registry import split_spec
@@ -307,6 +308,9 @@ class Run:
         plain = yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True)
         write_if_changed(self.folder / "recipe.yaml", plain.encode())
         if self.watcher is not None:
+            name, changes = self.recipe.budget_name, self.recipe.budget_changes
+            if name != FULL:
+                self.watcher.tell(describe_budget(name, changes))
             for note in self.data.notes:
                 self.watcher.tell(note)
             for key, asks in self.asks.items():
