@@ -38,6 +38,7 @@ from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
 from extracurricular.generators import Generator
 from extracurricular.models import build_model, parameter_count
+from extracurricular.models.base import Pixels
 from extracurricular.overrides import FULL, describe_budget
 from extracurricular.recipe import Recipe
 from extracurricular.recording import knowledge_stages, record_stage, replayed
@@ -231,10 +232,15 @@ class Run:
 
     def model(self, stage: Stage, key: str) -> nn.Module:
         """A stage's network with its first weights; ``key`` is where its spec stands."""
+        data = self.data_of(stage)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(stage.seed, "init") >> 1)
             return build_model(
-                stage.model, inputs=self.data.shapes, outputs=self.data.task.outputs, key=key
+                stage.model,
+                inputs=data.shapes,
+                outputs=data.task.outputs,
+                key=key,
+                pixels=_pixels(data),
             )
 
     def sampler(
@@ -449,3 +455,11 @@ class Run:
         return summarise(
             self.recipe.plain(), self.data.task.kind, self.recipe.seeds, teacher_rows, student_rows
         )
+
+
+def _pixels(data: Data) -> Pixels | None:
+    """How images of bytes are standardised; None if the input is anything else."""
+    x, scale = data.train.x, data.x_scale.get("")
+    # By these alone, as images may be decoded only when they are asked for.
+    images = getattr(x, "dtype", None) == torch.uint8 and getattr(x, "ndim", 0) == 4
+    return (scale.shift, scale.scale) if images and scale is not None else None

@@ -100,20 +100,30 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
 def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors by the names that a network has, where these are known to be the same.
 
-    That is: without the prefix ``module.``, translated from the published code, and with counters
-    of batch norm that old checkpoints lack (nothing here reads them). Whatever still differs stays
-    as it was, to be told.
+    That is: without the prefix ``module.``, translated from the published code, with the prefix
+    ``inner.`` of a network that is inside of another module here, and with counters of batch norm
+    that old checkpoints lack (nothing here reads them). Whatever still differs stays as it was, to
+    be told.
     """
     bare = dict(state)
     if all(name.startswith("module.") for name in state):
         bare = {name.removeprefix("module."): value for name, value in state.items()}
     published = {published_name(name): value for name, value in bare.items()}
-    for named in (dict(state), bare, published):
+    # The network of a zoo may be inside of another module here, or of two.
+    depth = min((_inner_depth(name) for name in expected), default=0)
+    within = [{f"{'inner.' * k}{n}": v for n, v in bare.items()} for k in range(1, depth + 1)]
+    for named in (dict(state), bare, published, *within):
         lacking = {k: v for k, v in expected.items() if k not in named and k.endswith(_COUNTER)}
         if len(named) == len(state) and set(named) | set(lacking) == set(expected):
             return {**named, **lacking}
     # For the person who reads what does not fit: by the names of which most are known.
-    return max(bare, published, key=lambda named: len(named.keys() & expected.keys()))
+    known = (bare, published, *within)
+    return max(known, key=lambda named: len(named.keys() & expected.keys()))
+
+
+def _inner_depth(name: str) -> int:
+    parts = name.split(".")
+    return next((k for k, part in enumerate(parts) if part != "inner"), len(parts))
 
 
 def published_name(name: str) -> str:
