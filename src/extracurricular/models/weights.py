@@ -10,13 +10,16 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import StorageError
-from extracurricular.storage import load_weights
+from extracurricular.registry import split_spec
+from extracurricular.storage import load_weights, sha256
 
 # Names in the code of Tian et al. 2020 (github.com/HobbitLong/RepDistiller), as patterns, and ours.
 # Its ResNets, wide ResNets, VGGs, MobileNet and ShuffleNets have the same layers as those here.
@@ -35,6 +38,31 @@ _PUBLISHED = (
     (r"\.conv\.(\d)\.", r".body.\1."),
 )
 _COUNTER = "num_batches_tracked"
+
+
+def files_of(spec: Any) -> list[Path]:
+    """Return the files of weights that a model's spec names, of those that are there.
+
+    They are what its setting ``weights`` names, and, of a ``transformers`` folder with
+    ``pretrained: true``, its configuration and its weights.
+    """
+    name, settings = split_spec(spec, "model", "model")
+    found = [Path(settings["weights"])] if isinstance(settings.get("weights"), str) else []
+    zoo, _, folder = name.partition(":")
+    if zoo == "transformers" and settings.get("pretrained") and Path(folder).is_dir():
+        found += sorted([*Path(folder).glob("*.json"), *Path(folder).glob("*.safetensors")])
+    return [path for path in found if path.is_file()]
+
+
+def checksum(path: Path) -> str:
+    """Return what tells one file's content from another's; it is read again once it has changed."""
+    status = path.stat()
+    return _checksum(path.absolute(), status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _checksum(path: Path, *_: int) -> str:
+    return sha256(path.read_bytes())
 
 
 def load_pretrained(module: nn.Module, path: Path, noun: str = "outputs") -> None:
