@@ -207,18 +207,21 @@ def test_law_3_labels_are_optional() -> None:
 def test_law_4_one_loop_and_equal_budgets() -> None:
     """Every student takes the same number of steps on the same draws in the same order."""
     for name, text in shipped_recipes().items():
-        recipe = parse_recipe(yaml.safe_load(text))
+        loaded = yaml.safe_load(text)
+        recipe = parse_recipe(loaded)
         wanted = {"erm", "kd", "xcl"}
         if name.endswith("-ablation"):
             ways = {"kd", "mixed", "generated", "both"}
             wanted = {"erm", *ways, *(f"{way}-uncertain" for way in ways)}
             assert len(recipe.seeds) >= 5
         assert set(recipe.students) >= wanted
-        budgets = {s.training.model_dump_json() for s in recipe.students.values()}
-        models = {str(s.model) for s in recipe.students.values()}
-        assert len(budgets) == len(models) == 1, name
         assert recipe.evaluation.split == "test"
         assert len(recipe.seeds) >= 3
+        for budget in ("full", *loaded.get("budgets", {})):
+            students = parse_recipe(loaded, [f"budget={budget}"]).students.values()
+            budgets = {s.training.model_dump_json() for s in students}
+            models = {str(s.model) for s in students}
+            assert len(budgets) == len(models) == 1, (name, budget)
     data = image_data()
     settings = Training(steps=7, batch_size=4)
     for teacher in (Labels(), Network(linear(64, 4), data.task)):

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, StorageError
 from extracurricular.models import MODELS, Shapes, build_model, parameter_count
 from extracurricular.models.cost import cost, latency, multiply_adds, read_shapes
 from extracurricular.models.shufflenet import shuffle
+from extracurricular.models.weights import checksum, files_of, load_pretrained
+from extracurricular.pipeline import Run
+from extracurricular.recipe import parse_recipe
 from extracurricular.registry import split_spec
+from extracurricular.storage import save_weights
 
 GAZE = {"eye": (1, 36, 60), "pose": (2,)}
 MIXED = {"age": (3,), "scan": (2, 16, 20), "dose": (1,)}
@@ -557,3 +563,64 @@ def test_the_cost_of_a_network():
     assert all(seconds > 0 for seconds in found.seconds.values())
     with pytest.raises(RecipeError, match="unknown model 'digit'"):
         cost("digit", inputs=(1, 8, 8), outputs=10)
+
+
+# Files that a spec names
+
+
+def from_file(inputs: Shapes, outputs: int, *, weights: str, hidden: int = 4) -> nn.Module:
+    """A model of somebody's own that starts from a file."""
+    module = build_model({"mlp": {"hidden": [hidden]}}, inputs=inputs, outputs=outputs)
+    load_pretrained(module, Path(weights))
+    return module
+
+
+@pytest.mark.parametrize("whose", ["teacher", "student"])
+def test_a_file_that_a_model_starts_from_is_known_by_its_content(
+    tmp_path: Path, whose: str
+) -> None:
+    file = tmp_path / "start.safetensors"
+
+    def write(seed: int) -> None:
+        torch.manual_seed(seed)
+        spec = {"mlp": {"hidden": [4]}}
+        save_weights(file, build_model(spec, inputs=(1, 8, 8), outputs=10).state_dict())
+
+    def run() -> dict[str, Any]:
+        own = {"test_models:from_file": {"weights": str(file)}}
+        plain = {"mlp": {"hidden": [4]}}
+        training = {"steps": 2, "batch_size": 4}
+        recipe = {
+            "name": "files",
+            "data": {"digits": {"train": 50, "validation": 10}},
+            "teacher": {"model": own if whose == "teacher" else plain, "training": training},
+            "students": {
+                "erm": {"learns_from": "labels", "model": plain, "training": training},
+                "kd": {"model": own if whose == "student" else plain, "training": training},
+            },
+        }
+        return Run(parse_recipe(recipe), tmp_path / "out").execute()
+
+    write(0)
+    first = run()
+    assert run() == first
+    write(0)  # another time of change, and the same content
+    assert run() == first
+    write(1)
+    with pytest.raises(StorageError, match=r"made with files\.0 = "):
+        run()
+
+
+def test_the_files_that_a_spec_names(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).write_text(name)
+    weights = tmp_path / "model.safetensors"
+    assert files_of("resnet20") == []
+    assert files_of({"timm:resnet18": {"weights": str(weights)}}) == [weights]
+    assert files_of({"timm:resnet18": {"weights": str(tmp_path / "absent")}}) == []
+    folder = f"transformers:{tmp_path}"
+    assert files_of({folder: {"pretrained": True}}) == [tmp_path / "config.json", weights]
+    assert files_of(folder) == []
+    before = checksum(weights)
+    weights.write_text("another model")
+    assert checksum(weights) != before

@@ -131,6 +131,93 @@ def test_a_folder_of_transformers(tmp_path: Path) -> None:
     assert "safetensors" in said
 
 
+def bytes_and_inputs(channels: int = 3) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    """Images of bytes, how a data set standardises them, and what it gives to networks."""
+    torch.manual_seed(1)
+    pixels = torch.randint(0, 256, (2, channels, 32, 32)).float()
+    shift, scale = torch.rand(channels, 1, 1) * 200, 20 + 50 * torch.rand(channels, 1, 1)
+    return pixels, (shift, scale), (pixels - shift) / scale
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
+def test_a_network_gets_images_as_its_published_weights_want_them(name: str) -> None:
+    raw, pixels, x = bytes_and_inputs()
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+    def made(**settings: Any) -> torch.nn.Module:
+        torch.manual_seed(0)
+        spec = {name: settings}
+        return build_model(spec, inputs=(3, 32, 32), outputs=5, pixels=pixels).eval()
+
+    plain, wrapped = made(), made(normalisation="published")
+    torch.testing.assert_close(wrapped(x), plain((raw / 255 - mean) / std), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(wrapped(x), plain(x), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(made(normalisation="data")(x), plain(x))
+    # Without bytes nobody knows the units.
+    assert "the images are no bytes" in refused({name: {"normalisation": "published"}})
+    assert "should be 'data' or 'published'" in refused({name: {"normalisation": "imagenet"}})
+
+
+def test_a_file_of_the_zoo_loads_into_a_network_that_is_renormalised(tmp_path: Path) -> None:
+    import torchvision
+
+    from extracurricular.models.weights import load_pretrained
+
+    torch.manual_seed(3)
+    published = torchvision.models.resnet18(num_classes=5)
+    torch.save(published.state_dict(), tmp_path / "resnet18.pth")
+    _, pixels, _ = bytes_and_inputs()
+    spec = {"torchvision:resnet18": {"normalisation": "published"}}
+    module = build_model(spec, inputs=(3, 32, 32), outputs=5, pixels=pixels)
+    load_pretrained(module, tmp_path / "resnet18.pth")
+    found = {k.removeprefix("inner."): v for k, v in module.state_dict().items()}
+    assert found.keys() == published.state_dict().keys()
+    assert all(torch.equal(v, found[k]) for k, v in published.state_dict().items())
+
+
+def test_transformers_tell_the_normalisation_too(tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ViTConfig(**sizes, intermediate_size=16, image_size=32, patch_size=8, num_labels=5)
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    raw, pixels, x = bytes_and_inputs()
+    spec = {f"transformers:{tmp_path / 'vit'}": {"pretrained": True}}
+
+    def made() -> torch.nn.Module:
+        return build_model(spec, inputs=(3, 32, 32), outputs=5, pixels=pixels).eval()
+
+    plain = made()  # no processor came with it
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "ViTImageProcessor", "do_normalize": true, "do_rescale": true,'
+        ' "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}'
+    )
+    torch.testing.assert_close(made()(x), plain((raw / 255 - 0.5) / 0.25), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_tells_a_network_how_its_data_are_standardised(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (40, 3, 32, 32)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", x=x, y=np.arange(40) % 2)
+    recipe = {
+        "name": "zoo",
+        "data": {"arrays": {"path": str(tmp_path / "images.npz")}},
+        "teacher": {"model": {"torchvision:resnet18": {"normalisation": "published"}}},
+        "students": {"kd": {"model": "torchvision:resnet18"}},
+    }
+    run = Run(parse_recipe(recipe), tmp_path / "run")
+    [stage] = run.teacher_stages(0)
+    module = run.model(stage, "teacher.model").eval()
+    split = run.data.train
+    raw = split.x[:4]
+    assert raw.dtype == torch.uint8
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    wanted = module.inner((raw / 255 - mean) / std)
+    torch.testing.assert_close(module(run.data.inputs(raw)), wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     said = refused("timm:resnet1")
     assert said.startswith("teacher.model.timm:resnet1: timm has no network 'resnet1'; did you")

@@ -39,6 +39,8 @@ from extracurricular.generating import fit, generator_stages, load, look, senten
 from extracurricular.generators import Generator
 from extracurricular.loggers import Curves
 from extracurricular.models import build_model, parameter_count
+from extracurricular.models.base import Pixels
+from extracurricular.overrides import FULL, describe_budget
 from extracurricular.recipe import Recipe
 from extracurricular.recording import knowledge_stages, record_stage, replayed
 from extracurricular.registry import split_spec
@@ -231,10 +233,15 @@ class Run:
 
     def model(self, stage: Stage, key: str) -> nn.Module:
         """A stage's network with its first weights; ``key`` is where its spec stands."""
+        data = self.data_of(stage)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.fold(stage.seed, "init") >> 1)
             return build_model(
-                stage.model, inputs=self.data.shapes, outputs=self.data.task.outputs, key=key
+                stage.model,
+                inputs=data.shapes,
+                outputs=data.task.outputs,
+                key=key,
+                pixels=_pixels(data),
             )
 
     def sampler(
@@ -308,6 +315,9 @@ class Run:
         plain = yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True)
         write_if_changed(self.folder / "recipe.yaml", plain.encode())
         if self.watcher is not None:
+            name, changes = self.recipe.budget_name, self.recipe.budget_changes
+            if name != FULL:
+                self.watcher.tell(describe_budget(name, changes))
             for note in self.data.notes:
                 self.watcher.tell(note)
             for key, asks in self.asks.items():
@@ -454,3 +464,11 @@ class Run:
         return summarise(
             self.recipe.plain(), self.data.task.kind, self.recipe.seeds, teacher_rows, student_rows
         )
+
+
+def _pixels(data: Data) -> Pixels | None:
+    """How images of bytes are standardised; None if the input is anything else."""
+    x, scale = data.train.x, data.x_scale.get("")
+    # By these alone, as images may be decoded only when they are asked for.
+    images = getattr(x, "dtype", None) == torch.uint8 and getattr(x, "ndim", 0) == 4
+    return (scale.shift, scale.scale) if images and scale is not None else None

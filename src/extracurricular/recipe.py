@@ -8,7 +8,6 @@ has a dotted path (``students.xcl.matching.temperature``), which names it in ove
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -26,7 +25,9 @@ from pydantic import (
 )
 
 from extracurricular.errors import RecipeError, known_names, shorten
-from extracurricular.registry import explain_validation, split_spec
+from extracurricular.overrides import FULL, Loader, override_recipe
+from extracurricular.overrides import override as override
+from extracurricular.registry import explain_validation, first_complaint, split_spec
 from extracurricular.training import Training
 
 
@@ -207,6 +208,8 @@ class Recipe(_Section):
         schema: Version of this schema, 1.
         name: Its name.
         about: What it shows, for the person who lists recipes.
+        budget: ``full`` for the recipe as it is written; or one of those in its section
+            ``budgets``, with what it changed: ``{tiny: {seeds: [0]}}``.
         data: The data set. A setting whose value is ``$seed`` takes each seed in turn (a published
             split for each); the teacher is then one for each seed too.
         seeds: Everything is trained once for each.
@@ -222,6 +225,7 @@ class Recipe(_Section):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str
     about: str = ""
+    budget: Spec = FULL
     data: Spec
     seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=lambda: [0])
     teacher: TeacherSection
@@ -247,6 +251,23 @@ class Recipe(_Section):
                 "teacher of its own: set teacher.per_seed to true"
             )
         return self
+
+    @property
+    def budget_name(self) -> str:
+        """Name of the budget that it has."""
+        name, _ = split_spec(self.budget, "budget", "budget")
+        return name
+
+    @property
+    def budget_changes(self) -> dict[str, Any]:
+        """What the budget changed, by dotted path."""
+        _, changes = split_spec(self.budget, "budget", "budget")
+        return changes
+
+    @property
+    def folder_name(self) -> str:
+        """What a run's folder is called where nobody says otherwise."""
+        return self.name if self.budget_name == FULL else f"{self.name}-{self.budget_name}"
 
     @property
     def data_varies(self) -> bool:
@@ -284,7 +305,8 @@ def read_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         source: A path, or a shipped recipe's name.
-        overrides: ``key.path=value`` each, the value in YAML.
+        overrides: ``key.path=value`` each, the value in YAML; ``data.path=value`` sets the path of
+            whatever data set the recipe has.
 
     Raises:
         RecipeError: Not found, not YAML, an unknown key, or a value that cannot be.
@@ -303,7 +325,7 @@ def read_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
             f"{known_names(source, shipped)}"
         )  # fmt: skip
     try:
-        loaded = yaml.load(text, Loader=_Loader)
+        loaded = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
         raise RecipeError("", f"the recipe {source!r} is not valid YAML: {where}") from None
@@ -314,7 +336,8 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
     """Check what a recipe file holds.
 
     The section ``defaults`` gives what students do not set themselves; ``training`` and
-    ``matching`` are merged key by key, everything else is replaced.
+    ``matching`` are merged key by key, everything else is replaced. The section ``budgets`` has
+    changes by name, of which ``budget`` chooses (see :mod:`extracurricular.overrides`).
 
     Raises:
         RecipeError: An unknown key, or a value that cannot be.
@@ -322,8 +345,7 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(loaded, Mapping):
         raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
     values = _unshared(loaded)
-    for change in overrides:
-        override(values, change)
+    override_recipe(values, overrides)
     defaults = values.pop("defaults", None) or {}
     if not isinstance(defaults, Mapping):
         raise RecipeError("defaults", f"is {shorten(defaults)}; it should be a mapping")
@@ -355,7 +377,7 @@ def _unshared(value: Any) -> Any:
 
 def _explain(error: ValidationError, top: list[str]) -> RecipeError:
     """Explain a schema error, with the keys known at the place where it stands."""
-    place = [part for part in error.errors()[0]["loc"] if isinstance(part, str)]
+    place = [part for part in first_complaint(error)["loc"] if isinstance(part, str)]
     sections: dict[str, type[BaseModel]] = {
         "teacher": TeacherSection,
         "students": StudentSection,
@@ -363,7 +385,7 @@ def _explain(error: ValidationError, top: list[str]) -> RecipeError:
         "evaluation": EvaluationSection,
         "device": DeviceSection,
     }
-    known: Sequence[str] = [*top, "defaults"]
+    known: Sequence[str] = [*top, "defaults", "budgets"]
     if "training" in place[:-1]:
         known = list(Training.model_fields)
     elif len(place) > 1 and place[0] in sections:
@@ -382,60 +404,3 @@ def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
         if isinstance(base, Mapping) and isinstance(own, Mapping):
             merged[key] = {**base, **own}
     return copy.deepcopy(merged)
-
-
-def override(values: dict[str, Any], change: str) -> None:
-    """Change one of the values, nested dicts and lists, in place, as ``key.path=value`` says.
-
-    Raises:
-        RecipeError: It is not of that form, not YAML, or there is no such place.
-    """
-    path, equals, text = change.partition("=")
-    if not equals or not path:
-        raise RecipeError("", f"{change!r} is not of the form key.path=value")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise RecipeError(path, f"{text!r} is not valid YAML") from None
-    here: Any = values
-    *parents, last = path.split(".")
-    for depth, part in enumerate([*parents, last]):
-        final = depth == len(parents)
-        if isinstance(here, list):
-            if not part.isdigit() or int(part) >= len(here):
-                known = f"it has the positions 0 to {len(here) - 1}" if here else "it is empty"
-                raise RecipeError(path, f"{part!r} is no position in the list; {known}")
-            if final:
-                here[int(part)] = value
-            elif isinstance(here[int(part)], str):
-                here[int(part)] = {here[int(part)]: {}}  # a bare name, to be given a setting
-            here = here[int(part)]
-        elif isinstance(here, dict):
-            if final:
-                here[part] = value
-            elif not isinstance(here.get(part), dict | list):
-                current = here.get(part)
-                here[part] = {current: {}} if isinstance(current, str) else {}
-            here = here[part]
-        else:
-            raise RecipeError(path, f"{part!r} cannot be set inside {shorten(here)}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, and reads 1e-3 as the number it looks like."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)

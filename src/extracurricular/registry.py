@@ -21,11 +21,17 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def first_complaint(error: ValidationError) -> Any:
+    """Return what to tell first: of a key that is misspelt, not that it is missing."""
+    errors = error.errors()
+    return next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+
+
 def explain_validation(
     error: ValidationError, key: str, known: Mapping[str, object]
 ) -> RecipeError:
-    """Turn the first complaint of pydantic into one sentence that names key, value and remedy."""
-    first = error.errors()[0]
+    """Turn a complaint of pydantic into one sentence that names key, value and remedy."""
+    first = first_complaint(error)
     path = ".".join([key, *(str(part) for part in first["loc"])]).strip(".")
     name = str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from extracurricular.models.weights import checksum, files_of
 from extracurricular.recipe import Recipe
 from extracurricular.storage import first_difference as first_difference
 from extracurricular.training import Training
@@ -45,6 +46,8 @@ class Stage:
         matching: Settings of the loss.
         learns_from: ``labels`` or ``teacher``.
         upstream: Settings of the stages it depends on.
+
+    The files of weights that the model's spec names are among the settings by their content.
     """
 
     path: str
@@ -69,9 +72,11 @@ class Stage:
         training = self.training.model_dump(mode="json")
         for key in ("evaluate_every", "checkpoint_every"):
             del training[key]
+        files = [checksum(file) for file in files_of(self.model)]
         return {
             "data": self.data,
             "model": self.model,
+            **({"files": files} if files else {}),
             "sampler": self.sampler,
             "training": training,
             "matching": self.matching,

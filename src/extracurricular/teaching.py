@@ -19,11 +19,11 @@ from extracurricular.data import Data
 from extracurricular.errors import RecipeError, StorageError, XclError
 from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.models import parameter_count
-from extracurricular.models.weights import load_pretrained
+from extracurricular.models.weights import checksum, load_pretrained
 from extracurricular.registry import split_spec
 from extracurricular.samplers import Batch
 from extracurricular.stages import AnyStage, OutsideStage, Stage
-from extracurricular.storage import read_json, sha256, write_json
+from extracurricular.storage import read_json, write_json
 from extracurricular.teachers import Ensemble, MCDropout, Network, Teacher
 from extracurricular.teachers.outside import OUTSIDE, few, files_of
 
@@ -84,7 +84,7 @@ def _given_weights(given: str | None) -> tuple[dict[str, Any], ...]:
     """What tells one file of teacher weights from another: its content, not its name."""
     if given is None or not Path(given).is_file():
         return ()
-    return ({"weights_sha256": sha256(Path(given).read_bytes())},)
+    return ({"weights_sha256": checksum(Path(given))},)
 
 
 def _checksums(spec: Any) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def _checksums(spec: Any) -> tuple[str, ...]:
         files = files_of(OUTSIDE.build(spec, key=_KEY))
     except ValueError as error:
         raise RecipeError(_KEY, str(error)) from error
-    return tuple(sha256(file.read_bytes()) for file in files)
+    return tuple(checksum(file) for file in files)
 
 
 def load_teacher(run: Run, seed: int) -> Teacher:

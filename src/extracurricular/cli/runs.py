@@ -28,7 +28,7 @@ def run(
     from extracurricular.recipe import read_recipe
 
     read = read_recipe(recipe, overrides or [])
-    _execute(read, out or Path("runs") / read.name)
+    _execute(read, out or Path("runs") / read.folder_name)
 
 
 @base.app.command()
@@ -47,7 +47,7 @@ def generate(
     from extracurricular.recipe import read_recipe
 
     read = read_recipe(recipe, overrides or [])
-    out = out or Path("runs") / read.name
+    out = out or Path("runs") / read.folder_name
     console = base.console()
     console.print(f"[bold]{read.name}[/bold]  {read.about}")
     with Progress(console) as progress:
@@ -101,7 +101,7 @@ def record(
     from extracurricular.recipe import read_recipe
 
     read = read_recipe(recipe, overrides or [])
-    _record(read, run or Path("runs") / read.name, out, draws, student, codec, members)
+    _record(read, run or Path("runs") / read.folder_name, out, draws, student, codec, members)
 
 
 def _execute(recipe: Recipe, out: Path) -> None:

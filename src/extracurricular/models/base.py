@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
-from extracurricular.registry import Registry
+from extracurricular.registry import Registry, split_spec
 
 Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str, tuple[int, ...]]
 """One example's input: the shape of its tensor, or of each tensor of a tuple or a dict."""
@@ -18,7 +19,18 @@ Place: TypeAlias = str | int
 MODELS: Registry[nn.Module] = Registry("model")
 
 
-def build_model(spec: object, *, inputs: Shapes, outputs: int, key: str = "model") -> nn.Module:
+Pixels: TypeAlias = tuple[Tensor, Tensor]
+"""Shift and scale of images, in units of bytes: the input is ``(byte - shift) / scale``."""
+
+
+def build_model(
+    spec: object,
+    *,
+    inputs: Shapes,
+    outputs: int,
+    key: str = "model",
+    pixels: Pixels | None = None,
+) -> nn.Module:
     """Build the model that a recipe asks for.
 
     Args:
@@ -27,11 +39,17 @@ def build_model(spec: object, *, inputs: Shapes, outputs: int, key: str = "model
             ``[B, *shape]``, a mapping for a model called with a dict of such tensors.
         outputs: Number of raw outputs; the model returns ``[B, outputs]``.
         key: Where the spec stands in the recipe, for errors.
+        pixels: How the data standardise bytes of images, for networks that were trained on images
+            standardised otherwise; None where inputs are no such images.
 
     Raises:
         RecipeError: The name or a setting is wrong, or the model does not take such inputs.
     """
-    return MODELS.build(spec, key=key, inputs=inputs, outputs=outputs)
+    given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
+    name, _ = split_spec(spec, "model", key)
+    if "pixels" in inspect.signature(MODELS.find(name, key=key)[0]).parameters:
+        given["pixels"] = pixels
+    return MODELS.build(spec, key=key, **given)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -2,22 +2,33 @@
 
 Each library is an extra and imported when it is asked for. A network has random weights unless
 ``pretrained`` or ``weights`` says otherwise.
+
+Published weights are for images that were standardised by the mean and deviation that come with
+them, while data sets here are standardised by their own. ``normalisation`` says which the network
+gets: ``data``, or ``published``, which is what ``null`` means where ``pretrained`` is true. Images
+that are no bytes have units that nobody knows, and are left as the data have them.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import known_names
-from extracurricular.models.base import MODELS, Shapes, check_at_least, one_image
+from extracurricular.models.base import MODELS, Pixels, Shapes, check_at_least, one_image
 from extracurricular.models.weights import load_pretrained
 
 NO_SETTINGS: dict[str, Any] = {}
 _MOST_KNOWN = 5
+
+Normalisation: TypeAlias = Literal["data", "published"] | None
+Moments: TypeAlias = tuple[Sequence[float], Sequence[float]]
+"""Mean and deviation of each channel, of images in [0, 1]."""
 
 
 def _library(name: str) -> Any:
@@ -64,6 +75,59 @@ def _finished(module: nn.Module, weights: str | None) -> nn.Module:
     return module
 
 
+class Renormalised(nn.Module):
+    """A network that gets images standardised as those it was trained on.
+
+    With bytes p, the data give x = (p - shift) / scale; the network wants (p / 255 - mean) / std.
+
+    Args:
+        inner: The network; its weights are this module's, under ``inner``.
+        pixels: Shift and scale of the data, in units of bytes, each of one value a channel.
+        moments: Mean and std.
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, inner: nn.Module, pixels: Pixels, moments: Moments) -> None:
+        super().__init__()
+        self.inner = inner
+        shift, scale = (part.detach().cpu().double().view(-1, 1, 1) for part in pixels)
+        mean, std = (torch.tensor(part, dtype=torch.float64).view(-1, 1, 1) for part in moments)
+        # They belong to the data and the weights' origin, not to what is trained.
+        for name, value in (("factor", scale / 255 / std), ("offset", (shift / 255 - mean) / std)):
+            self.register_buffer(name, value.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the network says of images [B, C, H, W] as the data standardise them."""
+        y: Tensor = self.inner(torch.addcmul(self.offset, x, self.factor))
+        return y
+
+
+def _renormalised(
+    module: nn.Module,
+    normalisation: Normalisation,
+    pretrained: bool,
+    pixels: Pixels | None,
+    published: Callable[[], Moments | None],
+) -> nn.Module:
+    """Put a network behind the standardisation that it should get; see the module's text."""
+    if normalisation == "data" or (normalisation is None and not pretrained):
+        return module
+    if pixels is None:
+        if normalisation is None:
+            return module
+        raise ValueError(
+            "normalisation is 'published', but the images are no bytes, so their units are unknown"
+        )
+    moments = published()
+    if moments is None or len(moments[0]) != pixels[0].numel():
+        if normalisation is None:
+            return module
+        raise ValueError("normalisation is 'published', but none is for images of these channels")
+    return Renormalised(module, pixels, moments)
+
+
 @MODELS.register("timm:{name}")
 def timm_model(
     inputs: Shapes,
@@ -72,7 +136,9 @@ def timm_model(
     name: str,
     pretrained: bool = False,
     weights: str | None = None,
+    normalisation: Normalisation = None,
     settings: dict[str, Any] = NO_SETTINGS,
+    pixels: Pixels | None = None,
 ) -> nn.Module:
     """Build a network of timm.
 
@@ -82,7 +148,9 @@ def timm_model(
         name: As ``timm.list_models()`` has it.
         pretrained: Start from the published weights, which are downloaded.
         weights: A file of weights to start from.
+        normalisation: What images it gets: ``data``, ``published``, or null (see above).
         settings: What else ``timm.create_model`` takes, such as ``{img_size: 32}``.
+        pixels: How the data standardise bytes of images.
 
     Raises:
         ValueError: timm is missing, has no such network, or does not take the settings.
@@ -93,7 +161,13 @@ def timm_model(
     _check_name("timm", name.partition(".")[0], timm.list_models())
     chosen = {"num_classes": outputs, "in_chans": channels, **settings}
     module = _made("timm", name, lambda: timm.create_model(name, pretrained=pretrained, **chosen))
-    return _finished(module, weights)
+
+    def published() -> Moments | None:
+        found: Any = getattr(module, "pretrained_cfg", None) or {}
+        return (found["mean"], found["std"]) if "mean" in found and "std" in found else None
+
+    module = _finished(module, weights)
+    return _renormalised(module, normalisation, pretrained, pixels, published)
 
 
 @MODELS.register("torchvision:{name}")
@@ -104,7 +178,9 @@ def torchvision_model(
     name: str,
     pretrained: bool = False,
     weights: str | None = None,
+    normalisation: Normalisation = None,
     settings: dict[str, Any] = NO_SETTINGS,
+    pixels: Pixels | None = None,
 ) -> nn.Module:
     """Build a classification network of torchvision.
 
@@ -114,7 +190,9 @@ def torchvision_model(
         name: As ``torchvision.models.list_models()`` has it.
         pretrained: Start from the published weights, which are downloaded.
         weights: A file of weights to start from.
+        normalisation: What images it gets: ``data``, ``published``, or null (see above).
         settings: What else the network takes, such as ``{image_size: 32}``.
+        pixels: How the data standardise bytes of images.
 
     Raises:
         ValueError: torchvision is missing, has no such network, or does not take the settings; or
@@ -136,7 +214,12 @@ def torchvision_model(
             module.load_state_dict({**own, **kept})
         return module
 
-    return _finished(_made("torchvision", name, make), weights)
+    def published() -> Moments | None:
+        found = models.get_model_weights(name).DEFAULT.transforms()
+        return (found.mean, found.std)
+
+    module = _finished(_made("torchvision", name, make), weights)
+    return _renormalised(module, normalisation, pretrained, pixels, published)
 
 
 class Logits(nn.Module):
@@ -164,7 +247,9 @@ def transformers_model(
     name: str,
     pretrained: bool = False,
     weights: str | None = None,
+    normalisation: Normalisation = None,
     settings: dict[str, Any] = NO_SETTINGS,
+    pixels: Pixels | None = None,
 ) -> nn.Module:
     """Build an image classifier of Hugging Face transformers.
 
@@ -175,7 +260,9 @@ def transformers_model(
             run, and weights are read from safetensors alone.
         pretrained: Start from the weights in it.
         weights: A file of weights to start from.
+        normalisation: What images it gets: ``data``, ``published``, or null (see above).
         settings: What of the configuration is to be otherwise, such as ``{image_size: 32}``.
+        pixels: How the data standardise bytes of images.
 
     Raises:
         ValueError: transformers is missing, or the folder or name cannot be used.
@@ -205,4 +292,13 @@ def transformers_model(
             trust_remote_code=False,
         )
 
-    return _finished(Logits(_made("transformers", name, make)), weights)
+    def published() -> Moments | None:
+        try:
+            found = library.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError):
+            return None  # none came with the network
+        normal = getattr(found, "do_normalize", False)
+        return (found.image_mean, found.image_std) if normal else None
+
+    module = _finished(Logits(_made("transformers", name, make)), weights)
+    return _renormalised(module, normalisation, pretrained, pixels, published)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import StorageError
-from extracurricular.storage import load_weights
+from extracurricular.registry import split_spec
+from extracurricular.storage import load_weights, sha256
 
 # Names in the code of Tian et al. 2020 (github.com/HobbitLong/RepDistiller), as patterns, and ours.
 # Its ResNets, wide ResNets, VGGs, MobileNet and ShuffleNets have the same layers as those here.
@@ -35,6 +38,31 @@ _PUBLISHED = (
     (r"\.conv\.(\d)\.", r".body.\1."),
 )
 _COUNTER = "num_batches_tracked"
+
+
+def files_of(spec: Any) -> list[Path]:
+    """Return the files of weights that a model's spec names, of those that are there.
+
+    They are what its setting ``weights`` names, and, of a ``transformers`` folder with
+    ``pretrained: true``, its configuration and its weights.
+    """
+    name, settings = split_spec(spec, "model", "model")
+    found = [Path(settings["weights"])] if isinstance(settings.get("weights"), str) else []
+    zoo, _, folder = name.partition(":")
+    if zoo == "transformers" and settings.get("pretrained") and Path(folder).is_dir():
+        found += sorted([*Path(folder).glob("*.json"), *Path(folder).glob("*.safetensors")])
+    return [path for path in found if path.is_file()]
+
+
+def checksum(path: Path) -> str:
+    """Return what tells one file's content from another's; it is read again once it has changed."""
+    status = path.stat()
+    return _checksum(path.absolute(), status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _checksum(path: Path, *_: int) -> str:
+    return sha256(path.read_bytes())
 
 
 def load_pretrained(module: nn.Module, path: Path, noun: str = "outputs") -> None:
@@ -100,20 +128,30 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
 def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors by the names that a network has, where these are known to be the same.
 
-    That is: without the prefix ``module.``, translated from the published code, and with counters
-    of batch norm that old checkpoints lack (nothing here reads them). Whatever still differs stays
-    as it was, to be told.
+    That is: without the prefix ``module.``, translated from the published code, with the prefix
+    ``inner.`` of a network that is inside of another module here, and with counters of batch norm
+    that old checkpoints lack (nothing here reads them). Whatever still differs stays as it was, to
+    be told.
     """
     bare = dict(state)
     if all(name.startswith("module.") for name in state):
         bare = {name.removeprefix("module."): value for name, value in state.items()}
     published = {published_name(name): value for name, value in bare.items()}
-    for named in (dict(state), bare, published):
+    # The network of a zoo may be inside of another module here, or of two.
+    depth = min((_inner_depth(name) for name in expected), default=0)
+    within = [{f"{'inner.' * k}{n}": v for n, v in bare.items()} for k in range(1, depth + 1)]
+    for named in (dict(state), bare, published, *within):
         lacking = {k: v for k, v in expected.items() if k not in named and k.endswith(_COUNTER)}
         if len(named) == len(state) and set(named) | set(lacking) == set(expected):
             return {**named, **lacking}
     # For the person who reads what does not fit: by the names of which most are known.
-    return max(bare, published, key=lambda named: len(named.keys() & expected.keys()))
+    known = (bare, published, *within)
+    return max(known, key=lambda named: len(named.keys() & expected.keys()))
+
+
+def _inner_depth(name: str) -> int:
+    parts = name.split(".")
+    return next((k for k, part in enumerate(parts) if part != "inner"), len(parts))
 
 
 def published_name(name: str) -> str:

@@ -1,0 +1,195 @@
+"""Change the settings of a recipe before it is checked: overrides of the command line, and budgets.
+
+A budget is a named set of changes that the recipe itself brings along::
+
+    budgets:
+      tiny: {seeds: [0], data.cifar100.train: 1000, defaults.training.steps: 50}
+
+``budget: tiny``, in the recipe or on the command line, makes them before any override, so an
+override has the last word wherever it stands. What was changed is kept as ``budget: {tiny: {…}}``,
+which says that it is done; the section ``budgets`` is not kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import yaml
+
+from extracurricular.errors import RecipeError, known_names, shorten
+
+FULL = "full"
+"""The budget of a recipe as it is written."""
+
+TINY = "tiny"
+"""The budget that only shows that a recipe runs, by convention of the recipes that ship."""
+
+Change: TypeAlias = tuple[str, Any]
+"""A dotted path, and the value to put there."""
+
+
+def override(values: dict[str, Any], change: str) -> None:
+    """Change one of the values, nested dicts and lists, in place, as ``key.path=value`` says.
+
+    Raises:
+        RecipeError: It is not of that form, not YAML, or there is no such place.
+    """
+    path, value = read_change(change)
+    _put(values, path.split("."), value, path)
+
+
+def override_recipe(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Apply the budget of a recipe and then the overrides, in place.
+
+    Args:
+        values: What the recipe file holds. ``budgets`` is removed, and ``budget`` replaced by what
+            the budget changed.
+        overrides: ``key.path=value`` each. ``data.SETTING`` is a setting of the recipe's data set,
+            as ``data.NAME.SETTING`` is.
+
+    Raises:
+        RecipeError: There is no such budget, or a change cannot be made.
+    """
+    changes = [read_change(text) for text in overrides]
+    for path, _ in changes:
+        if path.startswith("budget.") or path.split(".")[0] == "budgets":
+            raise RecipeError(
+                path, "cannot be changed from outside of the recipe; override the setting itself, "
+                "such as defaults.training.steps=100"
+            )  # fmt: skip
+    _apply_budget(values, [value for path, value in changes if path == "budget"])
+    for path, value in changes:
+        if path != "budget":
+            _put(values, _full_path(path, values), value, path)
+
+
+def read_change(text: str) -> Change:
+    """Read ``key.path=value``, the value in YAML.
+
+    Raises:
+        RecipeError: It is not of that form, or not YAML.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise RecipeError("", f"{text!r} is not of the form key.path=value")
+    try:
+        return path, yaml.load(value, Loader=Loader)
+    except yaml.YAMLError:
+        raise RecipeError(path, f"{value!r} is not valid YAML") from None
+
+
+def describe_budget(name: str, changes: Mapping[str, Any]) -> str:
+    """Say in one line what a budget is, and what it changed."""
+    note = ", too small for figures that mean anything" if name == TINY else ""
+    told = ", ".join(f"{path} = {shorten(v)}" for path, v in changes.items() if path != "about")
+    return f"budget: {name}{note}" + (f"; it has {told}" if told else "")
+
+
+def _apply_budget(values: dict[str, Any], chosen: list[Any]) -> None:
+    budgets = _budgets(values.pop("budgets", None))
+    own = values.get("budget", FULL)
+    if isinstance(own, Mapping):
+        # Of a recipe that a run kept: the changes are made, and those of another are not known.
+        if chosen and [chosen[-1]] != list(own):
+            raise RecipeError(
+                "budget", f"is {shorten(chosen[-1])}, but {', '.join(map(str, own))!r} is applied "
+                "to this recipe already; choose another in the recipe it was made from"
+            )  # fmt: skip
+        return
+    name = chosen[-1] if chosen else own
+    if name == FULL:
+        values["budget"] = FULL
+        return
+    if not isinstance(name, str) or name not in budgets:
+        known = known_names(str(name), [FULL, *budgets])
+        raise RecipeError("budget", f"is {shorten(name)}, which the recipe does not have; {known}")
+    for path, value in budgets[name].items():
+        parts = _full_path(path, values)
+        where = f"budgets.{name}.{path}"
+        # Elsewhere a path that does not exist is an unknown key; here it would be a new entry.
+        entries = values.get(parts[0]) if parts[0] in ("students", "generators") else None
+        if isinstance(entries, Mapping) and len(parts) > 1 and parts[1] not in entries:
+            known = known_names(parts[1], entries)
+            raise RecipeError(where, f"{parts[0]} has no {parts[1]!r}; {known}")
+        _put(values, parts, copy.deepcopy(value), where)
+    values["budget"] = {name: dict(budgets[name])}
+
+
+def _budgets(given: Any) -> dict[str, dict[str, Any]]:
+    """Check the section ``budgets``."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise RecipeError(
+            "budgets", f"is {shorten(given)}; it should be {{NAME: {{key.path: value}}}}"
+        )
+    for name, settings in given.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name) or name == FULL:
+            raise RecipeError(
+                "budgets", f"one is called {name!r}; a name has letters, digits, '-', '_' and '.', "
+                f"and {FULL!r} is the recipe as it is written"
+            )  # fmt: skip
+        if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+            raise RecipeError(
+                f"budgets.{name}", f"is {shorten(settings)}; it should be {{key.path: value}}"
+            )
+    return dict(given)
+
+
+def _full_path(path: str, values: Mapping[str, Any]) -> list[str]:
+    """Split a path, and put the name of the data set into one that leaves it out."""
+    first, *rest = path.split(".")
+    data = values.get("data")
+    name = next(iter(data)) if isinstance(data, Mapping) and len(data) == 1 else data
+    if first == "data" and rest and isinstance(name, str) and rest[0] != name:
+        return [first, name, *rest]
+    return [first, *rest]
+
+
+def _put(values: dict[str, Any], parts: Sequence[str], value: Any, path: str) -> None:
+    """Put a value into nested dicts and lists, where ``parts`` lead; ``path`` is for errors."""
+    here: Any = values
+    for depth, part in enumerate(parts):
+        final = depth == len(parts) - 1
+        if isinstance(here, list):
+            if not part.isdigit() or int(part) >= len(here):
+                known = f"it has the positions 0 to {len(here) - 1}" if here else "it is empty"
+                raise RecipeError(path, f"{part!r} is no position in the list; {known}")
+            if final:
+                here[int(part)] = value
+            elif isinstance(here[int(part)], str):
+                here[int(part)] = {here[int(part)]: {}}  # a bare name, to be given a setting
+            here = here[int(part)]
+        elif isinstance(here, dict):
+            if final:
+                here[part] = value
+            elif not isinstance(here.get(part), dict | list):
+                current = here.get(part)
+                here[part] = {current: {}} if isinstance(current, str) else {}
+            here = here[part]
+        else:
+            raise RecipeError(path, f"{part!r} cannot be set inside {shorten(here)}")
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, and reads 1e-3 as the number it looks like."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping of a node."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
