@@ -8,6 +8,7 @@ A run is a folder::
     generators/NAME/SEED/            one fitted generator, with quality.json and contact.png
     knowledge/KEY/                   the teacher recorded on the draws of one sampler
     students/NAME/seed-0/            the same for a student, and metrics.json
+    environment.json                 versions and hardware of what was trained
     summary.json                     what came out
 
 ``stage.json`` is begun before a stage's training and finished after it. It holds all settings that
@@ -33,6 +34,7 @@ from extracurricular import metrics, rng, teaching
 from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
 from extracurricular.distributions import Distribution
+from extracurricular.environment import note_environment
 from extracurricular.errors import DataError, RecipeError, TrainingError, XclError, during
 from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
@@ -306,6 +308,8 @@ class Run:
     def _begin(self, stages: list[AnyStage]) -> None:
         plain = yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True)
         write_if_changed(self.folder / "recipe.yaml", plain.encode())
+        if not all(map(self._is_done, stages)):
+            note_environment(self.folder, self.fabric.device)
         if self.watcher is not None:
             for note in self.data.notes:
                 self.watcher.tell(note)
