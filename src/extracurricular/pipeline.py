@@ -243,7 +243,7 @@ class Run:
     ) -> Sampler:
         """A stage's sampler; with the trained teacher and generators unless others are given."""
         seed, key = seed or rng.fold(stage.seed, "sampler"), f"{stage.key}.sampler"
-        context = context or self._context(stage)
+        context = context or self.context(stage)
         return build_sampler(stage.sampler, self.data_of(stage), seed, key, context)
 
     def generators_of(self, stage: Stage) -> list[GeneratorStage]:
@@ -251,7 +251,7 @@ class Run:
         names = self._requirements(stage.sampler, f"{stage.key}.sampler").generators
         return [s for s in generator_stages(self.recipe, stage.seed) if s.name in names]
 
-    def _context(self, stage: Stage, student: nn.Module | None = None) -> Context:
+    def context(self, stage: Stage, student: nn.Module | None = None) -> Context:
         """What the samplers of a stage may need: the trained teacher, and the fitted generators."""
         if stage.key == "teacher":
             return Context()
@@ -367,11 +367,11 @@ class Run:
         data = self.data_of(stage)
         teacher: Teacher
         if stage.learns_from == "labels":
-            sampler, teacher = self.sampler(stage, self._context(stage, student)), Labels()
+            sampler, teacher = self.sampler(stage, self.context(stage, student)), Labels()
         elif self.recipe.teacher.record is not None:
             sampler, teacher = replayed(self, stage)
         else:
-            sampler = self.sampler(stage, self._context(stage, student))
+            sampler = self.sampler(stage, self.context(stage, student))
             teacher = self.teacher(stage.seed)
         try:
             result = train(
