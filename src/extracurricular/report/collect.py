@@ -83,6 +83,7 @@ class Report:
         shown: Students whose curves are drawn, in the recipe's order.
         compared: The student that confusions are compared with kd for; None where there is none.
         teacher, students: Their answers.
+        teacher_entropy: Entropy of the teacher's answers in nats, for each seed, [N].
         losses: Loss in training of the students shown.
         validation: Error on the validation split in training, where it was measured on the way.
         latency: What :func:`~extracurricular.report.costs.latencies` gives.
@@ -100,6 +101,7 @@ class Report:
     compared: str | None
     teacher: Answers
     students: dict[str, Answers]
+    teacher_entropy: list[Array]
     losses: dict[str, Band]
     validation: dict[str, Band]
     latency: dict[str, Any]
@@ -117,7 +119,7 @@ def collect(finished: Finished) -> Report:
     """
     data, run = finished.run.data, finished.run
     shown = shown_students(finished.summary)
-    teacher, students = _answers(finished, shown)
+    teacher, students, entropy = _answers(finished, shown)
     classes: tuple[str, ...] = ()
     if data.task.kind == "classification":
         classes = data.classes or tuple(map(str, range(data.task.size)))
@@ -130,6 +132,7 @@ def collect(finished: Finished) -> Report:
         compared=compared_student(finished.summary),
         teacher=teacher,
         students=students,
+        teacher_entropy=entropy,
         losses=dict(_curves(finished, shown, _loss)),
         validation=dict(_curves(finished, shown, _validation_error)),
         latency=latencies(finished),
@@ -168,10 +171,13 @@ def compared_student(summary: dict[str, Any]) -> str | None:
 # -- answers --------------------------------------------------------------------------------------
 
 
-def _answers(finished: Finished, shown: Sequence[str]) -> tuple[Answers, dict[str, Answers]]:
+def _answers(
+    finished: Finished, shown: Sequence[str]
+) -> tuple[Answers, dict[str, Answers], list[Array]]:
     run = finished.run
     teacher, students = Answers(), {name: Answers() for name in shown}
     said: dict[int, Distribution] = {}
+    entropy: list[Array] = []
     for seed in run.recipe.seeds:
         data = run.data_for(seed)
         split = run.split_of(data)
@@ -181,13 +187,14 @@ def _answers(finished: Finished, shown: Sequence[str]) -> tuple[Answers, dict[st
         if own not in said:
             said[own] = run.predict(run.teacher(own), data, split)
             add_answers(teacher, said[own], y, None, data)
+        entropy.append(_array(said[own].entropy()))
         for name in shown:
             prediction = run.predict(finished.student(name, seed), data, split)
             add_answers(students[name], prediction, y, said[own], data)
     for answers in (teacher, *students.values()):
         if answers.confusion is not None:
             answers.confusion /= len(answers.confidence)
-    return teacher, students
+    return teacher, students, entropy
 
 
 def add_answers(

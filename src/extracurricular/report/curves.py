@@ -100,6 +100,18 @@ def error_by_deviation(deviation: Array, error: Array, bins: int = 10) -> tuple[
     return np.array(roots[0]), np.array(roots[1])
 
 
+def mean_by_rank(score: Array, values: Array, bins: int = 10) -> Array:
+    """Return the mean of values in groups of equally many, in the order of a score, [bins].
+
+    Args:
+        score: What decides the order, from low to high, [N].
+        values: Numbers, [N].
+        bins: Number of groups; fewer where there are fewer values.
+    """
+    parts = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
+    return np.array([values[part].mean() for part in parts])
+
+
 def log_histogram(values: Array, edges: Array) -> Array:
     """Return the share of values in each bin, [K - 1]; those beyond the edges fall in the ends.
 

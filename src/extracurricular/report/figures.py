@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 # Roles of colours, in the order of their placeholders; the values are in templates/style.css.
 ROLES = ("ink", "faint", "rule", "teacher", "s0", "s1", "s2", "s3", "s4", "s5", "other")
-_WIDTH, _HEIGHT = 360, 250  # units of the picture, which are pixels where it is not scaled
-_MARGIN = {"left": 50, "right": 12, "top": 10, "bottom": 42}
+# The colours of the last two are near to others for some eyes, so they are told by dashes too.
+_DASHES = {"teacher": (0, (5, 2)), "s4": (0, (4, 1)), "s5": (0, (1.2, 1))}
+_WIDTH, _HEIGHT = 340, 240  # units of the picture, which are pixels where it is not scaled
+_MARGIN = {"left": 50, "right": 10, "top": 10, "bottom": 44}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -41,12 +43,14 @@ class Axis:
         log: Whether it is logarithmic.
         limits: Its ends; found from the data where None.
         form: How a tick is written.
+        ticks: Where there are ticks; found where None.
     """
 
     label: str
     log: bool = False
     limits: tuple[float, float] | None = None
     form: Callable[[float], str] | None = None
+    ticks: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def dots(name: str, alt: str, rows: Sequence[Row], x: Axis, guides: Guides = Gui
 
 def _dots(name: str, alt: str, rows: Sequence[Row], x: Axis, guides: Guides) -> str:
     names = [shortened(row.name) for row in rows]
-    left = 16 + 6.6 * max(len(text) for text in names)
+    left = 16 + 7.2 * max(len(text) for text in names)
     figure, axes = _new(_MARGIN["top"] + _MARGIN["bottom"] + 24 * len(rows), left)
     _guide(axes, guides)
     known = [v for row in rows for v in (row.value, row.low, row.high) if v is not None]
@@ -148,7 +152,7 @@ def _dots(name: str, alt: str, rows: Sequence[Row], x: Axis, guides: Guides) -> 
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), names)
     _shape(axes, "x", Axis(x.label, limits=ends, form=x.form))
-    axes.tick_params(axis="y", length=0, labelsize=11, labelcolor=_colour("ink"))
+    axes.tick_params(axis="y", length=0, labelsize=12, labelcolor=_colour("ink"))
     axes.spines["left"].set_visible(False)
     return _svg(name, alt, figure)
 
@@ -191,12 +195,12 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return round numbers on a logarithmic axis: powers of ten, or 1, 2 and 5 times those."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     tens = [10.0**e for e in exponents if low <= 10.0**e <= high]
-    if len(tens) > 2:
+    if len(tens) > 1:
         return tens[:: -(-len(tens) // most)]
     fine = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
     inside = [tick for tick in fine if low <= tick <= high]
     if len(inside) > 1:
-        return inside[:: -(-len(inside) // most)]
+        return inside
     return [float(f"{low:.2g}"), float(f"{high:.2g}")]
 
 
@@ -240,7 +244,7 @@ def _draw(axes: Axes, line: Line) -> None:
     # The teacher is the one that all others are compared with: thinner, and dashed.
     teacher = line.role == "teacher"
     shape: dict[str, Any] = {"color": colour, "linewidth": 1.5 if teacher else 1.8}
-    shape["linestyle"] = (0, (5, 2)) if teacher else "-"
+    shape["linestyle"] = _DASHES.get(line.role, "-")
     if line.style == "steps":
         axes.stairs(line.y, line.x, baseline=None, **shape)
         return
@@ -252,7 +256,7 @@ def _draw(axes: Axes, line: Line) -> None:
     if line.style in ("line", "both"):
         axes.plot(line.x, line.y, **shape)
     if line.style in ("dots", "both"):
-        size = 34 if line.size is None else line.size
+        size = 42 if line.size is None else line.size
         marker = "D" if teacher else "o"
         axes.scatter(line.x, line.y, s=size, color=colour, linewidths=0, marker=marker, zorder=3)
 
@@ -260,7 +264,7 @@ def _draw(axes: Axes, line: Line) -> None:
 def _shape(axes: Axes, which: str, axis: Axis) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-    label = {"color": _colour("ink"), "fontsize": 11}
+    label = {"color": _colour("ink"), "fontsize": 12}
     getattr(axes, f"set_{which}label")(clean(axis.label), **label)
     if axis.log:
         getattr(axes, f"set_{which}scale")("log")
@@ -268,11 +272,13 @@ def _shape(axes: Axes, which: str, axis: Axis) -> None:
         getattr(axes, f"set_{which}lim")(*axis.limits)
     ticks = getattr(axes, f"{which}axis")
     form = axis.form or (power if axis.log else lambda v: f"{v:.4g}".replace("-", "−"))
-    if axis.log:
+    if axis.ticks is not None:
+        ticks.set_major_locator(FixedLocator(list(axis.ticks)))
+    elif axis.log:
         ticks.set_major_locator(FixedLocator(log_ticks(*getattr(axes, f"get_{which}lim")())))
         ticks.set_minor_locator(NullLocator())
     else:
-        ticks.set_major_locator(MaxNLocator(5 if which == "x" else 6))
+        ticks.set_major_locator(MaxNLocator(4 if which == "x" else 5, steps=[1, 2, 2.5, 5, 10]))
     ticks.set_major_formatter(FuncFormatter(lambda v, _: form(v)))
 
 

@@ -176,11 +176,12 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
         ]
     own = said if data.y_scale is None else said.scaled(data.y_scale.scale, data.y_scale.shift)
     degrees, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
+    form = ".1f" if data.angular else ".3g"
     names = outputs(data)
     means, deviations = (own.mean.cpu() * degrees).tolist(), (own.std.cpu() * degrees).tolist()
     return [
         [
-            (name, f"{mean:.3g}{unit} ± {deviation:.2g}{unit}")
+            (name, f"{mean:{form}}{unit} ± {deviation:{form}}{unit}")
             for name, mean, deviation in zip(names, row, std, strict=True)
         ]
         for row, std in zip(means, deviations, strict=True)

@@ -6,6 +6,7 @@ scripts and the network altogether.
 
 from __future__ import annotations
 
+import re
 import shlex
 import statistics
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,14 @@ import yaml
 from extracurricular.errors import XclError
 from extracurricular.report import sections
 from extracurricular.report.collect import Report, Stretch
+from extracurricular.report.confusions import confusions
 from extracurricular.report.figures import clean
 from extracurricular.summary import cells, sentences, table_note
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# Galleries that are open at once; the others are a click away.
-_OPEN = 2
+# Draws of a gallery that are seen at once; the others are a click away.
 _FIRST = 12
 
 # Figures of the summary that the small print explains, in the order of the full table.
@@ -62,6 +63,9 @@ def environment() -> Environment:
     )
     found.filters["duration"] = duration
     found.filters["signed"] = signed
+    # A number and its sign of percent stay on one line.
+    found.filters["bound"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
+    found.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)
     return found
 
 
@@ -97,8 +101,8 @@ def render(report: Report, fingerprint: str) -> str:
         learning=figures(sections.learning(report)),
         calibration=figures(sections.calibration(report)),
         fidelity=figures(sections.fidelity(report)),
-        confusions=sections.confusions(report),
-        open=_OPEN,
+        confusions=confusions(report),
+        open=open_galleries(report),
         first=_FIRST,
         stretches=bars(report.time),
         steps={name: entry["steps"] for name, entry in report.summary["students"].items()},
@@ -106,6 +110,13 @@ def render(report: Report, fingerprint: str) -> str:
         install=_install(report),
         quote=shlex.quote,
     )
+
+
+def open_galleries(report: Report) -> set[int]:
+    """Return the places of the galleries that are open: of kd, and of what it is compared with."""
+    wanted = {"kd", report.compared}
+    found = {k for k, g in enumerate(report.galleries) if wanted & set(g.students)}
+    return found or {0, 1}
 
 
 def full_table(summary: dict[str, Any]) -> list[tuple[str, str, list[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,12 @@ import numpy as np
 from extracurricular.metrics import error_of
 from extracurricular.report.collect import Answers, Report, pooled
 from extracurricular.report.curves import (
-    Array,
     band,
     error_by_deviation,
     interval_coverage,
     log_edges,
     log_histogram,
+    mean_by_rank,
     reliability,
     risk_coverage,
 )
@@ -34,6 +34,8 @@ from extracurricular.summary import error_name
 
 _MASSES = np.arange(0.05, 0.96, 0.05).round(2)
 _COVERAGE = np.linspace(0.02, 1, 50)
+# A share of fewer examples than this is noise.
+_FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _costs(report: Report) -> Iterator[Figure]:
             "Error against size",
             parameters,
             Axis("parameters", log=True, form=short_count),
-            "Lower and further left is better. Students of equal size stand side by side.",
+            "Lower and further left is better. Equal sizes stand side by side.",
         ),
         (
             "latency",
@@ -145,7 +147,7 @@ def _costs(report: Report) -> Iterator[Figure]:
             milliseconds,
             Axis("milliseconds for one example", log=True),
             f"The median time for a single example on {where}, measured when this page was first "
-            "made; a small network is mostly overhead there.",
+            "made; a small network is mostly overhead there. Equal times stand side by side.",
         ),
     ):
         known = {n: v for n, v in values.items() if v is not None and len(errors[n])}
@@ -181,12 +183,13 @@ def _costs(report: Report) -> Iterator[Figure]:
 def _beside(values: dict[str, float]) -> dict[str, float]:
     """Move points of equal value apart on a logarithmic axis, by the width of a dot."""
     low, high = min(values.values()), max(values.values())
-    step = (high / low * 2.6) ** (8 / 298)
     groups: dict[float, list[str]] = {}
     for name, value in values.items():
         groups.setdefault(value, []).append(name)
+    # Never so far apart that it could be taken for a difference.
+    pixel = (high / low * 2.6) ** (1 / 280)
     return {
-        name: value * step ** (k - (len(names) - 1) / 2)
+        name: value * pixel ** (min(8, 36 / len(names)) * (k - (len(names) - 1) / 2))
         for value, names in groups.items()
         for k, name in enumerate(names)
     }
@@ -276,8 +279,11 @@ def _reliability(report: Report) -> Figure:
     lines, told = [], []
     for name, role, answers in _each(report):
         bins = reliability(pooled(answers.confidence), pooled(answers.right))
-        size = 10 + 110 * bins.count / bins.count.sum()
-        lines.append(Line(role, bins.confidence, bins.accuracy, style="both", size=size))
+        whole = bins.count.sum()
+        kept = bins.count >= min(_FEWEST, whole / 30)
+        size = 12 + 110 * bins.count[kept] / whole
+        x, y = bins.confidence[kept], bins.accuracy[kept]
+        lines.append(Line(role, x, y, style="both", size=size))
         told.append(f"{name} {100 * bins.ece:.1f} %")
     return Figure(
         "Are sure answers right?",
@@ -291,7 +297,8 @@ def _reliability(report: Report) -> Figure:
         ),
         _legend(report),
         "On the diagonal a confidence of 80 % is right 80 times in 100; below it, answers are too "
-        "sure. Large dots are bins with many examples, small ones are noise. All seeds together. "
+        f"sure. Large dots stand for many examples; for fewer than {_FEWEST} there is none. All "
+        "seeds together. "
         "Calibration error is no proper score: a useless prediction can have none, so read it with "
         "the NLL.",
     )
@@ -309,7 +316,7 @@ def _risk(report: Report) -> Figure:
         half = float(np.interp(0.9, found.x, found.mean))
         told.append(f"{name} {half:.2g} %")
     return Figure(
-        "Error when unsure answers are left out",
+        "Leaving unsure answers out",
         chart(
             "risk",
             f"Risk-coverage curves. Error on the surest 90 % of examples: {', '.join(told)}.",
@@ -400,7 +407,7 @@ def fidelity(report: Report) -> Iterator[Figure]:
             f"{how}, right or wrong: {over_seeds(report)}.",
         )
     found = {name: pooled(report.students[name].kl) for name in report.shown}
-    edges = log_edges(pooled(list(found.values())))
+    edges = log_edges(pooled(list(found.values())), bins=20)
     lines = [
         Line(colour[name], edges, 100 * log_histogram(values, edges), style="steps")
         for name, values in found.items()
@@ -420,6 +427,36 @@ def fidelity(report: Report) -> Iterator[Figure]:
         "together; further left is nearer. The axis is logarithmic: the mean in the table is made "
         "by the few examples on the right.",
     )
+    yield _unsure(report)
+
+
+def _unsure(report: Report) -> Figure:
+    colour, log = roles(report), True
+    lines, told = [], []
+    for name in report.shown:
+        parts = []
+        for kl, entropy in zip(report.students[name].kl, report.teacher_entropy, strict=True):
+            mean = mean_by_rank(entropy, kl)
+            parts.append((np.arange(1.0, len(mean) + 1), mean))
+        found = band(parts)
+        lines.append(Line(colour[name], found.x, found.mean, found.low, found.high))
+        log = log and bool((found.low > 0).all())
+        told.append(f"{name} {found.mean[-1]:.2g}")
+    return Figure(
+        "Where the teacher is unsure",
+        chart(
+            "unsure",
+            "Mean divergence from the teacher by tenths of its entropy. Where it is least sure, in "
+            f"nats: {', '.join(told)}.",
+            lines,
+            Axis("tenth of examples, teacher surest first", ticks=(1, 4, 7, 10)),
+            Axis("mean KL to the teacher", log=log),
+        ),
+        _legend(report, teacher=False),
+        "Examples in the order of the teacher's entropy, cut into tenths. On the right are those "
+        "that carry most of what a distribution tells beyond a label. Curves are "
+        f"{over_seeds(report)}.",
+    )
 
 
 def _legend(report: Report, teacher: bool = True, others: bool = False) -> list[tuple[str, str]]:
@@ -428,60 +465,3 @@ def _legend(report: Report, teacher: bool = True, others: bool = False) -> list[
     found += [(colour[name], name) for name in report.shown]
     rest = len(report.summary["students"]) - len(report.shown)
     return [*found, ("other", f"{rest} others")] if others and rest else found
-
-
-# -- confusions -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Confusions:
-    """How confusions of one student differ from those of kd.
-
-    Args:
-        student: The student.
-        classes: Names of the classes.
-        table: Student less kd, true by predicted, means over seeds, [C, C]; empty for many classes.
-        largest: The largest difference.
-        pairs: The largest differences: true class, predicted class, count of kd, of the student.
-    """
-
-    student: str
-    classes: Sequence[str]
-    table: list[list[float]]
-    largest: float
-    pairs: list[tuple[str, str, float, float]]
-
-
-def confusions(report: Report, most: int = 16, pairs: int = 8) -> Confusions | None:
-    """Return how the confusions of a student differ from those of kd; None where there are none.
-
-    Args:
-        report: What the page shows.
-        most: Classes of which the whole table is shown.
-        pairs: Number of pairs that are told.
-    """
-    name = report.compared
-    if name is None or not {name, "kd"} <= set(report.students):
-        return None
-    kd, own = report.students["kd"].confusion, report.students[name].confusion
-    if kd is None or own is None:
-        return None
-    return compare(name, report.classes, kd, own, most, pairs)
-
-
-def compare(
-    name: str, classes: Sequence[str], kd: Array, own: Array, most: int, pairs: int
-) -> Confusions:
-    """Compare two tables of confusions, [C, C], true by predicted; see :func:`confusions`."""
-    difference = own - kd
-    wrong = difference * (1 - np.eye(len(classes)))
-    order = np.argsort(-np.abs(wrong), axis=None, kind="stable")[:pairs]
-    places = [divmod(int(k), len(classes)) for k in order]
-    told = [(classes[a], classes[b], float(kd[a, b]), float(own[a, b])) for a, b in places]
-    return Confusions(
-        student=name,
-        classes=classes,
-        table=difference.tolist() if len(classes) <= most else [],
-        largest=float(np.abs(difference).max()),
-        pairs=[pair for pair in told if pair[2] != pair[3]],
-    )
