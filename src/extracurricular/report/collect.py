@@ -139,7 +139,7 @@ def collect(finished: Finished) -> Report:
         galleries=galleries(finished),
         time=list(_time(finished)),
         trained=trained_in(finished.folder),
-        command=_command(finished),
+        command=command(finished),
     )
 
 
@@ -298,7 +298,7 @@ def _time(finished: Finished) -> Iterator[Stretch]:
         yield Stretch(title, steps, seconds, len(records))
 
 
-def _command(finished: Finished) -> str:
+def command(finished: Finished) -> str:
     """Return the command that does this run again, from a shipped recipe where it is one."""
     name = finished.summary["recipe"]["name"]
     if name in shipped_recipes():

@@ -54,12 +54,12 @@ def compare(
     difference = own - kd
     wrong = difference * (1 - np.eye(len(classes)))
     order = np.argsort(-np.abs(wrong), axis=None, kind="stable")[:pairs]
-    places = [divmod(int(k), len(classes)) for k in order]
+    places = [divmod(int(k), len(classes)) for k in order if wrong.flat[k]]
     told = [(classes[a], classes[b], float(kd[a, b]), float(own[a, b])) for a, b in places]
     return Confusions(
         student=name,
         classes=classes,
         table=difference.tolist() if len(classes) <= most else [],
         largest=float(np.abs(difference).max()),
-        pairs=[pair for pair in told if pair[2] != pair[3]],
+        pairs=told,
     )
