@@ -126,6 +126,24 @@ def test_a_run_gives_the_figures_of_its_summary(digits: Report, gaze: Report) ->
     assert digits.classes == tuple(map(str, range(10)))
 
 
+def test_a_run_that_has_just_ended_asks_nobody_again(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(read_recipe(str(copy / "recipe.yaml")), copy)
+    summary = run.execute()
+
+    def asked(*_: object) -> None:
+        raise AssertionError("a network was asked again")
+
+    monkeypatch.setattr(run, "predict", asked)
+    found = collect(Finished(copy, run, summary))
+    assert len(found.students["xcl"].right) == 2
+    monkeypatch.setattr("extracurricular.pipeline._REMEMBERED_BYTES", 0)
+    forgetful = Run(read_recipe(str(copy / "recipe.yaml")), copy)
+    assert forgetful.execute() == summary
+    assert forgetful._answers == {}
+
+
 def test_learning_curves_end_where_the_logs_do(digits: Report) -> None:
     assert set(digits.losses) == {"erm", "kd", "xcl"}
     assert digits.losses["kd"].x[-1] == 30

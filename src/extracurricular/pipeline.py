@@ -20,8 +20,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,9 @@ from extracurricular.summary import summarise
 from extracurricular.teachers import Labels, Network, Teacher
 from extracurricular.training import train
 
+# Answers on the evaluation split that a run remembers, so that its report asks nobody again.
+_REMEMBERED_BYTES = 64 * 2**20
+
 
 class Run:
     """A recipe in a folder.
@@ -88,6 +91,7 @@ class Run:
         self._data: dict[str, Data] = {}
         self._generators: dict[str, Generator | Split] = {}
         self.asks: dict[str, float] = {}
+        self._answers: dict[str, Distribution] = {}
 
     @cached_property
     def fabric(self) -> Fabric:
@@ -287,6 +291,9 @@ class Run:
             self._teachers[seed] = teaching.load_teacher(self, seed)
         return self._teachers[seed]
 
+    def _network(self, stage: Stage) -> Network:
+        return Network(self.load(stage), self.data_of(stage).task)
+
     def prepare(self, stage: Stage) -> None:
         """Do all that a student's stage needs first: its teacher, and what its sampler draws from.
 
@@ -421,6 +428,22 @@ class Run:
         with self.fabric.autocast():
             return predict(teacher, data, split, size)
 
+    def answers(self, path: str, data: Data, ask: Callable[[], Teacher]) -> Distribution:
+        """Predict the split that results are measured on; remembered, as long as there is room.
+
+        Args:
+            path: What is asked: the path of a student's stage, or ``teacher/SEED``.
+            data: The data set of its seed.
+            ask: Gives the network or teacher, if it is not remembered.
+        """
+        if path in self._answers:
+            return self._answers[path]
+        found = self.predict(ask(), data, self.split_of(data))
+        kept = sum(answer.parameters.nbytes for answer in self._answers.values())
+        if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
+            self._answers[path] = found
+        return found
+
     def _summarise(self) -> dict[str, Any]:
         """Evaluate what is not evaluated yet, and put the figures of all seeds together."""
         teachers: dict[int, Distribution] = {}
@@ -433,13 +456,13 @@ class Run:
             assert split.y is not None
             labels = split.y.cpu()
             if own not in teachers:
-                teachers[own] = self.predict(self.teacher(own), data, split)
+                teachers[own] = self.answers(f"teacher/{own}", data, partial(self.teacher, own))
             figures = metrics.evaluate(teachers[own], labels, angular=angular)
             records = teaching.teacher_records(self, own)
             teacher_rows.append({"metrics": figures, **records})
             for name in self.recipe.students:
                 stage = self.student_stage(name, seed)
-                prediction = self.predict(Network(self.load(stage), data.task), data, split)
+                prediction = self.answers(stage.path, data, partial(self._network, stage))
                 figures = metrics.evaluate(
                     prediction, labels, teacher=teachers[own], angular=angular
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,11 +186,12 @@ def _answers(
         y = split.y.cpu()
         own = seed if run.recipe.teacher.per_seed else 0
         if own not in said:
-            said[own] = run.predict(run.teacher(own), data, split)
+            said[own] = run.answers(f"teacher/{own}", data, partial(run.teacher, own))
             add_answers(teacher, said[own], y, None, data)
         entropy.append(_array(said[own].entropy()))
         for name in shown:
-            prediction = run.predict(finished.student(name, seed), data, split)
+            path = run.student_stage(name, seed).path
+            prediction = run.answers(path, data, partial(finished.student, name, seed))
             add_answers(students[name], prediction, y, said[own], data)
     for answers in (teacher, *students.values()):
         if answers.confusion is not None:

@@ -171,7 +171,7 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
         names = data.classes or tuple(map(str, range(data.task.size)))
         top = said.probs.cpu().topk(min(_TOP, data.task.size))
         return [
-            [(names[k], f"{100 * p:.0f} %") for p, k in zip(ps, ks, strict=True)]
+            [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
             for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
     own = said if data.y_scale is None else said.scaled(data.y_scale.scale, data.y_scale.shift)
@@ -186,6 +186,12 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
         ]
         for row, std in zip(means, deviations, strict=True)
     ]
+
+
+def _share(probability: float) -> str:
+    """Write a probability as a percentage that does not claim to be none or all."""
+    text = f"{100 * probability:.0f} %"
+    return {"0 %": "< 1 %", "100 %": "> 99 %"}.get(text, text)
 
 
 def outputs(data: Data) -> tuple[str, ...]:

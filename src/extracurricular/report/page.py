@@ -7,7 +7,6 @@ scripts and the network altogether.
 from __future__ import annotations
 
 import re
-import shlex
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -105,10 +104,9 @@ def render(report: Report, fingerprint: str) -> str:
         open=open_galleries(report),
         first=_FIRST,
         stretches=bars(report.time),
-        steps={name: entry["steps"] for name, entry in report.summary["students"].items()},
         yaml=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
+        latencies=by_time(report.latency["students"]),
         install=_install(report),
-        quote=shlex.quote,
     )
 
 
@@ -140,6 +138,18 @@ def bars(stretches: list[Stretch]) -> list[tuple[Stretch, float]]:
     """Return rows of where the time went with the length of their bars, in percent."""
     longest = max((s.seconds or 0.0 for s in stretches), default=0.0) or 1.0
     return [(s, 100 * (s.seconds or 0.0) / longest) for s in stretches]
+
+
+def by_time(students: dict[str, dict[str, float]]) -> list[tuple[list[str], dict[str, float]]]:
+    """Return times with the names of those that have them, as students of one network do."""
+    groups: list[tuple[list[str], dict[str, float]]] = []
+    for name, times in students.items():
+        same = next((names for names, known in groups if known == times), None)
+        if same is None:
+            groups.append(([name], times))
+        else:
+            same.append(name)
+    return groups
 
 
 def duration(seconds: float) -> str:

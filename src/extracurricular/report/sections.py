@@ -424,8 +424,8 @@ def fidelity(report: Report) -> Iterator[Figure]:
         ),
         _legend(report, teacher=False),
         "How far the student's distribution is from the teacher's, example by example, all seeds "
-        "together; further left is nearer. The axis is logarithmic: the mean in the table is made "
-        "by the few examples on the right.",
+        "together; further left is nearer, and what is nearer still is in the first bin. The axis "
+        "is logarithmic: the mean in the table is made by the few examples on the right.",
     )
     yield _unsure(report)
 
