@@ -97,7 +97,7 @@ def test_the_folder_has_the_documented_layout(finished: tuple[Path, dict[str, An
     folder, _ = finished
     names = set(snapshot(folder))
     stage = {"stage.json", "weights.safetensors", "log.jsonl"}
-    expected = {"recipe.yaml", "summary.json"}
+    expected = {"recipe.yaml", "environment.json", "summary.json"}
     for seed in (0, 1):
         for member in (0, 1):
             expected |= {f"teacher/seed-{seed}/member-{member}/{f}" for f in stage}

@@ -101,8 +101,18 @@ def open_run(folder: Path) -> Finished:
         )
     summary = _summary(summary_file)
     recipe = read_recipe(str(recipe_file))
+    if _but_device(summary.get("recipe")) != _but_device(recipe.plain()):
+        raise StorageError(
+            f"the run {str(folder)!r} is not finished: its recipe.yaml is not the recipe of its "
+            f"summary.json; `xcl run {recipe_file} --out {folder}` goes on with it"
+        )
     device = recipe.device.model_copy(update={"accelerator": "auto"})
     return Finished(folder, Run(recipe.model_copy(update={"device": device}), folder), summary)
+
+
+def _but_device(recipe: Any) -> Any:
+    """Where it is run changes no more than digits, so a run can be looked at elsewhere."""
+    return {k: v for k, v in recipe.items() if k != "device"} if isinstance(recipe, dict) else None
 
 
 def _summary(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ A run is a folder::
     generators/NAME/SEED/            one fitted generator, with quality.json and contact.png
     knowledge/KEY/                   the teacher recorded on the draws of one sampler
     students/NAME/seed-0/            the same for a student, and metrics.json
+    environment.json                 versions and hardware of what was trained
     summary.json                     what came out
 
 ``stage.json`` is begun before a stage's training and finished after it. It holds all settings that
@@ -19,8 +20,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from extracurricular import metrics, rng, teaching
 from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
 from extracurricular.distributions import Distribution
+from extracurricular.environment import note_environment
 from extracurricular.errors import DataError, RecipeError, TrainingError, XclError, during
 from extracurricular.evaluation import predict
 from extracurricular.generating import fit, generator_stages, load, look, sentence
@@ -68,6 +70,9 @@ from extracurricular.summary import summarise
 from extracurricular.teachers import Labels, Network, Teacher
 from extracurricular.training import train
 
+# Answers on the evaluation split that a run remembers, so that its report asks nobody again.
+_REMEMBERED_BYTES = 64 * 2**20
+
 
 class Run:
     """A recipe in a folder.
@@ -89,6 +94,7 @@ class Run:
         self._data: dict[str, Data] = {}
         self._generators: dict[str, Generator | Split] = {}
         self.asks: dict[str, float] = {}
+        self._answers: dict[str, Distribution] = {}
 
     @cached_property
     def fabric(self) -> Fabric:
@@ -249,7 +255,7 @@ class Run:
     ) -> Sampler:
         """A stage's sampler; with the trained teacher and generators unless others are given."""
         seed, key = seed or rng.fold(stage.seed, "sampler"), f"{stage.key}.sampler"
-        context = context or self._context(stage)
+        context = context or self.context(stage)
         return build_sampler(stage.sampler, self.data_of(stage), seed, key, context)
 
     def generators_of(self, stage: Stage) -> list[GeneratorStage]:
@@ -257,7 +263,7 @@ class Run:
         names = self._requirements(stage.sampler, f"{stage.key}.sampler").generators
         return [s for s in generator_stages(self.recipe, stage.seed) if s.name in names]
 
-    def _context(self, stage: Stage, student: nn.Module | None = None) -> Context:
+    def context(self, stage: Stage, student: nn.Module | None = None) -> Context:
         """What the samplers of a stage may need: the trained teacher, and the fitted generators."""
         if stage.key == "teacher":
             return Context()
@@ -293,6 +299,9 @@ class Run:
             self._teachers[seed] = teaching.load_teacher(self, seed)
         return self._teachers[seed]
 
+    def _network(self, stage: Stage) -> Network:
+        return Network(self.load(stage), self.data_of(stage).task)
+
     def prepare(self, stage: Stage) -> None:
         """Do all that a student's stage needs first: its teacher, and what its sampler draws from.
 
@@ -314,6 +323,8 @@ class Run:
     def _begin(self, stages: list[AnyStage]) -> None:
         plain = yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True)
         write_if_changed(self.folder / "recipe.yaml", plain.encode())
+        if not all(map(self._is_done, stages)):
+            note_environment(self.folder, self.fabric.device)
         if self.watcher is not None:
             name, changes = self.recipe.budget_name, self.recipe.budget_changes
             if name != FULL:
@@ -374,11 +385,11 @@ class Run:
         data = self.data_of(stage)
         teacher: Teacher
         if stage.learns_from == "labels":
-            sampler, teacher = self.sampler(stage, self._context(stage, student)), Labels()
+            sampler, teacher = self.sampler(stage, self.context(stage, student)), Labels()
         elif self.recipe.teacher.record is not None:
             sampler, teacher = replayed(self, stage)
         else:
-            sampler = self.sampler(stage, self._context(stage, student))
+            sampler = self.sampler(stage, self.context(stage, student))
             teacher = self.teacher(stage.seed)
         tell = self.watcher.tell if self.watcher is not None else None
         curves = Curves(self.recipe.log, folder, stage.title, str(self.folder), record, tell)
@@ -435,6 +446,22 @@ class Run:
         with self.fabric.autocast():
             return predict(teacher, data, split, size)
 
+    def answers(self, path: str, data: Data, ask: Callable[[], Teacher]) -> Distribution:
+        """Predict the split that results are measured on; remembered, as long as there is room.
+
+        Args:
+            path: What is asked: the path of a student's stage, or ``teacher/SEED``.
+            data: The data set of its seed.
+            ask: Gives the network or teacher, if it is not remembered.
+        """
+        if path in self._answers:
+            return self._answers[path]
+        found = self.predict(ask(), data, self.split_of(data))
+        kept = sum(answer.parameters.nbytes for answer in self._answers.values())
+        if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
+            self._answers[path] = found
+        return found
+
     def _summarise(self) -> dict[str, Any]:
         """Evaluate what is not evaluated yet, and put the figures of all seeds together."""
         teachers: dict[int, Distribution] = {}
@@ -447,13 +474,13 @@ class Run:
             assert split.y is not None
             labels = split.y.cpu()
             if own not in teachers:
-                teachers[own] = self.predict(self.teacher(own), data, split)
+                teachers[own] = self.answers(f"teacher/{own}", data, partial(self.teacher, own))
             figures = metrics.evaluate(teachers[own], labels, angular=angular)
             records = teaching.teacher_records(self, own)
             teacher_rows.append({"metrics": figures, **records})
             for name in self.recipe.students:
                 stage = self.student_stage(name, seed)
-                prediction = self.predict(Network(self.load(stage), data.task), data, split)
+                prediction = self.answers(stage.path, data, partial(self._network, stage))
                 figures = metrics.evaluate(
                     prediction, labels, teacher=teachers[own], angular=angular
                 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from extracurricular.metrics import error_of, gap_closed
@@ -89,29 +91,49 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table(summary: dict[str, Any]) -> Table:
-    """Return the table that a person reads: mean ± deviation over seeds, the best student bold."""
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table: its text, and whether it is the best of its column."""
+
+    text: str
+    best: bool = False
+
+
+def cells(summary: dict[str, Any]) -> tuple[list[str], list[list[Cell]]]:
+    """Return the table that a person reads: its headings, and a row for teacher and students."""
     names = [name for name in COLUMNS if _has(summary, name)]
     if "angular_error" in names:
         names.remove("rmse")  # it says the same in other units
+    headings = ["", "parameters", *(COLUMNS[name][0] for name in names), "gap closed"]
+    best = {name: _best(summary["students"], name) for name in names}
+    rows = [_row("teacher", summary["teacher"], names, {})]
+    for student, entry in summary["students"].items():
+        marked = {name: best[name] == student for name in names}
+        rows.append(_row(student, entry, names, marked))
+    return headings, rows
+
+
+def table_note(summary: dict[str, Any]) -> str | None:
+    """Return what the table's signs mean; nothing of a single seed."""
     count = len(summary["seeds"])
+    return f"mean ± standard deviation over {count} seeds" if count > 1 else None
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """Return the table that a person reads: mean ± deviation over seeds, the best student bold."""
+    headings, rows = cells(summary)
     result = Table(
-        caption=f"mean ± standard deviation over {count} seeds" if count > 1 else None,
+        caption=table_note(summary),
         caption_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    result.add_column("")
-    result.add_column("parameters", justify="right")
-    for name in names:
-        result.add_column(COLUMNS[name][0], justify="right")
-    result.add_column("gap closed", justify="right")
-    best = {name: _best(summary["students"], name) for name in names}
-    result.add_row(*_row("teacher", summary["teacher"], names, {}), end_section=True)
-    for student, entry in summary["students"].items():
-        marked = {name: best[name] == student for name in names}
-        result.add_row(*_row(student, entry, names, marked))
+    for place, heading in enumerate(headings):
+        result.add_column(heading, justify="right" if place else "left")
+    for place, row in enumerate(rows):
+        shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in row]
+        result.add_row(*shown, end_section=place == 0)
     return result
 
 
@@ -128,14 +150,16 @@ def _best(students: dict[str, Any], name: str) -> str | None:
     return (max if higher else min)(means, key=lambda k: means[k])
 
 
-def _row(title: str, entry: dict[str, Any], names: list[str], marked: dict[str, bool]) -> list[str]:
+def _row(
+    title: str, entry: dict[str, Any], names: list[str], marked: dict[str, bool]
+) -> list[Cell]:
     parameters = entry["parameters"]
-    cells = [title, "–" if parameters is None else f"{parameters:,}"]
+    row = [Cell(title), Cell("–" if parameters is None else f"{parameters:,}")]
     for name in names:
         text = figure_text(entry["metrics"].get(name), COLUMNS[name][1])
-        cells.append(f"[bold]{text}[/bold]" if marked.get(name) else text)
+        row.append(Cell(text, marked.get(name, False)))
     gap = "–" if entry["gap_closed"] is None else f"{100 * entry['gap_closed']['value']:.0f} %"
-    return [*cells, "reference" if title == "kd" else gap]
+    return [*row, Cell("reference" if title == "kd" else gap)]
 
 
 def figure_text(figure: dict[str, Any] | None, form: str) -> str:
@@ -152,60 +176,120 @@ def figure_text(figure: dict[str, Any] | None, form: str) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of the verdict.
+
+    Args:
+        parts: Its words in order; those that matter most are marked True.
+        note: Whether it says what makes the figures less than they seem.
+    """
+
+    parts: tuple[tuple[str, bool], ...]
+    note: bool = False
+
+    @property
+    def text(self) -> str:
+        """The plain sentence."""
+        return "".join(text for text, _ in self.parts)
+
+
 def verdict(summary: dict[str, Any]) -> list[str]:
-    """Return sentences on what the table shows, and on what makes it less than it seems."""
-    students = summary["students"]
+    """Return the sentences of the verdict with marks for the terminal."""
     lines = []
-    extended = [name for name in students if name not in ("kd", "erm")]
-    chosen = ""
-    if len(extended) > _MOST_TOLD:
-        chosen = f", the best of {len(extended)} here,"
-        # A sentence for each would be read by nobody; the table has them all.
-        errors = {name: _mean_error(students[name]) for name in extended}
-        known = {name: error for name, error in errors.items() if error is not None}
-        extended = [min(known, key=lambda name: known[name])] if known else []
-    for name in extended:
-        gap = students[name]["gap_closed"]
-        if gap is not None:
-            # A figure without its interval invites too much trust.
-            lines.append(
-                f"[bold]{name}[/bold]{chosen} closes [bold]{100 * gap['value']:.0f} %[/bold] of "
-                "the gap that kd leaves to the teacher "
-                f"(95 % interval over seeds: {_interval(gap)})."
-            )
-    if "erm" in students:
-        plain = _mean_error(students["erm"])
-        for name in extended:
-            error = _mean_error(students[name])
-            if plain and error is not None:
-                change = f"{100 * abs(1 - error / plain):.0f} %"
-                side = "below" if error <= plain else "above"
-                lines.append(
-                    f"The {_error_name(students[name])} of [bold]{name}[/bold] is "
-                    f"[bold]{change}[/bold] {side} that of erm."
-                )
-    if "kd" in students and students["kd"]["gap_closed"] is None:
-        lines.append("There is no gap to close: the teacher is not better than kd.")
-    steps = {name: entry["steps"] for name, entry in students.items()}
-    if len(set(steps.values())) > 1:
-        told = ", ".join(f"{name} {count:,}" for name, count in steps.items())
-        lines.append(f"[yellow]Note:[/yellow] the students had unequal budgets of steps: {told}.")
-    if summary["recipe"]["evaluation"]["split"] != "test":
-        lines.append("[yellow]Note:[/yellow] these are figures on the validation split.")
+    for sentence in sentences(summary):
+        words = (
+            f"[bold]{escape(t)}[/bold]" if strong else escape(t) for t, strong in sentence.parts
+        )
+        lines.append(("[yellow]Note:[/yellow] " if sentence.note else "") + "".join(words))
     return lines
 
 
-def _error_name(entry: dict[str, Any]) -> str:
+def sentences(summary: dict[str, Any]) -> list[Sentence]:
+    """Return what the table shows, and what makes it less than it seems."""
+    students = summary["students"]
+    found = []
+    names, chosen = told_students(summary)
+    for name in names:
+        gap = students[name]["gap_closed"]
+        if gap is not None:
+            # A figure without its interval invites too much trust.
+            found.append(
+                Sentence(
+                    (
+                        (name, True),
+                        (f"{chosen} closes ", False),
+                        (f"{100 * gap['value']:.0f} %", True),
+                        (" of the gap that kd leaves to the teacher ", False),
+                        (f"(95 % interval over seeds: {interval(gap)}).", False),
+                    )
+                )
+            )
+    if "erm" in students:
+        plain = mean_error(students["erm"])
+        for name in names:
+            error = mean_error(students[name])
+            if plain and error is not None:
+                change = f"{100 * abs(1 - error / plain):.0f} %"
+                side = "below" if error <= plain else "above"
+                what = error_name(students[name])
+                found.append(
+                    Sentence(
+                        (
+                            (f"The {what} of ", False),
+                            (name, True),
+                            (" is ", False),
+                            (change, True),
+                            (f" {side} that of erm.", False),
+                        )
+                    )
+                )
+    if "kd" in students and students["kd"]["gap_closed"] is None:
+        text = "There is no gap to close: the teacher is not better than kd."
+        found.append(Sentence(((text, False),)))
+    steps = {name: entry["steps"] for name, entry in students.items()}
+    if len(set(steps.values())) > 1:
+        told = ", ".join(f"{name} {count:,}" for name, count in steps.items())
+        found.append(_note(f"the students had unequal budgets of steps: {told}."))
+    if summary["recipe"]["evaluation"]["split"] != "test":
+        found.append(_note("these are figures on the validation split."))
+    return found
+
+
+def _note(text: str) -> Sentence:
+    return Sentence(((text, False),), note=True)
+
+
+def told_students(summary: dict[str, Any]) -> tuple[list[str], str]:
+    """Return the students that the verdict tells of, and how their choice is told.
+
+    They are all but kd and erm; of more than a few, the one with the least error.
+    """
+    students = summary["students"]
+    extended = [name for name in students if name not in ("kd", "erm")]
+    if len(extended) <= _MOST_TOLD:
+        return extended, ""
+    # A sentence for each would be read by nobody; the table has them all.
+    errors = {name: mean_error(students[name]) for name in extended}
+    known = {name: error for name, error in errors.items() if error is not None}
+    best = [min(known, key=lambda name: known[name])] if known else []
+    return best, f", the best of {len(extended)} here,"
+
+
+def error_name(entry: dict[str, Any]) -> str:
+    """Return what the error is called that gaps are measured in."""
     names = {"angular_error": "angular error", "rmse": "RMSE"}
     return next((text for name, text in names.items() if name in entry["metrics"]), "error rate")
 
 
-def _mean_error(entry: dict[str, Any]) -> float | None:
+def mean_error(entry: dict[str, Any]) -> float | None:
+    """Return the mean over seeds of that error; None where a figure is not finite."""
     means = {name: figure["mean"] for name, figure in entry["metrics"].items()}
     return None if None in means.values() else error_of(means)
 
 
-def _interval(gap: dict[str, Any]) -> str:
+def interval(gap: dict[str, Any]) -> str:
+    """Return the interval of the part of the gap closed, as text."""
     low, high = gap["ci95"]
     if low is None and high is None:
         return "unbounded"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from extracurricular.cli import base
 from extracurricular.errors import RecipeError, known_names
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from extracurricular.pipeline import Run
     from extracurricular.recipe import Recipe
 
 
@@ -113,16 +116,36 @@ def _execute(recipe: Recipe, out: Path) -> None:
     from extracurricular.summary import table, verdict
 
     with Progress(console) as progress:
-        summary = Run(recipe, out, progress).execute()
+        run = Run(recipe, out, progress)
+        summary = run.execute()
     console.print()
     console.print(table(summary))
     for line in verdict(summary):
         console.print(line)
     console.print(f"Everything lies in [bold]{out}[/bold]: summary.json, recipe.yaml, students/, …")
+    _report(run, summary, console)
     if progress.worked:
         console.print(f"Took {time.perf_counter() - started:.0f} s.")
     else:
         console.print("Everything was done already; nothing was trained.")
+
+
+def _report(run: Run, summary: dict[str, Any], console: Console) -> None:
+    """Make the page of a run if it is missing or shows something else."""
+    from extracurricular.finished import Finished
+    from extracurricular.report.write import write_report
+
+    try:
+        write_report(Finished(run.folder, run, summary), again=False)
+    except Exception as error:
+        # The run is done and its figures are written; a page can be made at any time.
+        said = " ".join(str(error).split()) or type(error).__name__
+        console.print(
+            f"  [yellow]·[/yellow] the report could not be made: {base.escaped(said)}; "
+            f"`xcl report {base.escaped(run.folder)}` tries again"
+        )
+        return
+    console.print(f"Look at [bold]{base.escaped(run.folder / 'report.html')}[/bold]")
 
 
 def _record(

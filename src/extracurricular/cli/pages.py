@@ -1,0 +1,29 @@
+"""The commands that make pages to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extracurricular.cli import base
+
+
+@base.app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write it; RUN/report.html if none.")
+    ] = None,
+) -> None:
+    """Make the page of a finished run: verdict, figures, draws, recipe, in one file.
+
+    `xcl run` makes it at its end; this makes it anew.
+    """
+    from extracurricular.finished import open_run
+    from extracurricular.report.write import write_report
+
+    file = out or run / "report.html"
+    write_report(open_run(run), file)
+    base.console().print(f"Look at [bold]{base.escaped(file)}[/bold]")

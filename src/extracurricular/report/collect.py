@@ -1,0 +1,317 @@
+"""Everything that the page shows, as plain data.
+
+Networks are asked once, one after the other, on the split that the recipe evaluates; of what they
+say only a few numbers for each example are kept.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extracurricular.data import Data
+from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.environment import trained_in
+from extracurricular.errors import XclError
+from extracurricular.finished import Finished
+from extracurricular.recipe import read_recipe, shipped_recipes
+from extracurricular.report.costs import latencies
+from extracurricular.report.curves import Array, Band, band, confusion
+from extracurricular.report.gallery import Gallery, galleries
+from extracurricular.storage import read_json, read_lines
+from extracurricular.summary import mean_error, told_students
+
+# Curves of more students than this in one figure cannot be told apart.
+MOST_SHOWN = 6
+
+
+@dataclass
+class Answers:
+    """What is kept of the answers of the teacher or of a student, an array for each seed.
+
+    Args:
+        confidence: Of classes: probability of the predicted class, [N].
+        right: Of classes: whether it was the true one, 0 or 1, [N].
+        confusion: Of classes: true by predicted, the mean over seeds, [C, C].
+        z: Of real targets: error over predicted deviation, [N, D].
+        deviation, error: Of real targets: predicted deviation and size of the error, [N, D], in
+            units of :attr:`Report.unit`.
+        kl: Divergence from the teacher in nats, [N]; none for the teacher.
+    """
+
+    confidence: list[Array] = field(default_factory=list)
+    right: list[Array] = field(default_factory=list)
+    confusion: Array | None = None
+    z: list[Array] = field(default_factory=list)
+    deviation: list[Array] = field(default_factory=list)
+    error: list[Array] = field(default_factory=list)
+    kl: list[Array] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A row of where the time went.
+
+    Args:
+        name: What was trained, fitted or recorded.
+        steps: Optimiser steps in all; None where there are none.
+        seconds: Time in all; None where it was not kept.
+        count: How many of it there are.
+    """
+
+    name: str
+    steps: int | None
+    seconds: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows.
+
+    Args:
+        summary: ``summary.json``.
+        classes: Names of the classes; empty for real targets.
+        examples: Number of examples that figures are measured on, of the first seed.
+        unit: Unit of errors of real targets.
+        shown: Students whose curves are drawn, in the recipe's order.
+        compared: The student that confusions are compared with kd for; None where there is none.
+        teacher, students: Their answers.
+        teacher_entropy: Entropy of the teacher's answers in nats, for each seed, [N].
+        losses: Loss in training of the students shown.
+        validation: Error on the validation split in training, where it was measured on the way.
+        latency: What :func:`~extracurricular.report.costs.latencies` gives.
+        galleries: Draws of each sampler.
+        time: Where the time went.
+        trained: Where it was trained.
+        command: What runs it again.
+    """
+
+    summary: dict[str, Any]
+    classes: tuple[str, ...]
+    examples: int
+    unit: str
+    shown: list[str]
+    compared: str | None
+    teacher: Answers
+    students: dict[str, Answers]
+    teacher_entropy: list[Array]
+    losses: dict[str, Band]
+    validation: dict[str, Band]
+    latency: dict[str, Any]
+    galleries: list[Gallery]
+    time: list[Stretch]
+    trained: list[dict[str, Any]]
+    command: str
+
+
+def collect(finished: Finished) -> Report:
+    """Gather what the page shows; networks are asked, and nothing is trained.
+
+    Raises:
+        XclError: Something of the run is missing or damaged.
+    """
+    data, run = finished.run.data, finished.run
+    shown = shown_students(finished.summary)
+    teacher, students, entropy = _answers(finished, shown)
+    classes: tuple[str, ...] = ()
+    if data.task.kind == "classification":
+        classes = data.classes or tuple(map(str, range(data.task.size)))
+    return Report(
+        summary=finished.summary,
+        classes=classes,
+        examples=len(run.split_of(data)),
+        unit=_unit(data),
+        shown=shown,
+        compared=compared_student(finished.summary),
+        teacher=teacher,
+        students=students,
+        teacher_entropy=entropy,
+        losses=dict(_curves(finished, shown, _loss)),
+        validation=dict(_curves(finished, shown, _validation_error)),
+        latency=latencies(finished),
+        galleries=galleries(finished),
+        time=list(_time(finished)),
+        trained=trained_in(finished.folder),
+        command=command(finished),
+    )
+
+
+def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]:
+    """Return the students whose curves are drawn: all, or erm, kd and those of least error."""
+    students = summary["students"]
+    if len(students) <= most:
+        return list(students)
+    kept = [name for name in ("erm", "kd") if name in students]
+    errors = {name: mean_error(entry) for name, entry in students.items() if name not in kept}
+    known = {name: error for name, error in errors.items() if error is not None}
+    kept += sorted(known, key=lambda name: known[name])[: most - len(kept)]
+    return [name for name in students if name in kept]
+
+
+def compared_student(summary: dict[str, Any]) -> str | None:
+    """Return the student that is set against kd: xcl, or the best of those the verdict tells of."""
+    students = summary["students"]
+    if "kd" not in students:
+        return None
+    if "xcl" in students:
+        return "xcl"
+    names, _ = told_students(summary)
+    errors = {name: mean_error(students[name]) for name in names}
+    known = {name: error for name, error in errors.items() if error is not None}
+    return min(known, key=lambda name: known[name]) if known else None
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def _answers(
+    finished: Finished, shown: Sequence[str]
+) -> tuple[Answers, dict[str, Answers], list[Array]]:
+    run = finished.run
+    teacher, students = Answers(), {name: Answers() for name in shown}
+    said: dict[int, Distribution] = {}
+    entropy: list[Array] = []
+    for seed in run.recipe.seeds:
+        data = run.data_for(seed)
+        split = run.split_of(data)
+        assert split.y is not None
+        y = split.y.cpu()
+        own = seed if run.recipe.teacher.per_seed else 0
+        if own not in said:
+            said[own] = run.answers(f"teacher/{own}", data, partial(run.teacher, own))
+            add_answers(teacher, said[own], y, None, data)
+        entropy.append(_array(said[own].entropy()))
+        for name in shown:
+            path = run.student_stage(name, seed).path
+            prediction = run.answers(path, data, partial(finished.student, name, seed))
+            add_answers(students[name], prediction, y, said[own], data)
+    for answers in (teacher, *students.values()):
+        if answers.confusion is not None:
+            answers.confusion /= len(answers.confidence)
+    return teacher, students, entropy
+
+
+def add_answers(
+    answers: Answers, prediction: Distribution, y: Tensor, teacher: Distribution | None, data: Data
+) -> None:
+    """Add what is kept of one seed's predictions.
+
+    Args:
+        answers: What it is added to; ``confusion`` becomes the sum over seeds.
+        prediction: Distributions for N examples, in the target's own units.
+        y: Class indices [N], or real targets [N, D].
+        teacher: The teacher's, for the same examples.
+        data: The data set, for the scale of targets.
+    """
+    if isinstance(prediction, Categorical):
+        confidence, predicted = prediction.probs.max(-1)
+        answers.confidence.append(_array(confidence))
+        answers.right.append(_array(predicted == y))
+        counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
+        answers.confusion = counts if answers.confusion is None else answers.confusion + counts
+    else:
+        _add_reals(answers, prediction, y, data)
+    if teacher is not None:
+        answers.kl.append(_array(teacher.kl(prediction)))  # type: ignore[arg-type]
+
+
+def _add_reals(answers: Answers, prediction: Gaussian, y: Tensor, data: Data) -> None:
+    error = _array((y - prediction.mean.float()).abs())
+    deviation = _array(prediction.std)
+    # An error of 0 is inside every interval, that of a point too.
+    z = np.divide(error, deviation, out=np.full_like(error, np.inf), where=deviation > 0)
+    answers.z.append(np.where(error == 0, 0.0, z))
+    factor = np.ones(1)
+    if data.angular:
+        factor = np.array([180 / np.pi])
+    elif data.task.size > 1 and data.y_scale is not None:
+        factor = 1 / _array(data.y_scale.scale)
+    answers.deviation.append(deviation * factor)
+    answers.error.append(error * factor)
+
+
+def _unit(data: Data) -> str:
+    if data.angular:
+        return "°"
+    return "" if data.task.size == 1 else "deviations of the target"
+
+
+def _array(values: Tensor) -> Array:
+    return values.detach().cpu().double().numpy()
+
+
+# -- logs -----------------------------------------------------------------------------------------
+
+
+def _curves(finished: Finished, shown: Sequence[str], value: Any) -> Iterator[tuple[str, Band]]:
+    """Give the curve over seeds of each student whose log has two or more values."""
+    for name in shown:
+        curves = []
+        for seed in finished.recipe.seeds:
+            lines = read_lines(finished.folder / f"students/{name}/seed-{seed}/log.jsonl")
+            points = [(line["step"], value(line)) for line in lines if "step" in line]
+            known = [(step, v) for step, v in points if v is not None and np.isfinite(v)]
+            if len(known) > 1:
+                pair = np.array(known, dtype=np.float64).T
+                curves.append((pair[0], pair[1]))
+        if curves:
+            yield name, band(curves)
+
+
+def _loss(line: dict[str, Any]) -> float | None:
+    return line.get("loss")
+
+
+def _validation_error(line: dict[str, Any]) -> float | None:
+    figures = line.get("evaluation") or {}
+    for name in ("angular_error", "rmse"):
+        if name in figures:
+            return float(figures[name])
+    return 100 * (1 - float(figures["accuracy"])) if "accuracy" in figures else None
+
+
+def _time(finished: Finished) -> Iterator[Stretch]:
+    """Give what the run's stages took, students by name and everything else by kind."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for stage in finished.run.stages():
+        kind, name = stage.path.split("/")[:2]
+        title = {
+            "teacher": "teacher",
+            "generators": f"generator {name}",
+            "knowledge": "recording the teacher",
+            "students": name,
+        }[kind]
+        file = finished.folder / stage.path / "stage.json"
+        record = read_json(file) if file.is_file() else {}
+        groups.setdefault(title, []).append({"steps": stage.steps, **record, "kind": kind})
+    for title, records in groups.items():
+        counted = records[0]["kind"] in ("teacher", "students")
+        steps = sum(r["steps"] for r in records) if counted else None
+        known = [r["seconds"] for r in records if isinstance(r.get("seconds"), int | float)]
+        seconds = float(sum(known)) if len(known) == len(records) else None
+        yield Stretch(title, steps, seconds, len(records))
+
+
+def command(finished: Finished) -> str:
+    """Return the command that does this run again, from a shipped recipe where it is one."""
+    name = finished.summary["recipe"]["name"]
+    if name in shipped_recipes():
+        try:
+            if read_recipe(name).plain() == finished.summary["recipe"]:
+                return f"xcl run {name} --out again"
+        except XclError:
+            pass  # a file of this name in the working directory is something else
+    return f"xcl run {shlex.quote(str(finished.folder.name))}/recipe.yaml --out again"
+
+
+def pooled(parts: Sequence[Array] | Sequence[NDArray[Any]]) -> Array:
+    """Return the values of all seeds as one array, [N]."""
+    return np.concatenate([np.ravel(part) for part in parts])

@@ -1,0 +1,107 @@
+"""How long teacher and students take for an answer, measured once and kept.
+
+A page that is made again shows the same times, on whatever machine, until a network changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular.environment import cpu_name
+from extracurricular.errors import StorageError
+from extracurricular.finished import Finished
+from extracurricular.models.cost import latency
+from extracurricular.samplers import Batch
+from extracurricular.storage import read_json, write_json
+from extracurricular.teachers import Teacher
+from extracurricular.teaching import as_teacher, network_stages
+from extracurricular.tree import Inputs, batch_size, tree_map
+
+SCHEMA = 1
+BATCHES = (1, 32)
+_FILE = "latency.json"
+
+
+class _Asked(nn.Module):
+    """A teacher as a module, so that it is timed like one."""
+
+    def __init__(self, teacher: Teacher, device: torch.device) -> None:
+        super().__init__()
+        self.teacher, self.device = teacher, device
+
+    def forward(self, x: Inputs) -> Tensor:
+        x = tree_map(lambda v: v.to(self.device), x)
+        ids = torch.arange(batch_size(x), device=self.device)
+        return self.teacher(Batch(ids, x)).parameters
+
+
+def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
+    """Return the time of an answer of teacher and students on the CPU.
+
+    Args:
+        finished: The run; ``latency.json`` in its folder is read, or written.
+        seconds: Time to spend on each network and number of examples.
+
+    Returns:
+        ``{"cpu", "threads", "teacher": {"1": s, "32": s}, "students": {NAME: {"1": s, "32": s}}}``,
+        medians in seconds by the number of examples in a call.
+    """
+    file = finished.folder / _FILE
+    of = _networks(finished)
+    known = _read(finished)
+    if known is not None and known["of"] == of:
+        return known
+    found = _measure(finished, of, seconds)
+    write_json(file, found)
+    return found
+
+
+def _read(finished: Finished) -> dict[str, Any] | None:
+    file = finished.folder / _FILE
+    try:
+        found = read_json(file) if file.is_file() else None
+    except StorageError:
+        return None  # it can be measured again
+    sound = isinstance(found, dict) and found.get("schema") == SCHEMA and "of" in found
+    return found if sound else None
+
+
+def _networks(finished: Finished) -> dict[str, Any]:
+    """What the times depend on, as plain values."""
+    recipe = finished.summary["recipe"]
+    teacher = {key: recipe["teacher"][key] for key in ("model", "outside", "members", "mc_dropout")}
+    students = {name: section["model"] for name, section in recipe["students"].items()}
+    return {"data": recipe["data"], "teacher": teacher, "students": students}
+
+
+def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str, Any]:
+    run, shapes = finished.run, finished.run.data.shapes
+    seed = run.recipe.seeds[0]
+
+    def timed(module: nn.Module) -> dict[str, float]:
+        return {str(b): round(latency(module, shapes, b, seconds), 9) for b in BATCHES}
+
+    if run.recipe.teacher.outside is not None:
+        teacher, device = run.teacher(seed), run.fabric.device
+    else:
+        # What a network costs does not depend on its weights, so none are read.
+        modules = [run.model(s, "teacher.model").eval() for s in network_stages(run, seed)]
+        teacher, device = as_teacher(run, modules), torch.device("cpu")
+    known: dict[str, dict[str, float]] = {}
+    students: dict[str, dict[str, float]] = {}
+    for name in finished.students:
+        stage = run.student_stage(name, seed)
+        spec = repr(stage.model)
+        known[spec] = known.get(spec) or timed(run.model(stage, f"{stage.key}.model"))
+        students[name] = known[spec]
+    return {
+        "schema": SCHEMA,
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "of": of,
+        "teacher": timed(_Asked(teacher, device)),
+        "students": students,
+    }

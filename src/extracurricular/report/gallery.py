@@ -1,0 +1,234 @@
+"""The draws that students saw, with what the teacher says about them, by sampler."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from extracurricular.data import Data
+from extracurricular.distributions import Categorical, Distribution
+from extracurricular.errors import XclError
+from extracurricular.finished import Finished
+from extracurricular.pipeline import Run
+from extracurricular.recording import replayed
+from extracurricular.samplers import Batch, is_pure
+from extracurricular.samplers.uncertain import Uncertain
+from extracurricular.sheet import to_bytes
+from extracurricular.stages import Stage
+from extracurricular.tree import leaves
+
+DRAWS = 36
+_TOP = 3
+_COLUMNS = 8
+# Pictures are at most so large; larger ones would make a page of megabytes.
+_MOST = 64
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw.
+
+    Args:
+        id: Its id.
+        picture: A data URI, of an example with an image; else None.
+        row: Else the first values of the example, as text.
+        said: What the teacher says: the most probable classes, or each target with its deviation.
+        entropy: The teacher's entropy in nats.
+    """
+
+    id: int
+    picture: str | None
+    row: list[str]
+    said: list[tuple[str, str]]
+    entropy: float
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The draws of one sampler.
+
+    Args:
+        students: Who learned from it.
+        sampler: The sampler as the recipe writes it.
+        ids: Draws in all that one student saw.
+        draws: A few of them, that of the highest entropy first.
+        size: Width and height of a picture, in pixels; None of rows of values.
+        columns: Names of the values of a row.
+        note: What is special about these draws, or why there are none.
+    """
+
+    students: list[str]
+    sampler: str
+    ids: int
+    draws: list[Draw]
+    size: tuple[int, int] | None = None
+    columns: tuple[str, ...] = ()
+    note: str = ""
+
+
+def galleries(finished: Finished, count: int = DRAWS) -> list[Gallery]:
+    """Return draws of each sampler that students of the first seed learned from.
+
+    Args:
+        finished: The run.
+        count: Draws of each, at even distances among those that the student saw.
+    """
+    seed = finished.recipe.seeds[0]
+    groups: dict[str, list[str]] = {}
+    for name, section in finished.recipe.students.items():
+        # Students that learn from records see the draws of the record, not those of the others.
+        recorded = finished.recipe.teacher.record is not None and section.learns_from == "teacher"
+        key = json.dumps([section.sampler, recorded], sort_keys=True)
+        groups.setdefault(key, []).append(name)
+    return [_gallery(finished, names, seed, count) for names in groups.values()]
+
+
+def _gallery(finished: Finished, names: list[str], seed: int, count: int) -> Gallery:
+    run, stage = finished.run, finished.run.student_stage(names[0], seed)
+    seen = stage.training.steps * stage.training.batch_size
+    ids = (torch.arange(min(count, seen)) * seen) // min(count, seen)
+    empty = Gallery(names, _written(stage.sampler), seen, [])
+    try:
+        batch, said, note = _draw(finished, stage, names[0], ids.to(run.fabric.device))
+    except (XclError, ValueError) as error:
+        # A page without these draws is better than none: a record may have been deleted since.
+        return replace(empty, note=f"They cannot be drawn again: {error}.")
+    return show(replace(empty, note=note), run.data_of(stage), batch, said)
+
+
+def _written(chain: Any) -> str:
+    """Return a sampler in one line, as a recipe would have it."""
+    text: str = yaml.safe_dump(
+        chain, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
+    )
+    return text.removesuffix("\n...\n").strip()
+
+
+@torch.no_grad()
+def _draw(
+    finished: Finished, stage: Stage, name: str, ids: Tensor
+) -> tuple[Batch, Distribution, str]:
+    """Return draws with these ids, and what the teacher says about them."""
+    run: Run = finished.run
+    if run.recipe.teacher.record is not None and stage.learns_from == "teacher":
+        replay, recorded = replayed(run, stage)
+        batch = replay(ids)
+        return batch, recorded(batch), "The teacher's answers are those of the record."
+    note = ""
+    student = finished.student(name, stage.seed).module
+    sampler = run.sampler(stage, run.context(stage, student))
+    if not is_pure(sampler):
+        note = "These draws depend on the student in training; here it is the finished one."
+    teacher = run.teacher(stage.seed)
+    if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
+        choice = sampler.choose(ids)
+        return choice.batch, choice.prediction, note
+    batch = sampler(ids)
+    return batch, teacher(batch), note
+
+
+def show(gallery: Gallery, data: Data, batch: Batch, said: Distribution) -> Gallery:
+    """Put draws and the teacher's distribution on them into a gallery, the least certain first.
+
+    Args:
+        gallery: What it is of.
+        data: The data set, for scales and names.
+        batch: The draws.
+        said: What the teacher says, in the units that networks see.
+    """
+    entropy = said.entropy().cpu()
+    order = entropy.argsort(descending=True, stable=True).tolist()
+    texts = _texts(data, said)
+    raw = {
+        name: (values * data.x_scale[name].scale + data.x_scale[name].shift).cpu()
+        for name, values in leaves(batch.x).items()
+    }
+    image = next((name for name, values in raw.items() if values.ndim == 4), None)
+    columns: tuple[str, ...] = ()
+    if image is None:
+        columns, rows = _rows(data, raw)
+        pictures: list[str | None] = [None] * len(order)
+        size = None
+    else:
+        rows = [[] for _ in order]
+        size, pictures = _pictures(data, image, raw[image])
+    draws = [
+        Draw(int(batch.ids[k]), pictures[k], rows[k], texts[k], float(entropy[k])) for k in order
+    ]
+    return replace(gallery, draws=draws, size=size, columns=columns)
+
+
+def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
+    """Return what the teacher says about each draw, as names and figures."""
+    if isinstance(said, Categorical):
+        names = data.classes or tuple(map(str, range(data.task.size)))
+        top = said.probs.cpu().topk(min(_TOP, data.task.size))
+        return [
+            [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
+            for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
+    own = said if data.y_scale is None else said.scaled(data.y_scale.scale, data.y_scale.shift)
+    degrees, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
+    form = ".1f" if data.angular else ".3g"
+    names = outputs(data)
+    means, deviations = (own.mean.cpu() * degrees).tolist(), (own.std.cpu() * degrees).tolist()
+    return [
+        [
+            (name, f"{mean:{form}}{unit} ± {deviation:{form}}{unit}")
+            for name, mean, deviation in zip(names, row, std, strict=True)
+        ]
+        for row, std in zip(means, deviations, strict=True)
+    ]
+
+
+def _share(probability: float) -> str:
+    """Write a probability as a percentage that does not claim to be none or all."""
+    text = f"{100 * probability:.0f} %"
+    return {"0 %": "< 1 %", "100 %": "> 99 %"}.get(text, text)
+
+
+def outputs(data: Data) -> tuple[str, ...]:
+    """Return the names of real targets."""
+    if data.angular:
+        return ("pitch", "yaw")
+    return data.outputs or tuple(f"target {k}" for k in range(data.task.size))
+
+
+def _rows(data: Data, raw: dict[str, Tensor]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Return names and texts of the first values of each draw."""
+    flat = torch.cat([values.flatten(1) for values in raw.values()], 1)
+    known = len(data.columns) == flat.shape[1] and len(raw) == 1
+    names = data.columns if known else tuple(f"column {k}" for k in range(flat.shape[1]))
+    rows = [[f"{value:.4g}" for value in row] for row in flat[:, :_COLUMNS].tolist()]
+    return names[:_COLUMNS], rows
+
+
+def _pictures(data: Data, name: str, values: Tensor) -> tuple[tuple[int, int], list[str | None]]:
+    """Return the size of the pictures and a data URI of each."""
+    from PIL import Image
+
+    stored = leaves(data.train.x)[name]
+    low, high = (0.0, 255.0) if stored.dtype == torch.uint8 else map(float, stored.aminmax())
+    found: list[str | None] = []
+    size = (0, 0)
+    for image in to_bytes(values, low, high if high > low else low + 1):
+        pixels: Any = image.permute(1, 2, 0).numpy() if len(image) == 3 else image[0].numpy()
+        picture = Image.fromarray(pixels)
+        large = max(picture.size) > _MOST
+        if large:
+            picture.thumbnail((_MOST, _MOST))
+        size = picture.size
+        buffer = io.BytesIO()
+        # Photographs as PNG take ten times the room, and small pictures need every pixel.
+        picture.save(buffer, format="JPEG" if large else "PNG", quality=85)
+        kind = "jpeg" if large else "png"
+        coded = base64.b64encode(buffer.getvalue()).decode()
+        found.append(f"data:image/{kind};base64,{coded}")
+    return size, found

@@ -1,0 +1,63 @@
+"""The page as a file that is made again only when what it shows has changed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from extracurricular import __version__
+from extracurricular.environment import trained_in
+from extracurricular.finished import Finished
+from extracurricular.storage import read_json, sha256, write_if_changed
+
+_MARK = '<meta name="xcl-report" content="{}">'
+_START = 4096
+_SUFFIXES = (".py", ".j2", ".css")
+
+
+def write_report(finished: Finished, file: Path | None = None, *, again: bool = True) -> bool:
+    """Write the page of a finished run.
+
+    Args:
+        finished: The run.
+        file: Where; ``report.html`` in its folder where None.
+        again: Make it even if the one that is there shows the same run as it is now.
+
+    Returns:
+        Whether it was made.
+
+    Raises:
+        XclError: Something of the run is missing or damaged, or the file cannot be written.
+    """
+    file = file or finished.folder / "report.html"
+    # What the page shows of the machine's speed is kept in the folder, so it does not count.
+    mark = fingerprint(finished)
+    if not again and _is_of(file, mark):
+        return False
+    from extracurricular.report.collect import collect
+    from extracurricular.report.page import render
+
+    write_if_changed(file, render(collect(finished), mark).encode())
+    return True
+
+
+def fingerprint(finished: Finished) -> str:
+    """Return a checksum of all that the page depends on: the run, and what makes the page."""
+    stages = [finished.folder / stage.path / "stage.json" for stage in finished.run.stages()]
+    made_by = [f for f in sorted(Path(__file__).parent.rglob("*")) if f.suffix in _SUFFIXES]
+    depends = {
+        "summary": finished.summary,
+        "trained": trained_in(finished.folder),
+        "stages": [read_json(file) if file.is_file() else None for file in stages],
+        "version": __version__,
+        "made_by": [sha256(file.read_bytes()) for file in made_by],
+    }
+    return sha256(json.dumps(depends, sort_keys=True).encode())[:32]
+
+
+def _is_of(file: Path, mark: str) -> bool:
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace") as page:
+        return bool(re.search(re.escape(_MARK.format(mark)), page.read(_START)))
