@@ -39,7 +39,7 @@ from extracurricular.report.collect import (
     compared_student,
     shown_students,
 )
-from extracurricular.report.confusions import compare
+from extracurricular.report.confusions import compare, confusions
 from extracurricular.report.costs import latencies
 from extracurricular.report.figures import Axis, Guides, Line, Row, chart, dots, log_ticks, power
 from extracurricular.report.gallery import Gallery, galleries, show
@@ -208,6 +208,15 @@ def test_confusions_are_compared_cell_by_cell() -> None:
     assert compare("xcl", ["a", "b", "c"], kd, own, most=2, pairs=1).table == []
 
 
+def test_students_that_confuse_alike_are_not_compared(digits: Report) -> None:
+    assert confusions(digits) is not None
+    assert (
+        confusions(replace(digits, students=digits.students | {"xcl": digits.students["kd"]}))
+        is None
+    )
+    assert confusions(replace(digits, compared=None)) is None
+
+
 # -- figures --------------------------------------------------------------------------------------
 
 
@@ -256,6 +265,14 @@ def test_figures_come_out_the_same_whatever_the_users_settings(drawn: str) -> No
             "one", "what & <this>", lines, Axis(NASTY[2]), Axis("y"), Guides(diagonal=True)
         )
     assert again == drawn
+
+
+def test_texts_of_a_figure_are_left_as_they_are() -> None:
+    name = '#f1f004 id="a" 0.12345'
+    svg = dots("d", "", [Row(name, "s0", 0.001, 0.001, 0.002)], Axis("x", limits=(0, 0.003)))
+    texts = [text.text for text in parsed(svg).iter("text")]
+    assert name[:19] + "…" in texts
+    assert "0.001" in texts
 
 
 def test_control_characters_do_not_reach_a_figure() -> None:

@@ -42,7 +42,7 @@ def confusions(report: Report, most: int = 16, pairs: int = 8) -> Confusions | N
     if name is None or not {name, "kd"} <= set(report.students):
         return None
     kd, own = report.students["kd"].confusion, report.students[name].confusion
-    if kd is None or own is None:
+    if kd is None or own is None or not (own != kd).any():
         return None
     return compare(name, report.classes, kd, own, most, pairs)
 

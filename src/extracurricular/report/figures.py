@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from extracurricular.errors import XclError
 from extracurricular.report.curves import Array
 
@@ -142,7 +140,7 @@ def _dots(name: str, alt: str, rows: Sequence[Row], x: Axis, guides: Guides) -> 
     _guide(axes, guides)
     known = [v for row in rows for v in (row.value, row.low, row.high) if v is not None]
     known += list(guides.x)
-    room = 0.04 * ((max(known) - min(known)) or 1.0)
+    room = 0.04 * (max(known) - min(known)) or 1.0
     ends = (min(known) - room, max(known) + room) if x.limits is None else x.limits
     for place, row in enumerate(rows):
         low = ends[0] if row.low is None else row.low
@@ -318,22 +316,23 @@ def _tidy(name: str, alt: str, figure: Figure, svg: str) -> str:
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.S)
     used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", svg))
 
-    def renamed(found: re.Match[str]) -> str:
+    def own(found: re.Match[str]) -> str:
         return f' id="{name}-{found[1]}"' if found[1] in used else ""
 
-    svg = re.sub(r' id="([^"]*)"', renamed, svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"#f1f0([0-9a-f]{2})", lambda m: f"var(--{ROLES[int(m[1], 16)]})", svg)
-    # Points of the path need no more than two decimals of a pixel.
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), svg)
-    svg = re.sub(r" font-family: [^;\"]*;| transform=\"rotate\(-?0 [^)]*\)\"", "", svg)
-    svg = re.sub(r">\s+<", "><", re.sub(r"\s+", " ", svg))
+    def tag(found: re.Match[str]) -> str:
+        text = re.sub(r' id="([^"]*)"', own, found[0])
+        text = re.sub(r"(url\(|href=\")#", rf"\1#{name}-", text)
+        text = re.sub(r"#f1f0([0-9a-f]{2})", lambda m: f"var(--{ROLES[int(m[1], 16)]})", text)
+        # A path needs no more than two decimals of a pixel.
+        text = re.sub(
+            r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text
+        )
+        text = re.sub(r" font-family: [^;\"]*;| transform=\"rotate\(-?0 [^)]*\)\"", "", text)
+        return re.sub(r"\s+", " ", text)
+
+    # In the tags alone: what stands between them is what people read.
+    svg = re.sub(r"<[^>]*>", tag, svg)
+    svg = re.sub(r">\s+<", "><", svg)
     shape = " ".join(f"{72 * inches:g}" for inches in figure.get_size_inches())
     head = f'<svg viewBox="0 0 {shape}" role="img" aria-label="{html.escape(alt)}">'
     return head + svg[svg.index(">") + 1 :].strip()
-
-
-def finite(*arrays: Array) -> bool:
-    """Whether all values of some arrays are finite."""
-    return all(bool(np.isfinite(a).all()) for a in arrays)

@@ -64,10 +64,12 @@ def roles(report: Report) -> dict[str, str]:
     return {name: fixed.get(name, "other") for name in report.summary["students"]}
 
 
-def over_seeds(report: Report) -> str:
-    """Say what bands and bars are."""
+def over_seeds(report: Report, what: str = "Curves") -> str:
+    """Say what curves or points are of."""
     count = len(report.summary["seeds"])
-    return f"the mean over {count} seeds with their lowest and highest" if count > 1 else "one seed"
+    if count < 2:
+        return "One seed."
+    return f"{what} are means over {count} seeds, with their lowest and highest."
 
 
 # -- error, gap and cost --------------------------------------------------------------------------
@@ -176,7 +178,7 @@ def _costs(report: Report) -> Iterator[Figure]:
             chart(key, f"{title}: {told}.", lines, Axis(axis.label, True, limits, axis.form),
                   Axis(what)),
             legend,
-            f"{text} Points are {over_seeds(report)}.",
+            f"{text} {over_seeds(report, 'Points')}",
         )  # fmt: skip
 
 
@@ -236,8 +238,8 @@ def learning(report: Report) -> Iterator[Figure]:
             ),
             _legend(report, teacher=False),
             "Compare shapes, not heights: each student has a loss of its own, from labels or from "
-            "the teacher, at its own temperature and on its own examples. Curves are "
-            f"{over_seeds(report)}.",
+            "the teacher, at its own temperature and on its own examples. "
+            f"{over_seeds(report)}",
         )
     if report.validation:
         yield Figure(
@@ -250,8 +252,8 @@ def learning(report: Report) -> Iterator[Figure]:
                 Axis(_error_label(report)),
             ),
             _legend(report, teacher=False),
-            f"It decides nothing: every student is used as it is at its last step. Curves are "
-            f"{over_seeds(report)}.",
+            f"It decides nothing: every student is used as it is at its last step. "
+            f"{over_seeds(report)}",
         )
 
 
@@ -326,7 +328,7 @@ def _risk(report: Report) -> Figure:
         ),
         _legend(report),
         "Going left, only the surest answers are given. The lower a curve, the better confidence "
-        f"tells right from wrong. Curves are {over_seeds(report)}.",
+        f"tells right from wrong. {over_seeds(report)}",
     )
 
 
@@ -349,7 +351,7 @@ def _intervals(report: Report) -> Figure:
         _legend(report),
         "On the diagonal, intervals that should hold 90 % of the targets do; below it, predictions "
         "are too sure. Counted over examples and targets alike. Wide enough intervals hold "
-        f"everything, so read it with NLL and CRPS. Curves are {over_seeds(report)}.",
+        f"everything, so read it with NLL and CRPS. {over_seeds(report)}",
     )
 
 
@@ -357,7 +359,8 @@ def _deviations(report: Report) -> Figure:
     lines: list[Line] = []
     for _, role, answers in _each(report):
         kept = pooled(answers.deviation), pooled(answers.error)
-        predicted, true = error_by_deviation(*kept)
+        groups = max(1, min(10, len(kept[0]) // _FEWEST))
+        predicted, true = error_by_deviation(*kept, bins=groups)
         sound = (predicted > 0) & (true > 0) & np.isfinite(predicted)
         lines.append(Line(role, predicted[sound], true[sound], style="both"))
     unit = f", {report.unit}" if report.unit else ""
@@ -369,15 +372,15 @@ def _deviations(report: Report) -> Figure:
         "Error against predicted deviation",
         chart(
             "deviations",
-            "True error against predicted deviation, in ten groups of equally many predictions.",
+            "True error against predicted deviation, in groups of equally many predictions.",
             lines,
             Axis(f"predicted deviation{unit}", log=True, limits=(low, high)),
             Axis(f"error{unit}", log=True, limits=(low, high)),
             Guides(diagonal=True),
         ),
         _legend(report),
-        "Each dot is a tenth of the predictions, from the surest on the left. A rising curve knows "
-        "where it errs; on the diagonal it knows by how much, and above it it is too sure. "
+        "Each dot is a group of equally many predictions, the surest on the left. A rising curve "
+        "knows where it errs; on the diagonal it knows by how much, and above it it is too sure. "
         "Roots of mean squares, all seeds together.",
     )
 
@@ -404,7 +407,7 @@ def fidelity(report: Report) -> Iterator[Figure]:
             "Agreement with the teacher",
             dots("agreement", f"{how}: {told}.", rows, Axis("agreement, %")),
             [],
-            f"{how}, right or wrong: {over_seeds(report)}.",
+            f"{how}, right or wrong. {over_seeds(report, 'Dots')}",
         )
     found = {name: pooled(report.students[name].kl) for name in report.shown}
     edges = log_edges(pooled(list(found.values())), bins=20)
@@ -454,8 +457,8 @@ def _unsure(report: Report) -> Figure:
         ),
         _legend(report, teacher=False),
         "Examples in the order of the teacher's entropy, cut into tenths. On the right are those "
-        "that carry most of what a distribution tells beyond a label. Curves are "
-        f"{over_seeds(report)}.",
+        "that carry most of what a distribution tells beyond a label. "
+        f"{over_seeds(report)}",
     )
 
 
