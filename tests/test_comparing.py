@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import ttest_rel
 
+from chromium import browser
 from conftest import small_recipe
 from extracurricular.comparing import Difference, compare, labels, paired, plain
-from extracurricular.comparing_view import better, difference_text, lines
+from extracurricular.comparing_view import better, difference_text, findings, lines
 from extracurricular.errors import RecipeError, XclError
 from extracurricular.recipe import parse_recipe
+from extracurricular.report.comparison import render_comparison
 from extracurricular.storage import read_json
 from extracurricular.summary import summarise
 from test_cli import xcl
+from test_report_page import SEEN
 
 RECIPE = small_recipe({"digits": {"train": 100}}, {"mlp": {"hidden": [4]}})
 
@@ -163,7 +166,10 @@ def test_the_command(digits_run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Differences, seed by seed" in done.stdout
     assert "has the same settings as the first" in done.stdout
-    as_json = xcl("compare", str(digits_run), str(other), "--json")
+    as_json = xcl(
+        "compare", str(digits_run), str(other), "--json", "--out", "page.html", cwd=tmp_path
+    )
+    assert "<h1>run, other</h1>" in (tmp_path / "page.html").read_text()
     found = json.loads(as_json.stdout)
     kd = read_json(digits_run / "summary.json")["students"]["kd"]["metrics"]
     row = next(r for r in found["rows"] if (r["run"], r["student"]) == ("other", "kd"))
@@ -178,3 +184,38 @@ def test_mistakes_end_in_one_sentence(digits_run: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "there is no run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_found_is_told_first() -> None:
+    first = summary({"kd": [0.70, 0.80, 0.75]})
+    second = summary({"kd": [0.80, 0.91, 0.85]})
+    [accuracy, nll] = findings(compare({"a": first, "b": second}))
+    assert accuracy.startswith("b kd is better than a kd: accuracy points +10.33 (+")
+    assert nll.startswith("b kd is better than a kd: NLL −0.103 (−")
+    same = findings(compare({"a": first, "b": first}))
+    assert same == ["No difference is larger than chance explains: every interval holds 0."]
+    assert findings(compare({"a": summary({"kd": [0.5], "xcl": [0.6]})})) == []
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_in_a_browser(tmp_path: Path, width: int) -> None:
+    first = summary({"kd": [0.7, 0.8], "xcl": [0.9, 0.9]})
+    second = summary({"kd": [0.7, 0.9], "xcl": [0.2, 0.3]}, teacher={"model": EVIL, "members": 3})
+    file = tmp_path / "compare.html"
+    page_text = render_comparison(compare({"a": first, EVIL: second}))
+    assert EVIL not in page_text
+    file.write_text(page_text, encoding="utf-8")
+    with browser(tmp_path / "chromium") as page:
+        page.open(file, width)
+        found = page.ask(SEEN)
+        assert page.complaints() == []
+        assert page.requests() == [file.as_uri()]
+        assert page.ask("document.scripts.length") == 0
+    assert "is worse than a xcl" in found["verdict"]
+    assert len(found["sizes"]) == 2
+    assert all(wide > 100 and high > 50 for wide, high in found["sizes"])
+    assert found["out"] == []
+    assert found["wide"] <= found["own"]

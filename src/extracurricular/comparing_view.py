@@ -16,6 +16,7 @@ from extracurricular.summary import COLUMNS, figure_text
 
 # Settings told of one run; a run of another recipe differs in all of them.
 _MOST_SETTINGS = 8
+_MOST_FINDINGS = 6
 
 
 def lines(found: Comparison) -> Iterator[RenderableType]:
@@ -24,6 +25,8 @@ def lines(found: Comparison) -> Iterator[RenderableType]:
     yield _figures(found, names)
     if any(row.differences for row in found.rows):
         yield _differences(found, names)
+    for sentence in findings(found):
+        yield escape(sentence)
     for run, settings in found.changed.items():
         yield from _settings(run, settings)
     for note in found.notes:
@@ -37,6 +40,34 @@ def shown_figures(found: Comparison) -> list[str]:
     if "angular_error" in names:
         names.remove("rmse")  # it says the same in other units
     return names
+
+
+def unit_of(name: str) -> str:
+    """Return the heading of a figure's differences: of percentages, points."""
+    heading, form, _ = COLUMNS[name]
+    return heading.replace("%", "points") if form == "percent" else heading
+
+
+def findings(found: Comparison) -> list[str]:
+    """Return a sentence for each difference that is not to be explained by chance, or one of none.
+
+    Only the first few; the tables have them all.
+    """
+    told = []
+    for row in found.rows:
+        for name in shown_figures(found):
+            good = better(row.differences[name], name) if name in row.differences else None
+            if good is not None and row.against is not None:
+                side = "better" if good else "worse"
+                text = difference_text(row.differences[name], name)
+                other = " ".join(row.against)
+                told.append(
+                    f"{row.run} {row.student} is {side} than {other}: {unit_of(name)} {text}."
+                )
+    if not told and any(d.low is not None for row in found.rows for d in row.differences.values()):
+        return ["No difference is larger than chance explains: every interval holds 0."]
+    more = len(told) - _MOST_FINDINGS
+    return told[:_MOST_FINDINGS] + ([f"So are {more} more differences."] if more > 0 else [])
 
 
 def difference_text(difference: Difference, name: str) -> str:
@@ -87,8 +118,7 @@ def _differences(found: Comparison, names: list[str]) -> Table:
     result = _table(title="Differences, seed by seed", title_justify="left")
     result.add_column("compared to")
     for name in names:
-        heading, form, _ = COLUMNS[name]
-        result.add_column(heading.replace("%", "points") if form == "percent" else heading)
+        result.add_column(unit_of(name))
     compared = [row for row in found.rows if row.against is not None]
     for run, student, row, last in _grouped(compared):
         assert row.against is not None

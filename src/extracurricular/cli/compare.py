@@ -19,6 +19,9 @@ def compare(
         str | None,
         typer.Option(help="Student of the first run that all are compared to."),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write a page of it, as HTML.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Put runs side by side: figures, paired differences over seeds, what differs in settings.
@@ -27,10 +30,15 @@ def compare(
     """
     from extracurricular import comparing, comparing_view
     from extracurricular.finished import open_run
+    from extracurricular.storage import write_if_changed
 
     names = comparing.labels(runs)
     summaries = {n: open_run(run).summary for n, run in zip(names, runs, strict=True)}
     found = comparing.compare(summaries, against)
+    if out is not None:
+        from extracurricular.report.comparison import render_comparison
+
+        write_if_changed(out, render_comparison(found).encode())
     if as_json:
         json.dump(comparing.plain(found), sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")
@@ -38,3 +46,5 @@ def compare(
     console = base.console()
     for line in comparing_view.lines(found):
         console.print(line)
+    if out is not None:
+        console.print(f"Look at [bold]{base.escaped(out)}[/bold]")
