@@ -125,5 +125,5 @@ def gaze_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     }
     folder = tmp_path_factory.mktemp("gaze") / "run"
-    Run(parse_recipe(small_recipe(data, {"gaze_lenet": {"width": 2}})), folder).execute()
+    Run(parse_recipe(small_recipe(data, {"gaze_lenet": {"width": 0.1}})), folder).execute()
     return folder
