@@ -32,6 +32,7 @@ from torch import nn
 from extracurricular import metrics, rng, teaching
 from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
+from extracurricular.data.stream import left_out_of_draws
 from extracurricular.distributions import Distribution
 from extracurricular.errors import DataError, RecipeError, TrainingError, XclError, during
 from extracurricular.evaluation import predict
@@ -400,6 +401,8 @@ class Run:
         Checkpoints(folder).clear()
         if self.watcher is not None:
             self.watcher.end(stage.title, result.steps, result.seconds)
+            for told in left_out_of_draws(data):
+                self.watcher.tell(told)
 
     def _validation(self, module: nn.Module, data: Data) -> dict[str, float]:
         """Figures on the validation split, for the log alone: they decide nothing."""

@@ -212,7 +212,7 @@ class Streamed(Deferred):
         if wrong:
             raise DataError(
                 f"data {self.files.name!r}: {_TRIES} images one after the other cannot be read, "
-                f"such as {self._name(places, min(first))!r}, which {first[min(first)]}"
+                f"such as {self.names(places[[min(first)]])[0]!r}, which {first[min(first)]}"
             )
         found = found.view(*index.shape, *self.files.view.shape).to(self.device, non_blocking=True)
         if scale is not None and found.dtype == torch.uint8:
@@ -230,6 +230,10 @@ class Streamed(Deferred):
         inputs = self.files.buffers.take(shape)
         return inputs, lambda k, image: scale.apply_to(image, inputs[k])
 
+    def names(self, index: Tensor) -> list[str]:
+        """Return the paths of images within their folder."""
+        return [self.files.names[row] for row in self.rows[index.cpu()].tolist()]
+
     def whole(self) -> tuple[Tensor, list[str]]:
         """Decode all once; return which can be read, bool, [N], and the names of the others."""
         good = torch.ones(len(self), dtype=torch.bool)
@@ -239,7 +243,7 @@ class Streamed(Deferred):
             block = places[start : start + _BLOCK]
             wrong = self._collect(block, None, None, lambda k, image: None)
             good[block[list(wrong)]] = False
-        return good, [self._name(places, k) for k in (~good).nonzero().flatten()]
+        return good, self.names(places[~good])
 
     def identity(self) -> dict[str, Any]:
         """What tells these images from others: names and sizes of the files, and what is taken.
@@ -262,9 +266,6 @@ class Streamed(Deferred):
             "draft": view.draft,
         }
 
-    def _name(self, places: Tensor, k: int | Tensor) -> str:
-        return self.files.names[int(self.rows[places[k]])]
-
     def _pictures(self, places: Tensor, crop: Crop | None, words: Tensor | None) -> list[Picture]:
         rows = self.rows[places].tolist()
         given = [0] * len(rows) if words is None else words.flatten().tolist()
@@ -280,7 +281,7 @@ class Streamed(Deferred):
     def _fail(self, places: Tensor, wrong: dict[int, str]) -> None:
         if not self.files.skip:
             first = min(wrong)
-            raise DataError(f"the image {self._name(places, first)!r} {wrong[first]}")
+            raise DataError(f"the image {self.names(places[[first]])[0]!r} {wrong[first]}")
 
     def _refuse(self) -> NoReturn:
         raise _NotInMemoryError(
@@ -321,15 +322,15 @@ def announce_split(split: Split, index: slice | Tensor) -> None:
         images.announce(index)
 
 
-def left_out_of_draws(data: Data) -> str | None:
+def left_out_of_draws(data: Data) -> list[str]:
     """Tell, once, of the damaged images that others stood for since this was asked before."""
     images = streamed(data.train.x)
     if images is None:
-        return None
+        return []
     files = images.files
     names, draws = [files.names[row] for row in sorted(files.met)], files.draws
     files.forget()
     if not names:
-        return None
+        return []
     noun = "images were" if len(names) > 1 else "image was"
-    return f"{len(names):,} damaged {noun} left out of {draws:,} draws: {quoted(names)}"
+    return [f"{len(names):,} damaged {noun} left out of {draws:,} draws: {quoted(names)}."]
