@@ -310,6 +310,8 @@ class Run:
         if self.watcher is not None:
             for note in self.data.notes:
                 self.watcher.tell(note)
+            for data in self._data.values():
+                left_out_of_draws(data)  # of those that checked the recipe
             for key, asks in self.asks.items():
                 if asks > 1 and any(s.key == key and not self._is_done(s) for s in stages):
                     name = key.partition(".")[2]

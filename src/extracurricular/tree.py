@@ -14,7 +14,7 @@ class Deferred:
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def __getitem__(self, index: slice | Tensor) -> Tensor:
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
         raise NotImplementedError
 
 

@@ -129,7 +129,7 @@ class Data:
 
     def inputs(self, x: Inputs) -> Inputs:
         """Turn raw values into network inputs, float32."""
-        if isinstance(x, Tensor):
+        if is_leaf(x):
             return self.x_scale[""].apply(x)
         if isinstance(x, dict):
             return {k: self.x_scale[k].apply(v) for k, v in x.items()}

@@ -149,7 +149,6 @@ def _streamed(
             notes.append(f"{part}: {left_out(lost, len(good))}")
             rows[part] = rows[part][good.numpy()]
             images[part] = Streamed(files, torch.from_numpy(rows[part]))
-    files.forget()
     return images, rows
 
 

@@ -142,7 +142,7 @@ class Streamed(Deferred):
         """Return the same images, to be decoded for a device."""
         return Streamed(self.files, self.rows, device)
 
-    def __getitem__(self, index: slice | Tensor) -> Tensor:
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
         return self.read(self._places(index))[0]
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
@@ -150,10 +150,10 @@ class Streamed(Deferred):
         assert dim == 0
         return self[index]
 
-    def _places(self, index: slice | Tensor) -> Tensor:
+    def _places(self, index: int | slice | Tensor) -> Tensor:
         if isinstance(index, slice):
             return torch.arange(len(self))[index]
-        index = index.cpu()
+        index = torch.as_tensor(index).cpu()
         if index.dtype == torch.bool:
             return index.nonzero().squeeze(1)
         return torch.where(index < 0, index + len(self), index)
@@ -192,7 +192,8 @@ class Streamed(Deferred):
             DataError: An image cannot be read, told by its name; or a worker was killed.
         """
         places = index.flatten().cpu()
-        self.files.draws += 0 if others is None else len(places)
+        drawn = others is not None
+        self.files.draws += len(places) if drawn else 0
         others = others or (lambda bad, k: (places[bad] + k + 1) % len(self))
         taken = places
         found, put = self._target(len(places), scale)
@@ -202,6 +203,8 @@ class Streamed(Deferred):
             if not wrong:
                 break
             self._fail(taken, wrong)
+            if drawn:
+                self.files.met.update(self.rows[taken[sorted(wrong)]].tolist())
             bad = torch.tensor(sorted(wrong))
             taken = taken.clone()
             taken[bad] = others(bad, k).cpu()
@@ -274,9 +277,7 @@ class Streamed(Deferred):
     def _collect(
         self, places: Tensor, crop: Crop | None, words: Tensor | None, put: Put
     ) -> dict[int, str]:
-        wrong = self.files.pool.collect(self._pictures(places, crop, words), put)
-        self.files.met.update(int(self.rows[places[k]]) for k in wrong)
-        return wrong
+        return self.files.pool.collect(self._pictures(places, crop, words), put)
 
     def _fail(self, places: Tensor, wrong: dict[int, str]) -> None:
         if not self.files.skip:
@@ -284,7 +285,10 @@ class Streamed(Deferred):
             raise DataError(f"the image {self.names(places[[first]])[0]!r} {wrong[first]}")
 
     def _refuse(self) -> NoReturn:
-        raise _NotInMemoryError(
+        raise DataError(self._sentence())
+
+    def _sentence(self) -> str:
+        return (
             f"the images of data {self.files.name!r} are streamed from their files, so they cannot "
             "be taken all at once; where they fit into memory, stream: false has them there"
         )
@@ -292,7 +296,7 @@ class Streamed(Deferred):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        self._refuse()
+        raise _NotInMemoryError(self._sentence())
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         self._refuse()
