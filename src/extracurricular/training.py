@@ -143,8 +143,8 @@ def draw_steps(sampler: Sampler, batch_size: int, device: torch.device) -> int:
 
 def _together_and_ahead(sampler: Sampler, batch_size: int, device: torch.device) -> tuple[int, int]:
     """Steps to draw at once, and steps before which a sampler learns of its draws."""
-    nothing = sampler(torch.zeros(0, dtype=torch.int64, device=device)).x
-    size = sum(math.prod(leaf.shape[1:]) * leaf.element_size() for leaf in leaves(nothing).values())
+    example = sampler(torch.zeros(1, dtype=torch.int64, device=device))
+    size = sum(leaf.numel() * leaf.element_size() for leaf in leaves(example.x).values())
     size = max(1, size * batch_size)
     together = max(1, min(_MAX_DRAW_STEPS, _DRAW_BYTES // size))
     return together, max(together, min(_MAX_AHEAD, _AHEAD_BYTES // size))

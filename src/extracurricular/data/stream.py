@@ -94,7 +94,13 @@ class Files:
 
     @property
     def pool(self) -> Workers:
-        """The worker processes, those of this process and in working order."""
+        """The worker processes, those of this process and in working order.
+
+        Raises:
+            DataError: One of those before was killed, and nobody was told yet.
+        """
+        if self._pool is not None:
+            self._pool.check()
         self._pool = workers(self.count, self.view.shape)
         return self._pool
 

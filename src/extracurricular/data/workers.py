@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -126,6 +126,7 @@ class Workers:
         self._wanted: dict[Picture, None] = {}
         self._number = self._collected = -1
         self._shared = _Shared()
+        self._told = False
         self._pixels = torch.empty(0, dtype=torch.uint8)
         self._finalizer: weakref.finalize[Any, Workers] | None = None
 
@@ -133,6 +134,20 @@ class Workers:
     def broken(self) -> str | None:
         """Why it is of no use any more, if so."""
         return self._shared.broken
+
+    def check(self) -> None:
+        """Tell, once, that it is broken.
+
+        Raises:
+            DataError: A worker was killed.
+        """
+        if self.broken is not None and not self._told:
+            self._fail(self.broken)
+
+    def _fail(self, why: str) -> NoReturn:
+        self.close()
+        self._told = True
+        raise DataError(why)
 
     @property
     def processes(self) -> list[int]:
@@ -179,8 +194,7 @@ class Workers:
             block = needed.popleft()
             block.done.wait()
             if self.broken is not None:
-                self.close()
-                raise DataError(self.broken)
+                self._fail(self.broken)
             keep.remove(block)
             self._take(block, places, put, wrong)
         self._feed()
