@@ -41,14 +41,19 @@ class Affine:
         out = None if reals is raw or reals.requires_grad else reals
         return torch.addcmul(-self.shift * factor, reals, factor, out=out)
 
-    def apply_to(self, image: Tensor, out: Tensor) -> None:
-        """Write what :meth:`apply` gives of one image [C, H, W] into ``out``, on the CPU."""
+    def writer(self) -> Callable[[Tensor, Tensor], None]:
+        """Return what writes :meth:`apply` of one image [C, H, W] into another, on the CPU."""
         factor = self.scale.reciprocal().flatten()
-        low = -self.shift.flatten() * factor
-        out.copy_(image)
         # Numbers and not tensors that broadcast: the same sums, twice as fast.
-        for k, times in enumerate(factor.tolist()):
-            torch.add(low[k], out[k], alpha=times, out=out[k])
+        planes = list(enumerate(zip(-self.shift.flatten() * factor, factor.tolist(), strict=True)))
+
+        def write(image: Tensor, out: Tensor) -> None:
+            out.copy_(image)
+            for k, (low, times) in planes:
+                plane = out[k]
+                torch.add(low, plane, alpha=times, out=plane)
+
+        return write
 
     def to(self, device: torch.device) -> Affine:
         """Return the map on a device."""

@@ -236,8 +236,8 @@ class Streamed(Deferred):
             pinned = self.device.type == "cuda"
             rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
             return rows, lambda k, image: rows[k].copy_(image)
-        inputs = self.files.buffers.take(shape)
-        return inputs, lambda k, image: scale.apply_to(image, inputs[k])
+        inputs, write = self.files.buffers.take(shape), scale.writer()
+        return inputs, lambda k, image: write(image, inputs[k])
 
     def names(self, index: Tensor) -> list[str]:
         """Return the paths of images within their folder."""
