@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from extracurricular.data import Data, Split, make_data
+from extracurricular.data.imagefolder import imagefolder
 from extracurricular.generators.gan import Gan
 from extracurricular.generators.tables import Mixture
 from extracurricular.models import build_model
@@ -58,6 +62,37 @@ def pair_data(count: int = 40) -> Data:
     x = tuple(v.numpy() for v in data.train.x.values())  # type: ignore[union-attr]
     y = data.train.y.numpy()  # type: ignore[union-attr]
     return make_data("pairs", (x, y), (tuple(v[:10] for v in x), y[:10]))
+
+
+def photographs(root: Path, each: int = 18, classes: int = 4) -> Path:
+    """A folder of JPEGs of many sizes, in classes, no two the same."""
+    rng = np.random.default_rng(0)
+    for k in range(each * classes):
+        file = root / f"class{k % classes}" / f"{k:03d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 256, (5, 6, 3)).astype(np.uint8)
+        size = (int(rng.integers(20, 90)), int(rng.integers(20, 90)))
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(file, quality=90)
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs that no test changes."""
+    return photographs(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def streamed_data(photos: Path) -> Iterator[Callable[..., Data]]:
+    """Makes those a data set that is streamed; the workers live as long as the session."""
+
+    @lru_cache
+    def make(workers: int = 2, **settings: Any) -> Data:
+        settings = {"size": 8, "channels": 1, "stream": True} | settings
+        return imagefolder(str(photos), workers=workers, **settings)
+
+    yield make
+    make.cache_clear()
 
 
 def small_teacher(data: Data, members: int = 2, seed: int = 0) -> Ensemble:

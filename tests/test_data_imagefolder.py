@@ -193,7 +193,7 @@ def test_too_many_images_for_the_memory(tmp_path: Path) -> None:
     root = folder(tmp_path)
     says = r"30 images of 3 × 999 × 999 bytes take 0.1 GB, and memory is 0.01; choose a smaller"
     with pytest.raises(DataError, match=says):
-        imagefolder(str(root), 999, memory=0.01)
+        imagefolder(str(root), 999, memory=0.01, stream=False)
 
 
 def test_folders_that_are_something_else(tmp_path: Path) -> None:

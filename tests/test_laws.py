@@ -20,6 +20,7 @@ from extracurricular.distributions import Categorical, Distribution, Gaussian, T
 from extracurricular.errors import XclError
 from extracurricular.recipe import parse_recipe, read_recipe, shipped_recipes
 from extracurricular.samplers import SAMPLERS, Batch, Empirical, Sampler, build_sampler, is_pure
+from extracurricular.samplers.base import announce
 from extracurricular.storage import (
     Checkpoints,
     load_weights,
@@ -63,6 +64,21 @@ CHAINS: dict[str, list[object]] = {
         {"noise": {"std": 0.05}},
     ],
 }
+# The same for images that are decoded from their files as they are needed.
+STREAMED: dict[str, list[object]] = {
+    "empirical": ["empirical"],
+    "resized_crop": [{"resized_crop": {"scale": [0.2, 0.9]}}],
+    "mixed": ["resized_crop", {"mixup": {"alpha": 0.4}}, "cutmix", {"noise": {"std": 0.1}}],
+    "uncertain": ["resized_crop", {"uncertain": {"score": "entropy", "candidates": 3}}],
+    "blend": [
+        {
+            "blend": {
+                "part": {"weight": 0.6, "sampler": ["resized_crop", "mixup"]},
+                "whole": {"weight": 0.4, "sampler": ["empirical", {"augment": {"pad": 1}}]},
+            }
+        },
+    ],
+}
 DATA: dict[str, Callable[[], Data]] = {
     "images": image_data,
     "tables": table_data,
@@ -93,7 +109,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def test_law_1_is_tested_for_every_registered_sampler() -> None:
-    tested = yaml.safe_dump(CHAINS)
+    tested = yaml.safe_dump([CHAINS, STREAMED])
     own = [name for name in SAMPLERS.names() if ":" not in name]
     missing = [name for name in own if name not in tested]
     assert not missing, f"add a chain with {missing} to CHAINS"
@@ -101,7 +117,11 @@ def test_law_1_is_tested_for_every_registered_sampler() -> None:
 
 @pytest.mark.parametrize(("chain", "data"), CASES)
 def test_law_1_a_draw_is_a_pure_function_of_its_id(chain: str, data: str) -> None:
-    sampler = built(chain, DATA[data](), seed=3)
+    check_law_1(lambda: built(chain, DATA[data](), seed=3))
+
+
+def check_law_1(build: Callable[[], Sampler]) -> None:
+    sampler = build()
     assert is_pure(sampler)
     ids = torch.cat([torch.arange(0, 40), torch.tensor([2**40, 2**62 + 1])])
     whole = sampler(ids)
@@ -112,7 +132,7 @@ def test_law_1_a_draw_is_a_pure_function_of_its_id(chain: str, data: str) -> Non
     for k in (0, 7, 41):
         assert same(sampler(ids[k : k + 1]), whole[k : k + 1])
     # Not on the object: another process builds another one.
-    assert same(built(chain, DATA[data](), seed=3)(ids), whole)
+    assert same(build()(ids), whole)
     # What a batch holds is the same for no ids at all.
     assert same(sampler(ids[:0]), whole[:0])
     # Nor on, or for, torch's own generator.
@@ -121,6 +141,41 @@ def test_law_1_a_draw_is_a_pure_function_of_its_id(chain: str, data: str) -> Non
     assert torch.equal(torch.random.get_rng_state(), state)
     # And a repeated id is a repeated draw.
     assert same(sampler(ids[[5, 5]]), whole[[5, 5]])
+
+
+def streaming(chain: str, data: Data, seed: int = 3) -> Sampler:
+    return build_sampler(STREAMED[chain], data, seed, context=small_context(data))
+
+
+@pytest.mark.parametrize("chain", list(STREAMED))
+def test_law_1_holds_for_images_that_worker_processes_decode(
+    chain: str, streamed_data: Callable[..., Data]
+) -> None:
+    check_law_1(lambda: streaming(chain, streamed_data()))
+    ids = torch.randperm(70) + 30
+    whole = streaming(chain, streamed_data())(ids)
+    for workers in (1, 3):
+        sampler = streaming(chain, streamed_data(workers))
+        # Announced or not, in whatever order, and whether what was announced is asked for.
+        for told in (ids[:0], ids[20:30], ids.flip(0), torch.arange(500)):
+            announce(sampler, told)
+            assert same(sampler(ids[:50]), whole[:50])
+        assert same(sampler(ids), whole)
+
+
+@pytest.mark.parametrize("chain", list(STREAMED))
+def test_law_1_a_streamed_training_that_goes_on_sees_the_same_examples(
+    chain: str, streamed_data: Callable[..., Data]
+) -> None:
+    data = streamed_data()
+    settings = Training(steps=40, batch_size=6)
+    sampler = streaming(chain, data)
+    every = [b for b, _ in draws(sampler, Labels(), settings, 0, fabric=CPU)]
+    assert [b.ids[0].item() for b in every] == list(range(0, 240, 6))
+    for start in (17, 39):
+        again = [b for b, _ in draws(streaming(chain, data), Labels(), settings, start, fabric=CPU)]
+        assert len(again) == 40 - start
+        assert all(same(a, b) for a, b in zip(again, every[start:], strict=True))
 
 
 @pytest.mark.parametrize(("chain", "data"), CASES)
@@ -174,9 +229,21 @@ class Watch(nn.Module):
 @pytest.mark.parametrize("chain", list(CHAINS))
 def test_law_2_the_teacher_sees_the_very_example_the_student_sees(chain: str) -> None:
     data = image_data()
-    teacher, student = Spy(data.task), Watch()
+    check_law_2(built(chain, data, 0), data.task)
+
+
+@pytest.mark.parametrize("chain", list(STREAMED))
+def test_law_2_holds_for_images_that_worker_processes_decode(
+    chain: str, streamed_data: Callable[..., Data]
+) -> None:
+    data = streamed_data()
+    check_law_2(streaming(chain, data), data.task)
+
+
+def check_law_2(sampler: Sampler, task: Task) -> None:
+    teacher, student = Spy(task), Watch()
     settings = Training(steps=20, batch_size=6, lr=0.01)
-    train(student, built(chain, data, 0), teacher, data.task, settings=settings)
+    train(student, sampler, teacher, task, settings=settings)
     shown = torch.cat(student.seen)
     assert len(shown) == 120
     assert torch.equal(shown, torch.stack([teacher.seen[i] for i in range(120)]))

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from conftest import eye_data, image_data, pair_data, table_data
 from extracurricular.data import Data, Split, make_data
-from extracurricular.data.files import image_bytes, image_files, read_pool
+from extracurricular.data.files import image_files, read_pool
+from extracurricular.decoding import image_bytes
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.generators import Generator
 from extracurricular.samplers import Batch, Empirical, Sampler, build_sampler

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from extracurricular.samplers import Mixup as Mixup
     from extracurricular.samplers import Noise as Noise
     from extracurricular.samplers import Pool as Pool
+    from extracurricular.samplers import ResizedCrop as ResizedCrop
     from extracurricular.samplers import Sampler as Sampler
     from extracurricular.samplers import Uncertain as Uncertain
     from extracurricular.samplers import build_sampler as build_sampler
@@ -100,6 +101,7 @@ _HOMES = {
         "Mixup",
         "Noise",
         "Pool",
+        "ResizedCrop",
         "Sampler",
         "Uncertain",
         "build_sampler",

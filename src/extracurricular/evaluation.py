@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from extracurricular.data import Data, Split
+from extracurricular.data.stream import announce_split
 from extracurricular.distributions import Categorical, Distribution, Gaussian, concatenate
 from extracurricular.samplers import Batch
 from extracurricular.teachers import Teacher
@@ -23,6 +24,7 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
     """
     parts: list[Distribution] = []
     for start in range(0, len(split), batch_size):
+        announce_split(split, slice(start + batch_size, start + 2 * batch_size))
         raw = split[slice(start, start + batch_size)]
         ids = torch.arange(start, start + len(raw), device=_device_of(raw))
         parts.append(teacher(Batch(ids, data.inputs(raw.x))))

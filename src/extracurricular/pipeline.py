@@ -33,6 +33,7 @@ from torch import nn
 from extracurricular import metrics, rng, teaching
 from extracurricular.checking import build_matching, check
 from extracurricular.data import DATA, Data, Split
+from extracurricular.data.stream import left_out_of_draws
 from extracurricular.distributions import Distribution
 from extracurricular.environment import note_environment
 from extracurricular.errors import DataError, RecipeError, TrainingError, XclError, during
@@ -41,7 +42,6 @@ from extracurricular.generating import fit, generator_stages, load, look, senten
 from extracurricular.generators import Generator
 from extracurricular.loggers import Curves
 from extracurricular.models import build_model, parameter_count
-from extracurricular.models.base import Pixels
 from extracurricular.overrides import FULL, describe_budget
 from extracurricular.recipe import Recipe
 from extracurricular.recording import knowledge_stages, record_stage, replayed
@@ -247,7 +247,7 @@ class Run:
                 inputs=data.shapes,
                 outputs=data.task.outputs,
                 key=key,
-                pixels=_pixels(data),
+                pixels=data.pixels,
             )
 
     def sampler(
@@ -331,6 +331,8 @@ class Run:
                 self.watcher.tell(describe_budget(name, changes))
             for note in self.data.notes:
                 self.watcher.tell(note)
+            for data in self._data.values():
+                left_out_of_draws(data)  # of those that checked the recipe
             for key, asks in self.asks.items():
                 if asks > 1 and any(s.key == key and not self._is_done(s) for s in stages):
                     name = key.partition(".")[2]
@@ -429,6 +431,8 @@ class Run:
         Checkpoints(folder).clear()
         if self.watcher is not None:
             self.watcher.end(stage.title, result.steps, result.seconds)
+            for told in left_out_of_draws(data):
+                self.watcher.tell(told)
 
     def _validation(self, module: nn.Module, data: Data) -> dict[str, float]:
         """Figures on the validation split, for the log alone: they decide nothing."""
@@ -491,11 +495,3 @@ class Run:
         return summarise(
             self.recipe.plain(), self.data.task.kind, self.recipe.seeds, teacher_rows, student_rows
         )
-
-
-def _pixels(data: Data) -> Pixels | None:
-    """How images of bytes are standardised; None if the input is anything else."""
-    x, scale = data.train.x, data.x_scale.get("")
-    # By these alone, as images may be decoded only when they are asked for.
-    images = getattr(x, "dtype", None) == torch.uint8 and getattr(x, "ndim", 0) == 4
-    return (scale.shift, scale.scale) if images and scale is not None else None

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from extracurricular import rng
+from extracurricular.data.stream import left_out_of_draws
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, XclError, known_names, shorten
 from extracurricular.knowledge import (
@@ -191,6 +192,8 @@ def record_stage(run: Run, stage: KnowledgeStage) -> None:
     write_json(folder / "stage.json", state | {"done": True, **size_told, "price": price})
     if run.watcher is not None:
         run.watcher.end(stage.title, stage.steps, report.seconds)
+        for left_out in left_out_of_draws(run.data_of(stage)):
+            run.watcher.tell(left_out)
         told = "; ".join(price_lines(report))
         run.watcher.tell(f"{stage.title}: {report.bytes_per_draw} bytes a draw, {told}")
 

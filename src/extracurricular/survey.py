@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import yaml
 from torch import Tensor
 
 from extracurricular.data import DATA, Data, Split
+from extracurricular.data.base import SAMPLE, spaced
+from extracurricular.data.sizes import left_out
+from extracurricular.data.stream import streamed
 from extracurricular.errors import RecipeError, known_names
 from extracurricular.recipe import override, read_recipe, shipped_recipes
 from extracurricular.registry import split_spec
@@ -54,6 +57,8 @@ class Survey:
         targets: Values of each target by split, in their own units; none for classes.
         counts: Examples of each class by split; none for real targets.
         suspicious: What looks wrong, a sentence each.
+        looked_at: Of splits of which some examples, from all over, stand for all, as their images
+            are streamed from files: the number of these.
     """
 
     sizes: dict[str, int]
@@ -61,6 +66,7 @@ class Survey:
     targets: dict[str, list[Values]]
     counts: dict[str, list[int]]
     suspicious: list[str]
+    looked_at: dict[str, int] = field(default_factory=dict)
 
 
 def find_data(what: str, overrides: Sequence[str] = ()) -> Data:
@@ -97,9 +103,11 @@ def find_data(what: str, overrides: Sequence[str] = ()) -> Data:
 def survey(data: Data) -> Survey:
     """Look at a data set."""
     splits = {part: getattr(data, part) for part in PARTS}
+    looks = {part: _look(split) for part, split in splits.items()}
+    seen = {part: look.split for part, look in looks.items()}
     inputs = [
         (name, tuple(leaf.shape[1:]), leaf.dtype, _values(leaf, _column_names(data, name, leaf)))
-        for name, leaf in _wide(data.train).items()
+        for name, leaf in _wide(seen["train"]).items()
     ]
     targets: dict[str, list[Values]] = {}
     counts: dict[str, list[int]] = {}
@@ -113,10 +121,46 @@ def survey(data: Data) -> Survey:
         else:
             inside = split.y[(split.y >= 0) & (split.y < size)]
             counts[part] = inside.bincount(minlength=size).tolist()
-    found = Survey({p: len(s) for p, s in splits.items()}, inputs, targets, counts, [])
-    for check in (_odd_values, _odd_labels, _far_away, _twice):
-        found.suspicious.extend(check(data, found, splits))
+    sizes = {part: len(split) for part, split in splits.items()}
+    looked_at = {p: look.count for p, look in looks.items() if look.count < sizes[p]}
+    found = Survey(sizes, inputs, targets, counts, [], looked_at)
+    found.suspicious.extend(look.lost for look in looks.values() if look.lost)
+    found.suspicious.extend(_odd_values(data, found, seen))
+    found.suspicious.extend(_odd_labels(data, found, splits))
+    found.suspicious.extend(_far_away(data, found, seen))
+    found.suspicious.extend(_twice(seen, {part: look.places for part, look in looks.items()}))
     return found
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The examples of a split that are looked at.
+
+    Args:
+        split: These.
+        places: Where they are in the whole split.
+        count: Number of places that were looked at.
+        lost: A sentence about those where there is an image that cannot be read, if any.
+    """
+
+    split: Split
+    places: Sequence[int]
+    count: int
+    lost: str = ""
+
+
+def _look(split: Split) -> _Look:
+    """Look at all examples, but of streamed images at some from all over the split."""
+    images = streamed(split.x)
+    if images is None:
+        return _Look(split, range(len(split)), len(split))
+    places = spaced(len(split), SAMPLE)
+    x, taken = images.read(places)
+    good = taken == places
+    lost = images.names(places[~good])
+    y = None if split.y is None else split.y[places[good]]
+    told = left_out(lost, len(places)) if lost else ""
+    return _Look(Split(x[good.to(x.device)], y), places[good].tolist(), len(places), told)
 
 
 def _wide(split: Split) -> dict[str, Tensor]:
@@ -246,8 +290,13 @@ def _far_away(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[st
     return told
 
 
-def _twice(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
-    """Tell of examples that are the same to the last bit, within a split and across splits."""
+def _twice(splits: Mapping[str, Split], places: Mapping[str, Sequence[int]]) -> list[str]:
+    """Tell of examples that are the same to the last bit, within a split and across splits.
+
+    Args:
+        splits: The examples that are looked at.
+        places: Their places in the whole splits, by which they are told.
+    """
     told = []
     digests = {part: _digests(split) for part, split in splits.items()}
     first = {part: dict(zip(reversed(d), range(len(d) - 1, -1, -1), strict=True))
@@ -258,7 +307,7 @@ def _twice(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
             k = next(k for k, digest in enumerate(own) if first[part][digest] != k)
             told.append(
                 f"{again:,} of {len(own):,} examples in {part} repeat another of {part}; "
-                f"the first is {k}, which is {first[part][own[k]]}."
+                f"the first is {places[part][k]}, which is {places[part][first[part][own[k]]]}."
             )
     for part, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
         common = [k for k, digest in enumerate(digests[part]) if digest in first[other]]
@@ -266,20 +315,25 @@ def _twice(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
             k = common[0]
             told.append(
                 f"{len(common):,} of {len(digests[part]):,} examples in {part} are in {other} too; "
-                f"the first is {k}, which is {first[other][digests[part][k]]} there."
+                f"the first is {places[part][k]}, "
+                f"which is {places[other][first[other][digests[part][k]]]} there."
             )
-    return told + _contradictions(splits, digests)
+    return told + _contradictions(splits, places, digests)
 
 
-def _contradictions(splits: Mapping[str, Split], digests: dict[str, list[bytes]]) -> list[str]:
+def _contradictions(
+    splits: Mapping[str, Split],
+    places: Mapping[str, Sequence[int]],
+    digests: dict[str, list[bytes]],
+) -> list[str]:
     known: dict[bytes, tuple[Any, str, int]] = {}
     found = []
     for part, split in splits.items():
         labels = [] if split.y is None else split.y.tolist()
         for k, (digest, label) in enumerate(zip(digests[part], labels, strict=False)):
-            before, *place = known.setdefault(digest, (label, part, k))
+            before, *place = known.setdefault(digest, (label, part, places[part][k]))
             if before != label:
-                found.append((part, k, *place))
+                found.append((part, places[part][k], *place))
     if not found:
         return []
     a, b, c, d = found[0]

@@ -45,6 +45,10 @@ def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
     yield ""
     for note in data.notes:
         yield escape(note)
+    if found.looked_at:
+        looked = found.looked_at.items()
+        parts = ", ".join(f"{count:,} of {found.sizes[part]:,} in {part}" for part, count in looked)
+        yield f"Values, and examples that are there twice, are those of {parts}, spread evenly."
     if found.suspicious:
         yield "[bold yellow]Suspicious[/bold yellow]"
         for sentence in found.suspicious:

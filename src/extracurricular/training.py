@@ -29,7 +29,7 @@ from extracurricular import rng
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import TrainingError
 from extracurricular.matching import Matching
-from extracurricular.samplers.base import Batch, Sampler, is_pure
+from extracurricular.samplers.base import Batch, Sampler, announced, is_pure
 from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.storage import Checkpoints, JsonLines
 from extracurricular.teachers import Labels, Teacher
@@ -39,6 +39,10 @@ from extracurricular.tree import leaves
 # bounds the memory they take; the students see the same examples whatever it is.
 _DRAW_BYTES = 2 * 2**20
 _MAX_DRAW_STEPS = 16
+# A sampler learns of that many draws before they are made, by their size as network inputs, which
+# is four times that of bytes; and of no more than so many steps.
+_AHEAD_BYTES = 2**29
+_MAX_AHEAD = 64
 
 
 class Training(BaseModel):
@@ -134,9 +138,16 @@ def step_ids(step: int, steps: int, batch_size: int, rank: int = 0, world: int =
 
 def draw_steps(sampler: Sampler, batch_size: int, device: torch.device) -> int:
     """Number of steps to draw examples for at once, within a bound on memory."""
+    return _together_and_ahead(sampler, batch_size, device)[0]
+
+
+def _together_and_ahead(sampler: Sampler, batch_size: int, device: torch.device) -> tuple[int, int]:
+    """Steps to draw at once, and steps before which a sampler learns of its draws."""
     example = sampler(torch.zeros(1, dtype=torch.int64, device=device))
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves(example.x).values())
-    return max(1, min(_MAX_DRAW_STEPS, _DRAW_BYTES // max(1, size * batch_size)))
+    size = max(1, size * batch_size)
+    together = max(1, min(_MAX_DRAW_STEPS, _DRAW_BYTES // size))
+    return together, max(together, min(_MAX_AHEAD, _AHEAD_BYTES // size))
 
 
 def draws(
@@ -150,18 +161,26 @@ def draws(
     """Yield the examples of each step from ``start`` on, with the teacher's distribution on them.
 
     Several steps are drawn at once. Which ones go together depends on the step alone, never on
-    where a training was interrupted, so a resumed one meets the same numbers to the last bit.
+    where a training was interrupted, so a resumed one meets the same numbers to the last bit. The
+    sampler learns of draws some steps ahead, so that it may prepare them.
     """
     # Draws that depend on the student must see it as it is at their own step.
-    together = draw_steps(sampler, settings.batch_size, fabric.device) if is_pure(sampler) else 1
-    for first in range(start - start % together, settings.steps, together):
-        count = min(together, settings.steps - first)
-        ids = step_ids(first, count, settings.batch_size, fabric.global_rank, fabric.world_size)
+    together, ahead = 1, 2
+    if is_pure(sampler):
+        together, ahead = _together_and_ahead(sampler, settings.batch_size, fabric.device)
+    begin = start - start % together
+    rank, world, end = fabric.global_rank, fabric.world_size, settings.steps
+    chunks = (
+        step_ids(first, min(together, end - first), settings.batch_size, rank, world)
+        for first in range(begin, end, together)
+    )
+    size = settings.batch_size // world
+    drawn = announced(sampler, chunks, ahead // together)
+    for first, ids in zip(range(begin, end, together), drawn, strict=True):
         batch, target = _draw(sampler, teacher, ids.to(fabric.device), fabric)
         if not isinstance(teacher, Labels):
             check_finite(target, batch.ids)
-        size = len(ids) // count
-        for k in range(max(0, start - first), count):
+        for k in range(max(0, start - first), len(ids) // size):
             part = slice(k * size, (k + 1) * size)
             yield batch[part], target[part]
 

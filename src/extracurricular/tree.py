@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from torch import Tensor
+
+
+class Deferred:
+    """Base of what stands for a tensor of examples in a data set, and makes them when indexed."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        raise NotImplementedError
+
 
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
+def is_leaf(tree: Any) -> TypeGuard[Tensor]:
+    """Whether inputs are one tensor, or stand for one."""
+    return isinstance(tree, Tensor | Deferred)
+
+
 def tree_map(function: Callable[..., Tensor], tree: Inputs, *others: Inputs) -> Inputs:
     """Apply ``function`` to corresponding tensors of inputs of the same structure."""
-    if isinstance(tree, Tensor):
+    if is_leaf(tree):
         return function(tree, *others)
     if isinstance(tree, dict):
         return {k: function(v, *(_item(o, k) for o in others)) for k, v in tree.items()}
@@ -21,7 +37,7 @@ def tree_map(function: Callable[..., Tensor], tree: Inputs, *others: Inputs) -> 
 
 def leaves(tree: Inputs) -> dict[str, Tensor]:
     """Return the tensors by name: a dict's keys, a tuple's positions, or ``""`` for one tensor."""
-    if isinstance(tree, Tensor):
+    if is_leaf(tree):
         return {"": tree}
     if isinstance(tree, dict):
         return dict(tree)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from torch import Tensor
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 from extracurricular.registry import Registry
-from extracurricular.tree import Inputs, batch_size, leaves, tree_map
+from extracurricular.tree import Deferred, Inputs, batch_size, is_leaf, leaves, tree_map
+
+# Examples that stand for all of a split whose images are not in memory.
+SAMPLE = 1024
 
 Shapes: TypeAlias = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[int, ...], ...]
 
@@ -33,7 +36,24 @@ class Affine:
         """Map raw values to standardised ones, float32."""
         # One multiply-add over the batch instead of a conversion, a difference and a quotient.
         factor = self.scale.reciprocal()
-        return torch.addcmul(-self.shift * factor, raw.float(), factor)
+        reals = raw.float()
+        # Into the converted copy, where there is one: a fresh tensor costs as much again.
+        out = None if reals is raw or reals.requires_grad else reals
+        return torch.addcmul(-self.shift * factor, reals, factor, out=out)
+
+    def writer(self) -> Callable[[Tensor, Tensor], None]:
+        """Return what writes :meth:`apply` of one image [C, H, W] into another, on the CPU."""
+        factor = self.scale.reciprocal().flatten()
+        # Numbers and not tensors that broadcast: the same sums, twice as fast.
+        planes = list(enumerate(zip(-self.shift.flatten() * factor, factor.tolist(), strict=True)))
+
+        def write(image: Tensor, out: Tensor) -> None:
+            out.copy_(image)
+            for k, (low, times) in planes:
+                plane = out[k]
+                torch.add(low, plane, alpha=times, out=plane)
+
+        return write
 
     def to(self, device: torch.device) -> Affine:
         """Return the map on a device."""
@@ -101,11 +121,19 @@ class Data:
     def shapes(self) -> Shapes:
         """Shape of one example's input, in the structure of the input."""
         x = self.train.x
-        if isinstance(x, Tensor):
+        if is_leaf(x):
             return tuple(x.shape[1:])
         if isinstance(x, dict):
             return {k: tuple(v.shape[1:]) for k, v in x.items()}
         return tuple(tuple(v.shape[1:]) for v in x)
+
+    @property
+    def pixels(self) -> tuple[Tensor, Tensor] | None:
+        """Shift and scale of images of bytes; None if the input is anything else."""
+        x, scale = self.train.x, self.x_scale.get("")
+        # By these alone, as images may be decoded only when they are asked for.
+        images = getattr(x, "dtype", None) == torch.uint8 and getattr(x, "ndim", 0) == 4
+        return (scale.shift, scale.scale) if images and scale is not None else None
 
     @property
     def device(self) -> torch.device:
@@ -114,7 +142,7 @@ class Data:
 
     def inputs(self, x: Inputs) -> Inputs:
         """Turn raw values into network inputs, float32."""
-        if isinstance(x, Tensor):
+        if is_leaf(x):
             return self.x_scale[""].apply(x)
         if isinstance(x, dict):
             return {k: self.x_scale[k].apply(v) for k, v in x.items()}
@@ -234,6 +262,8 @@ def check_finite(values: Tensor, which: str) -> None:
 
 
 def _tensor(part: str, which: str, given: Any) -> Tensor:
+    if isinstance(given, Deferred):
+        return cast(Tensor, given)
     if isinstance(given, Tensor):
         values = given
     else:
@@ -289,7 +319,12 @@ def _check_shapes(where: str, split: Split, train: Split) -> None:
 
 
 def _fit_scale(values: Tensor) -> Affine:
-    """Mean and deviation per channel of images [N, C, H, W], per column of anything flatter."""
+    """Mean and deviation per channel of images [N, C, H, W], per column of anything flatter.
+
+    Of images that are decoded when they are asked for, those of some from all over them.
+    """
+    if isinstance(values, Deferred):
+        values = values[spaced(len(values), SAMPLE)]
     image = values.ndim == 4
     if image and values.dtype == torch.uint8:
         mean, std = _moments_of_bytes(values)
@@ -302,6 +337,12 @@ def _fit_scale(values: Tensor) -> Affine:
     std = torch.where(std > 1e-8 * mean.abs().clamp_min(1e-8), std, torch.ones_like(std))
     shape = (-1, 1, 1) if image else mean.shape
     return Affine(mean.float().view(shape), std.float().view(shape))
+
+
+def spaced(count: int, most: int) -> Tensor:
+    """Places from all over ``range(count)``, at most so many, int64."""
+    chosen = min(count, most)
+    return torch.arange(chosen) * count // max(1, chosen)
 
 
 def _moments_of_bytes(images: Tensor) -> tuple[Tensor, Tensor]:

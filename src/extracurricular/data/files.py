@@ -10,25 +10,30 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from extracurricular.data import parquet
 from extracurricular.data.base import Split, check_finite
+from extracurricular.decoding import (
+    SizeError,
+    View,
+    image_bytes,
+    open_image,
+    problem,
+    view_bytes,
+)
 from extracurricular.errors import DataError
-from extracurricular.tree import Inputs, leaves
+from extracurricular.tree import Inputs, is_leaf, leaves
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
-# Whatever a file is called: Pillow hands PostScript, for one, to a program that runs it.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _KINDS = "a folder of images, or an .npy, .npz or .parquet file"
 _BLOCK = 1024
 
@@ -76,85 +81,49 @@ def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files in a folder and its subfolders, sorted by path; hidden ones left out.
+    """Image files in a folder and its subfolders, sorted by path; hidden ones left out."""
+    return [folder / name for name in image_names(folder)]
+
+
+def image_names(folder: Path) -> list[str]:
+    """Paths of :func:`image_files` within the folder, with ``/`` between their parts.
 
     Links are followed, but no folder is read twice, so links in a circle do no harm.
     """
-    found: list[Path] = []
+    found: list[str] = []
     seen = {os.path.realpath(folder)}
-    waiting = [folder]
+    waiting = [""]
     while waiting:
-        current = waiting.pop()
+        prefix = waiting.pop()
+        current = folder / prefix
         try:
-            entries = sorted(current.iterdir())
+            # What the folder itself knows of its entries saves a look at each of a million files.
+            with os.scandir(current) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            problem = f"the folder {str(current)!r} cannot be read: {error.strerror}"
-            raise DataError(problem) from error
-        for entry in entries:
+            why = f"the folder {str(current)!r} cannot be read: {error.strerror}"
+            raise DataError(why) from error
+        for entry in listed:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                real = os.path.realpath(entry)
+            # A scan's entry raises for a link to itself, where a path says that it is no folder.
+            folder_like = Path(entry.path) if entry.is_symlink() else entry
+            if folder_like.is_dir():
+                real = os.path.realpath(entry.path)
                 if real not in seen:
                     seen.add(real)
-                    waiting.append(entry)
-            # A link to nowhere is kept, so that it is told of and not passed over.
-            elif entry.suffix.lower() in SUFFIXES and (entry.is_file() or not entry.exists()):
-                found.append(entry)
-    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+                    waiting.append(f"{prefix}{entry.name}/")
+            elif entry.name.lower().endswith(SUFFIXES) and _is_image(entry):
+                found.append(prefix + entry.name)
+    return sorted(found)
 
 
-def image_bytes(image: Image.Image, shape: tuple[int, ...], resize: bool = False) -> Array:
-    """Turn an image into bytes, uint8, [C, H, W].
-
-    It is turned upright as its EXIF orientation says. 16 bits become 8, transparent parts become
-    white, colours become grey where C is 1 and the other way round where C is 3.
-
-    Args:
-        image: The image.
-        shape: The (C, H, W) wanted, with C of 1 or 3.
-        resize: Bring it to H × W: the largest part in the middle with their proportions is scaled
-            by Pillow's bicubic filter, which averages where it makes smaller.
-
-    Raises:
-        ValueError: Its pixels have no meaning as bytes, or, without ``resize``, its size differs.
-    """
-    channels, height, width = shape
-    image = ImageOps.exif_transpose(image)
-    if not resize and image.size != (width, height):
-        raise _SizeError(image.size)
-    image = _convert(image, channels)
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    values = np.asarray(image)
-    return values[None] if channels == 1 else np.moveaxis(values, -1, 0)
-
-
-class _SizeError(ValueError):
-    """An image is of another size than the data's."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(f"is {size[0]} × {size[1]} pixels")
-        self.size = size
-        self.name = ""
-
-
-def _convert(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("its pixels are reals, of which black and white are not known")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"its pixels are from {values.min()} to {values.max()}; "
-                "they must be of 8 or 16 bits"
-            )
-        # 65535 = 255 · 257; half of 257 rounds to the nearest.
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    # A link to nowhere is kept, so that it is told of and not passed over.
+    if entry.is_symlink():
+        target = Path(entry.path)
+        return target.is_file() or not target.exists()
+    return entry.is_file()
 
 
 # Many images
@@ -172,7 +141,7 @@ def _folder(folder: Path, shape: tuple[int, ...], resize: bool) -> Tensor:
 def _image_form(path: Path, like: Inputs) -> tuple[int, ...]:
     """Return the (C, H, W) of the data's one image, or say why images cannot stand for it."""
     where = f"{str(path)!r} holds images"
-    if not isinstance(like, Tensor):
+    if not is_leaf(like):
         raise DataError(
             f"{where}, but the data has the inputs {', '.join(leaves(like))}; "
             "an .npz file can hold an array for each"
@@ -192,7 +161,7 @@ def decode_images(
     blocks: Iterable[Sequence[Source]],
     count: int,
     shape: tuple[int, ...],
-    resize: bool,
+    resize: bool | View,
     remedy: str = "; `resize: true` brings all to that size",
     damaged: list[int] | None = None,
 ) -> Tensor:
@@ -202,7 +171,7 @@ def decode_images(
         blocks: The images, some hundreds at once.
         count: How many they are.
         shape: Their (C, H, W).
-        resize: As for :func:`image_bytes`.
+        resize: As for :func:`image_bytes`; or what is taken of each image.
         remedy: End of the sentence about an image of another size.
         damaged: Where given, the numbers of images that cannot be read are added to it, and their
             rows are zeros; without it the first of them is an error.
@@ -224,16 +193,15 @@ def decode_images(
                 # In order, so that the image that is told of does not depend on the threads.
                 skip = damaged is not None
                 good = list(threads.map(_decode, block, rows, repeat(resize), repeat(skip)))
-            except _SizeError as error:
-                problem = _size_problem(error, block, first, shape)
-                raise DataError(f"{problem}{remedy}") from None
+            except SizeError as error:
+                raise DataError(f"{_size_problem(error, block, first, shape)}{remedy}") from None
             if damaged is not None:
                 damaged += [done + k for k, whole in enumerate(good) if not whole]
             done += len(block)
     return torch.from_numpy(out)
 
 
-def _decode(source: Source, row: Array, resize: bool, skip: bool) -> bool:
+def _decode(source: Source, row: Array, resize: bool | View, skip: bool) -> bool:
     """Decode an image into a row; False where it cannot be read and may be skipped."""
     try:
         _decode_one(source, row, resize)
@@ -245,34 +213,23 @@ def _decode(source: Source, row: Array, resize: bool, skip: bool) -> bool:
     return True
 
 
-def _decode_one(source: Source, row: Array, resize: bool) -> None:
+def _decode_one(source: Source, row: Array, resize: bool | View) -> None:
     name, file = source
     try:
         with open_image(file) as image:
-            row[...] = image_bytes(image, row.shape, resize)
-    except _SizeError as error:
+            if isinstance(resize, View):
+                view_bytes(image, resize, out=row)
+            else:
+                row[...] = image_bytes(image, row.shape, resize)
+    except SizeError as error:
         error.name = name
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(
-            f"the image {name!r} has more than {Image.MAX_IMAGE_PIXELS} pixels, "
-            "as files made to fill the memory have; make it smaller or leave it out"
-        ) from None
-    except UnidentifiedImageError:
-        # Pillow's own text names an object in memory.
-        kinds = ", ".join(_FORMATS)
-        raise DataError(f"the image {name!r} cannot be read: it is none of {kinds}") from None
     except Exception as error:  # decoders raise all kinds for a damaged file
-        raise DataError(f"the image {name!r} cannot be read: {error}") from error
-
-
-def open_image(file: Path | bytes) -> Image.Image:
-    """Open an image by what it holds, of the formats that are data and not programs."""
-    return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS)
+        raise DataError(f"the image {name!r} {problem(error)}") from error
 
 
 def _size_problem(
-    error: _SizeError, block: Sequence[Source], first: str, shape: tuple[int, ...]
+    error: SizeError, block: Sequence[Source], first: str, shape: tuple[int, ...]
 ) -> str:
     """Say which image is of another size, and, where sizes are mixed, which is of another yet."""
     wanted = f"{shape[2]} × {shape[1]}"
@@ -319,7 +276,7 @@ def _arrays(path: Path, kind: str, like: Inputs, resize: bool) -> Inputs:
     counts = {names[k]: len(leaf) for k, leaf in read.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"the file {str(path)!r} has different numbers of examples: {counts}")
-    if isinstance(like, Tensor):
+    if is_leaf(like):
         return read[""]
     return tuple(read.values()) if isinstance(like, tuple) else dict(read)
 
@@ -395,11 +352,11 @@ def _shape_problem(found: tuple[int, ...], like: Tensor, which: str) -> str:
 
 
 def _parquet(path: Path, like: Inputs, resize: bool) -> Tensor:
-    table = isinstance(like, Tensor) and like.ndim == 2
+    table = is_leaf(like) and like.ndim == 2
     shape = () if table else _image_form(path, like)
     with parquet.opened(path) as file:
         if table:
-            assert isinstance(like, Tensor)
+            assert is_leaf(like)
             return _leaf(_columns(path, file, like), like, f"the file {str(path)!r}: x", resize)
         blocks = parquet.images(path, file, parquet.image_column(path, file), _BLOCK)
         return decode_images(blocks, file.metadata.num_rows, shape, resize)

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from extracurricular.data.base import DATA, Data, make_data
-from extracurricular.data.files import Source, decode_images, open_image
+from extracurricular.data.files import Source, decode_images
 from extracurricular.data.sizes import check_memory, left_out, pair
 from extracurricular.data.splits import name_splits, set_aside
+from extracurricular.decoding import open_image
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 

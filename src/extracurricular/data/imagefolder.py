@@ -1,4 +1,4 @@
-"""Images in folders that are called by their classes, in memory as one tensor."""
+"""Images in folders that are called by their classes: in memory as one tensor, or streamed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 
-from extracurricular.data.base import DATA, Data, make_data
+from extracurricular.data.base import DATA, SAMPLE, Data, make_data
 from extracurricular.data.cache import Arrays, cached
-from extracurricular.data.files import Source, decode_images, image_files
-from extracurricular.data.sizes import check_memory, left_out, pair
+from extracurricular.data.files import Source, decode_images, image_names
+from extracurricular.data.sizes import check_memory, gigabytes, left_out, pair
 from extracurricular.data.splits import SPLIT_NAMES, name_splits, set_aside
+from extracurricular.data.stream import Files, Streamed
+from extracurricular.decoding import View
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
@@ -32,12 +35,21 @@ def imagefolder(
     damaged: Literal["error", "skip"] = "error",
     memory: int | float = 4,
     cache: bool | str = False,
+    stream: bool | Literal["auto"] = "auto",
+    workers: int | None = None,
+    centre: int | float = 1.0,
+    draft: bool = True,
 ) -> Data:
     """Images in class sub-folders: ``PATH/CLASS/*.jpg``, or ``PATH/train/CLASS/*.jpg`` and so on.
 
     With a folder ``train`` the splits are those of the folders ``train``, ``validation`` (or
     ``val``) and ``test``. If there is no ``test``, ``val`` is the test split, as in the published
     figures of ImageNet. What is missing is set aside from the training images.
+
+    Images are decoded once into memory, or streamed: decoded by worker processes as they are
+    needed. The two give the same pixels. Streamed, no file is opened here but for the
+    :data:`~extracurricular.data.base.SAMPLE` from all over the training images that the scale is
+    fitted on, and, with ``damaged: skip``, those of validation and test.
 
     Args:
         path: The folder.
@@ -48,54 +60,104 @@ def imagefolder(
             ``validation`` may be 0.
         seed: Seed of the choice.
         damaged: What happens to an image that cannot be read: ``error`` ends with its name,
-            ``skip`` leaves it out and names it in the notes of the data.
+            ``skip`` leaves it out and names it in the notes of the data. Of streamed training
+            images, another one then stands for it in the draws that would have it.
         memory: Most that the images may take, in GB (10^9 bytes).
         cache: Whether to keep the decoded images in the user's cache folder, or the folder to keep
-            them in.
+            them in; not of streamed ones.
+        stream: Whether images are streamed; ``auto`` for those that exceed ``memory``.
+        workers: Processes that decode streamed images; as many as there are CPUs where None.
+        centre: The part of the height and width that is shown of the largest part in the middle,
+            in (0, 1]; 0.875 for figures on ImageNet.
+        draft: Let JPEGs be decoded at the half, a quarter or an eighth of their size where that
+            is enough, which is faster.
 
     Raises:
         DataError: The folder has no classes or images, an image cannot be read, or all together
             would not fit.
     """
-    root = Path(path)
+    root, where = Path(path), f"data {path!r}"
     height, width = pair(size)
+    if not 0 < centre <= 1:
+        raise DataError(f"{where}: centre is {centre}; it must be a part in (0, 1]")
+    if workers is not None and workers < 1:
+        raise DataError(f"{where}: workers is {workers}; it must be at least 1, or null")
+    view = View((channels, height, width), float(centre), draft)
     folders, notes = _folders(root)
     classes = _classes(folders["train"])
-    sources = {part: _sources(root, folder, classes) for part, folder in folders.items()}
-    every = [pair for found in sources.values() for pair in found]
-    shape = (channels, height, width)
-    check_memory(f"data {path!r}", len(every), shape, memory)
-    files = [file for _, (_, file) in every if isinstance(file, Path)]
-    found = cached(
-        "imagefolder",
-        files,
-        partial(_decode, [source for _, source in every], shape, damaged == "skip"),
-        cache=cache,
-        settings=[list(shape), damaged],
-    )
-    lost = [
-        source[0] for (_, source), whole in zip(every, found["whole"], strict=True) if not whole
-    ]
-    if lost:
-        notes.append(left_out(lost, len(every)))
-    y = np.array([label for label, _ in every], dtype=np.int64)
-    part = np.array([name for name, pairs in sources.items() for _ in pairs])
-    rows = {name: np.flatnonzero((part == name) & found["whole"]) for name in sources}
-    parts = {"test": test, "validation": validation}
-    rows = set_aside(f"data {path!r}", rows, y, parts, seed)
+    labels: list[int] = []
+    names: list[str] = []
+    splits: list[str] = []
+    for part, folder in folders.items():
+        found = _images(root, folder, classes)
+        labels += [label for label, _ in found]
+        names += [name for _, name in found]
+        splits += [part] * len(found)
+    y, which = np.array(labels, dtype=np.int64), np.array(splits)
+    if stream == "auto":
+        stream = gigabytes(len(names), view.shape) > memory
+    whole = np.ones(len(names), dtype=bool)
+    if not stream:
+        check_memory(where, len(names), view.shape, memory)
+        x, whole = _decoded(root, names, view, damaged == "skip", cache)
+        if not whole.all():
+            notes.append(left_out([names[k] for k in np.flatnonzero(~whole)], len(names)))
+    elif cache is not False:
+        raise DataError(
+            f"{where}: cache is {cache!r}, but the images are streamed, of which nothing is kept; "
+            "leave it out, or have them in memory (stream: false)"
+        )
+    rows = {part: np.flatnonzero((which == part) & whole) for part in folders}
+    rows = set_aside(where, rows, y, {"test": test, "validation": validation}, seed)
     present = np.bincount(y[rows["train"]], minlength=len(classes))
     if present.min() == 0:
         gone = classes[int(present.argmin())]
-        raise DataError(f"data {path!r}: no image of the class {gone!r} is left to train on")
-    pairs = {name: (found["x"][which], y[which]) for name, which in rows.items()}
+        raise DataError(f"{where}: no image of the class {gone!r} is left to train on")
+    name = root.absolute().name
+    images: dict[str, Any]
+    if stream:
+        files = Files(name, root, names, view, damaged == "skip", workers)
+        images, rows = _streamed(files, rows, notes)
+        notes.append(_how(files, len(rows["train"]), len(names)))
+    else:
+        images = {part: x[own] for part, own in rows.items()}
     return make_data(
-        root.absolute().name,
-        train=pairs["train"],
-        validation=pairs["validation"],
-        test=pairs["test"],
+        name,
+        train=(images["train"], y[rows["train"]]),
+        validation=(images["validation"], y[rows["validation"]]),
+        test=(images["test"], y[rows["test"]]),
         task=Task("classification", len(classes)),
         classes=classes,
         notes=notes,
+    )
+
+
+def _streamed(
+    files: Files, rows: dict[str, Array], notes: list[str]
+) -> tuple[dict[str, Streamed], dict[str, Array]]:
+    """Return the images of each split, and the rows of those that can be read.
+
+    Training images are not looked at, as others can stand for them in a draw.
+    """
+    images = {part: Streamed(files, torch.from_numpy(own)) for part, own in rows.items()}
+    if not files.skip:
+        return images, rows
+    rows = dict(rows)
+    for part in ("validation", "test"):
+        good, lost = images[part].whole()
+        if lost:
+            notes.append(f"{part}: {left_out(lost, len(good))}")
+            rows[part] = rows[part][good.numpy()]
+            images[part] = Streamed(files, torch.from_numpy(rows[part]))
+    return images, rows
+
+
+def _how(files: Files, train: int, count: int) -> str:
+    needed = gigabytes(count, files.view.shape)
+    noun = "process" if files.count == 1 else "processes"
+    return (
+        f"Images are decoded as they are needed, by {files.count} {noun}, as all of them would "
+        f"take {needed:.3g} GB; the scale is that of {min(train, SAMPLE):,} training images."
     )
 
 
@@ -136,29 +198,45 @@ def _classes(train: Path) -> list[str]:
     return names
 
 
-def _sources(root: Path, folder: Path, classes: list[str]) -> list[tuple[int, Source]]:
-    """Return label, name and file of each image of a split."""
+def _images(root: Path, folder: Path, classes: list[str]) -> list[tuple[int, str]]:
+    """Return label and name of each image of a split."""
     known = {name: k for k, name in enumerate(classes)}
-    found: list[tuple[int, Source]] = []
+    found: list[tuple[int, str]] = []
     for inner in _subfolders(folder):
         if inner.name not in known:
             raise DataError(
                 f"the folder {str(inner)!r} is of a class that 'train' does not have; "
                 f"it has {shorten(classes)}"
             )
-        files = image_files(inner)
-        if not files:
+        names = image_names(inner)
+        if not names:
             raise DataError(f"the folder {str(inner)!r} has no images")
-        found += [(known[inner.name], (f.relative_to(root).as_posix(), f)) for f in files]
+        prefix = inner.relative_to(root).as_posix()
+        found += [(known[inner.name], f"{prefix}/{name}") for name in names]
     if not found:
         raise DataError(f"the folder {str(folder)!r} has no class folders with images")
     return found
 
 
-def _decode(sources: list[Source], shape: tuple[int, ...], skip: bool) -> Arrays:
+def _decoded(
+    root: Path, names: list[str], view: View, skip: bool, cache: bool | str
+) -> tuple[Array, Array]:
+    """Return all images, and which could be read."""
+    sources: list[Source] = [(name, root / name) for name in names]
+    found = cached(
+        "imagefolder",
+        [root / name for name in names],
+        partial(_decode, sources, view, skip),
+        cache=cache,
+        settings=[list(view.shape), "skip" if skip else "error", view.centre, view.draft],
+    )
+    return found["x"], found["whole"]
+
+
+def _decode(sources: list[Source], view: View, skip: bool) -> Arrays:
     blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
     damaged: list[int] | None = [] if skip else None
-    x = decode_images(blocks, len(sources), shape, resize=True, damaged=damaged).numpy()
+    x = decode_images(blocks, len(sources), view.shape, resize=view, damaged=damaged).numpy()
     whole = np.ones(len(sources), dtype=bool)
     whole[damaged or []] = False
     return {"x": x, "whole": whole}

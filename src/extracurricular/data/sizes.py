@@ -16,9 +16,14 @@ def pair(size: int | list[int]) -> tuple[int, int]:
     return both[0], both[1]
 
 
+def gigabytes(count: int, shape: tuple[int, ...]) -> float:
+    """Memory of images [C, H, W] of bytes, in GB (10^9 bytes)."""
+    return count * math.prod(shape) / 1e9
+
+
 def check_memory(where: str, count: int, shape: tuple[int, ...], memory: float) -> None:
     """Refuse images [C, H, W] of bytes that together take more than ``memory`` GB (10^9 bytes)."""
-    needed = count * math.prod(shape) / 1e9
+    needed = gigabytes(count, shape)
     if needed > memory:
         form = " × ".join(map(str, shape))
         raise DataError(
@@ -27,7 +32,11 @@ def check_memory(where: str, count: int, shape: tuple[int, ...], memory: float) 
         )
 
 
+def quoted(names: Sequence[str]) -> str:
+    """Give the first of several names."""
+    return ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
+
+
 def left_out(names: Sequence[str], count: int) -> str:
     """Tell which images of ``count`` are left out."""
-    shown = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
-    return f"{len(names)} of {count} images cannot be read and are left out: {shown}."
+    return f"{len(names)} of {count} images cannot be read and are left out: {quoted(names)}."

@@ -138,9 +138,10 @@ def conditions(data: Data, split: Split) -> Tensor:
         parts = [F.one_hot(split.y, data.task.size).float()]
     else:
         parts = [data.targets(split.y)]
-    found = leaves(data.inputs(split.x))
-    if any(leaf.ndim == 4 for leaf in found.values()):
-        parts += [leaf.flatten(1) for leaf in found.values() if leaf.ndim != 4]
+    stored = leaves(split.x)
+    if any(leaf.ndim == 4 for leaf in stored.values()):
+        vectors = {name: leaf for name, leaf in stored.items() if leaf.ndim != 4}
+        parts += [data.x_scale[name].apply(leaf).flatten(1) for name, leaf in vectors.items()]
     return torch.cat(parts, dim=1)
 
 

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.data.files import image_bytes
+from extracurricular.decoding import image_bytes
 from extracurricular.errors import StorageError, known_names, shorten
 from extracurricular.generators.base import GENERATORS
 from extracurricular.storage import load_weights, save_weights
-from extracurricular.tree import Inputs, leaves
+from extracurricular.tree import Inputs, is_leaf, leaves
 
 
 @GENERATORS.register("diffusers")
@@ -49,7 +49,7 @@ class Diffusers:
             default the same. Classes without names are taken by number if there are as many.
         guidance: How far the condition leads (``guidance_scale``); None for the pipeline's own.
         resize: Bring images to the size of the data's
-            (:func:`extracurricular.data.files.image_bytes`); without it they must have that size.
+            (:func:`extracurricular.decoding.image_bytes`); without it they must have that size.
     """
 
     path: str
@@ -141,8 +141,8 @@ class Diffusers:
     def _check(self, data: Data) -> tuple[int, ...]:
         """Check the settings against the data, and return the shape (C, H, W) of its images."""
         x, names = data.train.x, class_names(data)
-        bytes_of_image = isinstance(x, Tensor) and x.ndim == 4 and x.dtype == torch.uint8
-        if not isinstance(x, Tensor) or not bytes_of_image or x.shape[1] not in (1, 3):
+        bytes_of_image = is_leaf(x) and x.ndim == 4 and x.dtype == torch.uint8
+        if not is_leaf(x) or not bytes_of_image or x.shape[1] not in (1, 3):
             raise ValueError(
                 "diffusers makes images of bytes, grey or in colours, "
                 f"but the input of data {data.name!r} is {_kind(x)}"

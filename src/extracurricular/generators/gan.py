@@ -24,7 +24,7 @@ from extracurricular.errors import TrainingError
 from extracurricular.generators.base import GENERATORS, Generator, condition_size, conditions
 from extracurricular.generators.networks import DiscriminatorNet, GeneratorNet
 from extracurricular.storage import Checkpoints
-from extracurricular.tree import Inputs, leaves
+from extracurricular.tree import Inputs, is_leaf, leaves
 
 _CHECKPOINT_SECONDS = 20.0
 
@@ -186,7 +186,7 @@ def bounds(data: Data, name: str) -> tuple[float, float]:
 
 def with_vectors(image: Tensor, name: str, condition: Tensor, data: Data) -> Inputs:
     """Put raw vectors, which stand behind the targets in the condition, beside a raw image."""
-    if isinstance(data.train.x, Tensor):
+    if is_leaf(data.train.x):
         return image
     made: dict[str, Tensor] = {}
     place = data.task.size

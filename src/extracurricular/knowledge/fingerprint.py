@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.data.base import Data
+from extracurricular.data.stream import Streamed
 from extracurricular.errors import shorten
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network
 from extracurricular.teachers.raw import RawTeacher
@@ -42,7 +43,10 @@ def canonical(value: Any) -> bytes:
 
 
 def data_fingerprint(data: Data) -> str:
-    """Fingerprint of a data set's training split, scales, task and classes."""
+    """Fingerprint of a data set's training split, scales, task and classes.
+
+    Images that are streamed count by the names and sizes of their files.
+    """
     scales = {key: [scale.shift, scale.scale] for key, scale in data.x_scale.items()}
     if data.y_scale is not None:
         scales["y"] = [data.y_scale.shift, data.y_scale.scale]
@@ -91,6 +95,8 @@ def describe(thing: Any) -> Any:
         return {str(key): describe(part) for key, part in thing.items()}
     if isinstance(thing, torch.dtype | torch.device):
         return str(thing)
+    if isinstance(thing, Streamed):
+        return thing.identity()
     if isinstance(thing, Tensor):
         return _tensor(thing)
     if isinstance(thing, Data):

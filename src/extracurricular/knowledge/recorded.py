@@ -29,7 +29,7 @@ from extracurricular.knowledge.fingerprint import (
 )
 from extracurricular.knowledge.manifest import Manifest, check_origin, read_manifest
 from extracurricular.knowledge.store import Store
-from extracurricular.samplers.base import Batch, Sampler, Seeded
+from extracurricular.samplers.base import Batch, Sampler, Seeded, announce
 
 
 @runtime_checkable
@@ -87,9 +87,20 @@ class Replay(Seeded):
                 "choices were recorded, but the sampler does not choose among candidates"
             )
 
+    def announce(self, ids: Tensor) -> None:
+        """Learn that draws with these ids come soon."""
+        ids = self._recorded(ids)
+        if self.choices is None:
+            announce(self.child, ids)
+        elif hasattr(self.child, "announce_replay"):
+            self.child.announce_replay(ids, self.choices(ids))
+
+    def _recorded(self, ids: Tensor) -> Tensor:
+        return cycled_ids(ids + self.start * self.draws, self.draws, self.seed)
+
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
-        ids = cycled_ids(ids + self.start * self.draws, self.draws, self.seed)
+        ids = self._recorded(ids)
         if self.choices is not None and isinstance(self.child, Chooser):
             batch = self.child.replay(ids, self.choices(ids))
         else:

@@ -21,13 +21,15 @@ from extracurricular.knowledge.fingerprint import plain, teacher_fingerprint
 from extracurricular.knowledge.manifest import Origin, Price
 from extracurricular.knowledge.recorded import Chooser, of_data, of_sampler, open_knowledge
 from extracurricular.knowledge.store import Recording
-from extracurricular.samplers.base import Batch, Sampler
+from extracurricular.samplers.base import Batch, Sampler, announced
 from extracurricular.teachers import Teacher
 from extracurricular.training import check_finite
 
 # A shard is written when it is full or this old, so that an interruption costs little.
 _SHARD_SECONDS = 30.0
 _SAMPLE = 1024
+# Chunks that a sampler learns of before they are drawn.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -217,9 +219,10 @@ def _record_gaps(
     for start, end in gaps:
         parts: list[Tensor] = []
         begun, since = start, time.monotonic()
-        for first in range(start, end, chunk):
-            last = min(first + chunk, end)
-            parts.append(asker.rows(torch.arange(first, last)))
+        chunks = torch.split(torch.arange(start, end), chunk)
+        for ids in announced(asker.sampler, chunks, _AHEAD):
+            first, last = int(ids[0]), int(ids[-1]) + 1
+            parts.append(asker.rows(ids))
             if last == end or time.monotonic() - since > _SHARD_SECONDS:
                 recording.add(begun, torch.cat(parts))
                 parts, begun, since = [], last, time.monotonic()

@@ -11,6 +11,7 @@ from extracurricular.samplers.blend import Blend
 from extracurricular.samplers.build import Context, build_sampler
 from extracurricular.samplers.generated import Generated
 from extracurricular.samplers.pool import Pool
+from extracurricular.samplers.resized_crop import ResizedCrop
 from extracurricular.samplers.stored import Empirical
 from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.samplers.vicinal import (
@@ -38,6 +39,7 @@ __all__ = [
     "Mixup",
     "Noise",
     "Pool",
+    "ResizedCrop",
     "Sampler",
     "Seeded",
     "Uncertain",

@@ -8,6 +8,8 @@ that child's ids by hashing its own.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -94,9 +96,42 @@ class Seeded:
         """How many times a teacher is asked for one draw, on average."""
         return sum(getattr(child, "asks", 0.0) for child in self._children)
 
+    def announce(self, ids: Tensor) -> None:
+        """Learn that draws with these ids come soon; see :func:`announce`.
+
+        A sampler that asks a child for other ids than its own passes on those instead.
+        """
+        for child in self._children:
+            announce(child, ids)
+
     def stream(self, use: str) -> str:
         """Name of the random stream for one use of this sampler."""
         return f"{type(self).__name__}.{self.depth}.{use}"
+
+
+def announce(sampler: object, ids: Tensor) -> None:
+    """Tell a sampler that draws with these ids come soon, so that it may prepare them.
+
+    It is a hint: no draw depends on it, and a sampler without ``announce`` does without.
+
+    Args:
+        sampler: Any sampler.
+        ids: Draw ids, int64, [B], on any device; on the CPU nobody waits for a GPU.
+    """
+    hint = getattr(sampler, "announce", None)
+    if hint is not None:
+        hint(ids)
+
+
+def announced(sampler: object, chunks: Iterable[Tensor], ahead: int) -> Iterator[Tensor]:
+    """Give ids chunk by chunk, each of which the sampler has learnt of ``ahead`` chunks before."""
+    waiting: deque[Tensor] = deque()
+    for ids in chunks:
+        announce(sampler, ids)
+        waiting.append(ids)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def is_pure(sampler: object) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from extracurricular import rng
-from extracurricular.samplers.base import Batch, Sampler, Seeded, soft_labels
+from extracurricular.samplers.base import Batch, Sampler, Seeded, announce, soft_labels
 from extracurricular.tree import leaves, tree_map
 
 
@@ -46,14 +46,23 @@ class Blend(Seeded):
         parts = ((child, self.weights[name] / total) for name, child in self.children.items())
         return sum(share * getattr(child, "asks", 0.0) for child, share in parts)
 
-    def __call__(self, ids: Tensor) -> Batch:
-        """Draw examples."""
+    def announce(self, ids: Tensor) -> None:
+        """Learn that draws with these ids come soon."""
+        for child, place in zip(self.children.values(), self._places(ids), strict=True):
+            announce(child, ids[place])
+
+    def _places(self, ids: Tensor) -> list[Tensor]:
+        """Which of the draws each child gives."""
         weights = torch.tensor([self.weights[name] for name in self.children], dtype=torch.float64)
         edges = (weights.cumsum(0) / weights.sum())[:-1].float().to(ids.device)
         choice = torch.bucketize(
             rng.uniform(self.seed, ids, self.stream("choice")), edges, right=True
         )
-        places = [(choice == k).nonzero().squeeze(1) for k in range(len(self.children))]
+        return [(choice == k).nonzero().squeeze(1) for k in range(len(self.children))]
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        places = self._places(ids)
         # A child that no id chose still draws an empty batch, to tell what its batches hold.
         parts = [
             child(ids[place]) for child, place in zip(self.children.values(), places, strict=True)

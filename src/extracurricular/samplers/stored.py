@@ -8,8 +8,10 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data
+from extracurricular.data.stream import streamed
+from extracurricular.decoding import Crop
 from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
-from extracurricular.tree import tree_map
+from extracurricular.tree import Inputs, tree_map
 
 
 @SAMPLERS.register("empirical")
@@ -30,9 +32,47 @@ class Empirical(Seeded):
 
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
-        train = self.data.train
-        index = rng.permuted(len(train), self.seed, ids, self.stream("order"))
-        x = self.data.inputs(tree_map(lambda v: v.index_select(0, index), train.x))
+        return self.take(ids)
+
+    def announce(self, ids: Tensor) -> None:
+        """Learn that draws with these ids come soon."""
+        self.prepare(ids)
+
+    def index(self, ids: Tensor) -> Tensor:
+        """Which training example each draw is, int64, [B]."""
+        return rng.permuted(len(self.data.train), self.seed, ids, self.stream("order"))
+
+    def take(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> Batch:
+        """Draw examples; of streamed images, random parts.
+
+        Where an image cannot be read and may be left out, another stands for it, which the draw's
+        id decides, with its own label.
+
+        Args:
+            ids: The draw ids, [B].
+            crop, words: As :meth:`extracurricular.data.stream.Streamed.read` takes them.
+        """
+        train, task = self.data.train, self.data.task
+        index = self.index(ids)
+        images = streamed(train.x)
+        x: Inputs
+        if images is None:
+            x = self.data.inputs(tree_map(lambda v: v.index_select(0, index), train.x))
+        else:
+            scale = self.data.x_scale[""]
+            x, index = images.read(
+                index, crop, words, lambda bad, k: self._instead(ids, bad, k), scale
+            )
         y = None if train.y is None else self.data.targets(train.y.index_select(0, index))
-        task = self.data.task
-        return Batch(ids, x, y, task.size if task.kind == "classification" else None)
+        classes = task.size if task.kind == "classification" else None
+        return Batch(ids, x, y, classes)
+
+    def prepare(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> None:
+        """Have what :meth:`take` will give decoded, where images are streamed."""
+        images = streamed(self.data.train.x)
+        if images is not None:
+            images.announce(self.index(ids), crop, words)
+
+    def _instead(self, ids: Tensor, bad: Tensor, k: int) -> Tensor:
+        at_fault = ids[bad.to(ids.device)]
+        return rng.integer(len(self.data.train), self.seed, at_fault, self.stream(f"instead.{k}"))

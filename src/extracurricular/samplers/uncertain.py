@@ -16,7 +16,7 @@ from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, concatenate, mixture
 from extracurricular.errors import known_names
 from extracurricular.fixed import fixed_batches
-from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded
+from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, announce
 from extracurricular.tree import Inputs, batch_size
 from extracurricular.uncertainty import SCORES, needs
 
@@ -119,14 +119,8 @@ class Uncertain(Seeded):
     def choose(self, ids: Tensor) -> Choice:
         """Draw examples, and tell which candidates were chosen and what the teacher said."""
         count = len(ids)
-        plain = rng.uniform(self.seed, ids, self.stream("plain")) < self.plain
-        scored = (~plain).nonzero().squeeze(1)
-        others = [
-            rng.derive(self.seed, ids[scored], self.stream(f"candidate.{k}"))
-            for k in range(1, self.candidates)
-        ]
-        # Candidate 0 of every draw, then candidates 1 … c-1 of those that choose.
-        drawn = self.child(torch.cat([ids, *others]))
+        scored, inner = self._candidates(ids)
+        drawn = self.child(inner)
         prediction, scores = self._ask(drawn)
         place = torch.cat([scored, torch.arange(count, len(drawn), device=ids.device)])
         table = scores[place].view(self.candidates, len(scored))
@@ -144,17 +138,42 @@ class Uncertain(Seeded):
         chosen = Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
         return Choice(chosen, index, prediction[rows])
 
+    def announce(self, ids: Tensor) -> None:
+        """Learn that draws with these ids come soon."""
+        announce(self.child, self._candidates(ids)[1])
+
+    def _candidates(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which draws choose, and the child's ids of all candidates.
+
+        These are candidate 0 of every draw, then candidates 1 … c-1 of those that choose.
+        """
+        plain = rng.uniform(self.seed, ids, self.stream("plain")) < self.plain
+        scored = (~plain).nonzero().squeeze(1)
+        others = [
+            rng.derive(self.seed, ids[scored], self.stream(f"candidate.{k}"))
+            for k in range(1, self.candidates)
+        ]
+        return scored, torch.cat([ids, *others])
+
     def replay(self, ids: Tensor, index: Tensor) -> Batch:
         """Draw the candidates ``index`` [B] that were chosen for ``ids`` before; nobody is asked.
 
         What a recording of the choices needs: the same examples without the teacher.
         """
+        batch = self.child(self.chosen(ids, index))
+        return Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
+
+    def announce_replay(self, ids: Tensor, index: Tensor) -> None:
+        """Learn that :meth:`replay` will be asked for these."""
+        announce(self.child, self.chosen(ids, index))
+
+    def chosen(self, ids: Tensor, index: Tensor) -> Tensor:
+        """The child's ids of the candidates ``index`` [B]."""
         inner = ids.clone()
         for k in range(1, self.candidates):
             other = rng.derive(self.seed, ids, self.stream(f"candidate.{k}"))
             inner = torch.where(index == k, other, inner)
-        batch = self.child(inner)
-        return Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
+        return inner
 
     @torch.no_grad()
     def _ask(self, drawn: Batch) -> tuple[Distribution, Tensor]:

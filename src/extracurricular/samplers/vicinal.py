@@ -19,6 +19,7 @@ from extracurricular.samplers.base import (
     Batch,
     Sampler,
     Seeded,
+    announce,
     merge_weights,
     soft_labels,
 )
@@ -197,6 +198,11 @@ class Mixup(Seeded):
         """How many times a teacher is asked for one draw, on average."""
         return 2 * super().asks
 
+    def announce(self, ids: Tensor) -> None:
+        """Learn that draws with these ids come soon."""
+        for own in (ids, rng.derive(self.seed, ids, self.stream("partner"))):
+            announce(self.child, own)
+
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
         first = self.child(ids)
@@ -278,6 +284,11 @@ class CutMix(Seeded):
     def asks(self) -> float:
         """How many times a teacher is asked for one draw, on average."""
         return 2 * super().asks
+
+    def announce(self, ids: Tensor) -> None:
+        """Learn that draws with these ids come soon."""
+        for own in (ids, rng.derive(self.seed, ids, self.stream("partner"))):
+            announce(self.child, own)
 
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""

@@ -1,0 +1,348 @@
+"""How one image file becomes bytes, and the worker process that does it for many.
+
+Nothing here needs torch, so that a worker starts in a fraction of a second and takes little memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import signal
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Box: TypeAlias = tuple[float, float, float, float]
+
+# Whatever a file is called: Pillow hands PostScript, for one, to a program that runs it.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_ORIENTATION = ExifTags.Base.Orientation.value
+_SIDEWAYS = (5, 6, 7, 8)
+_TRIES = 10
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A random part of an image, the one on which networks for ImageNet are trained.
+
+    Args:
+        scale: Smallest and largest part of the image's area, in (0, 1].
+        ratio: Smallest and largest width of the part as a multiple of its height.
+        flip: Whether half of them are mirrored left to right.
+    """
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: bool
+
+
+@dataclass(frozen=True)
+class View:
+    """What is taken of an image, and what becomes of it.
+
+    Args:
+        shape: The (C, H, W) wanted, with C of 1 or 3.
+        centre: Of the largest part in the middle with the proportions of ``shape``, the part of
+            its height and width that is taken, in (0, 1].
+        draft: Let a JPEG be decoded at half, a quarter or an eighth of its size, where what is
+            taken of it still has at least the pixels of ``shape``.
+        crop: Take a random part instead.
+    """
+
+    shape: tuple[int, int, int]
+    centre: float = 1.0
+    draft: bool = True
+    crop: Crop | None = None
+
+
+class SizeError(ValueError):
+    """An image is of another size than the data's."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(f"is {size[0]} × {size[1]} pixels")
+        self.size = size
+        self.name = ""
+
+
+def open_image(file: Path | str | bytes) -> Image.Image:
+    """Open an image by what it holds, of the formats that are data and not programs."""
+    return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+
+
+def image_bytes(image: Image.Image, shape: tuple[int, ...], resize: bool = False) -> Array:
+    """Turn an image into bytes, uint8, [C, H, W].
+
+    It is turned upright as its EXIF orientation says. 16 bits become 8, transparent parts become
+    white, colours become grey where C is 1 and the other way round where C is 3.
+
+    Args:
+        image: The image.
+        shape: The (C, H, W) wanted, with C of 1 or 3.
+        resize: Bring it to H × W: the largest part in the middle with their proportions is scaled
+            by Pillow's bicubic filter, which averages where it makes smaller.
+
+    Raises:
+        ValueError: Its pixels have no meaning as bytes, or, without ``resize``, its size differs.
+    """
+    channels, height, width = shape
+    if not resize:
+        image = ImageOps.exif_transpose(image)
+        if image.size != (width, height):
+            raise SizeError(image.size)
+    return view_bytes(image, View((channels, height, width), draft=False))
+
+
+def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None = None) -> Array:
+    """Turn what a view takes of an image into bytes, as :func:`image_bytes` does.
+
+    Args:
+        image: The image, not yet decoded where ``view.draft`` is to help.
+        view: What is taken.
+        word: 64 random bits, for a random part; the result is a function of the image and of them.
+        out: Where the bytes go; a fresh array where None.
+
+    Returns:
+        uint8, [C, H, W]
+
+    Raises:
+        ValueError: Its pixels have no meaning as bytes.
+    """
+    channels, height, width = view.shape
+    jpeg = image.format in ("JPEG", "MPO")
+    # Of a JPEG the draft must be asked for before anything is decoded, so before it is upright.
+    turn = image.getexif().get(_ORIENTATION, 1) if jpeg else 1
+    sideways = turn in _SIDEWAYS
+    if not jpeg:
+        image = ImageOps.exif_transpose(image)
+    size = image.size[::-1] if sideways else image.size
+    if view.crop is None:
+        box, mirrored = central_box(size, (width, height), view.centre), False
+    else:
+        box, mirrored = random_box(size, view.crop, word)
+    shrink = _draft(image, box, (width, height)) if jpeg and view.draft else 1
+    if turn != 1:
+        ImageOps.exif_transpose(image, in_place=True)
+    image = _convert(image, channels)
+    left, top, right, bottom = (edge / shrink for edge in box)
+    box = (left, top, min(right, image.size[0]), min(bottom, image.size[1]))
+    if image.size != (width, height) or box != (0, 0, width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    if mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    out = np.empty(view.shape, np.uint8) if out is None else out
+    # Row by row the red, then the green, then the blue, so that runs and not single bytes move.
+    lines = image.tobytes("raw", "L" if channels == 1 else "RGB;L")
+    out[...] = np.frombuffer(lines, np.uint8).reshape(height, channels, width).transpose(1, 0, 2)
+    return out
+
+
+def _draft(image: Image.Image, box: Box, wanted: tuple[int, int]) -> int:
+    """Have a JPEG decoded at the smallest scale that is enough; return by what its sides shrink."""
+    enough = min((box[2] - box[0]) / wanted[0], (box[3] - box[1]) / wanted[1])
+    shrink = next((k for k in (8, 4, 2) if k <= enough), 1)
+    if shrink == 1:
+        return 1
+    width, height = image.size
+    # Pillow takes the smallest scale that gives at least this size.
+    if image.draft(None, (width // shrink, height // shrink)) is None:
+        return 1
+    return shrink
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are reals, of which black and white are not known")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"its pixels are from {values.min()} to {values.max()}; "
+                "they must be of 8 or 16 bits"
+            )
+        # 65535 = 255 · 257; half of 257 rounds to the nearest.
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    mode = "L" if channels == 1 else "RGB"
+    # Converting to the same mode would copy all pixels.
+    return image if image.mode == mode else image.convert(mode)
+
+
+# Parts of an image
+
+
+def central_box(size: tuple[int, int], wanted: tuple[int, int], centre: float = 1.0) -> Box:
+    """Return the part in the middle of an image, with given proportions.
+
+    Args:
+        size: Width and height of the image.
+        wanted: Width and height that have the proportions.
+        centre: The part of the largest such box's sides that is taken, in (0, 1].
+
+    Returns:
+        Left, top, right and bottom edge, in pixels.
+    """
+    width, height = size
+    ratio = wanted[0] / wanted[1]
+    wide, high = (ratio * height, height) if width / height > ratio else (width, width / ratio)
+    wide, high = min(wide, width) * centre, min(high, height) * centre
+    left, top = (width - wide) * 0.5, (height - high) * 0.5
+    return left, top, left + wide, top + high
+
+
+def random_box(size: tuple[int, int], crop: Crop, word: int) -> tuple[Box, bool]:
+    """Return a random part of an image, and whether it is mirrored, as functions of 64 bits.
+
+    The part's share of the area is uniform and the logarithm of its ratio too; it lies anywhere
+    (Szegedy et al. 2015, section 6). As in the usual training on ImageNet, ten tries are made for
+    one that fits into the image, and then the largest part in the middle with an allowed ratio is
+    taken.
+
+    Args:
+        size: Width and height of the image.
+        crop: Ranges of area and ratio.
+        word: The bits.
+
+    Returns:
+        Left, top, right and bottom edge in whole pixels; and whether it is mirrored.
+    """
+    width, height = size
+    low, high = (math.log(ratio) for ratio in crop.ratio)
+    mirrored = crop.flip and bool(_mixed(word, 0) & 1)
+    for k in range(_TRIES):
+        area = width * height * _between(*crop.scale, _unit(word, 4 * k + 1))
+        ratio = math.exp(_between(low, high, _unit(word, 4 * k + 2)))
+        wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < tall <= height:
+            left = math.floor((width - wide + 1) * _unit(word, 4 * k + 3))
+            top = math.floor((height - tall + 1) * _unit(word, 4 * k + 4))
+            return (left, top, left + wide, top + tall), mirrored
+    wide = min(width, max(1, round(height * crop.ratio[1])))
+    tall = min(height, max(1, round(width / crop.ratio[0])))
+    left, top = (width - wide) // 2, (height - tall) // 2
+    return (left, top, left + wide, top + tall), mirrored
+
+
+def _between(low: float, high: float, part: float) -> float:
+    return low + (high - low) * part
+
+
+def _mixed(word: int, k: int) -> int:
+    """Return further bits, number k ≥ 0, as ``rng.bits(…, shape)`` derives them from a key."""
+    x = (word + (k + 1) * 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def _unit(word: int, k: int) -> float:
+    """Return a number in [0, 1), a multiple of 2^-53, so the product with n < 2^53 is below n."""
+    return (_mixed(word, k) >> 11) * 2.0**-53
+
+
+# Files
+
+
+def decode(file: Path | str | bytes, view: View, word: int = 0, out: Array | None = None) -> Array:
+    """Read a file and return what a view takes of it, uint8, [C, H, W]; see :func:`view_bytes`.
+
+    Raises:
+        Exception: Of whatever kind the decoder chooses for a damaged file; :func:`problem` tells.
+    """
+    with open_image(file) as image:
+        return view_bytes(image, view, word, out)
+
+
+def problem(error: Exception) -> str:
+    """Tell why an image could not be decoded: a sentence that its name goes before."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return (
+            f"has more than {Image.MAX_IMAGE_PIXELS} pixels, "
+            "as files made to fill the memory have; make it smaller or leave it out"
+        )
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own text names an object in memory.
+        return f"cannot be read: it is none of {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"cannot be read: {error or type(error).__name__}"
+
+
+# A worker: one order a line on the standard input, one answer a line on the standard output.
+
+
+def order(view: View, first: int, images: list[tuple[str, int]]) -> bytes:
+    """Write an order: files with their bits, to be decoded to places from ``first`` on."""
+    return json.dumps({"view": asdict(view), "first": first, "images": images}).encode() + b"\n"
+
+
+@lru_cache(maxsize=16)
+def _view(text: str) -> View:
+    given = json.loads(text)
+    crop = given.pop("crop")
+    if crop is not None:
+        crop = Crop(tuple(crop["scale"]), tuple(crop["ratio"]), crop["flip"])
+    return View(**given | {"shape": tuple(given["shape"]), "crop": crop})
+
+
+def obey(line: bytes, pixels: Array) -> bytes:
+    """Carry out an order.
+
+    Args:
+        line: The order.
+        pixels: Where the images go, uint8, flat.
+
+    Returns:
+        The answer: what is wrong with those that cannot be decoded, by their place in the order.
+    """
+    given = json.loads(line)
+    view = _view(json.dumps(given["view"]))
+    size = math.prod(view.shape)
+    wrong: dict[int, str] = {}
+    for k, (file, word) in enumerate(given["images"], start=given["first"]):
+        row = pixels[k * size : (k + 1) * size].reshape(view.shape)
+        try:
+            decode(file, view, word, row)
+        except Exception as error:  # decoders raise all kinds for a damaged file
+            wrong[k - given["first"]] = problem(error)
+    return json.dumps(wrong).encode() + b"\n"
+
+
+def serve(memory: int, size: int) -> None:
+    """Carry out orders until there are no more, which is also when the parent has ended.
+
+    Args:
+        memory: Descriptor of the memory that is shared with the parent.
+        size: Its size in bytes.
+    """
+    # Ctrl-C reaches every process of a terminal; it is the parent's to decide what follows.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    # Whatever a decoder prints must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    pixels = np.frombuffer(mmap.mmap(memory, size), np.uint8)
+    try:
+        for line in sys.stdin.buffer:
+            if line == b"\n":
+                break
+            answers.write(obey(line, pixels))
+            answers.flush()
+    except BrokenPipeError:
+        pass
+    # Without a look at what is still open: there is nothing to be kept.
+    os._exit(0)
