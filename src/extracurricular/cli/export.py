@@ -48,7 +48,7 @@ def export(
         typer.Option(metavar="REPO", help="Upload it to this repository of the Hugging Face Hub."),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="A repository that --push makes is private.")
+        bool, typer.Option("--private", help="Push to a private repository only.")
     ] = False,
 ) -> None:
     """Export a student with normalisation and distribution inside, verified on real examples.
@@ -60,7 +60,7 @@ def export(
     from extracurricular.export import push as upload
 
     if private and push is None:
-        raise RecipeError("--private", "says what --push makes; give --push REPO too")
+        raise RecipeError("--private", "is for --push; give --push REPO too")
     if push is not None:
         check_push(push)
     console = base.console()

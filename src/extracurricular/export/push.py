@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from extracurricular.errors import ExportError, RecipeError, shorten
+from extracurricular.export.formats import quietly
 
 
 def check_push(repo: str) -> None:
@@ -20,19 +21,26 @@ def check_push(repo: str) -> None:
     hub = _library()
     try:
         hub.utils.validate_repo_id(repo)
-    except ValueError as error:
-        raise RecipeError("--push", f"is {shorten(repo)}: {_flat(error)}") from None
+    except ValueError:
+        raise RecipeError(
+            "--push",
+            f"is {shorten(repo)}; it must be NAME or OWNER/NAME, of letters, digits, '-', '_' and "
+            "'.', with none of the signs at an end or doubled",
+        ) from None
 
 
-def push(files: Sequence[Path], repo: str, *, private: bool = False) -> str:
+def push(
+    files: Sequence[Path], repo: str, *, private: bool = False, endpoint: str | None = None
+) -> str:
     """Upload files to a repository, in one commit; make the repository if there is none.
 
-    Who uploads is what ``hf auth login`` or the variable HF_TOKEN says; where to, HF_ENDPOINT.
+    Who uploads is what ``hf auth login`` or the variable HF_TOKEN says.
 
     Args:
         files: What to upload, by its name without folders.
         repo: ``NAME`` or ``OWNER/NAME``.
-        private: Whether a repository that is made is private.
+        private: Whether it must be private; a public one that is there already is refused.
+        endpoint: Address of the Hub; what the variable HF_ENDPOINT says, or the public one.
 
     Returns:
         The address of the commit.
@@ -42,19 +50,22 @@ def push(files: Sequence[Path], repo: str, *, private: bool = False) -> str:
     """
     hub = _library()
     hub.utils.disable_progress_bars()
-    api = hub.HfApi(library_name="extracurricular")
+    api = hub.HfApi(endpoint=endpoint, library_name="extracurricular")
     try:
-        made = api.create_repo(repo, private=private, exist_ok=True)
-        done = api.create_commit(
-            made.repo_id,
-            [hub.CommitOperationAdd(file.name, str(file)) for file in files],
-            commit_message="Export of extracurricular",
-        )
+        with quietly():
+            made = api.create_repo(repo, private=private, exist_ok=True)
+            if private and not api.model_info(made.repo_id).private:
+                raise ExportError("it is there already, and public; nothing was uploaded")
+            done = api.create_commit(
+                made.repo_id,
+                [hub.CommitOperationAdd(file.name, str(file)) for file in files],
+                commit_message="Export of extracurricular",
+            )
     except Exception as error:  # of hub, of its HTTP client, of the system
         raise ExportError(
-            f"the export lies in {str(files[0].parent)!r}, but cannot be pushed to {repo!r}: "
-            f"{_why(error)}"
-        ) from None
+            f"the export lies in {str(files[0].parent)!r}, but cannot be pushed to {repo!r} "
+            f"at {api.endpoint}: {_why(error)}"
+        ) from error
     return str(done.commit_url)
 
 
@@ -65,8 +76,9 @@ def _why(error: Exception) -> str:
             "the Hub does not know you, or does not let you write there; log in by `hf auth "
             "login`, or set HF_TOKEN to a token that may write"
         )
-    text = _flat(getattr(error, "server_message", None) or error)
-    return text or type(error).__name__
+    said = getattr(error, "server_message", None)
+    texts = [_flat(said)] if said else [_flat(error), _flat(error.__cause__ or "")]
+    return ": ".join(dict.fromkeys(text.rstrip(".") for text in texts if text)) or "it gave up"
 
 
 def _library() -> Any:

@@ -42,6 +42,8 @@ SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
 SCHEMA = 1
 LIMIT = 1e-4
 """Largest difference that an exported model may have from its student."""
+# Time to spend on each of what is timed, for each size of a batch.
+_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -355,5 +357,5 @@ def _time(subject: Subject, files: list[_File], rows: list[Row]) -> None:
             calls[0] = asked(subject.teacher)
         for place, file in enumerate(files):
             calls[2 + place] = partial(file.runner, raw)
-        for place, seconds in side_by_side(calls).items():
+        for place, seconds in side_by_side(calls, _SECONDS).items():
             rows[place].seconds[count] = seconds

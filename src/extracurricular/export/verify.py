@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from extracurricular import metrics
-from extracurricular.data.base import Data, Split
+from extracurricular.data.base import Affine, Data, Split
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import ExportError
 from extracurricular.export.formats import quietly
@@ -99,18 +99,19 @@ def read_outputs(outputs: dict[str, Tensor]) -> Distribution:
 
 
 def differences(
-    found: dict[str, Tensor], wanted: dict[str, Tensor], deviation: Tensor | None
+    found: dict[str, Tensor], wanted: dict[str, Tensor], target: Affine | None
 ) -> dict[str, Tensor]:
     """Return how far the outputs of N examples are from those wanted, each [N].
 
     Of probabilities it is the largest absolute difference. Of means it is that in units of the
-    target's deviation, and of variances that of their natural logarithms, which for small ones is
-    the relative difference. A value that is not finite is infinitely far.
+    target's deviation, or of the mean's own distance from the target's average where this is
+    larger, as float32 has no more digits. Of variances it is that of the natural logarithms, which
+    for small ones is the relative difference. A value that is not finite is infinitely far.
 
     Args:
         found: What a file gave.
         wanted: What the original gives.
-        deviation: The target's, [D]; None for classes, or where it is 1.
+        target: Average and deviation of the target, [D]; None for classes.
     """
     result: dict[str, Tensor] = {}
     for name, right in wanted.items():
@@ -118,8 +119,8 @@ def differences(
         if name == "variance":
             value, right = value.log(), right.log()
         far = (value - right).abs()
-        if name == "mean" and deviation is not None:
-            far = far / deviation
+        if name == "mean" and target is not None:
+            far = far / torch.maximum(target.scale.abs(), (right - target.shift).abs())
         far = torch.where(torch.isfinite(far), far, torch.inf)
         result[name] = far.flatten(1).amax(1)
     return result
@@ -139,7 +140,6 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
     """
     names = input_names(data)
     wanted = outputs_of(original)
-    deviation = None if data.y_scale is None else data.y_scale.scale.abs()
     order = torch.arange(max(len(split), sum(BATCHES))) % len(split)
     worst = (-1.0, 0, "", 0)
     parts: list[dict[str, Tensor]] = []
@@ -149,7 +149,7 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
         right = {name: value[index] for name, value in wanted.items()}
         said = _asked(run, raw, right, len(index))
-        for name, far in differences(said, right, deviation).items():
+        for name, far in differences(said, right, data.y_scale).items():
             place = int(far.argmax())
             if float(far[place]) > worst[0]:
                 worst = (float(far[place]), int(index[place]), name, len(index))
