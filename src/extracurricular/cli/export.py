@@ -26,7 +26,7 @@ class Format(str, Enum):
 
 @base.app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     student: Annotated[
         str | None, typer.Option(help="Which student; xcl, or the only one that can be meant.")
     ] = None,
@@ -53,8 +53,7 @@ def export(
 ) -> None:
     """Export a student with normalisation and distribution inside, verified on real examples.
 
-    Beside the file lie metadata.json and a model card; nothing is written unless it answers as
-    the student does.
+    Beside it lie metadata.json and a model card. One that answers otherwise is not written.
     """
     from extracurricular.export import check_push, export_run
     from extracurricular.export import push as upload

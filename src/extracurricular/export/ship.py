@@ -117,8 +117,7 @@ def export_module(
     """Export any network, verified on the test split of its data set.
 
     Args:
-        module: Maps normalised inputs to raw outputs [N, data.task.outputs]. It is moved to the
-            CPU and switched to evaluation mode.
+        module: Maps normalised inputs to raw outputs [N, data.task.outputs]; it is copied.
         data: Its data set, for the scales.
         out: The file; its name without the suffix is the student's.
         format: ``onnx``, or ``torch`` for a program of ``torch.export``.

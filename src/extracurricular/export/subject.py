@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from extracurricular.data.base import Data, Split
 from extracurricular.errors import XclError
 from extracurricular.finished import Finished, open_run
 from extracurricular.pipeline import Run
-from extracurricular.samplers import Context, Sampler
+from extracurricular.samplers import Context, Empirical, Sampler
 from extracurricular.samplers.build import requirements
 from extracurricular.teachers import Network, Teacher
 
@@ -126,12 +127,10 @@ def _teacher(found: Finished, seed: int) -> Teacher | None:
 def own_network(
     module: nn.Module, data: Data, *, sampler: Sampler | None = None, name: str = "student"
 ) -> Subject:
-    """Take a network that was trained outside of a run."""
-    from extracurricular.samplers import Empirical
-
+    """Take a copy of a network that was trained outside of a run."""
     data = data.to(torch.device("cpu"))
     return Subject(
-        network=Network(module.cpu().eval(), data.task),
+        network=Network(copy.deepcopy(module).cpu().float().eval(), data.task),
         data=data,
         split=data.test,
         split_name="test",
