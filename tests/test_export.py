@@ -380,6 +380,13 @@ def test_the_limit_is_enforced(tmp_path: Path) -> None:
     assert ship.export_module(module, data, tmp_path / "a.onnx", limit=1e-4).files
 
 
+def test_eight_bits_are_let_pass_but_not_what_is_not_finite() -> None:
+    far = verify.Checked(0.5, 3, "probs", 7, {})
+    verify.enforce(far, math.inf, "test")
+    with pytest.raises(ExportError, match=r"not finite.*: probs of example 3 of the test split"):
+        verify.enforce(verify.Checked(math.inf, 3, "probs", 7, {}), math.inf, "test")
+
+
 def test_differences_have_their_units() -> None:
     target = Affine(torch.tensor([5.0, 0.0]), torch.tensor([0.1, 3.0]))
     wanted = {"mean": torch.tensor([[5.0, 0.0], [5.0, 60.0]]), "variance": torch.full((2, 2), 4.0)}
@@ -468,12 +475,24 @@ def test_another_export_is_not_overwritten(exported: ship.Shipped, digits_run: P
     assert not out.exists()
 
 
+def test_a_file_that_no_export_made_is_kept(exported: ship.Shipped, digits_run: Path) -> None:
+    folder = exported.files[0].parent
+    for name in ("mine.onnx", "my.int8.onnx"):
+        (folder / name).write_text("mine")
+        out = folder / name.replace(".int8", "")
+        with pytest.raises(StorageError, match=f"{name}' is there already, and is of no export"):
+            ship.export_run(digits_run, out, seed=1, int8=True)
+        assert (folder / name).read_text() == "mine"
+        (folder / name).unlink()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
         ("README.md", "# My project", r"README\.md' is there already, and is of no export"),
         ("s.onnx", "mine", r"s\.onnx' is there already, and is of no export"),
         ("metadata.json", "{}", r"metadata\.json' is of no export that this version knows"),
+        ("metadata.json", '{"schema": 1, "files": 3}', r"metadata\.json' is of no export"),
         ("metadata.json", "{", r"metadata\.json' is of no export"),
         ("metadata.json", '{"schema": 2}', r"metadata\.json' is of no export"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -97,9 +97,13 @@ def _lines(shipped: Shipped) -> list[str | Table]:
         header_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for place, heading in enumerate(headings(shipped.rows)):
-        table.add_column(heading, justify="right" if place else "left")
+        # In a narrow terminal, headings are broken between words, and nothing else is.
+        least = max(map(len, heading.split()), default=0)
+        side: Literal["left", "right"] = "right" if place else "left"
+        table.add_column(heading, justify=side, min_width=least, no_wrap=" " not in heading)
     for row in cells(shipped.rows):
         table.add_row(*map(base.escaped, row))
     first, *rest = (file.name for file in shipped.files)

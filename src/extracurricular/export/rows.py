@@ -54,10 +54,10 @@ def cells(rows: list[Row]) -> list[list[str]]:
 
 
 def _figures(rows: list[Row]) -> list[str]:
-    known = [name for name in _FIGURES if name in rows[-1].metrics]
-    if "angular_error" in known:
-        known.remove("rmse")  # it says the same in other units
-    return known
+    known = rows[-1].metrics
+    # RMSE says what the angular error says, in other units.
+    left_out = "rmse" if "angular_error" in known else ""
+    return [name for name in _FIGURES if name in known and name != left_out]
 
 
 def _heading(name: str) -> str:

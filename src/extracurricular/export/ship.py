@@ -142,7 +142,8 @@ def ship(
 ) -> Shipped:
     """Export what a :class:`Subject` holds; see :func:`export_run`."""
     _check_options(out, format, int8, limit)
-    known = _check_place(subject, out)
+    small = [_int8_beside(out)] if int8 else []
+    known = _check_place(subject, [out, *small])
     metrics.check_available()
     model = Exported(subject.network.module, subject.data)
     original = predict(subject.network, subject.data, subject.split)
@@ -152,10 +153,9 @@ def ship(
     rows = [_teacher_row(subject), _student_row(subject, figures)]
     for file in files:
         checked = check(file.runner, subject.data, subject.split, original)
-        if "calibration" not in file.says:
-            enforce(checked, limit, subject.split_name)
-        elif not math.isfinite(checked.difference):
-            enforce(checked, math.inf, subject.split_name)
+        # How far 8 bits may be off is for the person who reads the figures to say.
+        most = limit if file.says["precision"] == "float32" else math.inf
+        enforce(checked, most, subject.split_name)
         file.says |= {
             "difference": checked.difference,
             "split": subject.split_name,
@@ -194,8 +194,7 @@ def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: b
         small = quantise(proto, raw_draws(subject.sampler(), subject.data))
         says = {"format": "onnx", "opset": OPSET, "precision": "int8", "calibration": DRAWS}
         runner = onnx_runner(small.SerializeToString())
-        path = out.with_name(f"{out.stem}.int8.onnx")
-        files.append(_File(path, runner, lambda t: with_metadata(small, t), says))
+        files.append(_File(_int8_beside(out), runner, lambda t: with_metadata(small, t), says))
     return files
 
 
@@ -226,32 +225,43 @@ def _check_options(out: Path, format: str, int8: bool, limit: float) -> None:
         check_onnx()
 
 
-def _check_place(subject: Subject, out: Path) -> dict[str, Any]:
+def _check_place(subject: Subject, targets: list[Path]) -> dict[str, Any]:
     """Refuse to write over anything but an earlier export of the same; return what that said."""
-    folder, file = out.parent, out.with_name("metadata.json")
-    if not file.exists():
-        taken = [p for p in (out, out.with_name("README.md")) if p.exists()]
-        if taken:
+    out, file = targets[0], targets[0].with_name("metadata.json")
+    known = _earlier(subject, file) if file.exists() else {}
+    if not known:
+        targets = [*targets, out.with_name("README.md")]
+    for path in targets:
+        if path.exists() and path.name not in known.get("files", {}):
             raise StorageError(
-                f"{str(taken[0])!r} is there already, and is of no export; give another --out"
+                f"{str(path)!r} is there already, and is of no export; give another --out"
             )
-        return {}
+    return known
+
+
+def _earlier(subject: Subject, file: Path) -> dict[str, Any]:
+    """Return what the export that is there already says, which must be of the same student."""
     try:
         found = read_json(file)
     except (StorageError, OSError):
         found = None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    usable = isinstance(found, dict) and isinstance(found.get("files"), dict)
+    if not usable or found.get("schema") != SCHEMA:
         raise StorageError(
             f"{str(file)!r} is of no export that this version knows; give another --out"
         )
     for key, value in subject.identity.items():
         if found.get(key) != value:
-            what = f"the {key} {found.get(key)!r}" if key != "recipe" else "another run"
+            what = "another run" if key == "recipe" else f"the {key} {found.get(key)!r}"
             raise StorageError(
-                f"{str(folder)!r} holds an export of {what}; give another --out for this one, in a "
-                "folder of its own"
+                f"{str(file.parent)!r} holds an export of {what}; give another --out for this one, "
+                "in a folder of its own"
             )
-    return found
+    return dict(found)
+
+
+def _int8_beside(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.int8.onnx")
 
 
 def _write(path: Path, content: bytes) -> None:

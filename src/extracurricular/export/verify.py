@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -166,18 +167,18 @@ def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:
 
 
 def enforce(checked: Checked, limit: float, split: str) -> None:
-    """Refuse a file that is too far from the original.
+    """Refuse a file that is too far from the original, or gives what is not finite.
 
     Raises:
         ExportError: With the difference, the limit and the example.
     """
-    if checked.difference <= limit:
+    if checked.difference <= limit and math.isfinite(checked.difference):
         return
     where = (
         f"{checked.output} of example {checked.example} of the {split} split, in a batch of "
         f"{checked.batch}"
     )
-    if checked.difference == float("inf"):
+    if not math.isfinite(checked.difference):
         raise ExportError(
             f"the exported model gives a value that is not finite, or the student does: {where}; "
             "nothing was written"
