@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 
 import extracurricular as xcl
@@ -26,8 +28,11 @@ from extracurricular.data.base import Affine
 from extracurricular.errors import ExportError, RecipeError, StorageError
 from extracurricular.evaluation import predict
 from extracurricular.export import formats, ship, verify
+from extracurricular.export.card import card
 from extracurricular.export.graph import Exported, input_names
 from extracurricular.export.quantise import raw_draws
+from extracurricular.export.rows import Row
+from extracurricular.export.subject import own_network
 from extracurricular.export.timing import side_by_side
 from extracurricular.models import MODELS, build_model
 from extracurricular.teachers import Network
@@ -264,13 +269,11 @@ def test_a_torch_program(digits_run: Path, tmp_path: Path) -> None:
 def test_the_card_can_be_read_and_its_snippet_runs(
     exported: ship.Shipped, gaze: ship.Shipped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from huggingface_hub import ModelCard
-
     for shipped in (exported, gaze):
         text = shipped.files[-1].read_text()
-        card = ModelCard(text)
-        assert card.data.library_name == "extracurricular"
-        figures = {one.metric_type: one.metric_value for one in card.data.eval_results}
+        read = ModelCard(text).data
+        assert read.library_name == "extracurricular"
+        figures = {one.metric_type: one.metric_value for one in read.eval_results}
         for name, value in shipped.metadata["metrics"].items():
             assert figures[name] == pytest.approx(value, abs=1e-6)
         [snippet] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -282,6 +285,42 @@ def test_the_card_can_be_read_and_its_snippet_runs(
     assert yaml.safe_load(exported.files[-1].read_text().split("---")[1])["pipeline_tag"] == (
         "image-classification"
     )
+
+
+def test_the_card_of_a_table_names_its_columns_and_no_folder() -> None:
+    data = replace(table_data(), columns=("age", "dose", "a|b", "c", "d"), outputs=("x", "y"))
+    recipe = {
+        "name": "mine",
+        "data": {"table": {"path": "/home/somebody/houses.csv", "target": "x"}},
+        "seeds": [0],
+        "teacher": {"model": "mlp", "outside": None, "members": 2},
+        "students": {
+            "student": {
+                "model": "mlp",
+                "sampler": ["empirical"],
+                "learns_from": "teacher",
+                "matching": {},
+                "training": {"steps": 5},
+            }
+        },
+    }
+    subject = replace(own_network(network(data), data), recipe=recipe)
+    metadata = {
+        "task": "regression",
+        "parameters": 3,
+        "inputs": {"x": {"shape": [5], "dtype": "float32"}},
+        "metrics": {"rmse": 0.5, "nll": None},
+        "files": {"s.pt2": {"format": "torch.export", "split": "test", "examples": 10}},
+    }
+    rows = [Row("teacher"), Row("student"), Row("s.pt2", metrics={"rmse": 0.5, "nll": math.nan})]
+    text = card(subject, metadata, rows)
+    assert "Columns, in order: age, dose, a|b, c, d. Targets, in order: x, y." in text
+    assert "path: houses.csv" in text
+    assert "somebody" not in text
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["pipeline_tag"] == "tabular-regression"
+    assert front["metrics"] == ["rmse"]
+    assert "open only a file whose source you trust" in text
 
 
 def test_what_is_compared(exported: ship.Shipped, gaze: ship.Shipped) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ _PIPELINES = {
     ("classification", False): "tabular-classification",
     ("regression", False): "tabular-regression",
 }
-_TOLD_CLASSES = 20
+_MOST_TOLD = 20
 
 
 def card(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
@@ -151,11 +152,15 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
         lines.append(f"| variance | [N, {size}] | float32 | in these units, squared |")
     text = "\n".join(lines)
     text += "\n\nN is any number of examples. Normalisation is part of the model."
-    for key, noun in (("classes", "Classes"), ("outputs", "Targets")):
-        named = metadata[key]
+    data = subject.data
+    for noun, named in (
+        ("Columns", data.columns),
+        ("Classes", data.classes),
+        ("Targets", data.outputs),
+    ):
         if named:
-            told = ", ".join(str(one) for one in named[:_TOLD_CLASSES])
-            more = ", …" if len(named) > _TOLD_CLASSES else ""
+            told = ", ".join(str(one) for one in named[:_MOST_TOLD])
+            more = ", …" if len(named) > _MOST_TOLD else ""
             text += f" {noun}, in order: {told}{more}."
     return f"{text} `metadata.json` says all this for programs, and an ONNX file carries it."
 
@@ -187,7 +192,7 @@ def _training(subject: Subject, name: str) -> str:
         teacher = {"outside": teacher["outside"]}
     else:
         del teacher["outside"]
-    shown = {"data": recipe["data"], "seed": subject.seed}
+    shown = {"data": _without_folders(recipe["data"]), "seed": subject.seed}
     student = recipe["students"][name]
     if student["learns_from"] == "teacher":
         shown["teacher"] = teacher
@@ -196,6 +201,17 @@ def _training(subject: Subject, name: str) -> str:
     } | {"steps": student["training"]["steps"]}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return f"```yaml\n{text}```\n\nThe whole recipe is in `metadata.json`."
+
+
+def _without_folders(value: Any) -> Any:
+    """Return a setting without the folders of its absolute paths, which concern nobody else."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~")):
+        return Path(value).name
+    return value
 
 
 def _limits(subject: Subject) -> str:
