@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -243,7 +244,7 @@ def test_what_the_metadata_say(
 def test_no_path_of_this_machine_is_in_a_file(exported: ship.Shipped) -> None:
     for file in exported.files:
         content = file.read_bytes()
-        for part in (str(Path(__file__).parent.parent), sys.prefix, "site-packages"):
+        for part in (str(Path(xcl.__file__).parent), sys.prefix, "site-packages"):
             assert part.encode() not in content
 
 
@@ -264,6 +265,9 @@ def test_a_torch_program(digits_run: Path, tmp_path: Path) -> None:
     probs = module({"x": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)})["probs"]
     torch.testing.assert_close(probs.sum(1), torch.ones(3))
     assert "torch.export.load" in found.files[-1].read_text()
+    with zipfile.ZipFile(found.files[0]) as archive:
+        for name in archive.namelist():
+            assert str(Path(xcl.__file__).parent).encode() not in archive.read(name)
 
 
 def test_the_card_can_be_read_and_its_snippet_runs(
@@ -408,6 +412,21 @@ def test_a_broken_export_is_caught(
     with pytest.raises(ExportError, match=BROKEN[how]):
         ship.export_module(network(data), data, out, format=form)
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["target_shift", "target_scale", "factor1"])
+def test_wrong_units_are_caught(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = eye_data()
+    trace = ship.trace
+
+    def broken(model: Exported) -> Any:
+        model.get_buffer(name).mul_(1.01)
+        return trace(model)
+
+    monkeypatch.setattr(ship, "trace", broken)
+    with pytest.raises(ExportError, match=r"differs from the student by .*: (mean|variance) of"):
+        ship.export_module(network(data), data, tmp_path / "s.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_limit_is_enforced(tmp_path: Path) -> None:

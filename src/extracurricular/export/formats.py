@@ -51,9 +51,14 @@ def trace(model: Exported) -> ExportedProgram:
     shapes = ({name: {0: batch} for name in model.example},)
     try:
         with quietly(), torch.no_grad():
-            return torch.export.export(model, (model.example,), dynamic_shapes=shapes)
+            program = torch.export.export(model, (model.example,), dynamic_shapes=shapes)
     except Exception as error:  # torch raises whatever the network's own code runs into
         raise ExportError(f"torch.export cannot trace the network: {_first_line(error)}") from error
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            # Lines of source files on this machine, which a file would tell everybody.
+            node.meta.pop("stack_trace", None)
+    return program
 
 
 def to_torch(program: ExportedProgram, metadata: str) -> bytes:
@@ -83,6 +88,7 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
         with quietly():
             written = torch.onnx.export(
                 program,
+                dynamo=True,
                 input_names=list(model.example),
                 output_names=list(outputs),
                 opset_version=OPSET,
