@@ -29,7 +29,9 @@ def define_torchvision_operators() -> torch.library.Library:
 
 _KEPT = define_torchvision_operators()
 
+from extracurricular.data import make_data  # noqa: E402
 from extracurricular.errors import RecipeError  # noqa: E402
+from extracurricular.export import export_module  # noqa: E402
 from extracurricular.models import build_model, parameter_count  # noqa: E402
 from extracurricular.pipeline import Run  # noqa: E402
 from extracurricular.recipe import parse_recipe  # noqa: E402
@@ -45,6 +47,15 @@ def refused(spec: Any, **given: Any) -> str:
     with pytest.raises(RecipeError) as error:
         build(spec, **given)
     return str(error.value)
+
+
+@pytest.mark.parametrize("spec", ["timm:mobilenetv3_small_050", "torchvision:shufflenet_v2_x0_5"])
+def test_they_are_exported(spec: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (40, 3, 32, 32)).astype(np.uint8)
+    y = np.arange(40) % 5
+    data = make_data("d", (x, y), (x, y))
+    found = export_module(build(spec), data, tmp_path / "s.onnx")
+    assert found.metadata["files"]["s.onnx"]["difference"] < 1e-4
 
 
 def image_folder(folder: Path, size: int = 40, count: int = 20) -> Path:

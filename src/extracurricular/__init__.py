@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from extracurricular.errors import TrainingError as TrainingError
     from extracurricular.errors import XclError as XclError
     from extracurricular.evaluation import predict as predict
+    from extracurricular.export import Exported as Exported
+    from extracurricular.export import Shipped as Shipped
+    from extracurricular.export import export_module as export_module
+    from extracurricular.export import export_run as export_run
     from extracurricular.generators import Generator as Generator
     from extracurricular.knowledge import Recorded as Recorded
     from extracurricular.knowledge import Replay as Replay
@@ -84,6 +88,7 @@ _HOMES = {
     "distributions": ("Categorical", "Distribution", "Gaussian", "Task", "epistemic", "mixture"),
     "errors": ("DataError", "RecipeError", "TrainingError", "XclError"),
     "evaluation": ("predict",),
+    "export": ("Exported", "Shipped", "export_module", "export_run"),
     "generators": ("Generator",),
     "knowledge": ("Recorded", "Replay", "open_knowledge", "record"),
     "matching": ("Matching", "forward_kl", "js", "reverse_kl"),

@@ -40,6 +40,10 @@ class StorageError(XclError):
     """A file of a run is missing, damaged, or belongs to other settings."""
 
 
+class ExportError(XclError):
+    """A student cannot be exported, or what was exported is not what it was."""
+
+
 def during(title: str, error: XclError) -> XclError:
     """Return an error that also says in which stage of a run it happened.
 

@@ -14,6 +14,7 @@ from extracurricular.cli import (  # isort: skip
     looks as looks,
     pages as pages,
     compare as compare,
+    export as export,
 )
 from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped

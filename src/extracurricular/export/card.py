@@ -1,0 +1,231 @@
+"""The model card: a README.md as Hugging Face expects it, that says how to use the file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from extracurricular.export.graph import OUTPUTS
+from extracurricular.export.rows import Row, cells, headings
+from extracurricular.export.subject import Subject
+from extracurricular.registry import split_spec
+
+# Kinds of a task as Hugging Face calls them, by (kind, whether the only input is an image).
+_PIPELINES = {
+    ("classification", True): "image-classification",
+    ("classification", False): "tabular-classification",
+    ("regression", False): "tabular-regression",
+}
+_MOST_TOLD = 20
+
+
+def card(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
+    """Return the text of ``README.md``.
+
+    Args:
+        subject: What was exported.
+        metadata: What ``metadata.json`` says.
+        rows: Teacher, student and each file, compared.
+    """
+    name, file = rows[1].name, rows[2].name
+    front = yaml.safe_dump(_front(subject, metadata), sort_keys=False, allow_unicode=True)
+    parts = [
+        f"---\n{front}---",
+        f"# {subject.title}",
+        _about(subject, metadata),
+        f"## Use\n\n{_usage(metadata, file)}",
+        f"## Inputs and outputs\n\n{_contract(subject, metadata)}",
+        f"## Figures\n\n{_figures(metadata, rows)}",
+    ]
+    if subject.recipe:
+        parts.append(f"## Training\n\n{_training(subject, name)}")
+    parts.append(f"## Limits\n\n{_limits(subject)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(subject: Subject, metadata: dict[str, Any]) -> dict[str, Any]:
+    inputs = list(metadata["inputs"].values())
+    image = len(inputs) == 1 and len(inputs[0]["shape"]) == 3
+    flat = all(len(one["shape"]) == 1 for one in inputs)
+    pipeline = _PIPELINES.get((metadata["task"], image)) if image or flat else None
+    formats = {said["format"] for said in metadata["files"].values()}
+    tags = ["knowledge-distillation", "extracurricular-learning"]
+    tags += ["onnx"] if "onnx" in formats else []
+    front: dict[str, Any] = {"library_name": "extracurricular", "tags": tags}
+    if pipeline is not None:
+        front["pipeline_tag"] = pipeline
+    hub = _hub_name(subject)
+    if hub is not None:
+        front["datasets"] = [hub]
+    figures = {k: v for k, v in metadata["metrics"].items() if v is not None}
+    front["metrics"] = list(figures)
+    split = next(reversed(metadata["files"].values()))["split"]
+    result = {
+        "task": {"type": pipeline or metadata["task"]},
+        "dataset": {
+            "name": subject.data.name,
+            "type": hub or _slug(subject.data.name),
+            "split": split,
+        },
+        "metrics": [{"type": k, "value": round(v, 6)} for k, v in figures.items()],
+    }
+    front["model-index"] = [{"name": subject.title.replace(" ", "-"), "results": [result]}]
+    return front
+
+
+def _hub_name(subject: Subject) -> str | None:
+    """Return the data set's name on the Hugging Face Hub, if it is from there."""
+    if not subject.recipe:
+        return None
+    kind, settings = split_spec(subject.recipe["data"], "data set", "data")
+    name = settings.get("path") or settings.get("name") or ""
+    fits = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name))
+    return str(name) if kind == "hf" and fits else None
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-") or "data"
+
+
+def _about(subject: Subject, metadata: dict[str, Any]) -> str:
+    size = f"{metadata['parameters']:,} parameters"
+    if metadata["task"] == "classification":
+        said = f"the probabilities of {subject.data.task.size} classes"
+    else:
+        said = f"mean and variance of {_count(subject.data.task.size, 'real target')}"
+    text = f"A network of {size} that gives {said}, for the data set {subject.data.name}."
+    if not subject.recipe:
+        return text
+    source = subject.recipe["students"][subject.name]["learns_from"]
+    taught = "learnt from labels" if source == "labels" else "was distilled from a teacher"
+    return (
+        f"{text} It {taught} by *extracurricular*: see Extracurricular Learning (Pouransari, "
+        "Javaheripi, Sharma and Tuzel, [arXiv 2007.00051](https://arxiv.org/abs/2007.00051))."
+    )
+
+
+def _usage(metadata: dict[str, Any], file: str) -> str:
+    onnx = file.endswith(".onnx")
+    made = [
+        f"{json.dumps(name)}: np.zeros({(1, *one['shape'])}, np.{one['dtype']}),"
+        if onnx
+        else f"{json.dumps(name)}: torch.zeros({(1, *one['shape'])}, dtype=torch.{one['dtype']}),"
+        for name, one in metadata["inputs"].items()
+    ]
+    raw = "raw = {\n    " + "\n    ".join(made) + "\n}"
+    if not onnx:
+        return (
+            "```python\nimport torch\n\n"
+            f"model = torch.export.load({json.dumps(file)}).module()\n{raw}\n"
+            "outputs = model(raw)\n```\n\n"
+            "`torch.export.load` unpickles: open only a file whose source you trust. An ONNX file "
+            "bears no such risk."
+        )
+    outputs = OUTPUTS[metadata["task"]]
+    names = ", ".join(outputs)
+    left = names if len(outputs) > 1 else f"({names},)"
+    asked = json.dumps(list(outputs))
+    return (
+        "```python\nimport numpy as np\nimport onnxruntime\n\n"
+        f"session = onnxruntime.InferenceSession({json.dumps(file)})\n{raw}\n"
+        f"{left} = session.run({asked}, raw)\n```"
+    )
+
+
+def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
+    size = subject.data.task.size
+    lines = ["| name | shape | type | |", "|---|---|---|---|"]
+    for name, one in metadata["inputs"].items():
+        shape = ", ".join(["N", *map(str, one["shape"])])
+        what = "0 to 255" if one["dtype"] == "uint8" else "in the units of the data"
+        lines.append(f"| {_cell(name)} | [{shape}] | {one['dtype']} | input, {what} |")
+    if metadata["task"] == "classification":
+        lines.append(f"| probs | [N, {size}] | float32 | a probability for each class |")
+    else:
+        lines.append(f"| mean | [N, {size}] | float32 | in the target's own units |")
+        lines.append(f"| variance | [N, {size}] | float32 | in these units, squared |")
+    text = "\n".join(lines)
+    text += "\n\nN is any number of examples. Normalisation is part of the model."
+    data = subject.data
+    for noun, named in (
+        ("Columns", data.columns),
+        ("Classes", data.classes),
+        ("Targets", data.outputs),
+    ):
+        if named:
+            told = ", ".join(str(one) for one in named[:_MOST_TOLD])
+            more = ", …" if len(named) > _MOST_TOLD else ""
+            text += f" {noun}, in order: {told}{more}."
+    return f"{text} `metadata.json` says all this for programs, and an ONNX file carries it."
+
+
+def _figures(metadata: dict[str, Any], rows: list[Row]) -> str:
+    titles = headings(rows)
+    lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
+    lines += [f"| {' | '.join(map(_cell, line))} |" for line in cells(rows)]
+    said = metadata["files"][rows[2].name]
+    how = (
+        "of a probability"
+        if metadata["task"] == "classification"
+        else "of a mean in units of the target's deviation, or of the logarithm of a variance"
+    )
+    count = torch.get_num_threads()
+    threads = "one thread" if count == 1 else f"{count} threads"
+    examples = _count(said["examples"], "example")
+    return "\n".join(lines) + (
+        f"\n\nOn {examples} of the {said['split']} split. The difference is the largest from the "
+        f"student in torch, float32: {how}. Times are those of a call with so many examples, "
+        f"normalisation included: medians on one machine ({platform.machine()} CPU, {threads})."
+    )
+
+
+def _training(subject: Subject, name: str) -> str:
+    recipe = subject.recipe
+    teacher = {k: recipe["teacher"][k] for k in ("model", "outside", "members")}
+    if teacher["outside"] is not None:
+        teacher = {"outside": teacher["outside"]}
+    else:
+        del teacher["outside"]
+    shown = {"data": _without_folders(recipe["data"]), "seed": subject.seed}
+    student = recipe["students"][name]
+    if student["learns_from"] == "teacher":
+        shown["teacher"] = teacher
+    shown["student"] = {
+        key: student[key] for key in ("model", "sampler", "learns_from", "matching")
+    } | {"steps": student["training"]["steps"]}
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return f"```yaml\n{text}```\n\nThe whole recipe is in `metadata.json`."
+
+
+def _without_folders(value: Any) -> Any:
+    """Return a setting without the folders of its absolute paths, which concern nobody else."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~")):
+        return Path(value).name
+    return value
+
+
+def _limits(subject: Subject) -> str:
+    count = len(subject.recipe.get("seeds", []))
+    text = f"The figures are of one training{f' of {count}' if count > 1 else ''}. "
+    return text + (
+        "They hold for data like those it was trained on; on others the stated uncertainty may be "
+        "wrong too. How it does on groups of people, or under attack, was not examined."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,142 @@
+"""Writers: an ONNX file and a program of ``torch.export``, both from one traced program."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from extracurricular import __version__
+from extracurricular.errors import ExportError
+from extracurricular.export.graph import OUTPUTS, Exported
+
+OPSET = 18
+"""Version of the ONNX operators: what torch writes without conversion, known since 2022."""
+
+METADATA_KEY = "extracurricular"
+"""Where a file carries its metadata."""
+
+# A protocol buffer holds less than 2 GiB; beyond that ONNX needs a second file.
+_MOST_BYTES = 2 * 1000**3
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what torch and onnxruntime tell their own developers away from the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def trace(model: Exported) -> ExportedProgram:
+    """Trace a model, with a batch of any size.
+
+    It is traced with zeros, as a program keeps the example it was traced with.
+
+    Raises:
+        ExportError: torch cannot trace the network, or finds a batch of one size in it.
+    """
+    batch = torch.export.Dim("batch")
+    shapes = ({name: {0: batch} for name in model.example},)
+    try:
+        with quietly(), torch.no_grad():
+            program = torch.export.export(model, (model.example,), dynamic_shapes=shapes)
+    except Exception as error:  # torch raises whatever the network's own code runs into
+        raise ExportError(f"torch.export cannot trace the network: {_first_line(error)}") from error
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            # Lines of source files on this machine, which a file would tell everybody.
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def to_torch(program: ExportedProgram, metadata: str) -> bytes:
+    """Return the content of a ``.pt2`` file; ``metadata`` is an extra file in it."""
+    buffer = io.BytesIO()
+    with quietly():
+        torch.export.save(program, buffer, extra_files={METADATA_KEY: metadata})
+    return buffer.getvalue()
+
+
+def to_onnx(model: Exported, program: ExportedProgram) -> Any:
+    """Return the program as an ``onnx.ModelProto``, weights included.
+
+    Raises:
+        ExportError: onnx or onnxscript is missing, an operator has no counterpart, or the weights
+            are more than one file holds.
+    """
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    if size >= _MOST_BYTES:
+        raise ExportError(
+            f"the network has {size / 1e9:.1f} GB of weights, but an ONNX file holds less than "
+            "2 GB; use --format torch"
+        )
+    check_onnx()
+    outputs = OUTPUTS[model.task.kind]
+    try:
+        with quietly():
+            written = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=list(model.example),
+                output_names=list(outputs),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # one of a dozen kinds
+        raise ExportError(
+            f"torch cannot write the network as ONNX: {_first_line(error)}"
+        ) from error
+    assert written is not None
+    return _plain(written.model_proto)
+
+
+def check_onnx() -> None:
+    """Raise ExportError if a library that ONNX needs is missing."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            raise ExportError(f"ONNX needs {name}: pip install 'extracurricular[onnx]'") from None
+
+
+def with_metadata(proto: Any, metadata: str) -> bytes:
+    """Return the content of an ONNX file that carries its metadata."""
+    import onnx
+
+    onnx.helper.set_model_props(proto, {METADATA_KEY: metadata})
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
+def _plain(proto: Any) -> Any:
+    """Name the batch, and leave out where in which source file each node came from."""
+    proto.producer_name, proto.producer_version = "extracurricular", __version__
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    # Shapes between the nodes follow from those of the inputs.
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = "batch"
+    return proto
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,106 @@
+"""The student as one module: raw values in, a distribution out."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular.data.base import Data
+from extracurricular.distributions import _MAX_LOG_VAR as MAX_LOG_VAR
+from extracurricular.distributions import Categorical, Task
+from extracurricular.errors import ExportError
+from extracurricular.tree import Inputs, leaves
+
+OUTPUTS = {"classification": ("probs",), "regression": ("mean", "variance")}
+"""Names of the outputs, by the kind of the task."""
+
+
+def input_names(data: Data) -> dict[str, str]:
+    """Return the graph's name of each input tensor of the data.
+
+    It is ``x`` where there is just one, a dict's key, or ``x0``, ``x1``, … for a tuple.
+
+    Raises:
+        ExportError: An input is called as an output is.
+    """
+    x = data.train.x
+    if isinstance(x, Tensor):
+        return {"": "x"}
+    names = {key: key if isinstance(x, dict) else f"x{key}" for key in leaves(x)}
+    for taken in OUTPUTS[data.task.kind]:
+        if taken in names.values():
+            raise ExportError(
+                f"the data have an input {taken!r}, which is what an exported model calls its "
+                "output; give that input another name"
+            )
+    return names
+
+
+class Exported(nn.Module):
+    """A network between its normalisation and its distribution, on the CPU.
+
+    Args:
+        module: Maps normalised inputs to raw outputs [N, task.outputs]; it is copied.
+        data: The data set, for its scales and its task.
+
+    It is called with a dict of raw tensors [N, ...] by name (:func:`input_names`), in the data's
+    own dtype, and gives ``{"probs": [N, K]}``, or ``{"mean": [N, D], "variance": [N, D]}`` in the
+    target's own units and in these squared.
+    """
+
+    def __init__(self, module: nn.Module, data: Data) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(module).cpu().float().eval()
+        self.task: Task = data.task
+        self.names = input_names(data)
+        self.single = isinstance(data.train.x, Tensor)
+        self.named = isinstance(data.train.x, dict)
+        self.example = {
+            self.names[key]: torch.zeros(2, *leaf.shape[1:], dtype=leaf.dtype)
+            for key, leaf in leaves(data.train.x).items()
+        }
+        for place, key in enumerate(self.names):
+            # As Affine.apply has it, with what does not depend on the example done beforehand.
+            scale = data.x_scale[key].to(torch.device("cpu"))
+            factor = scale.scale.reciprocal()
+            self.register_buffer(f"factor{place}", factor)
+            self.register_buffer(f"offset{place}", -scale.shift * factor)
+        self.scaled = data.y_scale is not None
+        if data.y_scale is not None:
+            self.register_buffer("target_scale", data.y_scale.scale.cpu())
+            self.register_buffer("target_shift", data.y_scale.shift.cpu())
+        self.eval()
+
+    def normalised(self, raw: dict[str, Tensor]) -> Inputs:
+        """Return network inputs, float32, in the structure that the network takes."""
+        parts = {
+            key: torch.addcmul(
+                self.get_buffer(f"offset{place}"),
+                raw[name].float(),
+                self.get_buffer(f"factor{place}"),
+            )
+            for place, (key, name) in enumerate(self.names.items())
+        }
+        if self.single:
+            return parts[""]
+        return parts if self.named else tuple(parts.values())
+
+    def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters of the distribution, float32."""
+        said = self.task.distribution(self.network(self.normalised(raw)))
+        if isinstance(said, Categorical):
+            return {"probs": said.probs}
+        # What Gaussian.scaled and Gaussian.var say, without their point masses: a network gives
+        # none, and the graph is spared the operators that look for them.
+        mean, log_var = said.mean.float(), _bounded(said.log_var.float())
+        if self.scaled:
+            scale = self.get_buffer("target_scale")
+            mean = mean * scale + self.get_buffer("target_shift")
+            log_var = _bounded(log_var + 2 * scale.abs().log())
+        return {"mean": mean, "variance": log_var.exp()}
+
+
+def _bounded(log_var: Tensor) -> Tensor:
+    return log_var.clamp(-MAX_LOG_VAR, MAX_LOG_VAR)

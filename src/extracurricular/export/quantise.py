@@ -1,0 +1,102 @@
+"""An exported model with weights and activations of 8 bits, by onnxruntime's quantiser.
+
+Convolutions and matrix products are done in integers, whose scales are those that static
+quantisation finds on examples: here draws of the student's own sampler. Normalisation and
+distribution stay float32, as does all that lies between.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extracurricular.data.base import Data
+from extracurricular.errors import ExportError
+from extracurricular.export.formats import quietly
+from extracurricular.export.graph import input_names
+from extracurricular.samplers.base import Sampler
+from extracurricular.tree import leaves
+
+DRAWS = 512
+_BATCH = 32
+_OPERATORS = ["Conv", "Gemm", "MatMul"]
+
+
+def raw_draws(
+    sampler: Sampler, data: Data, first: int = 0, count: int = DRAWS
+) -> list[dict[str, Tensor]]:
+    """Return draws as the exported model takes them, in batches.
+
+    A sampler gives normalised values, which are mapped back; bytes are rounded and cut to 0..255.
+    So a draw that no image can be, as one with noise beyond white, is the nearest image.
+
+    Args:
+        sampler: Draws the examples.
+        data: The data set that the sampler draws for.
+        first, count: The ids of the draws.
+    """
+    names, dtypes = input_names(data), {k: v.dtype for k, v in leaves(data.train.x).items()}
+    batches = []
+    for start in range(first, first + count, _BATCH):
+        ids = torch.arange(start, min(start + _BATCH, first + count), device=data.device)
+        batch = {}
+        for key, leaf in leaves(sampler(ids).x).items():
+            scale = data.x_scale[key]
+            raw = (leaf * scale.scale + scale.shift).cpu()
+            if dtypes[key] == torch.uint8:
+                raw = raw.round().clamp(0, 255)
+            batch[names[key]] = raw.to(dtypes[key])
+        batches.append(batch)
+    return batches
+
+
+class _Reader:
+    """Feeds batches to the quantiser."""
+
+    def __init__(self, batches: list[dict[str, Tensor]]) -> None:
+        self._rest = iter(batches)
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self._rest, None)
+        return None if batch is None else {name: part.numpy() for name, part in batch.items()}
+
+
+def quantise(proto: Any, batches: list[dict[str, Tensor]]) -> Any:
+    """Return an ``onnx.ModelProto`` quantised to 8 bits.
+
+    Args:
+        proto: The float32 model; it is left as it is.
+        batches: Raw examples to find the ranges of the activations on.
+
+    Raises:
+        ExportError: The quantiser gives up.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "int8.onnx"
+        try:
+            with quietly():
+                quantize_static(
+                    model,
+                    str(target),
+                    _Reader(batches),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=_OPERATORS,
+                    per_channel=True,
+                    activation_type=QuantType.QInt8,
+                    weight_type=QuantType.QInt8,
+                    calibrate_method=CalibrationMethod.MinMax,
+                )
+        except Exception as error:  # it raises what it likes
+            text = " ".join(str(error).split())
+            raise ExportError(f"onnxruntime cannot quantise the model: {text}") from error
+        return onnx.load(io.BytesIO(target.read_bytes()))

@@ -1,0 +1,370 @@
+"""Export a student: trace, verify, and only then write."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from extracurricular import __version__, metrics
+from extracurricular.data.base import Data
+from extracurricular.errors import ExportError, RecipeError, StorageError
+from extracurricular.evaluation import predict
+from extracurricular.export.card import card
+from extracurricular.export.formats import (
+    OPSET,
+    check_onnx,
+    to_onnx,
+    to_torch,
+    trace,
+    with_metadata,
+)
+from extracurricular.export.graph import Exported, input_names
+from extracurricular.export.quantise import DRAWS, quantise, raw_draws
+from extracurricular.export.rows import Row
+from extracurricular.export.subject import Subject, own_network, student_of
+from extracurricular.export.timing import side_by_side
+from extracurricular.export.verify import Runner, check, enforce, onnx_runner, torch_runner
+from extracurricular.models import parameter_count
+from extracurricular.samplers import Batch, Sampler
+from extracurricular.storage import read_json, write_atomic
+from extracurricular.tree import leaves
+
+Format: TypeAlias = Literal["onnx", "torch"]
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
+SCHEMA = 1
+LIMIT = 1e-4
+"""Largest difference that an exported model may have from its student."""
+# Time to spend on each of what is timed, for each size of a batch.
+_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What was written.
+
+    Args:
+        files: The model, its 8-bit version if asked for, ``metadata.json`` and ``README.md``.
+        metadata: What ``metadata.json`` says.
+        rows: What is compared: teacher, student, and each file.
+        title: What was exported.
+    """
+
+    files: list[Path]
+    metadata: dict[str, Any]
+    rows: list[Row]
+    title: str
+
+
+@dataclass
+class _File:
+    """A file in the making; ``encode`` puts the metadata in."""
+
+    path: Path
+    runner: Runner
+    encode: Callable[[str], bytes]
+    says: dict[str, Any] = field(default_factory=dict)
+
+
+def export_run(
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    student: str | None = None,
+    seed: int | None = None,
+    format: Format = "onnx",
+    int8: bool = False,
+    limit: float = LIMIT,
+) -> Shipped:
+    """Export a student of a finished run, verified on the examples that the run is judged by.
+
+    Args:
+        folder: The run.
+        out: The file; ``FOLDER/export/STUDENT.onnx`` or ``.pt2`` where None.
+        student: Its name; where None, ``xcl``, or the only one that can be meant.
+        seed: Its seed; the recipe's first where None.
+        format: ``onnx``, or ``torch`` for a program of ``torch.export``.
+        int8: Also write an ONNX file quantised to 8 bits, calibrated on draws of its sampler.
+        limit: Largest difference from the student that is let pass (:func:`.verify.differences`).
+
+    Raises:
+        XclError: There is nothing to export, the verification failed, or something of another
+            student or run is there already. Then nothing was written.
+    """
+    subject = student_of(Path(folder), student, seed)
+    if out is None:
+        out = Path(folder) / "export" / f"{subject.name}{SUFFIXES.get(format, '')}"
+    return ship(subject, Path(out), format=format, int8=int8, limit=limit)
+
+
+def export_module(
+    module: nn.Module,
+    data: Data,
+    out: str | Path,
+    *,
+    format: Format = "onnx",
+    sampler: Sampler | None = None,
+    int8: bool = False,
+    limit: float = LIMIT,
+) -> Shipped:
+    """Export any network, verified on the test split of its data set.
+
+    Args:
+        module: Maps normalised inputs to raw outputs [N, data.task.outputs]; it is copied.
+        data: Its data set, for the scales.
+        out: The file; its name without the suffix is the student's.
+        format: ``onnx``, or ``torch`` for a program of ``torch.export``.
+        sampler: Where the draws that calibrate 8 bits come from; training examples where None.
+        int8: Also write an ONNX file quantised to 8 bits.
+        limit: Largest difference from the network that is let pass.
+
+    Raises:
+        XclError: As for :func:`export_run`.
+    """
+    subject = own_network(module, data, sampler=sampler, name=Path(out).stem)
+    return ship(subject, Path(out), format=format, int8=int8, limit=limit)
+
+
+def ship(
+    subject: Subject,
+    out: Path,
+    *,
+    format: Format = "onnx",
+    int8: bool = False,
+    limit: float = LIMIT,
+) -> Shipped:
+    """Export what a :class:`Subject` holds; see :func:`export_run`."""
+    _check_options(out, format, int8, limit)
+    small = [_int8_beside(out)] if int8 else []
+    known = _check_place(subject, [out, *small])
+    metrics.check_available()
+    model = Exported(subject.network.module, subject.data)
+    original = predict(subject.network, subject.data, subject.split)
+    figures = metrics.evaluate(original, _labels(subject), angular=subject.data.angular)
+
+    files = _build(subject, model, out, format, int8)
+    rows = [_teacher_row(subject), _student_row(subject, figures)]
+    for file in files:
+        checked = check(file.runner, subject.data, subject.split, original)
+        # How far 8 bits may be off is for the person who reads the figures to say.
+        most = limit if file.says["precision"] == "float32" else math.inf
+        enforce(checked, most, subject.split_name)
+        file.says |= {
+            "difference": checked.difference,
+            "split": subject.split_name,
+            "examples": len(subject.split),
+            "metrics": _finite(checked.metrics),
+        }
+        rows.append(Row(file.path.name, difference=checked.difference, metrics=checked.metrics))
+
+    metadata = _metadata(subject, model, files, known)
+    text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
+    contents = {file.path: file.encode(text) for file in files}
+    for file, row in zip(files, rows[2:], strict=True):
+        row.size = len(contents[file.path])
+        _same(file, contents[file.path], subject)
+    _time(subject, files, rows)
+    shown = json.dumps(metadata, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    contents[out.with_name("metadata.json")] = shown.encode()
+    contents[out.with_name("README.md")] = card(subject, metadata, rows).encode()
+    for path, content in contents.items():
+        _write(path, content)
+    return Shipped(list(contents), metadata, rows, subject.title)
+
+
+def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: bool) -> list[_File]:
+    program = trace(model)
+    if format == "torch":
+        says: dict[str, Any] = {"format": "torch.export", "precision": "float32"}
+        runner = torch_runner(to_torch(program, ""))
+        return [_File(out, runner, lambda text: to_torch(program, text), says)]
+    proto = to_onnx(model, program)
+    says = {"format": "onnx", "opset": OPSET, "precision": "float32"}
+    files = [
+        _File(out, onnx_runner(proto.SerializeToString()), lambda t: with_metadata(proto, t), says)
+    ]
+    if int8:
+        small = quantise(proto, raw_draws(subject.sampler(), subject.data))
+        says = {"format": "onnx", "opset": OPSET, "precision": "int8", "calibration": DRAWS}
+        runner = onnx_runner(small.SerializeToString())
+        files.append(_File(_int8_beside(out), runner, lambda t: with_metadata(small, t), says))
+    return files
+
+
+def _same(file: _File, content: bytes, subject: Subject) -> None:
+    """Refuse a file that, with its metadata in it, does not answer as the one that was verified."""
+    runner = onnx_runner(content) if file.path.suffix == ".onnx" else torch_runner(content)
+    raw = _raw(subject, 7)
+    before, after = file.runner(raw), runner(raw)
+    if any(not torch.equal(before[name], after[name]) for name in before):
+        raise ExportError("the file to be written does not answer as it did; nothing was written")
+
+
+# -- what is checked first ------------------------------------------------------------------------
+
+
+def _check_options(out: Path, format: str, int8: bool, limit: float) -> None:
+    if format not in SUFFIXES:
+        raise RecipeError("--format", f"is {format!r}; it must be onnx or torch")
+    if out.suffix != SUFFIXES[format]:
+        raise RecipeError(
+            "--out", f"is {str(out)!r}; a file of the format {format} ends in {SUFFIXES[format]}"
+        )
+    if not 0 < limit < math.inf:
+        raise RecipeError("--limit", f"is {limit}; it must be above 0 and finite")
+    if int8 and format != "onnx":
+        raise RecipeError("--int8", "is for --format onnx alone: onnxruntime is what quantises")
+    if format == "onnx":
+        check_onnx()
+
+
+def _check_place(subject: Subject, targets: list[Path]) -> dict[str, Any]:
+    """Refuse to write over anything but an earlier export of the same; return what that said."""
+    out, file = targets[0], targets[0].with_name("metadata.json")
+    known = _earlier(subject, file) if file.exists() else {}
+    if not known:
+        targets = [*targets, out.with_name("README.md")]
+    for path in targets:
+        if path.exists() and path.name not in known.get("files", {}):
+            raise StorageError(
+                f"{str(path)!r} is there already, and is of no export; give another --out"
+            )
+    return known
+
+
+def _earlier(subject: Subject, file: Path) -> dict[str, Any]:
+    """Return what the export that is there already says, which must be of the same student."""
+    try:
+        found = read_json(file)
+    except (StorageError, OSError):
+        found = None
+    usable = isinstance(found, dict) and isinstance(found.get("files"), dict)
+    if not usable or found.get("schema") != SCHEMA:
+        raise StorageError(
+            f"{str(file)!r} is of no export that this version knows; give another --out"
+        )
+    for key, value in subject.identity.items():
+        if found.get(key) != value:
+            what = "another run" if key == "recipe" else f"the {key} {found.get(key)!r}"
+            raise StorageError(
+                f"{str(file.parent)!r} holds an export of {what}; give another --out for this one, "
+                "in a folder of its own"
+            )
+    return dict(found)
+
+
+def _int8_beside(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.int8.onnx")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {str(path.parent)!r}: {error.strerror or error}"
+        ) from error
+    write_atomic(path, content)
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+
+def _labels(subject: Subject) -> torch.Tensor:
+    if len(subject.split) == 0 or subject.split.y is None:
+        raise ExportError(
+            f"the {subject.split_name} split has no labelled examples to verify the export on"
+        )
+    return subject.split.y
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+def _metadata(
+    subject: Subject, model: Exported, files: list[_File], known: dict[str, Any]
+) -> dict[str, Any]:
+    data, target = subject.data, subject.data.y_scale
+    folder = files[0].path.parent
+    earlier = {k: v for k, v in known.get("files", {}).items() if (folder / k).is_file()}
+    inputs = {}
+    for key, name in input_names(data).items():
+        leaf, scale = leaves(data.train.x)[key], data.x_scale[key]
+        inputs[name] = {
+            "shape": list(leaf.shape[1:]),
+            "dtype": str(leaf.dtype).removeprefix("torch."),
+            "shift": scale.shift.flatten().tolist(),
+            "scale": scale.scale.flatten().tolist(),
+        }
+    return {
+        "schema": SCHEMA,
+        "task": data.task.kind,
+        "classes": list(data.classes),
+        "outputs": list(data.outputs),
+        "angular": data.angular,
+        "inputs": inputs,
+        "target": None
+        if target is None
+        else {"shift": target.shift.tolist(), "scale": target.scale.tolist()},
+        **subject.identity,
+        "model": subject.model,
+        "parameters": parameter_count(subject.network.module),
+        "metrics": files[0].says["metrics"],
+        "files": earlier | {file.path.name: file.says for file in files},
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"extracurricular": __version__, "torch": torch.__version__}
+    for name in ("onnx", "onnxruntime"):
+        try:
+            versions[name] = __import__(name).__version__
+        except ImportError:
+            continue
+    return versions
+
+
+def _teacher_row(subject: Subject) -> Row:
+    return Row(
+        "teacher", parameters=subject.teacher_parameters, metrics=subject.teacher_metrics or {}
+    )
+
+
+def _student_row(subject: Subject, figures: dict[str, float]) -> Row:
+    count = parameter_count(subject.network.module)
+    return Row(subject.name, parameters=count, metrics=figures)
+
+
+def _raw(subject: Subject, count: int) -> dict[str, torch.Tensor]:
+    """Real examples, as many as are asked for, as a file takes them."""
+    index = torch.arange(count) % len(subject.split)
+    names = input_names(subject.data)
+    return {names[key]: leaf[index] for key, leaf in leaves(subject.split.x).items()}
+
+
+def _time(subject: Subject, files: list[_File], rows: list[Row]) -> None:
+    """Time teacher, student and files, with normalisation and distribution, on real examples."""
+    for count in (1, 32):
+        index = torch.arange(count) % len(subject.split)
+        x, raw = subject.split[index].x, _raw(subject, count)
+
+        def asked(teacher: Any, x: Any = x, index: torch.Tensor = index) -> Callable[[], object]:
+            # Reading the parameters is part of the answer: probabilities, or a mean and variance.
+            return lambda: teacher(Batch(index, subject.data.inputs(x))).mean
+
+        calls: dict[int, Callable[[], object]] = {1: asked(subject.network)}
+        if subject.teacher is not None:
+            calls[0] = asked(subject.teacher)
+        for place, file in enumerate(files):
+            calls[2 + place] = partial(file.runner, raw)
+        for place, seconds in side_by_side(calls, _SECONDS).items():
+            rows[place].seconds[count] = seconds

@@ -1,0 +1,213 @@
+"""Is what was exported what it was? Differences and figures on real examples."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from extracurricular import metrics
+from extracurricular.data.base import Affine, Data, Split
+from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.errors import ExportError
+from extracurricular.export.formats import quietly
+from extracurricular.export.graph import input_names
+from extracurricular.tree import leaves
+
+BATCHES = (1, 7, 32)
+"""Sizes of the batches that a file is asked with, in turn."""
+
+Runner: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""From raw tensors [N, ...] by name to outputs by name."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a file answered on real examples.
+
+    Args:
+        difference: The largest difference from the original, as :func:`differences` has it.
+        example: Which example it was, counted in the split.
+        output: Which output it was.
+        batch: How many examples were asked at once.
+        metrics: Figures of the file's answers on the split.
+    """
+
+    difference: float
+    example: int
+    output: str
+    batch: int
+    metrics: dict[str, float]
+
+
+def onnx_runner(content: bytes) -> Runner:
+    """Open the content of an ONNX file in onnxruntime, with as many threads as torch has.
+
+    Raises:
+        ExportError: onnxruntime does not open it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has a class of its own for each way to fail
+        raise ExportError(f"onnxruntime does not open the model: {_flat(error)}") from error
+    outputs = [one.name for one in session.get_outputs()]
+
+    def run(raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = session.run(outputs, {name: part.numpy() for name, part in raw.items()})
+        return {name: torch.from_numpy(part) for name, part in zip(outputs, found, strict=True)}
+
+    return run
+
+
+def torch_runner(content: bytes) -> Runner:
+    """Open the content of a ``.pt2`` file that this process has made.
+
+    Never one from elsewhere: torch unpickles what is in it.
+    """
+    with quietly():
+        module = torch.export.load(io.BytesIO(content)).module()
+
+    def run(raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            found: dict[str, Tensor] = module(raw)
+        return found
+
+    return run
+
+
+def outputs_of(said: Distribution) -> dict[str, Tensor]:
+    """Return a distribution as the outputs of an exported model."""
+    if isinstance(said, Categorical):
+        return {"probs": said.probs}
+    return {"mean": said.mean.float(), "variance": said.var}
+
+
+def read_outputs(outputs: dict[str, Tensor]) -> Distribution:
+    """Return the outputs of an exported model as a distribution."""
+    if "probs" in outputs:
+        return Categorical.from_probs(outputs["probs"])
+    return Gaussian(outputs["mean"], outputs["variance"].log())
+
+
+def differences(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], target: Affine | None
+) -> dict[str, Tensor]:
+    """Return how far the outputs of N examples are from those wanted, each [N].
+
+    Of probabilities it is the largest absolute difference. Of means it is that in units of the
+    target's deviation, or of the mean's own distance from the target's average where this is
+    larger, as float32 has no more digits. Of variances it is that of the natural logarithms, which
+    for small ones is the relative difference. A value that is not finite is infinitely far.
+
+    Args:
+        found: What a file gave.
+        wanted: What the original gives.
+        target: Average and deviation of the target, [D]; None for classes.
+    """
+    result: dict[str, Tensor] = {}
+    for name, right in wanted.items():
+        value = found[name]
+        if name == "variance":
+            value, right = value.log(), right.log()
+        far = (value - right).abs()
+        if name == "mean" and target is not None:
+            far = far / torch.maximum(target.scale.abs(), (right - target.shift).abs())
+        far = torch.where(torch.isfinite(far), far, torch.inf)
+        result[name] = far.flatten(1).amax(1)
+    return result
+
+
+def check(run: Runner, data: Data, split: Split, original: Distribution) -> Checked:
+    """Ask a file about every example of a split, in batches of 1, 7 and 32 in turn.
+
+    Args:
+        run: The file.
+        data: The data set, on the CPU.
+        split: The examples; of fewer than 40, some are asked twice.
+        original: What the student says about them, in the target's own units.
+
+    Raises:
+        ExportError: The file does not take such a batch, or gives no such outputs.
+    """
+    names = input_names(data)
+    wanted = outputs_of(original)
+    order = torch.arange(max(len(split), sum(BATCHES))) % len(split)
+    worst = (-1.0, 0, "", 0)
+    parts: list[dict[str, Tensor]] = []
+    start, turn = 0, 0
+    while start < len(order):
+        index = order[start : start + BATCHES[turn % len(BATCHES)]]
+        raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
+        right = {name: value[index] for name, value in wanted.items()}
+        said = _asked(run, raw, right, len(index))
+        for name, far in differences(said, right, data.y_scale).items():
+            place = int(far.argmax())
+            if float(far[place]) > worst[0]:
+                worst = (float(far[place]), int(index[place]), name, len(index))
+        parts.append(said)
+        start, turn = start + len(index), turn + 1
+    joined = {name: torch.cat([part[name] for part in parts])[: len(split)] for name in wanted}
+    return Checked(*worst, figures(read_outputs(joined), data, split))
+
+
+def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:
+    """Return the figures of predictions of a split."""
+    assert split.y is not None
+    return metrics.evaluate(said, split.y, angular=data.angular)
+
+
+def enforce(checked: Checked, limit: float, split: str) -> None:
+    """Refuse a file that is too far from the original, or gives what is not finite.
+
+    Raises:
+        ExportError: With the difference, the limit and the example.
+    """
+    if checked.difference <= limit and math.isfinite(checked.difference):
+        return
+    where = (
+        f"{checked.output} of example {checked.example} of the {split} split, in a batch of "
+        f"{checked.batch}"
+    )
+    if not math.isfinite(checked.difference):
+        raise ExportError(
+            f"the exported model gives a value that is not finite, or the student does: {where}; "
+            "nothing was written"
+        )
+    raise ExportError(
+        f"the exported model differs from the student by {checked.difference:.2g}, and the limit "
+        f"is {limit:g}: {where}; nothing was written"
+    )
+
+
+def _asked(
+    run: Runner, raw: dict[str, Tensor], wanted: dict[str, Tensor], count: int
+) -> dict[str, Tensor]:
+    examples = "an example" if count == 1 else f"a batch of {count}"
+    try:
+        said = run(raw)
+    except Exception as error:  # onnxruntime and torch have many
+        raise ExportError(
+            f"the exported model does not take {examples}: {_flat(error)}; nothing was written"
+        ) from error
+    for name, right in wanted.items():
+        shape: Any = tuple(said[name].shape) if name in said else "no such output"
+        if shape != tuple(right.shape):
+            raise ExportError(
+                f"the exported model gives {shape} as {name} of {examples}; it must be "
+                f"{tuple(right.shape)}; nothing was written"
+            )
+    return {name: said[name] for name in wanted}
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())
