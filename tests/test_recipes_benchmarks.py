@@ -102,6 +102,8 @@ def test_every_recipe_is_built_and_checked_in_each_of_its_budgets(
     assert recipe.generators.keys() == full.generators.keys()
     kept = parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.plain())))
     assert kept == recipe
+    if name == "imagenet-resnet50":
+        return  # needs torchvision: zoo_checks.py runs it
     Run(recipe, tmp_path / "out").check()
     assert not (tmp_path / "out").exists()
 

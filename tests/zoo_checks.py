@@ -34,7 +34,7 @@ from extracurricular.errors import RecipeError  # noqa: E402
 from extracurricular.export import export_module  # noqa: E402
 from extracurricular.models import build_model, parameter_count  # noqa: E402
 from extracurricular.pipeline import Run  # noqa: E402
-from extracurricular.recipe import parse_recipe  # noqa: E402
+from extracurricular.recipe import parse_recipe, read_recipe  # noqa: E402
 from extracurricular.storage import save_weights  # noqa: E402
 
 
@@ -247,3 +247,43 @@ def test_parameters_are_those_of_the_library() -> None:
 
     wanted = timm.create_model("resnet18", num_classes=5)
     assert parameter_count(build("timm:resnet18")) == parameter_count(wanted)
+
+
+def test_the_imagenet_recipe_runs_with_a_file_of_the_zoo(tmp_path: Path) -> None:
+    """At less than its tiny budget: streamed images, and a teacher as its authors publish it."""
+    import torchvision
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 8), ("val", 2)):
+        for label in range(3):
+            folder = tmp_path / "images" / part / f"n0000000{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 120, (48, 56, 3)) + 60 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.JPEG")
+    torch.manual_seed(0)
+    published = torchvision.models.resnet18(num_classes=3)
+    torch.save(published.state_dict(), tmp_path / "resnet18.pth")
+    recipe = read_recipe(
+        "imagenet-resnet50",
+        [
+            "budget=tiny",
+            f"data.path={tmp_path / 'images'}",
+            "data.size=32",
+            "data.validation=6",
+            "data.workers=1",
+            "teacher.model={torchvision:resnet18: {normalisation: published}}",
+            f"teacher.weights={tmp_path / 'resnet18.pth'}",
+            "defaults.model=torchvision:resnet18",
+            "defaults.training.steps=2",
+        ],
+    )
+    run = Run(recipe, tmp_path / "run")
+    summary = run.execute()
+    assert summary["teacher"]["steps"] == 0
+    assert {entry["steps"] for entry in summary["students"].values()} == {2}
+    # The teacher stands behind the standardisation that it was trained with, the students do not.
+    [stage] = run.teacher_stages(0)
+    assert type(run.model(stage, "teacher.model")).__name__ == "Renormalised"
+    assert type(run.load(run.student_stage("kd", 0))).__name__ == "ResNet"
