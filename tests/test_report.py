@@ -190,10 +190,14 @@ def test_of_many_students_the_baselines_and_the_best_have_curves() -> None:
     assert compared_student(many({"erm": 1.0, "x": 2.0})) is None
 
 
-def test_colours_differ_and_stay(digits: Report) -> None:
-    colours = roles(digits)
-    assert (colours["erm"], colours["kd"]) == ("s0", "s1")
-    assert len(set(colours.values())) == 3
+@pytest.mark.parametrize("own", [[], ["erm"], ["kd"], ["erm", "kd"]])
+def test_colours_differ_and_stay(digits: Report, own: list[str]) -> None:
+    shown = [*own, *"abcdef"][:6]
+    students = {name: {} for name in [*shown, "more"]}
+    colours = roles(replace(digits, shown=shown, summary={"students": students}))
+    assert [colours[name] for name in own] == [{"erm": "s0", "kd": "s1"}[name] for name in own]
+    assert len({colours[name] for name in shown}) == 6
+    assert colours["more"] == "other"
 
 
 # -- confusions -----------------------------------------------------------------------------------
@@ -295,14 +299,43 @@ def test_numbers_are_written_as_a_person_would() -> None:
     assert [duration(v) for v in (4.25, 250, 7500)] == ["4.25 s", "4 min 10 s", "2 h 5 min"]
 
 
+def with_gaps(report: Report, **gaps: tuple[float, float | None, float | None]) -> Report:
+    students = {k: dict(v) for k, v in report.summary["students"].items()}
+    for name, (value, low, high) in gaps.items():
+        students[name]["gap_closed"] = {"value": value, "ci95": [low, high]}
+    return replace(report, summary=report.summary | {"students": students})
+
+
 def test_a_hopeless_student_does_not_press_the_others_into_a_corner(digits: Report) -> None:
-    students = {k: dict(v) for k, v in digits.summary["students"].items()}
-    students["erm"]["gap_closed"] = {"value": -40.0, "ci95": [None, -20.0]}
-    students["xcl"]["gap_closed"] = {"value": 0.5, "ci95": [0.2, 0.8]}
-    changed = replace(digits, summary=digits.summary | {"students": students})
-    gap = next(overview(changed))
+    gap = next(overview(with_gaps(digits, erm=(-40.0, None, -20.0), xcl=(0.5, 0.2, 0.8))))
     assert "erm -4000 %, xcl 50 %" in gap.svg
-    assert "left edge" in gap.text
+    assert "beyond an edge" in gap.text
+    near = next(overview(with_gaps(digits, erm=(-0.4, -0.6, -0.2), xcl=(0.5, 0.2, 0.8))))
+    assert "beyond an edge" not in near.text
+
+
+def test_a_gap_without_bounds_can_be_drawn(digits: Report) -> None:
+    gap = next(overview(with_gaps(digits, erm=(-0.4, None, None), xcl=(0.5, None, None))))
+    assert "xcl 50 %" in gap.svg
+
+
+def test_a_network_that_gives_nan_does_not_stop_the_page(digits: Report, gaze: Report) -> None:
+    for report, size in ((digits, 10), (gaze, 2)):
+        data = image_data(classes=10) if size == 10 else table_data(outputs=2)
+        count = len(report.teacher_entropy[0])
+        broken = Answers()
+        bad = torch.full((count, size), torch.nan)
+        for _ in report.teacher_entropy:
+            if size == 10:
+                prediction = Categorical(bad)
+                y = torch.zeros(count, dtype=torch.int64)
+                add_answers(broken, prediction, y, prediction, data)
+            else:
+                add_answers(
+                    broken, Gaussian(bad, bad), torch.zeros(count, 2), Gaussian(bad, bad), data
+                )
+        changed = replace(report, students=report.students | {"xcl": broken})
+        assert "<svg" in render(changed, "x")
 
 
 def test_alternative_texts_tell_the_figures(digits: Report) -> None:

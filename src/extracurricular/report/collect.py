@@ -213,7 +213,8 @@ def add_answers(
     """
     if isinstance(prediction, Categorical):
         confidence, predicted = prediction.probs.max(-1)
-        answers.confidence.append(_array(confidence))
+        # A network that gives NaN is sure of nothing.
+        answers.confidence.append(np.nan_to_num(_array(confidence)))
         answers.right.append(_array(predicted == y))
         counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
         answers.confusion = counts if answers.confusion is None else answers.confusion + counts

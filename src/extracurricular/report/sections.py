@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ from extracurricular.report.figures import (
 )
 from extracurricular.summary import error_name
 
+# One hopeless student must not press all others into a corner of the figure of gaps.
+_GAP_ENDS = (-100.0, 250.0)
 _MASSES = np.arange(0.05, 0.96, 0.05).round(2)
 _COVERAGE = np.linspace(0.02, 1, 50)
 # A share of fewer examples than this is noise.
@@ -57,8 +59,9 @@ class Figure:
 
 def roles(report: Report) -> dict[str, str]:
     """Return the colour of each student, the same in all figures; erm and kd have their own."""
-    free = iter(["s2", "s3", "s4", "s5", "s0", "s1"])
     fixed = {name: role for name, role in (("erm", "s0"), ("kd", "s1")) if name in report.shown}
+    taken = set(fixed.values())
+    free = (role for role in ("s2", "s3", "s4", "s5", "s0", "s1") if role not in taken)
     for name in report.shown:
         fixed[name] = fixed.get(name) or next(free)
     return {name: fixed.get(name, "other") for name in report.summary["students"]}
@@ -94,16 +97,19 @@ def _gap(report: Report) -> Iterator[Figure]:
     if not rows:
         return
     told = ", ".join(f"{row.name} {row.value:.0f} %" for row in rows)
-    ends = [v for row in rows for v in (row.low, row.high) if v is not None]
-    # One hopeless student must not press all others into a corner.
-    limits = (-105.0, max(110.0, *(min(v, 250.0) for v in ends))) if min(ends) < -105 else None
-    cut = " Dots at the left edge lie beyond it." if limits else ""
-    if limits:
-        rows = [
-            Row(r.name, r.role, max(r.value, -100), None if r.low is None else max(r.low, -100),
-                None if r.high is None else max(r.high, -100))
-            for r in rows
-        ]  # fmt: skip
+    known = [v for r in rows for v in (r.value, r.low, r.high) if v is not None] + [0.0, 100.0]
+    low, high = max(min(known), _GAP_ENDS[0]), min(max(known), _GAP_ENDS[1])
+    beyond = (low, high) != (min(known), max(known))
+    cut = " What lies beyond an edge is drawn there." if beyond else ""
+
+    def inside(value: float | None) -> float | None:
+        return None if value is None else min(max(value, low), high)
+
+    rows = [
+        replace(r, value=min(max(r.value, low), high), low=inside(r.low), high=inside(r.high))
+        for r in rows
+    ]
+    limits = (low - 6, high + 6)
     yield Figure(
         "How much of the gap is closed",
         dots(
@@ -361,7 +367,7 @@ def _deviations(report: Report) -> Figure:
         kept = pooled(answers.deviation), pooled(answers.error)
         groups = max(1, min(10, len(kept[0]) // _FEWEST))
         predicted, true = error_by_deviation(*kept, bins=groups)
-        sound = (predicted > 0) & (true > 0) & np.isfinite(predicted)
+        sound = (predicted > 0) & (true > 0) & np.isfinite(predicted * true)
         lines.append(Line(role, predicted[sound], true[sound], style="both"))
     unit = f", {report.unit}" if report.unit else ""
     ends = np.concatenate([v for line in lines for v in (line.x, line.y)])
