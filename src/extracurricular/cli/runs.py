@@ -52,7 +52,7 @@ def generate(
     read = read_recipe(recipe, overrides or [])
     out = out or Path("runs") / read.folder_name
     console = base.console()
-    console.print(f"[bold]{read.name}[/bold]  {read.about}")
+    console.print(f"[bold]{base.escaped(read.name)}[/bold]  {base.escaped(read.about)}")
     with Progress(console) as progress:
         found = Run(read, out, progress).generate()
     console.print(table(found))
@@ -110,7 +110,7 @@ def record(
 def _execute(recipe: Recipe, out: Path) -> None:
     console = base.console()
     started = time.perf_counter()
-    console.print(f"[bold]{recipe.name}[/bold]  {recipe.about}")
+    console.print(f"[bold]{base.escaped(recipe.name)}[/bold]  {base.escaped(recipe.about)}")
     from extracurricular.pipeline import Run
     from extracurricular.progress import Progress
     from extracurricular.summary import table, verdict
