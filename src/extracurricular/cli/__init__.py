@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 # Each module adds its commands to the application; `xcl --help` lists them in this order.
-from extracurricular.cli import runs as runs, looks as looks  # isort: skip
+from extracurricular.cli import runs as runs, evaluate as evaluate, looks as looks  # isort: skip
 from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.errors import XclError

@@ -1,0 +1,174 @@
+"""What commonly goes wrong with images, in five strengths, to measure how robust a model is.
+
+After Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions
+and perturbations", of whose fifteen kinds these are the ones that need no pictures of frost and no
+further library. The strengths are ours, so figures compare with each other and not with published
+ones. Blur is in pixels of an image of 32, and grows with the root of the shorter side; pixelation
+is a share of the side; noise, contrast and brightness are the same for images of all sizes.
+
+A corruption is a function ``(images, severity, ids, seed)`` from images, uint8 [N, C, H, W], to
+images of the same shape and type. Its noise is a function of seed and id alone (law 1), and the
+same at all strengths but for its size. A new one is one function with a name in ``CORRUPTIONS``.
+"""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from extracurricular import rng
+from extracurricular.errors import RecipeError
+from extracurricular.registry import Registry
+
+CORRUPTIONS: Registry[Tensor] = Registry("corruption")
+SEVERITIES = (1, 2, 3, 4, 5)
+_SIDE = 32
+
+
+def corrupt(
+    images: Tensor, name: str, severity: int, ids: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """Corrupt images.
+
+    Args:
+        images: uint8, [N, C, H, W].
+        name: Which corruption, of ``CORRUPTIONS``; or ``module:function``, one of your own.
+        severity: Strength, 1 to 5.
+        ids: The images' ids, int64 [N], which their noise follows from; their places where None.
+        seed: Seed of the noise.
+
+    Returns:
+        uint8, [N, C, H, W].
+
+    Raises:
+        RecipeError: There is no such corruption or strength.
+        ValueError: The images are no bytes [N, C, H, W].
+    """
+    corruption, _ = CORRUPTIONS.find(name, key="corruptions")
+    if severity not in SEVERITIES:
+        raise RecipeError("severity", f"is {severity!r}; it must be 1, 2, 3, 4 or 5")
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; "
+            "they must be bytes (uint8) [N, C, H, W]"
+        )
+    if ids is None:
+        ids = torch.arange(len(images), device=images.device)
+    return corruption(images, severity, ids, seed)
+
+
+# Noise
+
+
+@CORRUPTIONS.register("gaussian_noise")
+def gaussian_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Add noise of deviation 0.04, 0.08, 0.12, 0.18 or 0.26 of white to each value."""
+    std = _at(severity, 0.04, 0.08, 0.12, 0.18, 0.26)
+    noise = rng.normal(seed, ids, "corruption.gaussian_noise", tuple(images.shape[1:]))
+    return _bytes(images + 255 * std * noise)
+
+
+@CORRUPTIONS.register("shot_noise")
+def shot_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Count light: each value is Poisson, where white is 60, 25, 12, 6 or 3 quanta on average."""
+    white = _at(severity, 60, 25, 12, 6, 3)
+    u = rng.uniform(seed, ids, "corruption.shot_noise", tuple(images.shape[1:])).double()
+    # The inverse of the distribution function. One sorted list of (level + probability) serves
+    # all 256 levels at once; far above the mean nothing is left of the probability.
+    most = math.ceil(white + 10 * white**0.5) + 10
+    counts = torch.arange(most, dtype=torch.float64, device=images.device)
+    rate = torch.arange(256, dtype=torch.float64, device=images.device)[:, None] * (white / 255)
+    log_p = torch.special.xlogy(counts, rate) - rate - torch.lgamma(counts + 1)
+    ladder = log_p.exp().cumsum(1).clamp_max(1) + torch.arange(256, device=images.device)[:, None]
+    place = torch.searchsorted(ladder.flatten(), images.double() + u)
+    return _bytes((place - images.long() * most) * (255 / white))
+
+
+@CORRUPTIONS.register("impulse_noise")
+def impulse_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Make 2, 4, 8, 14 or 22 % of the values black or white, as often the one as the other."""
+    share = _at(severity, 0.02, 0.04, 0.08, 0.14, 0.22)
+    u = rng.uniform(seed, ids, "corruption.impulse_noise", tuple(images.shape[1:]))
+    return images.masked_fill(u < share / 2, 0).masked_fill(u > 1 - share / 2, 255)
+
+
+# Resolution
+
+
+@CORRUPTIONS.register("blur")
+def blur(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Blur by a Gaussian of deviation 0.5, 0.8, 1.2, 1.6 or 2.2 pixels, for images of 32."""
+    side = min(images.shape[-2:])
+    deviation = _at(severity, 0.5, 0.8, 1.2, 1.6, 2.2) * math.sqrt(side / _SIDE)
+    reach = math.ceil(4 * deviation)
+    # The weight of a pixel is that of its area: at its middle alone, narrow Gaussians are none.
+    edges = torch.arange(-reach, reach + 2, dtype=torch.float64, device=images.device) - 0.5
+    weights = torch.special.ndtr(edges / deviation).diff()
+    weights = (weights / weights.sum()).float()
+    values = images.flatten(0, 1).unsqueeze(1).float()
+    values = F.pad(values, (reach, reach, reach, reach), mode="replicate")
+    values = F.conv2d(F.conv2d(values, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
+    return _bytes(values.view(images.shape))
+
+
+@CORRUPTIONS.register("pixelate")
+def pixelate(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Keep 75, 60, 50, 38 or 28 % of the rows and columns of pixels, each the mean of its area."""
+    share = _at(severity, 0.75, 0.6, 0.5, 0.38, 0.28)
+    height, width = images.shape[-2:]
+    small = (max(1, round(share * height)), max(1, round(share * width)))
+    coarse = F.interpolate(images.float(), small, mode="area")
+    return _bytes(F.interpolate(coarse, (height, width), mode="nearest-exact"))
+
+
+@CORRUPTIONS.register("jpeg")
+def jpeg(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Compress by Pillow's JPEG of quality 60, 40, 25, 15 or 8; channels that are no colours alone.
+
+    Its blocks have 8×8 pixels whatever the size of the image.
+    """
+    quality = round(_at(severity, 60, 40, 25, 15, 8))
+    given = images.cpu()
+    layers = given if images.shape[1] == 3 else given.flatten(0, 1).unsqueeze(1)
+    out = np.empty(tuple(layers.shape), np.uint8)
+    for row, layer in zip(out, layers.numpy(), strict=True):
+        colours = len(layer) == 3
+        picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(layer, 0, -1)) if colours
+                                  else layer[0])  # fmt: skip
+        file = BytesIO()
+        picture.save(file, "JPEG", quality=quality)
+        values = np.asarray(Image.open(file, formats=["JPEG"]))
+        row[...] = np.moveaxis(values, -1, 0) if colours else values[None]
+    return torch.from_numpy(out).view(images.shape).to(images.device)
+
+
+# Light
+
+
+@CORRUPTIONS.register("contrast")
+def contrast(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Bring each channel nearer to its mean: to 75, 50, 35, 22 or 12 % of the distance."""
+    kept = _at(severity, 0.75, 0.5, 0.35, 0.22, 0.12)
+    values = images.float()
+    mean = values.mean((2, 3), keepdim=True)
+    return _bytes(mean + kept * (values - mean))
+
+
+@CORRUPTIONS.register("brightness")
+def brightness(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
+    """Add 0.08, 0.16, 0.24, 0.32 or 0.42 of white to each value."""
+    return _bytes(images + 255 * _at(severity, 0.08, 0.16, 0.24, 0.32, 0.42))
+
+
+def _at(severity: int, *strengths: float) -> float:
+    return strengths[severity - 1]
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return values.round().clamp(0, 255).to(torch.uint8)
