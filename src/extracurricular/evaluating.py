@@ -291,13 +291,20 @@ def _robustness(
         for measure in base:
             values = list(by_name[name][measure].values())
             by_name[name][measure]["mean"] = statistics.fmean(values)
-    mean = {m: statistics.fmean(one[m]["mean"] for one in by_name.values()) for m in base}
+    mean = {
+        measure: {
+            strength: statistics.fmean(one[measure][strength] for one in by_name.values())
+            for strength in [*map(str, SEVERITIES), "mean"]
+        }
+        for measure in base
+    }
+    whole = {measure: mean[measure]["mean"] for measure in base}
     return {
         "measure": _measure(clean),
         "clean": base,
         "mean": mean,
-        "increase": {m: mean[m] - base[m] for m in base},
-        "ratio": mean["error"] / base["error"] if base["error"] else math.nan,
+        "increase": {measure: whole[measure] - base[measure] for measure in base},
+        "ratio": whole["error"] / base["error"] if base["error"] else math.nan,
         "by_name": by_name,
     }
 
@@ -363,6 +370,8 @@ def evaluate_source(
     seeds: list[int] | None = None
     if (Path(source) / "recipe.yaml").is_file():
         run = open_run(Path(source))
+        if model is not None:
+            raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
         seeds = _seeds(run, seed, teacher)
         for one in seeds:
             predictor = from_run(run, student=student, seed=one, teacher=teacher)

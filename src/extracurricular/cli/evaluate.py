@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -90,14 +91,11 @@ def evaluate(
     from extracurricular.survey import find_data
 
     names = [] if corruptions is None else [name.strip() for name in corruptions.split(",")]
-    settings = Settings(
-        split=split,
-        corruptions=CORRUPTIONS.names() if names == ["all"] else names,
-        ood=None if ood is None else find_data(ood),
-        score=score,
-    )
-    found = None if data is None else find_data(data, overrides or [])
+    settings = Settings(split, CORRUPTIONS.names() if names == ["all"] else names, score=score)
     with Console(stderr=True).status("reading") as status:
+        found = None if data is None else find_data(data, overrides or [])
+        if ood is not None:
+            settings = replace(settings, ood=find_data(ood))
         result = evaluate_source(
             source,
             found,
@@ -180,14 +178,15 @@ def _show_corruptions(console: Console, found: dict[str, Any]) -> None:
     for name, entry in found["by_name"].items():
         cells = [_figure(entry["error"][column], form, spread=False) for column in columns]
         table.add_row(base.escaped(name), *cells)
-    table.add_row("mean", *[""] * 5, _figure(found["mean"]["error"], form, spread=False))
+    cells = [_figure(found["mean"]["error"][column], form, spread=False) for column in columns]
+    table.add_row("[bold]mean[/bold]", *cells)
     console.print(table)
     ratio = found["ratio"]["mean"]
     times = "" if ratio is None else f", {ratio:.2f} times as much as clean"
     console.print(
-        f"  {_figure(found['mean']['error'], form)} {unit} on average against "
+        f"  {_figure(found['mean']['error']['mean'], form)} {unit} on average against "
         f"{_figure(found['clean']['error'], form)} {unit}{times}; "
-        f"NLL {_figure(found['mean']['nll'], '.3f')} against "
+        f"NLL {_figure(found['mean']['nll']['mean'], '.3f')} against "
         f"{_figure(found['clean']['nll'], '.3f')} nats"
     )
 
