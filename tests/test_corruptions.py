@@ -131,15 +131,15 @@ def grey(level: int) -> Tensor:
 
 
 def test_gaussian_noise_has_the_deviation_it_says() -> None:
-    for severity, std in ((1, 0.04), (3, 0.12)):
+    for severity, std in ((1, 0.03), (3, 0.09)):
         noisy = corrupt(grey(128), "gaussian_noise", severity).double()
         assert float(noisy.std()) == pytest.approx(255 * std, rel=0.02)
         assert float(noisy.mean()) == pytest.approx(128, abs=0.5)
 
 
-@pytest.mark.parametrize("level", [20, 100])
+@pytest.mark.parametrize("level", [60, 150])
 def test_shot_noise_has_the_mean_and_variance_of_a_poisson(level: int) -> None:
-    for severity, white in ((1, 60), (2, 25)):
+    for severity, white in ((1, 250), (3, 50)):
         noisy = corrupt(grey(level), "shot_noise", severity).double()
         assert float(noisy.mean()) == pytest.approx(level, rel=0.02)
         # In quanta the variance is the mean, white · level / 255.
@@ -148,17 +148,18 @@ def test_shot_noise_has_the_mean_and_variance_of_a_poisson(level: int) -> None:
 
 
 def test_shot_noise_counts_whole_quanta_as_a_poisson_does() -> None:
-    counts = corrupt(grey(85), "shot_noise", 5).double() * 3 / 255  # rate 1, white is 3
-    for k in range(3):
-        expected = math.exp(-1) / math.factorial(k)
-        assert float((counts.round() == k).double().mean()) == pytest.approx(expected, rel=0.03)
-    assert float((counts - counts.round()).abs().max()) < 0.01
+    quanta = corrupt(grey(51), "shot_noise", 5).double() * 12 / 255
+    rate = 12 * 51 / 255
+    for k in range(5):
+        expected = math.exp(-rate) * rate**k / math.factorial(k)
+        assert float((quanta.round() == k).double().mean()) == pytest.approx(expected, rel=0.05)
+    assert float((quanta - quanta.round()).abs().max()) < 0.03  # of rounding to bytes
 
 
 def test_impulses_are_as_many_as_they_should_and_leave_the_rest() -> None:
     noisy = corrupt(grey(128), "impulse_noise", 4)
     for level in (0, 255):
-        assert float((noisy == level).double().mean()) == pytest.approx(0.07, rel=0.05)
+        assert float((noisy == level).double().mean()) == pytest.approx(0.05, rel=0.05)
     assert set(noisy.unique().tolist()) == {0, 128, 255}
 
 

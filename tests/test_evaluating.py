@@ -437,7 +437,7 @@ def test_a_regression_is_told_in_its_own_figures(tmp_path: Path, command: Any) -
         (["RUN", "digit"], "there is no data set, and no recipe, 'digit'"),
         (["RUN", "--corruptions", "blurr"], "corruptions: unknown corruption 'blurr'; did you"),
         (["RUN", "--split", "tset"], "split: is 'tset'; it must be one of"),
-        (["RUN", "--ood", "{gaze: {train_persons: 2}}"], "only one image of bytes can be brought"),
+        (["RUN", "--ood", "TABLE"], "only one image of bytes can be brought"),
         (["RUN", "--score", "members"], "score: unknown score 'members'"),
         (["WEIGHTS"], "model: is needed"),
         (["WEIGHTS", "--model", "{a: ["], "model: '{a: [' is not valid YAML"),
@@ -451,7 +451,9 @@ def test_a_mistake_ends_in_one_line_and_status_2(
     half.mkdir()
     shutil.copy(digits_run / "recipe.yaml", half)
     weights = digits_run / "students" / "xcl" / "seed-0" / "weights.safetensors"
+    np.savez(tmp_path / "table.npz", x=np.eye(20), y=np.arange(20.0))
     places = {"RUN": str(digits_run), "WEIGHTS": str(weights), "HALF": str(half)}
+    places["TABLE"] = f"arrays:{tmp_path / 'table.npz'}"
     status, shown, errors = command("evaluate", *(places.get(a, a) for a in arguments), "--json")
     assert status == 2
     assert shown == ""

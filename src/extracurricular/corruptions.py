@@ -68,16 +68,16 @@ def corrupt(
 
 @CORRUPTIONS.register("gaussian_noise")
 def gaussian_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
-    """Add noise of deviation 0.04, 0.08, 0.12, 0.18 or 0.26 of white to each value."""
-    std = _at(severity, 0.04, 0.08, 0.12, 0.18, 0.26)
+    """Add noise of deviation 0.03, 0.06, 0.09, 0.13 or 0.18 of white to each value."""
+    std = _at(severity, 0.03, 0.06, 0.09, 0.13, 0.18)
     noise = rng.normal(seed, ids, "corruption.gaussian_noise", tuple(images.shape[1:]))
     return _bytes(images + 255 * std * noise)
 
 
 @CORRUPTIONS.register("shot_noise")
 def shot_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
-    """Count light: each value is Poisson, where white is 60, 25, 12, 6 or 3 quanta on average."""
-    white = _at(severity, 60, 25, 12, 6, 3)
+    """Count light: each value is Poisson, where white is 250, 100, 50, 25 or 12 quanta on average."""
+    white = _at(severity, 250, 100, 50, 25, 12)
     u = rng.uniform(seed, ids, "corruption.shot_noise", tuple(images.shape[1:])).double()
     # The inverse of the distribution function. One sorted list of (level + probability) serves
     # all 256 levels at once; far above the mean nothing is left of the probability.
@@ -92,8 +92,8 @@ def shot_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
 
 @CORRUPTIONS.register("impulse_noise")
 def impulse_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
-    """Make 2, 4, 8, 14 or 22 % of the values black or white, as often the one as the other."""
-    share = _at(severity, 0.02, 0.04, 0.08, 0.14, 0.22)
+    """Make 1, 3, 6, 10 or 15 % of the values black or white, as often the one as the other."""
+    share = _at(severity, 0.01, 0.03, 0.06, 0.1, 0.15)
     u = rng.uniform(seed, ids, "corruption.impulse_noise", tuple(images.shape[1:]))
     return images.masked_fill(u < share / 2, 0).masked_fill(u > 1 - share / 2, 255)
 
