@@ -76,7 +76,7 @@ def gaussian_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Ten
 
 @CORRUPTIONS.register("shot_noise")
 def shot_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
-    """Count light: each value is Poisson, where white is 250, 100, 50, 25 or 12 quanta on average."""
+    """Make each value Poisson, where white is 250, 100, 50, 25 or 12 quanta on average."""
     white = _at(severity, 250, 100, 50, 25, 12)
     u = rng.uniform(seed, ids, "corruption.shot_noise", tuple(images.shape[1:])).double()
     # The inverse of the distribution function. One sorted list of (level + probability) serves
