@@ -324,7 +324,7 @@ def test_a_run_on_other_data_and_against_another_teacher(digits_run: Path) -> No
     found = evaluate_source(str(digits_run), data, seed=0, against=str(digits_run))
     assert found["data"] == "blank"
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(0.1)
-    assert found["against"] == str(digits_run)
+    assert found["against"] == f"teacher of {digits_run}"
     own = evaluate_source(str(digits_run), data, seed=0)
     assert own["fidelity"] == found["fidelity"]
 
@@ -409,7 +409,7 @@ def test_the_command_takes_data_with_settings(digits_run: Path, command: Any) ->
     assert status == 0, errors
     found = json.loads(shown)
     assert found["examples"] == 1647
-    assert found["against"] == str(digits_run)
+    assert found["against"] == f"teacher of {digits_run}"
 
 
 def test_a_regression_is_told_in_its_own_figures(tmp_path: Path, command: Any) -> None:

@@ -253,6 +253,8 @@ def test_an_exported_classifier_needs_nothing_else(tmp_path: Path) -> None:
     # The folder that the export made will do, as it says which it is.
     (tmp_path / "metadata.json").write_text("{}")
     np.testing.assert_array_equal(xcl.load(tmp_path)(x).probs, loaded(x).probs)
+    classifier(tmp_path / "student.int8.onnx")
+    assert xcl.load(tmp_path).name == loaded.name
     classifier(tmp_path / "other.onnx")
     with pytest.raises(StorageError, match=r"has other\.onnx, student\.onnx; name the file"):
         xcl.load(tmp_path)
@@ -406,7 +408,7 @@ def test_forms_that_mean_the_same() -> None:
     ("given", "said"),
     [
         (np.zeros((2, 1, 8, 8), np.float32), r"reals from 0 to 0, .* bytes, 0 to 255 .* undoes"),
-        (np.full((2, 1, 8, 8), 0.5), r"divided by 255 as it seems to be, \(255 \* x\)\.round"),
+        (np.full((2, 1, 8, 8), 0.5), r"if it was divided by 255, \(255 \* x\)\.round"),
         (np.full((2, 1, 8, 8), -1.7), r"reals from -1.7 to -1.7, .* as the data set had them"),
         (np.full((2, 1, 8, 8), 256), "x has the value 256; the model takes bytes, 0 to 255"),
         (np.full((2, 1, 8, 8), -1), "x has the value -1"),
@@ -495,6 +497,7 @@ def test_a_prediction_of_classes() -> None:
     assert said.names == ["no", "yes"]
     assert Prediction(said.distribution).names == ["0", "1"]
     assert len(said) == 2
+    assert repr(said) == "Prediction(Categorical, 2 × 2)"
     assert said[1:].names == ["yes"]
     for missing in ("std", "interval"):
         with pytest.raises(AttributeError, match=f"classes has no {missing}; it has probs"):

@@ -402,7 +402,7 @@ def evaluate_source(
         "seeds": seeds,
         "data": used.name,
         "split": settings.split,
-        "against": None if judge is None else against or f"teacher of {source}",
+        "against": None if judge is None else _judge_of(against or source),
         **together(rows),
     }
 
@@ -420,6 +420,10 @@ def _seeds(run: Finished, seed: int | None, teacher: bool) -> list[int]:
 
 def _teacher(source: str, data: Data) -> Predictor:
     return load(source, teacher=(Path(source) / "recipe.yaml").is_file(), data=data)
+
+
+def _judge_of(source: str) -> str:
+    return f"teacher of {source}" if (Path(source) / "recipe.yaml").is_file() else source
 
 
 def together(rows: Sequence[Any]) -> Any:

@@ -229,10 +229,13 @@ def _from_weights(path: Path, model: Any, data: Data | str | dict[str, Any] | No
 
 
 def _exported_in(folder: Path) -> Path | None:
-    """The file of an exported model's folder; None if the folder is none."""
+    """The file of an exported model's folder; None if the folder is none.
+
+    A version in 8 bits that lies beside it has to be named to be meant.
+    """
     if (folder / "recipe.yaml").exists() or not (folder / "metadata.json").is_file():
         return None
-    files = sorted(folder.glob("*.onnx"))
+    files = [f for f in sorted(folder.glob("*.onnx")) if not f.name.endswith(".int8.onnx")]
     if len(files) != 1:
         told = ", ".join(file.name for file in files) or "none"
         raise StorageError(

@@ -43,7 +43,7 @@ class Form:
         return len(self.shape) == 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Distributions for N examples, as NumPy arrays.
 
@@ -57,6 +57,10 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.distribution)
+
+    def __repr__(self) -> str:
+        kind = type(self.distribution).__name__
+        return f"Prediction({kind}, {' × '.join(map(str, self.mean.shape))})"
 
     def __getitem__(self, index: slice) -> Prediction:
         return Prediction(self.distribution[index], self.classes)
@@ -305,7 +309,7 @@ def _typed(values: Tensor, form: Form, name: str) -> Tensor:
         low, high = (float(v) for v in values.aminmax())
         if values.is_floating_point():
             remedy = (
-                "; divided by 255 as it seems to be, (255 * x).round().astype('uint8') undoes that"
+                "; if it was divided by 255, (255 * x).round().astype('uint8') undoes that"
                 if low >= 0 and high <= 1
                 else ", as the data set had them"
             )
