@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +23,7 @@ from conftest import eye_data, image_data, pair_data, table_data
 from extracurricular.distributions import Categorical, Gaussian, Task
 from extracurricular.errors import DataError, RecipeError, StorageError
 from extracurricular.finished import open_run
+from extracurricular.loading import from_run
 from extracurricular.models import build_model
 from extracurricular.predictor import Form, Prediction, Predictor, input_forms
 from extracurricular.storage import save_weights
@@ -89,13 +92,13 @@ def test_a_regression_answers_in_its_own_units(gaze_run: Path) -> None:
 
 
 def test_the_data_set_is_not_kept_alive(digits_run: Path) -> None:
-    loaded = xcl.load(digits_run)
-    inner = loaded.ask.__closure__
-    assert inner is not None
-    [scaled] = [c.cell_contents for c in inner if callable(c.cell_contents)]
-    kept = [c.cell_contents for c in scaled.__closure__ or ()]
-    [scales] = [one for one in kept if isinstance(one, xcl.Data)]
-    assert len(scales.train) == len(scales.test) == 1
+    found = open_run(digits_run)
+    split = weakref.ref(found.run.data.train)
+    loaded = from_run(found)
+    del found
+    gc.collect()
+    assert split() is None
+    assert len(loaded(np.zeros((2, 1, 8, 8), np.uint8))) == 2
 
 
 @pytest.mark.parametrize(

@@ -125,10 +125,11 @@ def from_run(
         asked, entry = found.student(title, seed), found.summary["students"][title]
     shared = teacher and not recipe.teacher.per_seed
     data = run.data_for(seed)
-    ask = _with_scales(asked, data)
+    # Not of the run itself, which keeps all its data.
+    ask, fabric = _with_scales(asked, data), run.fabric
 
     def at_precision(parts: dict[str, Tensor]) -> Distribution:
-        with run.fabric.autocast():
+        with fabric.autocast():
             return ask(parts)
 
     return _of_data(
