@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -13,21 +14,29 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score, roc_curve
 from torch import Tensor
+from torchmetrics.functional import calibration_error, mean_absolute_error
 
 from extracurricular import metrics
 from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.errors import XclError
 from extracurricular.metrics import (
+    adaptive_ece,
     agreement,
     angular_error,
+    aurc,
+    auroc,
     brier,
+    coverage,
     crps,
     error_of,
     evaluate,
+    fpr_at_tpr,
     gap_closed,
     gaze_vector,
+    sharpness,
 )
 
 
@@ -55,7 +64,7 @@ def predicted(count: int = 20_000, outputs: int = 2) -> tuple[Gaussian, Tensor]:
 def test_classification_figures(classes: int) -> None:
     prediction, y = classified(classes)
     figures = evaluate(prediction, y)
-    assert set(figures) == {"accuracy", "nll", "brier", "ece"}
+    assert set(figures) == {"accuracy", "nll", "brier", "ece", "adaptive_ece", "aurc"}
     assert all(type(v) is float for v in figures.values())
     probs = prediction.logits.double().softmax(-1).numpy()
     labels = y.numpy()
@@ -87,15 +96,101 @@ def test_best_and_worst_predictions() -> None:
     y = torch.tensor([0, 1, 2])
     sure = Categorical(torch.eye(3) * 1e4)
     best = evaluate(sure, y)
-    assert best == pytest.approx({"accuracy": 1, "nll": 0, "brier": 0, "ece": 0}, abs=1e-6)
+    none = dict.fromkeys(("nll", "brier", "ece", "adaptive_ece", "aurc"), 0)
+    assert best == pytest.approx({"accuracy": 1, **none}, abs=1e-6)
     worst = evaluate(sure, (y + 1) % 3)
-    assert worst == pytest.approx({"accuracy": 0, "nll": 1e4, "brier": 2, "ece": 1}, rel=1e-6)
+    one = dict.fromkeys(("ece", "adaptive_ece", "aurc"), 1)
+    assert worst == pytest.approx({"accuracy": 0, "nll": 1e4, "brier": 2, **one}, rel=1e-6)
     # A constant prediction of the class shares is useless, yet its calibration error is 0.
     useless = evaluate(
         Categorical.from_probs(torch.tensor([[0.6, 0.4]] * 5)), torch.tensor([0, 0, 0, 1, 1])
     )
     assert useless["ece"] == pytest.approx(0, abs=1e-6)
     assert useless["brier"] == pytest.approx(0.48, rel=1e-5)
+
+
+def two_classes(confidence: Any, right: Any) -> tuple[Categorical, Tensor]:
+    """Predictions of class 0 with these confidences (above a half), right or wrong."""
+    p = torch.as_tensor(confidence, dtype=torch.float64)
+    probs = torch.stack([p, 1 - p], dim=1)
+    return Categorical(probs.log()), (~torch.as_tensor(right)).long()
+
+
+def test_adaptive_calibration_error_is_that_of_quantile_bins() -> None:
+    g = np.random.default_rng(0)
+    confidence = 0.5 + 0.5 * g.permutation(1500) / 1501 + 1e-4
+    right = g.random(1500) < confidence**2
+    prediction, y = two_classes(confidence, right)
+    share, mean = calibration_curve(right, confidence, n_bins=15, strategy="quantile")
+    assert len(share) == 15  # bins of 100 each
+    assert adaptive_ece(prediction, y) == pytest.approx(np.abs(share - mean).mean(), rel=1e-5)
+    assert evaluate(prediction, y)["adaptive_ece"] == adaptive_ece(prediction, y)
+    overall = abs(right.mean() - confidence.mean())
+    assert adaptive_ece(prediction, y, bins=1) == pytest.approx(overall, rel=1e-5)
+
+
+def test_ece_is_that_of_torchmetrics_and_bins_of_equal_mass_are_others() -> None:
+    prediction, y = classified(5, 4000)
+    figures = evaluate(prediction, y)
+    exact = calibration_error(
+        prediction.probs, y, task="multiclass", num_classes=5, n_bins=15, norm="l1"
+    )
+    assert figures["ece"] == pytest.approx(float(exact), rel=1e-6)
+    assert 0.5 < figures["adaptive_ece"] / figures["ece"] < 2
+    assert figures["adaptive_ece"] != pytest.approx(figures["ece"], rel=1e-3)
+
+
+def test_with_fewer_examples_than_bins_each_is_one() -> None:
+    prediction, y = two_classes([0.6, 0.9, 0.7], [True, False, True])
+    assert adaptive_ece(prediction, y) == pytest.approx((0.4 + 0.9 + 0.3) / 3, rel=1e-5)
+
+
+def test_aurc_by_hand() -> None:
+    # Most confident first: right, wrong, right, wrong.
+    prediction, y = two_classes([0.6, 0.9, 0.7, 0.8], [False, True, True, False])
+    assert aurc(prediction, y) == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
+    # Confidence that orders perfectly leaves only the tail; turned round, it is far worse.
+    best, y = two_classes([0.9, 0.8, 0.7, 0.6], [True, True, False, False])
+    assert aurc(best, y) == pytest.approx((1 / 3 + 2 / 4) / 4)
+    worst, y = two_classes([0.6, 0.7, 0.8, 0.9], [True, True, False, False])
+    assert aurc(worst, y) == pytest.approx((1 + 1 + 2 / 3 + 2 / 4) / 4)
+
+
+def test_aurc_of_one_confidence_for_all_is_the_error_rate() -> None:
+    prediction, y = two_classes([0.7] * 40, [True] * 30 + [False] * 10)
+    assert aurc(prediction, y) == pytest.approx(0.25)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.6, 0.7, 0.8]), st.booleans()), min_size=1, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_equal_confidences_count_as_the_mean_over_their_orders(
+    examples: list[tuple[float, bool]],
+) -> None:
+    prediction, y = two_classes(*zip(*examples, strict=True))
+    areas = []
+    for order in itertools.permutations(examples):
+        if all(a[0] >= b[0] for a, b in itertools.pairwise(order)):
+            wrong = np.array([not right for _, right in order])
+            areas.append((wrong.cumsum() / np.arange(1, len(wrong) + 1)).mean())
+    assert aurc(prediction, y) == pytest.approx(np.mean(areas))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.55, 0.6, 0.7, 0.9]), st.booleans()), min_size=2, max_size=40
+    ),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=50, deadline=None)
+def test_no_figure_depends_on_the_order_of_the_examples(
+    examples: list[tuple[float, bool]], random: Any
+) -> None:
+    shuffled = examples[:]
+    random.shuffle(shuffled)
+    one, other = (evaluate(*two_classes(*zip(*e, strict=True))) for e in (examples, shuffled))
+    assert one == pytest.approx(other, abs=1e-6)
+    for name in ("aurc", "adaptive_ece"):
+        assert 0 <= one[name] <= 1
 
 
 def test_half_precision_logits_give_the_figures_of_single() -> None:
@@ -111,13 +206,37 @@ def test_half_precision_logits_give_the_figures_of_single() -> None:
 def test_regression_figures() -> None:
     prediction, y = predicted()
     figures = evaluate(prediction, y)
-    assert set(figures) == {"rmse", "nll", "crps", "coverage90"}
+    assert set(figures) == {"rmse", "mae", "nll", "crps", "coverage90", "sharpness90"}
     error = (prediction.mean - y).double()
     assert figures["rmse"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-5)
     scale = (0.5 * prediction.log_var.double()).exp()
     log_density = torch.distributions.Normal(prediction.mean.double(), scale).log_prob(y.double())
     assert figures["nll"] == pytest.approx(float(-log_density.sum(1).mean()), rel=1e-5)
     assert figures["coverage90"] == pytest.approx(0.9, abs=0.005)
+
+
+def test_mae_is_that_of_torchmetrics() -> None:
+    prediction, y = predicted(500)
+    exact = mean_absolute_error(prediction.mean, y)
+    assert evaluate(prediction, y)["mae"] == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_coverage_and_sharpness_in_closed_form() -> None:
+    """Of standard normal predictions z deviations off: inside or not, 2 z of the mass wide."""
+    count = 1000
+    quantiles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    y = torch.special.ndtri(quantiles).float()[:, None]
+    normal = Gaussian(torch.zeros(count, 1), torch.zeros(count, 1))
+    for mass in (0.5, 0.9, 0.95):
+        assert coverage(normal, y, mass) == pytest.approx(mass, abs=1e-3)
+        width = 2 * float(torch.special.ndtri(torch.tensor((1 + mass) / 2).double()))
+        assert sharpness(normal, mass) == pytest.approx(width, rel=1e-5)
+        tripled = Gaussian(normal.mean + 7, normal.log_var + 2 * math.log(3))
+        assert sharpness(tripled, mass) == pytest.approx(3 * width, rel=1e-5)
+    figures = evaluate(normal, y)
+    assert figures["coverage90"] == coverage(normal, y)
+    assert figures["sharpness90"] == sharpness(normal)
+    assert evaluate(Gaussian.point(y), y)["sharpness90"] == 0
 
 
 def test_coverage_tells_overconfidence_from_doubt() -> None:
@@ -223,6 +342,35 @@ def test_angular_error_is_that_of_the_arc_cosine() -> None:
     figures = evaluate(prediction, b.float(), angular=True)
     assert figures["angular_error"] == pytest.approx(float(angular_error(a, b).mean()), rel=1e-5)
     assert "angular_error" not in evaluate(prediction, b.float())
+
+
+# Telling two groups apart
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=30),
+    st.lists(st.integers(0, 6), min_size=1, max_size=30),
+)
+@settings(max_examples=100, deadline=None)
+def test_auroc_and_false_alarms_are_those_of_scikit_learn(
+    positive: list[int], negative: list[int]
+) -> None:
+    p, n = torch.tensor(positive).float(), torch.tensor(negative).float()
+    truth = [1] * len(positive) + [0] * len(negative)
+    assert auroc(p, n) == pytest.approx(roc_auc_score(truth, positive + negative))
+    assert auroc(p, n) == pytest.approx(1 - auroc(n, p))
+    for rate in (0.5, 0.95, 1.0):
+        fpr, tpr, _ = roc_curve(truth, positive + negative, drop_intermediate=False)
+        assert fpr_at_tpr(p, n, rate) == pytest.approx(fpr[tpr >= rate - 1e-9].min())
+
+
+def test_auroc_of_two_normals_in_closed_form() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 40_000, generator=g)
+    exact = float(torch.special.ndtr(torch.tensor(1 / math.sqrt(2))))  # one deviation apart
+    assert auroc(a + 1, b) == pytest.approx(exact, abs=0.005)
+    assert auroc(b + 1e6, b) == 1
+    assert fpr_at_tpr(b + 1e6, b) == 0
 
 
 # Fidelity

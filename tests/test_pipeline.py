@@ -78,7 +78,7 @@ def test_the_summary_has_the_documented_layout(finished: tuple[Path, dict[str, A
     assert summary["task"] == "classification"
     assert summary["seeds"] == [0, 1]
     assert list(summary["students"]) == ["erm", "kd", "xcl"]
-    own = {"accuracy", "nll", "brier", "ece"}
+    own = {"accuracy", "nll", "brier", "ece", "adaptive_ece", "aurc"}
     for name, entry in {"teacher": summary["teacher"], **summary["students"]}.items():
         assert set(entry) == {"steps", "seconds", "parameters", "metrics", "gap_closed"}
         against = set() if name == "teacher" else {"kl_to_teacher", "agreement"}

@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     # The redundant names tell type checkers that these are exported.
+    from extracurricular.corruptions import corrupt as corrupt
     from extracurricular.data import Data as Data
     from extracurricular.data import Split as Split
     from extracurricular.data import from_arrays as from_arrays
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from extracurricular.errors import RecipeError as RecipeError
     from extracurricular.errors import TrainingError as TrainingError
     from extracurricular.errors import XclError as XclError
+    from extracurricular.evaluating import assess as assess
     from extracurricular.evaluation import predict as predict
     from extracurricular.export import Exported as Exported
     from extracurricular.export import Shipped as Shipped
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from extracurricular.knowledge import Replay as Replay
     from extracurricular.knowledge import open_knowledge as open_knowledge
     from extracurricular.knowledge import record as record
+    from extracurricular.loading import load as load
     from extracurricular.matching import Matching as Matching
     from extracurricular.matching import forward_kl as forward_kl
     from extracurricular.matching import js as js
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
     from extracurricular.models import build_model as build_model
     from extracurricular.models import parameter_count as parameter_count
     from extracurricular.pipeline import Run as Run
+    from extracurricular.predictor import Prediction as Prediction
+    from extracurricular.predictor import Predictor as Predictor
     from extracurricular.recipe import Recipe as Recipe
     from extracurricular.recipe import parse_recipe as parse_recipe
     from extracurricular.recipe import read_recipe as read_recipe
@@ -84,17 +89,21 @@ if TYPE_CHECKING:
     from extracurricular.training import train as train
 
 _HOMES = {
+    "corruptions": ("corrupt",),
     "data": ("Data", "Split", "from_arrays", "from_dataset", "make_data"),
     "distributions": ("Categorical", "Distribution", "Gaussian", "Task", "epistemic", "mixture"),
     "errors": ("DataError", "RecipeError", "TrainingError", "XclError"),
+    "evaluating": ("assess",),
     "evaluation": ("predict",),
     "export": ("Exported", "Shipped", "export_module", "export_run"),
     "generators": ("Generator",),
     "knowledge": ("Recorded", "Replay", "open_knowledge", "record"),
+    "loading": ("load",),
     "matching": ("Matching", "forward_kl", "js", "reverse_kl"),
     "metrics": ("evaluate", "gap_closed"),
     "models": ("build_model", "parameter_count"),
     "pipeline": ("Run",),
+    "predictor": ("Prediction", "Predictor"),
     "recipe": ("Recipe", "parse_recipe", "read_recipe"),
     "samplers": (
         "Augment",

@@ -6,7 +6,7 @@ import torch
 
 from extracurricular.data import Data, Split
 from extracurricular.data.stream import announce_split
-from extracurricular.distributions import Categorical, Distribution, Gaussian, concatenate
+from extracurricular.distributions import Categorical, Distribution, concatenate
 from extracurricular.samplers import Batch
 from extracurricular.teachers import Teacher
 from extracurricular.tree import leaves
@@ -28,10 +28,14 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
         raw = split[slice(start, start + batch_size)]
         ids = torch.arange(start, start + len(raw), device=_device_of(raw))
         parts.append(teacher(Batch(ids, data.inputs(raw.x))))
-    joined = concatenate(parts).parameters.float().cpu()
-    if isinstance(parts[0], Categorical) or data.y_scale is None:
-        return type(parts[0]).from_output(joined)
-    whole = Gaussian.from_output(joined)
+    return own_units(concatenate(parts), data)
+
+
+def own_units(said: Distribution, data: Data) -> Distribution:
+    """Bring a standardised prediction to the target's own units, on the CPU; classes have none."""
+    whole = type(said).from_output(said.parameters.float().cpu())
+    if isinstance(whole, Categorical) or data.y_scale is None:
+        return whole
     return whole.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
 
 

@@ -1,9 +1,9 @@
 """Figures for people: how good predictions are, how near the student is to the teacher.
 
-Classification: ``accuracy``, ``nll``, ``brier``, ``ece``. Regression: ``rmse``, ``nll``, ``crps``,
-``coverage90`` and, for gaze, ``angular_error``. Against the teacher: ``kl_to_teacher`` and
-``agreement``. Calibration error is no proper score (a useless constant prediction can have 0),
-so it always stands beside NLL and Brier.
+Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``aurc``. Regression:
+``rmse``, ``mae``, ``nll``, ``crps``, ``coverage90``, ``sharpness90`` and, for gaze,
+``angular_error``. Against the teacher: ``kl_to_teacher`` and ``agreement``. Calibration error is no
+proper score (a useless constant prediction can have 0), so it always stands beside NLL and Brier.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ def evaluate(
         angular: Targets are (pitch, yaw) in radians.
 
     Returns:
-        Figures by name. ``accuracy``, ``ece``, ``coverage90`` and ``agreement`` are in [0, 1];
-        ``nll`` and ``kl_to_teacher`` are in nats; ``rmse`` and ``crps`` are in units of the target,
-        over all outputs; ``angular_error`` is in degrees.
+        Figures by name. ``accuracy``, ``ece``, ``adaptive_ece``, ``aurc``, ``coverage90`` and
+        ``agreement`` are in [0, 1]; ``nll`` and ``kl_to_teacher`` are in nats; ``rmse``, ``mae``,
+        ``crps`` and ``sharpness90`` are in units of the target, over all outputs;
+        ``angular_error`` is in degrees.
     """
     if isinstance(prediction, Categorical):
         figures = _classification(prediction, y)
@@ -87,17 +88,20 @@ def _classification(prediction: Categorical, y: Tensor) -> dict[str, float]:
         "nll": float(prediction.nll(y).mean()),
         "brier": float(brier(prediction, y).mean()),
         "ece": float(ece),
+        "adaptive_ece": adaptive_ece(prediction, y),
+        "aurc": aurc(prediction, y),
     }
 
 
 def _regression(prediction: Gaussian, y: Tensor) -> dict[str, float]:
-    low, high = prediction.interval(0.9)
     rmse = _torchmetrics().mean_squared_error(prediction.mean.float().flatten(), y.flatten())
     return {
         "rmse": math.sqrt(float(rmse)),
+        "mae": float((prediction.mean.float() - y).abs().mean()),
         "nll": float(prediction.nll(y).mean()),
         "crps": float(crps(prediction, y).mean()),
-        "coverage90": float(((y >= low) & (y <= high)).float().mean()),
+        "coverage90": coverage(prediction, y, 0.9),
+        "sharpness90": sharpness(prediction, 0.9),
     }
 
 
@@ -105,6 +109,74 @@ def brier(prediction: Categorical, y: Tensor) -> Tensor:
     """Squared distance of the probabilities from the one-hot label, in [0, 2], [N] (Brier 1950)."""
     target = F.one_hot(y, prediction.probs.shape[1])
     return (prediction.probs - target).square().sum(-1)
+
+
+def adaptive_ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
+    """Calibration error of the most probable class in bins of equally many examples, in [0, 1].
+
+    The mean over examples of the distance between accuracy and mean confidence of their bin. Bins
+    that adapt to the confidences are from Nixon et al. 2019, "Measuring calibration in deep
+    learning"; unlike their ACE, which looks at every class, this one looks at the most probable
+    class, as ``ece`` does. Of examples with the same confidence each counts as their mean, so the
+    figure does not depend on the order of the examples.
+
+    Args:
+        prediction: Distributions for N examples, N at least 1.
+        y: Class indices [N].
+        bins: Number of bins; their sizes differ by one example at most. With fewer examples than
+            bins each example is a bin.
+    """
+    confidence, right = _by_confidence(prediction, y)
+    count = len(confidence)
+    edges = [k * count // bins for k in range(bins + 1)] if count > bins else range(count + 1)
+    sums = F.pad((right - confidence).cumsum(0), (1, 0))[torch.tensor(edges)]
+    return float(sums.diff().abs().sum() / count)
+
+
+def aurc(prediction: Categorical, y: Tensor) -> float:
+    """Area under the risk-coverage curve, in [0, 1].
+
+    The mean over k of the error rate among the k examples of highest confidence, which is the
+    probability of the most probable class (Geifman, Uziel and El-Yaniv 2019, "Bias-reduced
+    uncertainty estimation for deep neural classifiers"). Where confidences are equal it is the
+    mean over all orders of these examples.
+
+    Args:
+        prediction: Distributions for N examples, N at least 1.
+        y: Class indices [N].
+    """
+    _, right = _by_confidence(prediction, y)
+    wrong = 1 - right.flip(0)
+    kept = torch.arange(1, len(wrong) + 1, device=wrong.device)
+    return float((wrong.cumsum(0) / kept).mean())
+
+
+def _by_confidence(prediction: Categorical, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Confidence in ascending order, and whether it was right, shared among equals; float64."""
+    confidence, choice = prediction.probs.max(-1)
+    values, place, counts = torch.unique(confidence, return_inverse=True, return_counts=True)
+    right = torch.zeros(len(values), dtype=torch.float64, device=y.device)
+    right.index_add_(0, place, (choice == y).double())
+    return (
+        values.double().repeat_interleave(counts),
+        (right / counts).repeat_interleave(counts),
+    )
+
+
+def coverage(prediction: Gaussian, y: Tensor, mass: float = 0.9) -> float:
+    """Share of targets [N, D] inside their central interval of ``mass`` (0 to 1), in [0, 1]."""
+    low, high = prediction.interval(mass)
+    return float(((y >= low) & (y <= high)).float().mean())
+
+
+def sharpness(prediction: Gaussian, mass: float = 0.9) -> float:
+    """Mean width of the central interval of ``mass`` (0 to 1), in units of the target.
+
+    Smaller is better among predictions whose coverage is right, and means nothing otherwise
+    (Gneiting, Balabdaoui and Raftery 2007, "Probabilistic forecasts, calibration and sharpness").
+    """
+    low, high = prediction.interval(mass)
+    return float((high - low).mean())
 
 
 def crps(prediction: Gaussian, y: Tensor) -> Tensor:
@@ -146,6 +218,40 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
     low, high = teacher.interval(0.9)
     mean = student.mean.float()
     return float(((mean >= low) & (mean <= high)).float().mean())
+
+
+def auroc(positive: Tensor, negative: Tensor) -> float:
+    """Area under the ROC curve of telling two groups apart by a score, in [0, 1].
+
+    The probability that the score of a positive example is above that of a negative one, ties
+    counted half (Mann and Whitney 1947). 0.5 is chance. For out-of-distribution detection the
+    positive examples are the foreign ones, and the score is how unsure the model is.
+
+    Args:
+        positive, negative: Scores [P] and [N], at least one of each.
+    """
+    negative = negative.sort().values
+    below = torch.searchsorted(negative, positive.contiguous())
+    not_above = torch.searchsorted(negative, positive.contiguous(), right=True)
+    return float((below + not_above).double().mean()) / (2 * len(negative))
+
+
+def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
+    """Share of negative examples that raise an alarm when ``rate`` of the positive ones do.
+
+    The threshold is the highest score at or above which lies at least ``rate`` of the positive
+    examples; in [0, 1], smaller is better. The foreign examples are the positive ones, as in
+    Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with outlier exposure"; where
+    they are the negative ones the figure is another.
+
+    Args:
+        positive, negative: Scores [P] and [N], at least one of each.
+        rate: In (0, 1].
+    """
+    # Rounded first, as 0.95 * 100 is a little more than 95.
+    needed = math.ceil(round(rate * len(positive), 6))
+    threshold = positive.sort(descending=True).values[max(needed, 1) - 1]
+    return float((negative >= threshold).double().mean())
 
 
 def error_of(figures: dict[str, float]) -> float:

@@ -12,6 +12,7 @@ from rich.console import Console
 from extracurricular.cli import (  # isort: skip
     runs as runs,
     looks as looks,
+    evaluate as evaluate,
     pages as pages,
     compare as compare,
     export as export,

@@ -38,6 +38,27 @@ _TYPES: dict[str, Any] = {
 _REALS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
 
+def open_session(path: Path) -> Any:
+    """Open an ONNX file, whose layout is checked already, for the CPU.
+
+    Raises:
+        ValueError: onnxruntime is not installed, or cannot open the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ValueError(
+            "an ONNX file needs onnxruntime: pip install 'extracurricular[onnx]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has a class of its own for each way to fail
+        text = " ".join(str(error).split())
+        raise ValueError(f"the file {str(path)!r} cannot be opened: {text}") from None
+
+
 class OnnxTeacher(RawTeacher):
     """An ONNX file, run on the CPU. Nothing in it is executed but operators of onnxruntime.
 
@@ -101,21 +122,7 @@ class OnnxTeacher(RawTeacher):
     def session(self) -> Any:
         """The file, opened."""
         _ = self.layout
-        try:
-            import onnxruntime
-        except ImportError:
-            raise ValueError(
-                "an ONNX file needs onnxruntime: pip install 'extracurricular[onnx]'"
-            ) from None
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            return onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # it has a class of its own for each way to fail
-            text = " ".join(str(error).split())
-            raise ValueError(f"the file {str(self.path)!r} cannot be opened: {text}") from None
+        return open_session(self.path)
 
     @cached_property
     def _places(self) -> dict[str, Any]:
