@@ -269,8 +269,7 @@ def test_inputs_are_the_same_one_by_one() -> None:
     scale = base.Affine(torch.tensor([120.0, 90, 7]).view(3, 1, 1), torch.rand(3, 1, 1) * 60)
     raw = torch.randint(0, 256, (5, 3, 17, 13), dtype=torch.uint8)
     out = torch.empty(raw.shape)
-    for image, row in zip(raw, out, strict=True):
-        scale.writer()(image, row)
+    scale.writer()(raw, out)
     assert torch.allclose(out, scale.apply(raw), atol=1e-6, rtol=1e-6)
 
 
@@ -381,7 +380,7 @@ def test_a_pool_holds_no_more_than_its_memory(photos: Path) -> None:
     # Far more than there is room for, in another order, and most of it never asked for.
     pool.announce(wanted[::-1])
     assert len(pool._blocks) == pool.slots
-    assert pool.collect(wanted[:90], lambda k, image: seen.update({k: image.clone()})) == {}
+    assert pool.collect(wanted[:90], into(seen)) == {}
     assert sorted(seen) == list(range(90))
     for k in (0, 33, 89):
         assert torch.equal(seen[k], torch.from_numpy(decoding.decode(*reordered(wanted[k]))))
@@ -390,7 +389,7 @@ def test_a_pool_holds_no_more_than_its_memory(photos: Path) -> None:
     # One picture several times in a request, and a request for what was given before.
     pool.collect(
         [*wanted[100:104], *wanted[:4], wanted[100]],
-        lambda k, image: again.update({k: image.clone()}),
+        into(again),
     )
     assert torch.equal(again[0], again[8])
     assert all(torch.equal(again[4 + k], seen[k]) for k in range(4))
@@ -399,6 +398,13 @@ def test_a_pool_holds_no_more_than_its_memory(photos: Path) -> None:
     pool.close()
     with pytest.raises(DataError, match="were ended"):
         pool.collect(wanted[:1], lambda k, v: None)
+
+
+def into(found: dict[int, Tensor]) -> Callable[[int, Tensor], None]:
+    def put(k: int, images: Tensor) -> None:
+        found.update({k + j: image.clone() for j, image in enumerate(images)})
+
+    return put
 
 
 def reordered(picture: Picture) -> tuple[str, View, int]:
@@ -423,7 +429,7 @@ def test_a_killed_worker_ends_in_a_sentence_and_not_in_a_wait(photos: Path, anno
 
 
 PROGRAM = """
-import os, signal, sys, torch
+import os, signal, sys, torch, warnings
 from extracurricular.data.imagefolder import imagefolder
 from extracurricular.samplers import ResizedCrop
 data = imagefolder(sys.argv[1], 8, stream=True, workers=2)
@@ -431,6 +437,7 @@ sampler = ResizedCrop(data)
 sampler.announce(torch.arange(3000))
 sampler(torch.arange(64))
 print(*data.train.x.files.pool.processes, flush=True)
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of such forks
 if sys.argv[2] == "fork" and os.fork() == 0:
     # A fork has a pool of its own; the parent's goes on.
     sampler(torch.arange(100, 164))

@@ -21,6 +21,8 @@ from extracurricular.tree import Deferred, Inputs, batch_size, is_leaf, leaves, 
 
 # Examples that stand for all of a split whose images are not in memory.
 SAMPLE = 1024
+# Values that a processor keeps at hand from one sum to the next.
+_NEAR = 2**17
 
 Shapes: TypeAlias = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[int, ...], ...]
 
@@ -42,16 +44,18 @@ class Affine:
         return torch.addcmul(-self.shift * factor, reals, factor, out=out)
 
     def writer(self) -> Callable[[Tensor, Tensor], None]:
-        """Return what writes :meth:`apply` of one image [C, H, W] into another, on the CPU."""
+        """Return what writes :meth:`apply` of images [N, C, H, W] into others, on the CPU."""
         factor = self.scale.reciprocal().flatten()
         # Numbers and not tensors that broadcast: the same sums, twice as fast.
         planes = list(enumerate(zip(-self.shift.flatten() * factor, factor.tolist(), strict=True)))
 
-        def write(image: Tensor, out: Tensor) -> None:
-            out.copy_(image)
-            for k, (low, times) in planes:
-                plane = out[k]
-                torch.add(low, plane, alpha=times, out=plane)
+        def write(images: Tensor, out: Tensor) -> None:
+            some = max(1, _NEAR // images[0].numel())
+            for raw, reals in zip(torch.split(images, some), torch.split(out, some), strict=True):
+                reals.copy_(raw)
+                for k, (low, times) in planes:
+                    plane = reals[:, k]
+                    torch.add(low, plane, alpha=times, out=plane)
 
         return write
 

@@ -22,7 +22,7 @@ from extracurricular.tree import Deferred
 
 # Which images stand for those at places [K] that cannot be read, at the k-th try.
 Others: TypeAlias = Callable[[Tensor, int], Tensor]
-# What is done with an image: its place among those asked for, and its bytes.
+# What is done with images: the place of the first among those asked for, and their bytes.
 Put: TypeAlias = Callable[[int, Tensor], object]
 
 # Of images one after the other that cannot be read. So many say that it is not about images.
@@ -235,9 +235,9 @@ class Streamed(Deferred):
             # Bytes cross to a GPU, as they are a quarter of the floats.
             pinned = self.device.type == "cuda"
             rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-            return rows, lambda k, image: rows[k].copy_(image)
+            return rows, lambda k, images: rows[k : k + len(images)].copy_(images)
         inputs, write = self.files.buffers.take(shape), scale.writer()
-        return inputs, lambda k, image: write(image, inputs[k])
+        return inputs, lambda k, images: write(images, inputs[k : k + len(images)])
 
     def names(self, index: Tensor) -> list[str]:
         """Return the paths of images within their folder."""
@@ -250,7 +250,7 @@ class Streamed(Deferred):
         for start in range(0, len(self), _BLOCK):
             self.announce(places[start + _BLOCK : start + 2 * _BLOCK])
             block = places[start : start + _BLOCK]
-            wrong = self._collect(block, None, None, lambda k, image: None)
+            wrong = self._collect(block, None, None, lambda k, images: None)
             good[block[list(wrong)]] = False
         return good, self.names(places[~good])
 
@@ -317,7 +317,11 @@ class Streamed(Deferred):
 
 
 def _at(rows: list[int], put: Put) -> Put:
-    return lambda k, image: put(rows[k], image)
+    def put_each(k: int, images: Tensor) -> None:
+        for j in range(len(images)):
+            put(rows[k + j], images[j : j + 1])
+
+    return put_each
 
 
 def streamed(x: object) -> Streamed | None:

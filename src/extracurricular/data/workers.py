@@ -32,7 +32,7 @@ from extracurricular.errors import DataError
 # Decoded images that wait to be collected take at most this much, in bytes.
 _MEMORY = 2**28
 # Images in an order: the more, the less often a worker waits for the next one.
-_BLOCK = 16
+_BLOCK = 32
 _MOST_WANTED = 2**16
 _PATIENCE = 10.0
 
@@ -168,8 +168,8 @@ class Workers:
 
         Args:
             pictures: The pictures, of any number.
-            put: Called with the place of each picture and its bytes, uint8, [C, H, W], on the CPU,
-                which are to be copied at once; in any order.
+            put: Called with a place and the bytes of the pictures from there on, uint8,
+                [N, C, H, W], on the CPU, which are to be copied at once; in any order.
 
         Returns:
             What is wrong with those that cannot be decoded, by their place.
@@ -213,14 +213,20 @@ class Workers:
         wrong: dict[int, str],
     ) -> None:
         start = block.slot * self.block
+        # Runs of neighbours here and there: first place, first picture, number.
+        runs: list[list[int]] = []
         for picture in [picture for picture in block.left if picture in places]:
             offset = block.left.pop(picture)
             del self._ordered[picture]
             for k in places[picture]:
                 if offset in block.wrong:
                     wrong[k] = block.wrong[offset]
+                elif runs and runs[-1][0] + runs[-1][2] == k and sum(runs[-1][1:]) == offset:
+                    runs[-1][2] += 1
                 else:
-                    put(k, self._pixels[start + offset])
+                    runs.append([k, offset, 1])
+        for k, offset, count in runs:
+            put(k, self._pixels[start + offset : start + offset + count])
         self._collected = max(self._collected, block.number)
         if not block.left:
             del self._blocks[block.number]
@@ -257,7 +263,7 @@ class Workers:
 
     def _order(self, pictures: list[Picture], slot: int) -> _Block:
         if self.broken is not None:
-            raise DataError(self.broken)
+            self._fail(self.broken)
         if self._finalizer is None:
             self._start()
         self._number += 1
