@@ -215,7 +215,7 @@ def foreign_inputs(
     """Return inputs of other data in the form that a model takes.
 
     One image of bytes is brought to the model's size and channels, as
-    :func:`~extracurricular.data.files.image_bytes` does.
+    :func:`~extracurricular.decoding.image_bytes` does.
 
     Returns:
         The inputs by name, and a sentence where images were changed.
