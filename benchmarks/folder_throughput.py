@@ -7,7 +7,8 @@ bare   processes that open each file, ask for the draft, take a random part, bri
 path   what a training meets: ``resized_crop`` on a streamed ``imagefolder``, announced and drawn as
        the loop does, in batches of normalised floats with their labels, in this process.
 
-Each round takes other images, each image once until all have been, and another side goes first.
+Each round takes other images, each image once until all have been, and another side goes first:
+the second finds the files at hand, which counts for a tenth, so rounds come in pairs.
 Printed are images a second of both, and their ratio with its spread over the rounds; and the same
 of the CPU time that all processes of a side take for an image (on Linux), as other work on the
 machine hardly changes that. Exit status 1 if the median ratio of the speeds is below the limit.

@@ -120,7 +120,8 @@ class Workers:
         size = math.prod(shape)
         self.block = max(1, min(_BLOCK, memory // (4 * count * size)))
         self.slots = max(2 * count, memory // (self.block * size))
-        self._free = list(range(self.slots))
+        # In turn: memory that was read a moment ago is dear to write, as it lies in another cache.
+        self._free = deque(range(self.slots))
         self._blocks: dict[int, _Block] = {}
         self._ordered: dict[Picture, _Block] = {}
         self._wanted: dict[Picture, None] = {}
@@ -239,7 +240,7 @@ class Workers:
             if old is None:
                 return None
             self._drop(old)
-        return self._free.pop()
+        return self._free.popleft()
 
     def _drop(self, block: _Block) -> None:
         block.drop()
@@ -259,7 +260,7 @@ class Workers:
                 self._drop(oldest)
             first = next(iter(self._wanted))
             alike = (picture for picture in self._wanted if picture.view == first.view)
-            self._order(list(islice(alike, self.block)), self._free.pop())
+            self._order(list(islice(alike, self.block)), self._free.popleft())
 
     def _order(self, pictures: list[Picture], slot: int) -> _Block:
         if self.broken is not None:
