@@ -122,7 +122,8 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     channels, height, width = view.shape
     jpeg = image.format in ("JPEG", "MPO")
     # Of a JPEG the draft must be asked for before anything is decoded, so before it is upright.
-    turn = image.getexif().get(_ORIENTATION, 1) if jpeg else 1
+    told = jpeg and ("exif" in image.info or "xmp" in image.info)
+    turn = image.getexif().get(_ORIENTATION, 1) if told else 1
     sideways = turn in _SIDEWAYS
     if not jpeg:
         image = ImageOps.exif_transpose(image)
@@ -162,6 +163,10 @@ def _draft(image: Image.Image, box: Box, wanted: tuple[int, int]) -> int:
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
+    # Converting to the same mode would copy all pixels.
+    if image.mode == mode and "transparency" not in image.info:
+        return image
     if image.mode == "F":
         raise ValueError("its pixels are reals, of which black and white are not known")
     if image.mode.startswith("I"):
@@ -176,8 +181,6 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    mode = "L" if channels == 1 else "RGB"
-    # Converting to the same mode would copy all pixels.
     return image if image.mode == mode else image.convert(mode)
 
 
