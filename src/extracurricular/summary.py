@@ -267,6 +267,8 @@ def told_students(summary: dict[str, Any]) -> tuple[list[str], str]:
     """
     students = summary["students"]
     extended = [name for name in students if name not in ("kd", "erm")]
+    # The one that the package is for has the first sentence.
+    extended.sort(key=lambda name: name != "xcl")
     if len(extended) <= _MOST_TOLD:
         return extended, ""
     # A sentence for each would be read by nobody; the table has them all.
