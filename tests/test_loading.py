@@ -521,3 +521,18 @@ def test_a_prediction_of_real_targets() -> None:
     for mass in (0, 1, 90):
         with pytest.raises(ValueError, match=f"mass is {mass}; it must be between 0 and 1"):
             said.interval(mass)
+
+
+@pytest.mark.parametrize("which", ["digits_run", "gaze_run"])
+def test_what_export_writes_is_what_load_reads(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(which)
+    xcl.export_run(folder, student="kd", seed=1, out=tmp_path / "kd.onnx")
+    own, shipped = xcl.load(folder, student="kd", seed=1), xcl.load(tmp_path / "kd.onnx")
+    assert (shipped.task, shipped.classes, shipped.outputs) == (own.task, own.classes, own.outputs)
+    x = open_run(folder).run.data.test.x
+    raw = x.numpy() if isinstance(x, torch.Tensor) else {k: v.numpy() for k, v in x.items()}
+    expected, found = own(raw), shipped(raw)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.entropy, expected.entropy, rtol=1e-3, atol=1e-4)
