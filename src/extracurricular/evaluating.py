@@ -33,6 +33,8 @@ SCHEMA = 1
 SPLITS = ("test", "validation", "train")
 # Further levels than the 0.9 that every evaluation has.
 _LEVELS = (0.5, 0.95)
+# Images that are brought to another size at once.
+_BLOCK = 1024
 # Values of images that are corrupted at once: some work on them is in float64.
 _MOST_VALUES = 1 << 22
 
@@ -246,9 +248,11 @@ def _picture(form: Form) -> bool:
 
 def _reshaped(images: Tensor, form: Form) -> Tensor:
     out = np.empty((len(images), *form.shape), np.uint8)
-    for row, image in zip(out, images.cpu().numpy(), strict=True):
-        last = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
-        row[...] = image_bytes(Image.fromarray(last), form.shape, resize=True)
+    for start in range(0, len(images), _BLOCK):
+        block = images[start : start + _BLOCK].cpu().numpy()
+        for row, image in zip(out[start:], block, strict=False):
+            last = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
+            row[...] = image_bytes(Image.fromarray(last), form.shape, resize=True)
     return torch.from_numpy(out)
 
 

@@ -32,7 +32,7 @@ from extracurricular.teachers.onnx import open_session
 from extracurricular.teachers.onnx_format import read_layout
 from extracurricular.teachers.outside import OUTSIDE
 from extracurricular.teachers.raw import read_answer
-from extracurricular.tree import Inputs
+from extracurricular.tree import Inputs, is_leaf
 
 Ask: TypeAlias = Callable[[dict[str, Tensor]], Distribution]
 
@@ -189,7 +189,7 @@ def _first(split: Split) -> Split:
 
 
 def _as(structure: Inputs, tensors: list[Tensor]) -> Inputs:
-    if isinstance(structure, Tensor):
+    if is_leaf(structure):
         return tensors[0]
     if isinstance(structure, dict):
         return dict(zip(structure, tensors, strict=True))

@@ -20,7 +20,7 @@ from extracurricular.data.base import Data, check_finite
 from extracurricular.decoding import image_bytes
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, concatenate
 from extracurricular.errors import DataError
-from extracurricular.tree import Inputs, leaves
+from extracurricular.tree import Deferred, Inputs, is_leaf, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -194,7 +194,7 @@ class Predictor:
 
 def input_names(x: Inputs) -> list[str]:
     """Names of the inputs: ``x`` for one, ``x0``, ``x1``, … of a tuple, else the dict's own."""
-    if isinstance(x, Tensor):
+    if is_leaf(x):
         return ["x"]
     return list(x) if isinstance(x, dict) else [f"x{k}" for k in range(len(x))]
 
@@ -235,6 +235,12 @@ def read_input(given: Any, form: Form, name: str = "x") -> Tensor:
     Raises:
         DataError: Its shape, its type or a value is not what the model takes.
     """
+    if isinstance(given, Deferred):
+        # Images that are decoded batch by batch; what they are like is known without that.
+        stands: Any = given
+        if (tuple(stands.shape[1:]), stands.dtype) == (form.shape, getattr(torch, form.dtype)):
+            return stands  # type: ignore[no-any-return]
+        given = given[:]
     if isinstance(given, Image.Image):
         return torch.from_numpy(np.array(_image(given, form, name))[None])
     if isinstance(given, list | tuple):

@@ -11,7 +11,7 @@ from extracurricular.data.base import Data
 from extracurricular.distributions import _MAX_LOG_VAR as MAX_LOG_VAR
 from extracurricular.distributions import Categorical, Task
 from extracurricular.errors import ExportError
-from extracurricular.tree import Inputs, leaves
+from extracurricular.tree import Inputs, is_leaf, leaves
 
 OUTPUTS = {"classification": ("probs",), "regression": ("mean", "variance")}
 """Names of the outputs, by the kind of the task."""
@@ -26,7 +26,7 @@ def input_names(data: Data) -> dict[str, str]:
         ExportError: An input is called as an output is.
     """
     x = data.train.x
-    if isinstance(x, Tensor):
+    if is_leaf(x):
         return {"": "x"}
     names = {key: key if isinstance(x, dict) else f"x{key}" for key in leaves(x)}
     for taken in OUTPUTS[data.task.kind]:
@@ -55,7 +55,7 @@ class Exported(nn.Module):
         self.network = copy.deepcopy(module).cpu().float().eval()
         self.task: Task = data.task
         self.names = input_names(data)
-        self.single = isinstance(data.train.x, Tensor)
+        self.single = is_leaf(data.train.x)
         self.named = isinstance(data.train.x, dict)
         self.example = {
             self.names[key]: torch.zeros(2, *leaf.shape[1:], dtype=leaf.dtype)
