@@ -17,9 +17,9 @@ import torch
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.errors import XclError
 from extracurricular.knowledge import build_codec
-from extracurricular.pipeline import Run
-from extracurricular.recipe import read_recipe
-from extracurricular.recording import teacher_of
+from extracurricular.recipe.schema import read_recipe
+from extracurricular.run.pipeline import Run
+from extracurricular.run.recording import teacher_of
 
 TEMPERATURES = (1.0, 4.0)
 

@@ -40,10 +40,10 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from extracurricular.data import Data
-from extracurricular.data.imagefolder import imagefolder
-from extracurricular.data.stream import streamed
-from extracurricular.data.workers import cpu_count
+from extracurricular.data.base import Data
+from extracurricular.data.images.stream import streamed
+from extracurricular.data.images.workers import cpu_count
+from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.samplers.base import announced
 from extracurricular.samplers.resized_crop import ResizedCrop
 from extracurricular.teachers import Labels

@@ -25,14 +25,15 @@ from typing import Any
 import torch
 import yaml
 
-from extracurricular.data import DATA, Data, Split
+from extracurricular.data.base import Data, Split
+from extracurricular.data.sets import DATA
 from extracurricular.distributions import Distribution
-from extracurricular.evaluation import predict
-from extracurricular.metrics import evaluate
+from extracurricular.evaluation import metrics
+from extracurricular.evaluation.predict import predict
 from extracurricular.models import build_model, parameter_count
 from extracurricular.samplers import build_sampler
 from extracurricular.teachers import Labels, Network, Teacher
-from extracurricular.teachers.outside import OUTSIDE
+from extracurricular.teachers.named import OUTSIDE
 from extracurricular.training import Training, train
 
 SHOWN = ("accuracy", "rmse", "nll")
@@ -71,7 +72,7 @@ def student(data: Data, args: argparse.Namespace, how: str, teacher: Teacher, se
 
 def figures(teacher: Teacher, data: Data, part: str) -> dict[str, float]:
     split = getattr(data, part)
-    return evaluate(predict(teacher, data, split), split.y)
+    return metrics.figures(predict(teacher, data, split), split.y)
 
 
 def told(title: str, size: int | None, times: list[float], runs: list[dict[str, float]]) -> None:

@@ -21,8 +21,8 @@ import torch
 
 from extracurricular.distributions import Distribution, Task
 from extracurricular.matching import Matching
-from extracurricular.pipeline import Run
-from extracurricular.recipe import read_recipe
+from extracurricular.recipe.schema import read_recipe
+from extracurricular.run.pipeline import Run
 from extracurricular.samplers import Batch, Context
 from extracurricular.teachers import Labels
 from extracurricular.training import draw_steps, learning_rate, make_optimizer, step_ids

@@ -29,7 +29,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from extracurricular.data import Data, make_data
+from extracurricular.data.base import Data, make_data
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.knowledge import Recorded, open_knowledge, record
 from extracurricular.matching import Matching

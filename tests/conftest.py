@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from extracurricular.data import Data, Split, make_data
-from extracurricular.data.imagefolder import imagefolder
+from extracurricular.data.base import Data, Split, make_data
+from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.generators.gan import Gan
 from extracurricular.generators.tables import Mixture
+from extracurricular.inputs import images
 from extracurricular.models import build_model
-from extracurricular.pipeline import Run
-from extracurricular.recipe import parse_recipe
+from extracurricular.recipe.schema import parse_recipe
+from extracurricular.run.pipeline import Run
 from extracurricular.samplers import Context
 from extracurricular.teachers import Ensemble, Network
-from extracurricular.tree import images
 
 
 @pytest.fixture(autouse=True)

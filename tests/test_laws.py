@@ -13,15 +13,11 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from conftest import eye_data, image_data, pair_data, small_context, table_data
-from extracurricular.data import DATA as DATA_SETS
-from extracurricular.data import Data
+from extracurricular.data.base import Data
+from extracurricular.data.sets import DATA as DATA_SETS
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task
 from extracurricular.errors import XclError
-from extracurricular.recipe import parse_recipe, read_recipe, shipped_recipes
-from extracurricular.samplers import SAMPLERS, Batch, Empirical, Sampler, build_sampler, is_pure
-from extracurricular.samplers.base import announce
-from extracurricular.storage import (
+from extracurricular.files import (
     Checkpoints,
     load_weights,
     read_json,
@@ -29,9 +25,13 @@ from extracurricular.storage import (
     sha256,
     write_atomic,
 )
+from extracurricular.inputs import leaves
+from extracurricular.recipe.schema import parse_recipe, read_recipe, shipped_recipes
+from extracurricular.samplers import SAMPLERS, Batch, Empirical, Sampler, build_sampler, is_pure
+from extracurricular.samplers.base import announce
 from extracurricular.teachers import Labels, Network
 from extracurricular.training import Training, draws, step_ids, train
-from extracurricular.tree import leaves
+from tests.conftest import eye_data, image_data, pair_data, small_context, table_data
 
 CPU = Fabric(accelerator="cpu", devices=1)
 

@@ -12,13 +12,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from conftest import eye_data, image_data, table_data
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import TrainingError
+from extracurricular.files import Checkpoints, JsonLines, read_lines
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
 from extracurricular.samplers import Batch, Empirical, Mixup, build_sampler
-from extracurricular.storage import Checkpoints, JsonLines, read_lines
 from extracurricular.teachers import Ensemble, Labels, Network
 from extracurricular.training import (
     Training,
@@ -28,6 +27,7 @@ from extracurricular.training import (
     make_optimizer,
     train,
 )
+from tests.conftest import eye_data, image_data, table_data
 
 IMAGES = image_data()
 
@@ -66,7 +66,7 @@ def test_a_student_without_parameters_is_refused() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("data", [table_data(), eye_data(), image_data()])
 def test_training_learns(optimizer: str, data: object) -> None:
-    from extracurricular.data import Data
+    from extracurricular.data.base import Data
 
     assert isinstance(data, Data)
     torch.manual_seed(0)

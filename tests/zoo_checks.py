@@ -29,13 +29,13 @@ def define_torchvision_operators() -> torch.library.Library:
 
 _KEPT = define_torchvision_operators()
 
-from extracurricular.data import make_data  # noqa: E402
+from extracurricular.data.base import make_data  # noqa: E402
 from extracurricular.errors import RecipeError  # noqa: E402
 from extracurricular.export import export_module  # noqa: E402
+from extracurricular.files import save_weights  # noqa: E402
 from extracurricular.models import build_model, parameter_count  # noqa: E402
-from extracurricular.pipeline import Run  # noqa: E402
-from extracurricular.recipe import parse_recipe, read_recipe  # noqa: E402
-from extracurricular.storage import save_weights  # noqa: E402
+from extracurricular.recipe.schema import parse_recipe, read_recipe  # noqa: E402
+from extracurricular.run.pipeline import Run  # noqa: E402
 
 
 def build(spec: Any, outputs: int = 5, inputs: Any = (3, 32, 32)) -> torch.nn.Module:

@@ -20,12 +20,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     # The redundant names tell type checkers that these are exported.
-    from extracurricular.corruptions import corrupt as corrupt
-    from extracurricular.data import Data as Data
-    from extracurricular.data import Split as Split
-    from extracurricular.data import from_arrays as from_arrays
-    from extracurricular.data import from_dataset as from_dataset
-    from extracurricular.data import make_data as make_data
+    from extracurricular.data.base import Data as Data
+    from extracurricular.data.base import Split as Split
+    from extracurricular.data.base import make_data as make_data
+    from extracurricular.data.sets.arrays import from_arrays as from_arrays
+    from extracurricular.data.sets.arrays import from_dataset as from_dataset
     from extracurricular.distributions import Categorical as Categorical
     from extracurricular.distributions import Distribution as Distribution
     from extracurricular.distributions import Gaussian as Gaussian
@@ -36,8 +35,10 @@ if TYPE_CHECKING:
     from extracurricular.errors import RecipeError as RecipeError
     from extracurricular.errors import TrainingError as TrainingError
     from extracurricular.errors import XclError as XclError
-    from extracurricular.evaluating import assess as assess
-    from extracurricular.evaluation import predict as predict
+    from extracurricular.evaluation.corruptions import corrupt as corrupt
+    from extracurricular.evaluation.metrics import figures as figures
+    from extracurricular.evaluation.metrics import gap_closed as gap_closed
+    from extracurricular.evaluation.predict import predict as predict
     from extracurricular.export import Exported as Exported
     from extracurricular.export import Shipped as Shipped
     from extracurricular.export import export_module as export_module
@@ -47,21 +48,19 @@ if TYPE_CHECKING:
     from extracurricular.knowledge import Replay as Replay
     from extracurricular.knowledge import open_knowledge as open_knowledge
     from extracurricular.knowledge import record as record
-    from extracurricular.loading import load as load
     from extracurricular.matching import Matching as Matching
     from extracurricular.matching import forward_kl as forward_kl
     from extracurricular.matching import js as js
     from extracurricular.matching import reverse_kl as reverse_kl
-    from extracurricular.metrics import evaluate as evaluate
-    from extracurricular.metrics import gap_closed as gap_closed
     from extracurricular.models import build_model as build_model
     from extracurricular.models import parameter_count as parameter_count
-    from extracurricular.pipeline import Run as Run
-    from extracurricular.predictor import Prediction as Prediction
-    from extracurricular.predictor import Predictor as Predictor
-    from extracurricular.recipe import Recipe as Recipe
-    from extracurricular.recipe import parse_recipe as parse_recipe
-    from extracurricular.recipe import read_recipe as read_recipe
+    from extracurricular.predictors.load import load as load
+    from extracurricular.predictors.predictor import Prediction as Prediction
+    from extracurricular.predictors.predictor import Predictor as Predictor
+    from extracurricular.recipe.schema import Recipe as Recipe
+    from extracurricular.recipe.schema import parse_recipe as parse_recipe
+    from extracurricular.recipe.schema import read_recipe as read_recipe
+    from extracurricular.run.pipeline import Run as Run
     from extracurricular.samplers import Augment as Augment
     from extracurricular.samplers import Batch as Batch
     from extracurricular.samplers import Blend as Blend
@@ -89,22 +88,22 @@ if TYPE_CHECKING:
     from extracurricular.training import train as train
 
 _HOMES = {
-    "corruptions": ("corrupt",),
-    "data": ("Data", "Split", "from_arrays", "from_dataset", "make_data"),
+    "evaluation.corruptions": ("corrupt",),
+    "data.base": ("Data", "Split", "make_data"),
+    "data.sets.arrays": ("from_arrays", "from_dataset"),
     "distributions": ("Categorical", "Distribution", "Gaussian", "Task", "epistemic", "mixture"),
     "errors": ("DataError", "RecipeError", "TrainingError", "XclError"),
-    "evaluating": ("assess",),
-    "evaluation": ("predict",),
+    "evaluation.predict": ("predict",),
     "export": ("Exported", "Shipped", "export_module", "export_run"),
     "generators": ("Generator",),
     "knowledge": ("Recorded", "Replay", "open_knowledge", "record"),
-    "loading": ("load",),
+    "predictors.load": ("load",),
     "matching": ("Matching", "forward_kl", "js", "reverse_kl"),
-    "metrics": ("evaluate", "gap_closed"),
+    "evaluation.metrics": ("figures", "gap_closed"),
     "models": ("build_model", "parameter_count"),
-    "pipeline": ("Run",),
-    "predictor": ("Prediction", "Predictor"),
-    "recipe": ("Recipe", "parse_recipe", "read_recipe"),
+    "run.pipeline": ("Run",),
+    "predictors.predictor": ("Prediction", "Predictor"),
+    "recipe.schema": ("Recipe", "parse_recipe", "read_recipe"),
     "samplers": (
         "Augment",
         "Batch",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, get_origin, get_type_hints
@@ -51,6 +52,8 @@ class Registry(Generic[T]):
 
     Args:
         kind: What the entries are, in the singular, for error texts (``"sampler"``).
+        package: The package whose modules register the entries; each is imported when a name is
+            first looked up. None where all entries lie in one module.
 
     A name may hold fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
     ``depth=16, width=2``. They are integers, or any text where the entry takes a string. A name of
@@ -59,17 +62,29 @@ class Registry(Generic[T]):
     file of their own.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, package: str | None = None) -> None:
         self.kind = kind
-        self._entries: dict[str, Callable[..., T]] = {}
+        self.package = package
+        self._known: dict[str, Callable[..., T]] = {}
+        self._complete = package is None
+
+    @property
+    def _entries(self) -> dict[str, Callable[..., T]]:
+        """All entries, after every module of the package has registered its own."""
+        if not self._complete and self.package is not None:
+            folder = importlib.import_module(self.package).__path__
+            for module in pkgutil.iter_modules(folder):
+                importlib.import_module(f"{self.package}.{module.name}")
+            self._complete = True
+        return self._known
 
     def register(self, name: str) -> Callable[[F], F]:
         """Return a decorator that makes a function or class known under ``name``."""
 
         def add(entry: F) -> F:
-            if name in self._entries:
+            if name in self._known:
                 raise ValueError(f"{self.kind} {name!r} is registered already")
-            self._entries[name] = entry
+            self._known[name] = entry
             return entry
 
         return add

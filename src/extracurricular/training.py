@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from extracurricular import rng
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import TrainingError
+from extracurricular.files import Checkpoints, JsonLines
+from extracurricular.inputs import leaves
 from extracurricular.matching import Matching
 from extracurricular.samplers.base import Batch, Sampler, announced, is_pure
 from extracurricular.samplers.uncertain import Uncertain
-from extracurricular.storage import Checkpoints, JsonLines
-from extracurricular.teachers import Labels, Teacher
-from extracurricular.tree import leaves
+from extracurricular.teachers import LabelTeacher, Teacher
 
 # Draws are made for several steps at once, to pay the fixed cost of small operations once. This
 # bounds the memory they take; the students see the same examples whatever it is.
@@ -178,7 +178,7 @@ def draws(
     drawn = announced(sampler, chunks, ahead // together)
     for first, ids in zip(range(begin, end, together), drawn, strict=True):
         batch, target = _draw(sampler, teacher, ids.to(fabric.device), fabric)
-        if not isinstance(teacher, Labels):
+        if not isinstance(teacher, LabelTeacher):
             check_finite(target, batch.ids)
         for k in range(max(0, start - first), len(ids) // size):
             part = slice(k * size, (k + 1) * size)
@@ -234,7 +234,8 @@ def train(
         student: Maps inputs to raw outputs [B, task.outputs]; trained in place, and left in
             evaluation mode on the device of ``fabric``.
         sampler: Where examples come from; on the device of ``fabric``.
-        teacher: Gives q_T; :class:`~extracurricular.teachers.Labels` for training without one.
+        teacher: Gives q_T; :class:`~extracurricular.teachers.LabelTeacher` for training without
+            one.
         task: How raw outputs are read.
         matching: The loss; forward KL at temperature 1 where None.
         settings: Optimiser, schedule and budget.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-
-from extracurricular import __version__
 
 app = typer.Typer(
     help="Distil a big model into a small one that closes most of the gap.",
@@ -33,7 +32,7 @@ Overrides = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"xcl {__version__}")
+        typer.echo(f"xcl {installed('extracurricular')}")
         raise typer.Exit
 
 

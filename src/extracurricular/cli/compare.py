@@ -28,9 +28,10 @@ def compare(
 
     A student is compared to the one of the same name in the first run; within the first run, to kd.
     """
-    from extracurricular import comparing, comparing_view
-    from extracurricular.finished import open_run
-    from extracurricular.storage import write_if_changed
+    from extracurricular.assess import compare as comparing
+    from extracurricular.files import write_if_changed
+    from extracurricular.report import comparison_table
+    from extracurricular.run.finished import open_run
 
     names = comparing.labels(runs)
     summaries = {n: open_run(run).summary for n, run in zip(names, runs, strict=True)}
@@ -44,7 +45,7 @@ def compare(
         sys.stdout.write("\n")
         return
     console = base.console()
-    for line in comparing_view.lines(found):
+    for line in comparison_table.lines(found):
         console.print(line)
     if out is not None:
         console.print(f"Look at [bold]{base.escaped(out)}[/bold]")

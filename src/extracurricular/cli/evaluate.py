@@ -86,9 +86,9 @@ def evaluate(
 
     All seeds of a run's student are evaluated, and told as mean ± standard deviation.
     """
-    from extracurricular.corruptions import CORRUPTIONS
-    from extracurricular.evaluating import Settings, evaluate_source
-    from extracurricular.survey import find_data
+    from extracurricular.assess.evaluate import Settings, evaluate_source
+    from extracurricular.assess.survey import find_data
+    from extracurricular.evaluation.corruptions import CORRUPTIONS
 
     names = [] if corruptions is None else [name.strip() for name in corruptions.split(",")]
     settings = Settings(split, CORRUPTIONS.names() if names == ["all"] else names, score=score)

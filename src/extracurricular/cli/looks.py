@@ -30,16 +30,16 @@ def data(
     sheet: Annotated[Path | None, typer.Option(help="Where to draw some images, as PNG.")] = None,
 ) -> None:
     """Look at a data set: sizes, values, classes or targets, and what in it looks wrong."""
-    from extracurricular import survey_view
-    from extracurricular.storage import write_atomic
-    from extracurricular.survey import find_data, survey
+    from extracurricular.assess.survey import find_data, survey
+    from extracurricular.cli import survey_table
+    from extracurricular.files import write_atomic
 
     console = base.console()
     found = find_data(what, overrides or [])
-    for line in survey_view.lines(found, survey(found)):
+    for line in survey_table.lines(found, survey(found)):
         console.print(line)
     if sheet is not None:
-        write_atomic(sheet, survey_view.sheet(found))
+        write_atomic(sheet, survey_table.sheet(found))
         console.print(f"Look at [bold]{base.escaped(str(sheet))}[/bold]")
 
 
@@ -69,7 +69,7 @@ def list_recipes(context: typer.Context) -> None:
     import yaml
     from rich.table import Table
 
-    from extracurricular.recipe import shipped_recipes
+    from extracurricular.recipe.schema import shipped_recipes
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, text in shipped_recipes().items():
@@ -82,7 +82,7 @@ def show_recipe(
     name: Annotated[str, typer.Argument(help="The recipe's name, as `xcl recipes` lists it.")],
 ) -> None:
     """Print a recipe, to be saved and changed."""
-    from extracurricular.recipe import shipped_recipes
+    from extracurricular.recipe.schema import shipped_recipes
 
     shipped = shipped_recipes()
     if name not in shipped:

@@ -21,8 +21,8 @@ def report(
 
     `xcl run` makes it at its end; this makes it anew.
     """
-    from extracurricular.finished import open_run
     from extracurricular.report.write import write_report
+    from extracurricular.run.finished import open_run
 
     file = out or run / "report.html"
     write_report(open_run(run), file)

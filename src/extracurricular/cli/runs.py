@@ -14,8 +14,8 @@ from extracurricular.errors import RecipeError, known_names
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from extracurricular.pipeline import Run
-    from extracurricular.recipe import Recipe
+    from extracurricular.recipe.schema import Recipe
+    from extracurricular.run.pipeline import Run
 
 
 @base.app.command()
@@ -28,7 +28,7 @@ def run(
 
     Run again, it does nothing; interrupted, it goes on where it was.
     """
-    from extracurricular.recipe import read_recipe
+    from extracurricular.recipe.schema import read_recipe
 
     read = read_recipe(recipe, overrides or [])
     _execute(read, out or Path("runs") / read.folder_name)
@@ -44,10 +44,10 @@ def generate(
 
     `xcl run` with the same --out then goes on from there.
     """
-    from extracurricular.generating import table
-    from extracurricular.pipeline import Run
-    from extracurricular.progress import Progress
-    from extracurricular.recipe import read_recipe
+    from extracurricular.cli.progress import Progress
+    from extracurricular.recipe.schema import read_recipe
+    from extracurricular.run.generating import table
+    from extracurricular.run.pipeline import Run
 
     read = read_recipe(recipe, overrides or [])
     out = out or Path("runs") / read.folder_name
@@ -68,7 +68,7 @@ def demo(
     out: base.Out = None,
 ) -> None:
     """Run a shipped recipe: real handwritten digits, or rendered eyes and their gaze."""
-    from extracurricular.recipe import read_recipe
+    from extracurricular.recipe.schema import read_recipe
 
     if name not in ("digits", "gaze"):
         raise RecipeError("", f"there is no demo {name!r}; {known_names(name, ['digits', 'gaze'])}")
@@ -101,7 +101,7 @@ def record(
     Interrupted, it goes on where it was; with more draws than before, it appends. Several
     processes (torchrun --nproc-per-node K --no-python xcl record …) share the work.
     """
-    from extracurricular.recipe import read_recipe
+    from extracurricular.recipe.schema import read_recipe
 
     read = read_recipe(recipe, overrides or [])
     _record(read, run or Path("runs") / read.folder_name, out, draws, student, codec, members)
@@ -111,9 +111,9 @@ def _execute(recipe: Recipe, out: Path) -> None:
     console = base.console()
     started = time.perf_counter()
     console.print(f"[bold]{base.escaped(recipe.name)}[/bold]  {base.escaped(recipe.about)}")
-    from extracurricular.pipeline import Run
-    from extracurricular.progress import Progress
-    from extracurricular.summary import table, verdict
+    from extracurricular.cli.progress import Progress
+    from extracurricular.evaluation.summary import table, verdict
+    from extracurricular.run.pipeline import Run
 
     with Progress(console) as progress:
         run = Run(recipe, out, progress)
@@ -132,8 +132,8 @@ def _execute(recipe: Recipe, out: Path) -> None:
 
 def _report(run: Run, summary: dict[str, Any], console: Console) -> None:
     """Make the page of a run if it is missing or shows something else."""
-    from extracurricular.finished import Finished
     from extracurricular.report.write import write_report
+    from extracurricular.run.finished import Finished
 
     try:
         write_report(Finished(run.folder, run, summary), again=False)
@@ -157,10 +157,10 @@ def _record(
     codec: str | None,
     members: bool,
 ) -> None:
+    from extracurricular.cli.progress import Progress, counting
     from extracurricular.knowledge import price_lines
-    from extracurricular.pipeline import Run
-    from extracurricular.progress import Progress, counting
-    from extracurricular.recording import one_gpu_each, read_codec, record_run, teacher_of
+    from extracurricular.run.pipeline import Run
+    from extracurricular.run.recording import one_gpu_each, read_codec, record_run, teacher_of
 
     one_gpu_each()
     console = base.console()

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
-from extracurricular.registry import Registry
-from extracurricular.tree import Deferred, Inputs, batch_size, is_leaf, leaves, tree_map
+from extracurricular.inputs import Deferred, Inputs, batch_size, is_leaf, leaves, tree_map
 
 # Examples that stand for all of a split whose images are not in memory.
 SAMPLE = 1024
@@ -166,9 +165,6 @@ class Data:
             x_scale={k: v.to(device) for k, v in self.x_scale.items()},
             y_scale=None if self.y_scale is None else self.y_scale.to(device),
         )
-
-
-DATA: Registry[Data] = Registry("data set")
 
 
 def make_data(

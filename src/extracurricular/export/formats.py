@@ -7,12 +7,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
-from extracurricular import __version__
 from extracurricular.errors import ExportError
 from extracurricular.export.graph import OUTPUTS, Exported
 
@@ -123,7 +123,7 @@ def with_metadata(proto: Any, metadata: str) -> bytes:
 
 def _plain(proto: Any) -> Any:
     """Name the batch, and leave out where in which source file each node came from."""
-    proto.producer_name, proto.producer_version = "extracurricular", __version__
+    proto.producer_name, proto.producer_version = "extracurricular", version("extracurricular")
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]

@@ -11,7 +11,7 @@ from extracurricular.data.base import Data
 from extracurricular.distributions import _MAX_LOG_VAR as MAX_LOG_VAR
 from extracurricular.distributions import Categorical, Task
 from extracurricular.errors import ExportError
-from extracurricular.tree import Inputs, is_leaf, leaves
+from extracurricular.inputs import Inputs, is_leaf, leaves
 
 OUTPUTS = {"classification": ("probs",), "regression": ("mean", "variance")}
 """Names of the outputs, by the kind of the task."""

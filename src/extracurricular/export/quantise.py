@@ -19,8 +19,8 @@ from extracurricular.data.base import Data
 from extracurricular.errors import ExportError
 from extracurricular.export.formats import quietly
 from extracurricular.export.graph import input_names
+from extracurricular.inputs import leaves
 from extracurricular.samplers.base import Sampler
-from extracurricular.tree import leaves
 
 DRAWS = 512
 _BATCH = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from extracurricular.summary import COLUMNS
+from extracurricular.evaluation.summary import COLUMNS
 
 _FIGURES = ("accuracy", "angular_error", "rmse", "nll")
 

@@ -7,16 +7,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
-from extracurricular import __version__, metrics
 from extracurricular.data.base import Data
 from extracurricular.errors import ExportError, RecipeError, StorageError
-from extracurricular.evaluation import predict
+from extracurricular.evaluation import metrics
+from extracurricular.evaluation.predict import predict
 from extracurricular.export.card import card
 from extracurricular.export.formats import (
     OPSET,
@@ -32,10 +33,10 @@ from extracurricular.export.rows import Row
 from extracurricular.export.subject import Subject, own_network, student_of
 from extracurricular.export.timing import side_by_side
 from extracurricular.export.verify import Runner, check, enforce, onnx_runner, torch_runner
+from extracurricular.files import read_json, write_atomic
+from extracurricular.inputs import leaves
 from extracurricular.models import parameter_count
 from extracurricular.samplers import Batch, Sampler
-from extracurricular.storage import read_json, write_atomic
-from extracurricular.tree import leaves
 
 Format: TypeAlias = Literal["onnx", "torch"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
@@ -147,7 +148,7 @@ def ship(
     metrics.check_available()
     model = Exported(subject.network.module, subject.data)
     original = predict(subject.network, subject.data, subject.split)
-    figures = metrics.evaluate(original, _labels(subject), angular=subject.data.angular)
+    figures = metrics.figures(original, _labels(subject), angular=subject.data.angular)
 
     files = _build(subject, model, out, format, int8)
     rows = [_teacher_row(subject), _student_row(subject, figures)]
@@ -324,7 +325,7 @@ def _metadata(
 
 
 def _versions() -> dict[str, str]:
-    versions = {"extracurricular": __version__, "torch": torch.__version__}
+    versions = {"extracurricular": version("extracurricular"), "torch": torch.__version__}
     for name in ("onnx", "onnxruntime"):
         try:
             versions[name] = __import__(name).__version__

@@ -13,11 +13,11 @@ from torch import nn
 
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import XclError
-from extracurricular.finished import Finished, open_run
-from extracurricular.pipeline import Run
+from extracurricular.run.finished import Finished, open_run
+from extracurricular.run.pipeline import Run
 from extracurricular.samplers import Context, Empirical, Sampler
 from extracurricular.samplers.build import requirements
-from extracurricular.teachers import Network, Teacher
+from extracurricular.teachers import NetworkTeacher, Teacher
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Subject:
         teacher_metrics: Its figures on the split, if known.
     """
 
-    network: Network
+    network: NetworkTeacher
     data: Data
     split: Split
     split_name: str
@@ -130,7 +130,7 @@ def own_network(
     """Take a copy of a network that was trained outside of a run."""
     data = data.to(torch.device("cpu"))
     return Subject(
-        network=Network(copy.deepcopy(module).cpu().float().eval(), data.task),
+        network=NetworkTeacher(copy.deepcopy(module).cpu().float().eval(), data.task),
         data=data,
         split=data.test,
         split_name="test",

@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from extracurricular import metrics
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import ExportError
+from extracurricular.evaluation import metrics
 from extracurricular.export.formats import quietly
 from extracurricular.export.graph import input_names
-from extracurricular.tree import leaves
+from extracurricular.inputs import leaves
 
 BATCHES = (1, 7, 32)
 """Sizes of the batches that a file is asked with, in turn."""
@@ -163,7 +163,7 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
 def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:
     """Return the figures of predictions of a split."""
     assert split.y is not None
-    return metrics.evaluate(said, split.y, angular=data.angular)
+    return metrics.figures(said, split.y, angular=data.angular)
 
 
 def enforce(checked: Checked, limit: float, split: str) -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import DataError
+from extracurricular.inputs import Inputs, leaves, tree_map
 from extracurricular.registry import Registry
-from extracurricular.tree import Inputs, leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Fit(Protocol):
         ...
 
 
-GENERATORS: Registry[Fit] = Registry("generator")
+GENERATORS: Registry[Fit] = Registry("generator", "extracurricular.generators")
 
 
 def stand_in(data: Data, latent: int, *, uniforms: int = 0, conditional: bool = False) -> Generator:

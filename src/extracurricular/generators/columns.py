@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.tree import Inputs, leaves, tree_map
+from extracurricular.inputs import Inputs, leaves, tree_map
 
 KINDS = ("real", "integer", "category")
 # Of fewer rows one cannot tell that a value comes again.

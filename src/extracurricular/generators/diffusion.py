@@ -18,11 +18,11 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.decoding import image_bytes
+from extracurricular.data.images.decode import image_bytes
 from extracurricular.errors import StorageError, known_names, shorten
+from extracurricular.files import load_weights, save_weights
 from extracurricular.generators.base import GENERATORS
-from extracurricular.storage import load_weights, save_weights
-from extracurricular.tree import Inputs, is_leaf, leaves
+from extracurricular.inputs import Inputs, is_leaf, leaves
 
 
 @GENERATORS.register("diffusers")
@@ -49,7 +49,8 @@ class Diffusers:
             default the same. Classes without names are taken by number if there are as many.
         guidance: How far the condition leads (``guidance_scale``); None for the pipeline's own.
         resize: Bring images to the size of the data's
-            (:func:`extracurricular.decoding.image_bytes`); without it they must have that size.
+            (:func:`extracurricular.data.images.decode.image_bytes`); without it they must have
+            that size.
     """
 
     path: str

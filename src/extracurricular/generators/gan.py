@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.errors import TrainingError
+from extracurricular.files import Checkpoints
 from extracurricular.generators.base import GENERATORS, Generator, condition_size, conditions
 from extracurricular.generators.networks import DiscriminatorNet, GeneratorNet
-from extracurricular.storage import Checkpoints
-from extracurricular.tree import Inputs, is_leaf, leaves
+from extracurricular.inputs import Inputs, is_leaf, leaves
 
 _CHECKPOINT_SECONDS = 20.0
 

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.fixed import fixed_batches
 from extracurricular.generators.base import Generator, conditions
-from extracurricular.tree import Inputs, leaves
+from extracurricular.inputs import Inputs, fixed_batches, leaves
 
 Features = Callable[[Inputs], Tensor]
 

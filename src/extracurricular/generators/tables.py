@@ -30,7 +30,7 @@ from extracurricular.generators.columns import (
     structured,
     training_rows,
 )
-from extracurricular.tree import Inputs, leaves
+from extracurricular.inputs import Inputs, leaves
 
 _ROUNDS = 200
 _TOLERANCE = 1e-4  # of the mean log-likelihood, in nats

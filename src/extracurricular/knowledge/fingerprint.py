@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.data.base import Data
-from extracurricular.data.stream import Streamed
+from extracurricular.data.images.stream import Streamed
 from extracurricular.errors import shorten
-from extracurricular.teachers import Ensemble, Labels, MCDropout, Network
+from extracurricular.inputs import leaves
+from extracurricular.teachers import DropoutTeacher, EnsembleTeacher, LabelTeacher, NetworkTeacher
 from extracurricular.teachers.raw import RawTeacher
-from extracurricular.tree import leaves
 
 _DIGITS = 32
 
@@ -103,15 +103,15 @@ def describe(thing: Any) -> Any:
         return {"data": data_fingerprint(thing)}
     if isinstance(thing, nn.Module):
         return {"weights": _state(thing)}
-    if isinstance(thing, Labels):
+    if isinstance(thing, LabelTeacher):
         return "labels"
-    if isinstance(thing, Network):
+    if isinstance(thing, NetworkTeacher):
         return {"network": _state(thing.module), "task": describe(thing.task)}
-    if isinstance(thing, Ensemble):
+    if isinstance(thing, EnsembleTeacher):
         return {"ensemble": describe(thing.teachers)}
     if isinstance(thing, RawTeacher):
         return {"outside": thing.identity()}
-    if isinstance(thing, MCDropout):
+    if isinstance(thing, DropoutTeacher):
         inner = describe(thing.network)
         return {"mc_dropout": inner, "passes": thing.passes, "seed": thing.seed}
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):

@@ -21,8 +21,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from extracurricular.errors import StorageError, shorten
+from extracurricular.files import first_difference, read_json
 from extracurricular.knowledge.fingerprint import canonical
-from extracurricular.storage import first_difference, read_json
 
 FORMAT = 1
 _NAME = re.compile(r"draws-([0-9]{12})-([0-9]{12})\.([0-9a-f]{32})\.npy")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.errors import StorageError
+from extracurricular.files import read_json, write_atomic, write_json
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.knowledge.manifest import (
     Manifest,
@@ -33,7 +34,6 @@ from extracurricular.knowledge.manifest import (
     read_manifest,
     shard_name,
 )
-from extracurricular.storage import read_json, write_atomic, write_json
 
 # Processes lock the ids they record; the locks on manifest and price lie far above any id.
 _MANIFEST_LOCK = 1 << 61

@@ -5,12 +5,6 @@ shape of one example, or a dict of shapes (see :data:`Shapes`). Every module of 
 imported here and registers what it holds, so a new model is one new file.
 """
 
-import importlib
-import pkgutil
-
 from extracurricular.models.base import MODELS, Shapes, build_model, parameter_count
 
 __all__ = ["MODELS", "Shapes", "build_model", "parameter_count"]
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")

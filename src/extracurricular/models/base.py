@@ -16,7 +16,7 @@ Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str,
 Place: TypeAlias = str | int
 """Where a tensor stands in an input of several: its key in a dict, its position in a tuple."""
 
-MODELS: Registry[nn.Module] = Registry("model")
+MODELS: Registry[nn.Module] = Registry("model", "extracurricular.models")
 
 
 Pixels: TypeAlias = tuple[Tensor, Tensor]

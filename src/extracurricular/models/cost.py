@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from extracurricular.errors import RecipeError
+from extracurricular.inputs import Inputs
 from extracurricular.models.base import Shapes, build_model, parameter_count, parts_of
-from extracurricular.tree import Inputs
 
 
 def example_inputs(inputs: Shapes, batch: int, device: str = "cpu") -> Inputs:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import StorageError
+from extracurricular.files import load_weights, sha256
 from extracurricular.registry import split_spec
-from extracurricular.storage import load_weights, sha256
 
 # Names in the code of Tian et al. 2020 (github.com/HobbitLong/RepDistiller), as patterns, and ours.
 # Its ResNets, wide ResNets, VGGs, MobileNet and ShuffleNets have the same layers as those here.

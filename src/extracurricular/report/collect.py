@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extracurricular.data import Data
+from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution, Gaussian
-from extracurricular.environment import trained_in
 from extracurricular.errors import XclError
-from extracurricular.finished import Finished
-from extracurricular.recipe import read_recipe, shipped_recipes
+from extracurricular.evaluation.summary import mean_error, told_students
+from extracurricular.files import read_json, read_lines
+from extracurricular.recipe.schema import read_recipe, shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, Band, band, confusion
 from extracurricular.report.gallery import Gallery, galleries
-from extracurricular.storage import read_json, read_lines
-from extracurricular.summary import mean_error, told_students
+from extracurricular.run.environment import trained_in
+from extracurricular.run.finished import Finished
 
 # Curves of more students than this in one figure cannot be told apart.
 MOST_SHOWN = 6

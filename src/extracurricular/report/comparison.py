@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from extracurricular.comparing import Comparison, Row
-from extracurricular.comparing_view import (
+from extracurricular.assess.compare import Comparison, Row
+from extracurricular.errors import shorten
+from extracurricular.evaluation.summary import COLUMNS, figure_text
+from extracurricular.report import figures
+from extracurricular.report.comparison_table import (
     better,
     difference_text,
     findings,
     shown_figures,
     unit_of,
 )
-from extracurricular.errors import shorten
-from extracurricular.report import figures
 from extracurricular.report.page import environment
-from extracurricular.summary import COLUMNS, figure_text
 
 # Colours of the runs, in their order; more runs than these begin again.
 _ROLES = ("s1", "s0", "s2", "s3", "s4", "s5")

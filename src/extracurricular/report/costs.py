@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extracurricular.environment import cpu_name
 from extracurricular.errors import StorageError
-from extracurricular.finished import Finished
+from extracurricular.files import read_json, write_json
+from extracurricular.inputs import Inputs, batch_size, tree_map
 from extracurricular.models.cost import latency
+from extracurricular.run.environment import cpu_name
+from extracurricular.run.finished import Finished
+from extracurricular.run.teaching import as_teacher, network_stages
 from extracurricular.samplers import Batch
-from extracurricular.storage import read_json, write_json
 from extracurricular.teachers import Teacher
-from extracurricular.teaching import as_teacher, network_stages
-from extracurricular.tree import Inputs, batch_size, tree_map
 
 SCHEMA = 1
 BATCHES = (1, 32)

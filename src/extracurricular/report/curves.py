@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from extracurricular.metrics import ECE_BINS
+from extracurricular.evaluation.metrics import ECE_BINS
 
 Array = NDArray[np.float64]
 

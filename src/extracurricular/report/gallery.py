@@ -12,17 +12,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from extracurricular.data import Data
+from extracurricular.data.base import Data
+from extracurricular.data.images.contact_sheet import to_bytes
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.errors import XclError
-from extracurricular.finished import Finished
-from extracurricular.pipeline import Run
-from extracurricular.recording import replayed
+from extracurricular.inputs import leaves
+from extracurricular.run.finished import Finished
+from extracurricular.run.pipeline import Run
+from extracurricular.run.recording import replayed
+from extracurricular.run.stages import Stage
 from extracurricular.samplers import Batch, is_pure
 from extracurricular.samplers.uncertain import Uncertain
-from extracurricular.sheet import to_bytes
-from extracurricular.stages import Stage
-from extracurricular.tree import leaves
 
 DRAWS = 36
 _TOP = 3

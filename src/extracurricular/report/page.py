@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from extracurricular.errors import XclError
+from extracurricular.evaluation.summary import cells, sentences, table_note
 from extracurricular.report import sections
 from extracurricular.report.collect import Report, Stretch
 from extracurricular.report.confusions import confusions
 from extracurricular.report.figures import clean
-from extracurricular.summary import cells, sentences, table_note
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from extracurricular.metrics import error_of
+from extracurricular.evaluation.metrics import error_of
+from extracurricular.evaluation.summary import error_name
 from extracurricular.report.collect import Answers, Report, pooled
 from extracurricular.report.curves import (
     band,
@@ -30,7 +31,6 @@ from extracurricular.report.figures import (
     percent,
     short_count,
 )
-from extracurricular.summary import error_name
 
 # One hopeless student must not press all others into a corner of the figure of gaps.
 _GAP_ENDS = (-100.0, 250.0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
-from extracurricular import __version__
-from extracurricular.environment import trained_in
-from extracurricular.finished import Finished
-from extracurricular.storage import read_json, sha256, write_if_changed
+from extracurricular.files import read_json, sha256, write_if_changed
+from extracurricular.run.environment import trained_in
+from extracurricular.run.finished import Finished
 
 _MARK = '<meta name="xcl-report" content="{}">'
 _START = 4096
@@ -50,7 +50,7 @@ def fingerprint(finished: Finished) -> str:
         "summary": finished.summary,
         "trained": trained_in(finished.folder),
         "stages": [read_json(file) if file.is_file() else None for file in stages],
-        "version": __version__,
+        "version": version("extracurricular"),
         "made_by": [sha256(file.read_bytes()) for file in made_by],
     }
     return sha256(json.dumps(depends, sort_keys=True).encode())[:32]

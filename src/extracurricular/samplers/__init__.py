@@ -1,20 +1,13 @@
 """Where examples come from: samplers map draw ids to examples, and nest.
 
-Every module in this package is imported here, so that what it registers is known to recipes.
+A name is looked up in every module of this package, so one file adds an entry.
 """
-
-import importlib
-import pkgutil
 
 from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, is_pure, soft_labels
 from extracurricular.samplers.blend import Blend
 from extracurricular.samplers.build import Context, build_sampler
 from extracurricular.samplers.generated import Generated
-from extracurricular.samplers.pool import Pool
-from extracurricular.samplers.resized_crop import ResizedCrop
-from extracurricular.samplers.stored import Empirical
-from extracurricular.samplers.uncertain import Uncertain
-from extracurricular.samplers.vicinal import (
+from extracurricular.samplers.mixing import (
     Augment,
     CutMix,
     Mixup,
@@ -23,9 +16,10 @@ from extracurricular.samplers.vicinal import (
     cutmix_batch,
     mixup_batch,
 )
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+from extracurricular.samplers.pool import Pool
+from extracurricular.samplers.resized_crop import ResizedCrop
+from extracurricular.samplers.stored import Empirical
+from extracurricular.samplers.uncertain import Uncertain
 
 __all__ = [
     "SAMPLERS",

@@ -15,42 +15,11 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from extracurricular.inputs import Batch as Batch
+from extracurricular.inputs import soft_labels as soft_labels
 from extracurricular.registry import Registry
-from extracurricular.tree import Inputs, tree_map
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Examples for student and teacher alike.
-
-    Args:
-        ids: The draw ids, int64, [B].
-        x: Network inputs, float32: [B, ...], or a tuple or dict of such tensors.
-        y: Labels, or None: class indices [B] int64, soft labels [B, C], or real targets [B, D].
-        classes: Number of classes; None for regression.
-        weight: Weight of each example in the loss, [B]; None for equal weights.
-    """
-
-    ids: Tensor
-    x: Inputs
-    y: Tensor | None = None
-    classes: int | None = None
-    weight: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: slice | Tensor) -> Batch:
-        return Batch(
-            self.ids[index],
-            tree_map(lambda v: v[index], self.x),
-            None if self.y is None else self.y[index],
-            self.classes,
-            None if self.weight is None else self.weight[index],
-        )
 
 
 @runtime_checkable
@@ -62,7 +31,7 @@ class Sampler(Protocol):
         ...
 
 
-SAMPLERS: Registry[Sampler] = Registry("sampler")
+SAMPLERS: Registry[Sampler] = Registry("sampler", "extracurricular.samplers")
 
 
 @dataclass(frozen=True)
@@ -141,19 +110,6 @@ def is_pure(sampler: object) -> bool:
     on the student in training. Its draws cannot be recorded, and are made one step at a time.
     """
     return bool(getattr(sampler, "pure", True))
-
-
-def soft_labels(y: Tensor, classes: int | None) -> Tensor:
-    """Labels that can be mixed: indices [B] become one-hot [B, C], anything else stays.
-
-    Raises:
-        ValueError: Indices are given without the number of classes.
-    """
-    if y.is_floating_point():
-        return y
-    if classes is None:
-        raise ValueError("class indices cannot be mixed without knowing the number of classes")
-    return F.one_hot(y, classes).float()
 
 
 def merge_weights(first: Batch, second: Batch, share: Tensor) -> Tensor | None:

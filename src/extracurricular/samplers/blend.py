@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from extracurricular import rng
+from extracurricular.inputs import leaves, tree_map
 from extracurricular.samplers.base import Batch, Sampler, Seeded, announce, soft_labels
-from extracurricular.tree import leaves, tree_map
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import known_names
-from extracurricular.fixed import fixed_batches, join
 from extracurricular.generators.base import Generator, conditions
+from extracurricular.inputs import Inputs, fixed_batches, join, leaves, tree_map
 from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
-from extracurricular.tree import Inputs, leaves, tree_map
 
 # Raw values may leave the range of the data by as much as rounding does.
 _SLACK = 1e-3

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.data.files import fingerprint, read_pool
+from extracurricular.data.formats.examples import fingerprint, read_pool
+from extracurricular.inputs import leaves, tree_map
 from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
 from extracurricular.samplers.generated import find_generator
-from extracurricular.tree import leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def pool(
         data: The data set.
         generators: What a recipe's section ``generators`` made, by name.
         path: A folder of images, or an .npy, .npz or .parquet file
-            (:func:`extracurricular.data.files.read_pool`). It is read once for several samplers.
+            (:func:`extracurricular.data.formats.examples.read_pool`). It is read once for several
+            samplers.
         generator: Instead of ``path``: the entry of ``generators`` that is a pool.
         resize: Bring the images of ``path`` to the size of the data's.
         seed: Seed of the orders.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.data.stream import streamed
-from extracurricular.decoding import Crop
+from extracurricular.data.images.decode import Crop
+from extracurricular.data.images.stream import streamed
 from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
 from extracurricular.samplers.stored import Empirical
 
@@ -23,7 +23,7 @@ class ResizedCrop(Seeded):
     Images come in the order in which :class:`~extracurricular.samplers.Empirical` of the same seed
     has them. The part is drawn from bits that are a function of the draw's id, in the worker that
     decodes the image, as only there its size is known
-    (:func:`extracurricular.decoding.random_box`).
+    (:func:`extracurricular.data.images.decode.random_box`).
 
     Args:
         data: A data set whose images are streamed from their files.

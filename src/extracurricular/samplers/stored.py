@@ -8,10 +8,10 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.data.stream import streamed
-from extracurricular.decoding import Crop
+from extracurricular.data.images.decode import Crop
+from extracurricular.data.images.stream import streamed
+from extracurricular.inputs import Inputs, tree_map
 from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
-from extracurricular.tree import Inputs, tree_map
 
 
 @SAMPLERS.register("empirical")
@@ -50,7 +50,7 @@ class Empirical(Seeded):
 
         Args:
             ids: The draw ids, [B].
-            crop, words: As :meth:`extracurricular.data.stream.Streamed.read` takes them.
+            crop, words: As :meth:`extracurricular.data.images.stream.Streamed.read` takes them.
         """
         train, task = self.data.train, self.data.task
         index = self.index(ids)

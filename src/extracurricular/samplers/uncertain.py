@@ -15,10 +15,9 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, concatenate, mixture
 from extracurricular.errors import known_names
-from extracurricular.fixed import fixed_batches
+from extracurricular.inputs import Inputs, batch_size, fixed_batches
 from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, announce
-from extracurricular.tree import Inputs, batch_size
-from extracurricular.uncertainty import SCORES, needs
+from extracurricular.samplers.scores import SCORES, needs
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,29 @@ for ONNX files. ``outside`` holds their names, by which a recipe asks for them.
 """
 
 from extracurricular.teachers.networks import (
+    DropoutTeacher,
     Ensemble,
     EnsembleTeacher,
+    HasMembers,
     Labels,
+    LabelTeacher,
     MCDropout,
     Network,
+    NetworkTeacher,
     Teacher,
     epistemic_uncertainty,
 )
 
 __all__ = [
+    "DropoutTeacher",
     "Ensemble",
     "EnsembleTeacher",
+    "HasMembers",
+    "LabelTeacher",
     "Labels",
     "MCDropout",
     "Network",
+    "NetworkTeacher",
     "Teacher",
     "epistemic_uncertainty",
 ]

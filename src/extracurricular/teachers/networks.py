@@ -36,7 +36,7 @@ class Teacher(Protocol):
 
 
 @runtime_checkable
-class EnsembleTeacher(Teacher, Protocol):
+class HasMembers(Teacher, Protocol):
     """A teacher whose uncertainty has an epistemic part, because it has several members."""
 
     def members(self, batch: Batch) -> list[Distribution]:
@@ -45,7 +45,7 @@ class EnsembleTeacher(Teacher, Protocol):
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelTeacher:
     """The labels as a teacher, so that training without one is matching too (ERM).
 
     Classes become the (possibly soft) label as a distribution, real targets a point mass.
@@ -66,7 +66,7 @@ class Labels:
         return Gaussian.point(batch.y)
 
 
-class Network:
+class NetworkTeacher:
     """One trained network.
 
     Args:
@@ -87,7 +87,7 @@ class Network:
         return self.task.distribution(self.module(batch.x))
 
 
-class Ensemble:
+class EnsembleTeacher:
     """Several teachers as one: probabilities are averaged, Gaussian moments are matched.
 
     Args:
@@ -111,7 +111,7 @@ class Ensemble:
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
-class MCDropout:
+class DropoutTeacher:
     """A network with dropout as an ensemble of thinned networks (Gal and Ghahramani 2016).
 
     Each pass has its own dropout masks, drawn once from (seed, pass, layer) and shared by all
@@ -132,7 +132,7 @@ class MCDropout:
     def __init__(self, module: nn.Module, task: Task, passes: int = 8, seed: int = 0) -> None:
         if passes < 1:
             raise ValueError(f"passes is {passes}; it must be at least 1")
-        self.network = Network(module, task)
+        self.network = NetworkTeacher(module, task)
         self.passes = passes
         self.seed = seed
         self._dropouts = {
@@ -176,6 +176,13 @@ class MCDropout:
         return mixture(self.members(batch))
 
 
-def epistemic_uncertainty(teacher: EnsembleTeacher, batch: Batch) -> Tensor:
+def epistemic_uncertainty(teacher: HasMembers, batch: Batch) -> Tensor:
     """Disagreement of a teacher's members: mutual information [B], or variance of means [B, D]."""
     return epistemic(teacher.members(batch))
+
+
+# Short names, as they are used in Python and in the documentation.
+Network = NetworkTeacher
+Ensemble = EnsembleTeacher
+Labels = LabelTeacher
+MCDropout = DropoutTeacher

@@ -13,7 +13,7 @@ import torch
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, concatenate
 from extracurricular.errors import known_names
-from extracurricular.fixed import fixed_batches
+from extracurricular.inputs import Inputs, fixed_batches, leaves
 from extracurricular.samplers.base import Batch
 from extracurricular.teachers.onnx_format import Layout, read_layout
 from extracurricular.teachers.raw import (
@@ -25,7 +25,6 @@ from extracurricular.teachers.raw import (
     parts_of,
     read_answer,
 )
-from extracurricular.tree import Inputs, leaves
 
 _TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,

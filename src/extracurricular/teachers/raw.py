@@ -18,8 +18,8 @@ from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
+from extracurricular.inputs import Inputs, leaves
 from extracurricular.samplers.base import Batch
-from extracurricular.tree import Inputs, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Arrays: TypeAlias = Array | tuple[Array, ...] | dict[str, Array]

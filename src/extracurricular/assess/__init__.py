@@ -1,0 +1,1 @@
+"""Trained models and data looked at: figures, comparisons, surveys."""

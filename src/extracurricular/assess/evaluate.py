@@ -1,0 +1,445 @@
+"""Evaluate any trained model: its figures, its fidelity, how robust it is, what it finds foreign.
+
+:func:`assess` is a function of a predictor and data; :func:`evaluate_source` finds both by the
+names that a person gives, for all seeds of a run's student, and puts the seeds together.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from extracurricular.data.base import Data, Split
+from extracurricular.data.images.decode import image_bytes
+from extracurricular.distributions import Distribution, Gaussian, concatenate
+from extracurricular.errors import DataError, RecipeError
+from extracurricular.evaluation import metrics
+from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from extracurricular.predictors.load import from_run, load
+from extracurricular.predictors.predictor import Form, Predictor, input_forms, named_inputs
+from extracurricular.run.finished import Finished, open_run
+from extracurricular.samplers.scores import SCORES, needs
+
+SCHEMA = 1
+SPLITS = ("test", "validation", "train")
+# Further levels than the 0.9 that every evaluation has.
+_LEVELS = (0.5, 0.95)
+# Images that are brought to another size at once.
+_BLOCK = 1024
+# Values of images that are corrupted at once: some work on them is in float64.
+_MOST_VALUES = 1 << 22
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of a model is assessed, and on what.
+
+    Args:
+        split: Which examples of the data: ``test``, ``validation`` or ``train``.
+        corruptions: Names of corruptions that its robustness is measured by; none where empty.
+        ood: Data from elsewhere, of which the same split should be told from the model's own.
+        score: By which uncertainty, of ``SCORES``.
+
+    Raises:
+        RecipeError: A name is unknown, or the score needs more than a prediction.
+    """
+
+    split: str = "test"
+    corruptions: Sequence[str] = ()
+    ood: Data | None = None
+    score: str = "entropy"
+
+    def __post_init__(self) -> None:
+        """Check the names, so that a mistake does not show after minutes."""
+        if self.split not in SPLITS:
+            raise RecipeError("split", f"is {self.split!r}; it must be one of {', '.join(SPLITS)}")
+        for name in self.corruptions:
+            CORRUPTIONS.find(name, key="corruptions")
+        asked = needs(SCORES.find(self.score, key="score")[0])
+        if asked != {"prediction"}:
+            able = [name for name in SCORES.names() if needs(SCORES.entry(name)) == {"prediction"}]
+            raise RecipeError(
+                "score",
+                f"is {self.score!r}, which needs more than one prediction; "
+                f"it must be one of {', '.join(able)}",
+            )
+
+
+def assess(
+    predictor: Predictor,
+    data: Data,
+    settings: Settings | None = None,
+    *,
+    against: Predictor | None = None,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on a data set.
+
+    Args:
+        predictor: The model.
+        data: The data set, whose examples and labels are like those that it was trained on.
+        settings: What to assess; figures on the test split alone where None.
+        against: The teacher that its fidelity is measured by.
+        tell: Told what is being done, a few words each.
+
+    Returns:
+        ``metrics``: the figures of :func:`extracurricular.evaluation.metrics.figures`, for real
+        targets also ``coverage50`` and ``coverage95``. ``fidelity``, ``corruptions`` and ``ood``:
+        where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
+        ``notes`` that a person should read.
+
+    Raises:
+        DataError: The data are not such as the model takes and gives; or there is no such split, no
+            image to corrupt, or nothing to compare.
+    """
+    settings = settings or Settings()
+    notes = fitting(predictor, data)
+    split = _split(data, settings.split)
+    x, y = named_inputs(split.x), split.y
+    if y is None:
+        raise DataError(f"the {settings.split} split of {data.name!r} has no labels")
+    y = y.cpu()
+    _say(tell, "predicting")
+    prediction = predictor.distribution(x)
+    found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
+    found |= {"fidelity": None, "corruptions": None, "ood": None}
+    if against is not None:
+        fitting(against, data)
+        _say(tell, f"asking {against.name}")
+        found["fidelity"] = _fidelity(prediction, against.distribution(x))
+    if settings.corruptions:
+        clean = metrics.figures(prediction, y, angular=data.angular)
+        names = settings.corruptions
+        found["corruptions"] = _robustness(predictor, data, x, y, clean, names, tell)
+    if settings.ood is not None:
+        foreign, note = foreign_inputs(predictor, settings.ood, settings.split)
+        notes += [note] if note else []
+        _say(tell, f"predicting {settings.ood.name}")
+        theirs = _scores(predictor.distribution(foreign), settings.score, data)
+        own = _scores(prediction, settings.score, data)
+        found["ood"] = {
+            "data": settings.ood.name,
+            "score": settings.score,
+            "examples": len(theirs),
+            "auroc": metrics.auroc(theirs, own),
+            "fpr95": metrics.fpr_at_tpr(theirs, own),
+        }
+    return {**found, "notes": notes}
+
+
+def _say(tell: Tell | None, text: str) -> None:
+    if tell is not None:
+        tell(text)
+
+
+def _split(data: Data, name: str) -> Split:
+    split = getattr(data, name)
+    assert isinstance(split, Split)
+    if not len(split):
+        raise DataError(f"the {name} split of {data.name!r} has no examples")
+    return split
+
+
+def _figures(prediction: Distribution, y: Tensor, data: Data) -> dict[str, float]:
+    figures = metrics.figures(prediction, y, angular=data.angular)
+    if isinstance(prediction, Gaussian):
+        for level in _LEVELS:
+            name = f"coverage{round(100 * level)}"
+            figures[name] = metrics.coverage(prediction, y, level)
+    return figures
+
+
+def _fidelity(student: Distribution, teacher: Distribution) -> dict[str, float]:
+    return {
+        "kl_to_teacher": float(teacher.kl(student).mean()),  # type: ignore[arg-type]
+        "js_to_teacher": float(teacher.js(student).mean()),  # type: ignore[arg-type]
+        "agreement": metrics.agreement(student, teacher),
+    }
+
+
+# Whether data go with a model
+
+
+def fitting(predictor: Predictor, data: Data) -> list[str]:
+    """Refuse data that a model was not made for.
+
+    Returns:
+        What is odd and yet no mistake, a sentence each.
+
+    Raises:
+        DataError: Its inputs, or the number or kind of its targets, are others.
+    """
+    mine, theirs = predictor.task, data.task
+    noun = {"classification": "classes", "regression": "real targets"}
+    if mine != theirs:
+        raise DataError(
+            f"{predictor.name} predicts {mine.size} {noun[mine.kind]}, but the data {data.name!r} "
+            f"have {theirs.size} {noun[theirs.kind]}"
+        )
+    forms = input_forms(data)
+    if forms != dict(predictor.inputs):
+        raise DataError(
+            f"{predictor.name} takes {_told(predictor.inputs)}, but the data {data.name!r} have "
+            f"{_told(forms)}"
+        )
+    notes = []
+    for what, own, given in (
+        ("classes", predictor.classes, data.classes),
+        ("targets", predictor.outputs, data.outputs),
+    ):
+        if own and given and own != given:
+            k = next(k for k, pair in enumerate(zip(own, given, strict=True)) if len(set(pair)) > 1)
+            notes.append(
+                f"The {what} have other names than the model's: number {k} is {given[k]!r}, and "
+                f"was {own[k]!r}; they are compared by their places."
+            )
+    return notes
+
+
+def _told(forms: Any) -> str:
+    return ", ".join(f"{name} {form.shape} {form.dtype}" for name, form in forms.items())
+
+
+def foreign_inputs(
+    predictor: Predictor, data: Data, split: str
+) -> tuple[dict[str, Tensor], str | None]:
+    """Return inputs of other data in the form that a model takes.
+
+    One image of bytes is brought to the model's size and channels, as
+    :func:`~extracurricular.data.images.decode.image_bytes` does.
+
+    Returns:
+        The inputs by name, and a sentence where images were changed.
+
+    Raises:
+        DataError: They cannot be brought to that form.
+    """
+    forms = input_forms(data)
+    given = named_inputs(_split(data, split).x)
+    if forms == dict(predictor.inputs):
+        return given, None
+    [*wanted] = predictor.inputs.items()
+    [*found] = forms.items()
+    if len(wanted) == len(found) == 1 and _picture(wanted[0][1]) and _picture(found[0][1]):
+        name, form = wanted[0]
+        changed = _reshaped(given[found[0][0]], form)
+        before, after = ("×".join(map(str, f.shape)) for f in (found[0][1], form))
+        return {name: changed}, f"Images of {data.name!r} were brought from {before} to {after}."
+    raise DataError(
+        f"{predictor.name} takes {_told(predictor.inputs)}, but the data {data.name!r} have "
+        f"{_told(forms)}; only one image of bytes can be brought to the form of another"
+    )
+
+
+def _picture(form: Form) -> bool:
+    return form.is_image and form.dtype == "uint8" and form.shape[0] in (1, 3)
+
+
+def _reshaped(images: Tensor, form: Form) -> Tensor:
+    out = np.empty((len(images), *form.shape), np.uint8)
+    for start in range(0, len(images), _BLOCK):
+        block = images[start : start + _BLOCK].cpu().numpy()
+        for row, image in zip(out[start:], block, strict=False):
+            last = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
+            row[...] = image_bytes(Image.fromarray(last), form.shape, resize=True)
+    return torch.from_numpy(out)
+
+
+def _scores(prediction: Distribution, score: str, data: Data) -> Tensor:
+    """How unsure a prediction is; variances of several targets are compared standardised."""
+    if isinstance(prediction, Gaussian) and data.y_scale is not None:
+        factor = data.y_scale.scale.cpu().reciprocal()
+        prediction = prediction.scaled(factor, -data.y_scale.shift.cpu() * factor)
+    try:
+        return SCORES.find(score)[0](prediction)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+# Robustness
+
+
+def _robustness(
+    predictor: Predictor,
+    data: Data,
+    x: dict[str, Tensor],
+    y: Tensor,
+    clean: dict[str, float],
+    names: Sequence[str],
+    tell: Tell | None,
+) -> dict[str, Any]:
+    images = [name for name, leaf in x.items() if leaf.ndim == 4 and leaf.dtype == torch.uint8]
+    if not images:
+        raise DataError(f"the data {data.name!r} have no images of bytes that could be corrupted")
+    base = {"error": metrics.error_of(clean), "nll": clean["nll"]}
+    by_name: dict[str, Any] = {}
+    for name in names:
+        by_name[name] = {"error": {}, "nll": {}}
+        for severity in SEVERITIES:
+            _say(tell, f"{name} {severity}")
+            prediction = _corrupted(predictor, x, images, name, severity)
+            figures = metrics.figures(prediction, y, angular=data.angular)
+            by_name[name]["error"][str(severity)] = metrics.error_of(figures)
+            by_name[name]["nll"][str(severity)] = figures["nll"]
+        for measure in base:
+            values = list(by_name[name][measure].values())
+            by_name[name][measure]["mean"] = statistics.fmean(values)
+    mean = {
+        measure: {
+            strength: statistics.fmean(one[measure][strength] for one in by_name.values())
+            for strength in [*map(str, SEVERITIES), "mean"]
+        }
+        for measure in base
+    }
+    whole = {measure: mean[measure]["mean"] for measure in base}
+    return {
+        "measure": _measure(clean),
+        "clean": base,
+        "mean": mean,
+        "increase": {measure: whole[measure] - base[measure] for measure in base},
+        "ratio": whole["error"] / base["error"] if base["error"] else math.nan,
+        "by_name": by_name,
+    }
+
+
+def _measure(figures: dict[str, float]) -> str:
+    """What :func:`extracurricular.evaluation.metrics.error_of` gives."""
+    return next((m for m in ("angular_error", "rmse") if m in figures), "error_rate")
+
+
+def _corrupted(
+    predictor: Predictor, x: dict[str, Tensor], images: list[str], name: str, severity: int
+) -> Distribution:
+    """Predict corrupted examples; never are all of them corrupted at once."""
+    count = len(next(iter(x.values())))
+    largest = max(math.prod(x[image].shape[1:]) for image in images)
+    size = max(1, min(predictor.batch_size, _MOST_VALUES // largest))
+    parts = []
+    for start in range(0, count, size):
+        part = {key: leaf[start : start + size] for key, leaf in x.items()}
+        for image in images:
+            ids = torch.arange(start, start + len(part[image]), device=part[image].device)
+            part[image] = corrupt(part[image], name, severity, ids)
+        parts.append(predictor.distribution(part))
+    return concatenate(parts)
+
+
+# Sources by name
+
+
+def evaluate_source(
+    source: str,
+    data: Data | None = None,
+    settings: Settings | None = None,
+    *,
+    student: str | None = None,
+    seed: int | None = None,
+    teacher: bool = False,
+    model: Any = None,
+    against: str | None = None,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Evaluate what lies at a path, and put the seeds of a run together.
+
+    Args:
+        source, student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed``
+            all seeds of the run are evaluated.
+        data: The data set; for a run its own where None.
+        settings: What to assess.
+        against: Path of a run, of which the teacher is meant, or of a file, that fidelity is
+            measured by; for a run's students their own teacher where None.
+        tell: As for :func:`assess`.
+
+    Returns:
+        What :func:`assess` does, each figure as ``{"mean", "std", "per_seed"}`` with null for what
+        is not finite; and ``source``, ``model``, ``parameters``, ``task``, ``seeds`` (None for what
+        is no run), ``data``, ``split``. It can be written as JSON.
+
+    Raises:
+        XclError: With one sentence for the user.
+    """
+    settings = settings or Settings()
+    rows: list[dict[str, Any]] = []
+    seeds: list[int] | None = None
+    if (Path(source) / "recipe.yaml").is_file():
+        run = open_run(Path(source))
+        if model is not None:
+            raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
+        seeds = _seeds(run, seed, teacher)
+        for one in seeds:
+            predictor = from_run(run, student=student, seed=one, teacher=teacher)
+            used = run.run.data_for(one) if data is None else data
+            judge = None if against is None else _teacher(against, used)
+            if against is None and not teacher:
+                judge = from_run(run, seed=one, teacher=True)
+            prefix = f"seed {one}: " if len(seeds) > 1 else ""
+            rows.append(assess(predictor, used, settings, against=judge, tell=_after(prefix, tell)))
+        what = "teacher" if teacher else run.chosen_student(student)
+        title = f"{what} of {source}"
+    else:
+        predictor = load(
+            source, student=student, seed=seed, teacher=teacher, model=model, data=data
+        )
+        title = predictor.name
+        if data is None:
+            raise RecipeError("DATA", f"is needed: {source!r} is no run, which would have its own")
+        used = data
+        judge = None if against is None else _teacher(against, used)
+        rows.append(assess(predictor, used, settings, against=judge, tell=tell))
+    return {
+        "schema": SCHEMA,
+        "source": source,
+        "model": title,
+        "parameters": predictor.parameters,
+        "task": predictor.task.kind,
+        "seeds": seeds,
+        "data": used.name,
+        "split": settings.split,
+        "against": None if judge is None else _judge_of(against or source),
+        **together(rows),
+    }
+
+
+def _after(prefix: str, tell: Tell | None) -> Tell | None:
+    return None if tell is None else lambda text: tell(prefix + text)
+
+
+def _seeds(run: Finished, seed: int | None, teacher: bool) -> list[int]:
+    if seed is not None:
+        return [seed]
+    seeds = run.recipe.seeds
+    return seeds[:1] if teacher and not run.recipe.teacher.per_seed else seeds
+
+
+def _teacher(source: str, data: Data) -> Predictor:
+    return load(source, teacher=(Path(source) / "recipe.yaml").is_file(), data=data)
+
+
+def _judge_of(source: str) -> str:
+    return f"teacher of {source}" if (Path(source) / "recipe.yaml").is_file() else source
+
+
+def together(rows: Sequence[Any]) -> Any:
+    """Put the results of all seeds together: figures as mean, sample deviation and list."""
+    first = rows[0]
+    if isinstance(first, dict):
+        return {key: together([row[key] for row in rows]) for key in first}
+    if not isinstance(first, float):
+        return first
+    finite = all(math.isfinite(value) for value in rows)
+    return {
+        "mean": statistics.fmean(rows) if finite else None,
+        "std": (statistics.stdev(rows) if len(rows) > 1 else 0.0) if finite else None,
+        "per_seed": [value if math.isfinite(value) else None for value in rows],
+    }

@@ -1,0 +1,354 @@
+"""What the package sees of a data set, and what in it looks wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from extracurricular.data.base import SAMPLE, Data, Split, spaced
+from extracurricular.data.images.sizes import left_out
+from extracurricular.data.images.stream import streamed
+from extracurricular.data.sets import DATA
+from extracurricular.errors import RecipeError, known_names
+from extracurricular.inputs import leaves
+from extracurricular.recipe.schema import override, read_recipe, shipped_recipes
+from extracurricular.registry import split_spec
+
+PARTS = ("train", "validation", "test")
+# Of the training examples' deviations; a normal number is that far away once in 10^197.
+_FAR = 30
+_UNEQUAL = 10
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values of a channel, a column or a target, raw, over one split.
+
+    Args:
+        name: What it is called.
+        low, mean, high, deviation: Of its finite values; NaN where there are none.
+        infinite: Number of values that are not finite.
+    """
+
+    name: str
+    low: float
+    mean: float
+    high: float
+    deviation: float
+    infinite: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is in a data set.
+
+    Args:
+        sizes: Number of examples by split.
+        inputs: Of each input: name, shape, and the values of its channels or columns in training.
+        targets: Values of each target by split, in their own units; none for classes.
+        counts: Examples of each class by split; none for real targets.
+        suspicious: What looks wrong, a sentence each.
+        looked_at: Of splits of which some examples, from all over, stand for all, as their images
+            are streamed from files: the number of these.
+    """
+
+    sizes: dict[str, int]
+    inputs: list[tuple[str, tuple[int, ...], torch.dtype, list[Values]]]
+    targets: dict[str, list[Values]]
+    counts: dict[str, list[int]]
+    suspicious: list[str]
+    looked_at: dict[str, int] = field(default_factory=dict)
+
+
+def find_data(what: str, overrides: Sequence[str] = ()) -> Data:
+    """Build the data set that a person names.
+
+    Args:
+        what: A data set's name, or ``{NAME: {setting: value}}``; or a recipe's file or name, of
+            which the first seed's data are meant. Of a data set and a recipe of the same name it
+            is the data set.
+        overrides: ``setting=value`` each; for a recipe ``key.path=value``.
+
+    Raises:
+        XclError: There is no such thing, or it cannot be built.
+    """
+    if Path(what).is_file() or (what in shipped_recipes() and what not in DATA):
+        recipe = read_recipe(what, overrides)
+        return DATA.build(recipe.data_of(recipe.seeds[0]), key="data")
+    spec: Any = what
+    if what.lstrip().startswith("{"):
+        try:
+            spec = yaml.safe_load(what)
+        except yaml.YAMLError:
+            raise RecipeError("", f"{what!r} is not valid YAML") from None
+    name, given = split_spec(spec, "data set", "")
+    if name not in DATA and ":" not in name:
+        known = known_names(name, [*DATA.names(), *shipped_recipes()])
+        raise RecipeError("", f"there is no data set, and no recipe, {name!r}; {known}")
+    values: dict[str, Any] = {name: dict(given)}
+    for change in overrides:
+        override(values[name], change)
+    return DATA.build(values, key="data")
+
+
+def survey(data: Data) -> Survey:
+    """Look at a data set."""
+    splits = {part: getattr(data, part) for part in PARTS}
+    looks = {part: _look(split) for part, split in splits.items()}
+    seen = {part: look.split for part, look in looks.items()}
+    inputs = [
+        (name, tuple(leaf.shape[1:]), leaf.dtype, _values(leaf, _column_names(data, name, leaf)))
+        for name, leaf in _wide(seen["train"]).items()
+    ]
+    targets: dict[str, list[Values]] = {}
+    counts: dict[str, list[int]] = {}
+    size = data.task.size
+    for part, split in splits.items():
+        if split.y is None or not len(split):
+            continue
+        if data.task.kind == "regression":
+            names = data.outputs or [f"target {k}" if size > 1 else "target" for k in range(size)]
+            targets[part] = _values(split.y, list(names))
+        else:
+            inside = split.y[(split.y >= 0) & (split.y < size)]
+            counts[part] = inside.bincount(minlength=size).tolist()
+    sizes = {part: len(split) for part, split in splits.items()}
+    looked_at = {p: look.count for p, look in looks.items() if look.count < sizes[p]}
+    found = Survey(sizes, inputs, targets, counts, [], looked_at)
+    found.suspicious.extend(look.lost for look in looks.values() if look.lost)
+    found.suspicious.extend(_odd_values(data, found, seen))
+    found.suspicious.extend(_odd_labels(data, found, splits))
+    found.suspicious.extend(_far_away(data, found, seen))
+    found.suspicious.extend(_twice(seen, {part: look.places for part, look in looks.items()}))
+    return found
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The examples of a split that are looked at.
+
+    Args:
+        split: These.
+        places: Where they are in the whole split.
+        count: Number of places that were looked at.
+        lost: A sentence about those where there is an image that cannot be read, if any.
+    """
+
+    split: Split
+    places: Sequence[int]
+    count: int
+    lost: str = ""
+
+
+def _look(split: Split) -> _Look:
+    """Look at all examples, but of streamed images at some from all over the split."""
+    images = streamed(split.x)
+    if images is None:
+        return _Look(split, range(len(split)), len(split))
+    places = spaced(len(split), SAMPLE)
+    x, taken = images.read(places)
+    good = taken == places
+    lost = images.names(places[~good])
+    y = None if split.y is None else split.y[places[good]]
+    told = left_out(lost, len(places)) if lost else ""
+    return _Look(Split(x[good.to(x.device)], y), places[good].tolist(), len(places), told)
+
+
+def _wide(split: Split) -> dict[str, Tensor]:
+    """Inputs by name, single numbers [N] as columns [N, 1]."""
+    named = leaves(split.x).items()
+    return {name: leaf.unsqueeze(1) if leaf.ndim == 1 else leaf for name, leaf in named}
+
+
+def _column_names(data: Data, name: str, leaf: Tensor) -> list[str]:
+    if leaf.ndim == 2:
+        if data.columns and len(data.columns) == leaf.shape[1]:
+            return list(data.columns)
+        return [f"{name} column {k}".strip() for k in range(leaf.shape[1])]
+    colours = {1: ["grey"], 3: ["red", "green", "blue"]}.get(leaf.shape[1])
+    if leaf.ndim == 4 and colours:
+        return [f"{name} {colour}".strip() for colour in colours]
+    return [f"{name} channel {k}".strip() for k in range(leaf.shape[1])]
+
+
+def _values(values: Tensor, names: Sequence[str]) -> list[Values]:
+    """Values by channel of [N, C, ...], or by column of [N, C]."""
+    found = []
+    for k, name in enumerate(names):
+        column = values[:, k].flatten()
+        infinite = 0
+        if column.is_floating_point():
+            finite = torch.isfinite(column)
+            infinite = int((~finite).sum())
+            column = column[finite]
+            low, high = (
+                (float(v) for v in column.aminmax()) if len(column) else (math.nan, math.nan)
+            )
+            reals = column.double()
+            mean, deviation = float(reals.mean()), float(reals.std(correction=0))
+        else:
+            # By counts, as a float64 copy of all pixels would take eight times their memory.
+            counts = column.bincount().double()
+            levels = torch.arange(len(counts), dtype=torch.float64, device=counts.device)
+            mean = float((counts * levels).sum() / counts.sum())
+            deviation = float(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt())
+            low, high = (float(v) for v in column.aminmax())
+        found.append(Values(name, low, mean, high, deviation, infinite))
+    return found
+
+
+# What looks wrong
+
+
+def _odd_values(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
+    told = []
+    every = [v for *_, values in found.inputs for v in values]
+    constant = [v for v in every if v.low == v.high]
+    if constant:
+        shown = ", ".join(f"{v.name} ({v.low:g})" for v in constant[:8])
+        more = f" and {len(constant) - 8} more" if len(constant) > 8 else ""
+        told.append(f"Constant in training, so of no use: {shown}{more}.")
+    for name, shape, dtype, values in found.inputs:
+        highest = max(v.high for v in values)
+        if len(shape) == 3 and dtype == torch.uint8 and 0 < highest <= 1:
+            told.append(
+                f"The bytes of {name or 'the images'} are all 0 or 1; they may have been divided "
+                "by 255 before they became bytes."
+            )
+    for part, split in splits.items():
+        for name, leaf in leaves(split.x).items():
+            bad = int((~torch.isfinite(leaf)).sum()) if leaf.is_floating_point() else 0
+            if bad:
+                told.append(f"{bad:,} values of {name or 'x'} in {part} are not finite.")
+        if split.y is not None and split.y.is_floating_point():
+            bad = int((~torch.isfinite(split.y)).sum())
+            if bad:
+                told.append(f"{bad:,} targets in {part} are not finite.")
+    if not found.sizes["validation"]:
+        told.append("There is no validation split, so no settings can be chosen without test data.")
+    return told
+
+
+def _odd_labels(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
+    told = []
+    names = data.classes or tuple(map(str, range(data.task.size)))
+    for part, split in splits.items():
+        if part in found.counts and split.y is not None:
+            outside = len(split) - sum(found.counts[part])
+            if outside:
+                told.append(
+                    f"{outside:,} labels in {part} are outside of 0 to {data.task.size - 1}."
+                )
+    train = found.counts.get("train", [])
+    none = [names[k] for k, count in enumerate(train) if not count]
+    if none:
+        shown = ", ".join(none[:8]) + (f" and {len(none) - 8} more" if len(none) > 8 else "")
+        told.append(f"No training example is of the classes {shown}.")
+    present = [count for count in train if count]
+    if present and max(present) >= _UNEQUAL * min(present):
+        told.append(
+            f"The classes are unequal: {names[train.index(max(present))]} has {max(present):,} "
+            f"training examples, {names[train.index(min(present))]} has {min(present):,}; "
+            "accuracy alone says little then."
+        )
+    told += [
+        f"The target {v.name} is {v.low:g} in all of {part}."
+        for part, values in found.targets.items()
+        for v in values
+        if v.low == v.high and found.sizes[part] > 1
+    ]
+    return told
+
+
+def _far_away(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
+    told = []
+    for part, split in splits.items():
+        worst: tuple[float, str, float] | None = None
+        for (*_, values), leaf in zip(found.inputs, _wide(split).values(), strict=True):
+            if leaf.ndim != 2 or not len(leaf):
+                continue
+            for k, v in enumerate(values):
+                distance = (leaf[:, k].double() - v.mean).abs().nan_to_num(0, 0, 0)
+                place = int(distance.argmax())
+                far = float(distance[place]) / v.deviation if v.deviation > 0 else 0.0
+                if far > max(_FAR, worst[0] if worst else 0):
+                    worst = far, v.name, float(leaf[place, k])
+        if worst:
+            told.append(
+                f"In {part}, {worst[1]} is once {worst[2]:g}, {worst[0]:.0f} deviations from the "
+                "mean of training."
+            )
+    return told
+
+
+def _twice(splits: Mapping[str, Split], places: Mapping[str, Sequence[int]]) -> list[str]:
+    """Tell of examples that are the same to the last bit, within a split and across splits.
+
+    Args:
+        splits: The examples that are looked at.
+        places: Their places in the whole splits, by which they are told.
+    """
+    told = []
+    digests = {part: _digests(split) for part, split in splits.items()}
+    first = {part: dict(zip(reversed(d), range(len(d) - 1, -1, -1), strict=True))
+             for part, d in digests.items()}  # fmt: skip
+    for part, own in digests.items():
+        again = sum(count - 1 for count in Counter(own).values() if count > 1)
+        if again:
+            k = next(k for k, digest in enumerate(own) if first[part][digest] != k)
+            told.append(
+                f"{again:,} of {len(own):,} examples in {part} repeat another of {part}; "
+                f"the first is {places[part][k]}, which is {places[part][first[part][own[k]]]}."
+            )
+    for part, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
+        common = [k for k, digest in enumerate(digests[part]) if digest in first[other]]
+        if common:
+            k = common[0]
+            told.append(
+                f"{len(common):,} of {len(digests[part]):,} examples in {part} are in {other} too; "
+                f"the first is {places[part][k]}, "
+                f"which is {places[other][first[other][digests[part][k]]]} there."
+            )
+    return told + _contradictions(splits, places, digests)
+
+
+def _contradictions(
+    splits: Mapping[str, Split],
+    places: Mapping[str, Sequence[int]],
+    digests: dict[str, list[bytes]],
+) -> list[str]:
+    known: dict[bytes, tuple[Any, str, int]] = {}
+    found = []
+    for part, split in splits.items():
+        labels = [] if split.y is None else split.y.tolist()
+        for k, (digest, label) in enumerate(zip(digests[part], labels, strict=False)):
+            before, *place = known.setdefault(digest, (label, part, places[part][k]))
+            if before != label:
+                found.append((part, places[part][k], *place))
+    if not found:
+        return []
+    a, b, c, d = found[0]
+    return [
+        f"{len(found):,} examples have another label than the first that is the same; "
+        f"{a} {b} is one, which is {c} {d}."
+    ]
+
+
+def _digests(split: Split) -> list[bytes]:
+    rows = [leaf.cpu().contiguous().flatten(1).numpy() for leaf in _wide(split).values()]
+    found = []
+    for example in zip(*rows, strict=True):
+        digest = hashlib.blake2b(digest_size=16)
+        for part in example:
+            digest.update(part.tobytes())
+        found.append(digest.digest())
+    return found

@@ -1,0 +1,1 @@
+"""Formats of files: archives, tables, pickles, folders of examples."""

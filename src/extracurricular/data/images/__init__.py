@@ -1,0 +1,1 @@
+"""Images: decoded, streamed, drawn on sheets."""

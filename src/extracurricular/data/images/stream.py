@@ -1,0 +1,350 @@
+"""Images that are decoded from their files when they are asked for, by worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extracurricular.data.base import Affine, Data, Split
+from extracurricular.data.images.decode import Crop, View
+from extracurricular.data.images.sizes import quoted
+from extracurricular.data.images.workers import Picture, Workers, cpu_count, workers
+from extracurricular.errors import DataError
+from extracurricular.inputs import Deferred
+
+# Which images stand for those at places [K] that cannot be read, at the k-th try.
+Others: TypeAlias = Callable[[Tensor, int], Tensor]
+# What is done with images: the place of the first among those asked for, and their bytes.
+Put: TypeAlias = Callable[[int, Tensor], object]
+
+# Of images one after the other that cannot be read. So many say that it is not about images.
+_TRIES = 20
+_BLOCK = 1024
+
+
+class _NotInMemoryError(DataError, AttributeError):
+    """Something asks for all the values at once."""
+
+
+class _Buffers:
+    """Memory for network inputs, used again when no tensor lies in it any more.
+
+    The pages of fresh memory cost the system as much time as the inputs take to be computed.
+    """
+
+    def __init__(self) -> None:
+        self._free: deque[Any] = deque(maxlen=4)
+
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """Return a tensor, float32, whose values are not defined."""
+        for k, array in enumerate(self._free):
+            if array.shape == shape:
+                base = array
+                del self._free[k]
+                break
+        else:
+            base = np.empty(shape, np.float32)
+        # The tensor, and whatever is a view of it, holds on to the lease, but not to its base.
+        lease = base.view()
+        weakref.finalize(lease, self._free.append, base).atexit = False
+        return torch.from_numpy(lease)
+
+
+class Files:
+    """Images of a folder, as files.
+
+    Args:
+        name: What the data set is called.
+        root: The folder.
+        names: Path of each image within it.
+        view: What is taken of an image that is looked at as a whole.
+        skip: Whether another image stands for one that cannot be read.
+        count: Number of worker processes; as many as there are CPUs where None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        names: Sequence[str],
+        view: View,
+        skip: bool,
+        count: int | None = None,
+    ) -> None:
+        self.name, self.root, self.names = name, root, names
+        self.view, self.skip = view, skip
+        self.count = count or cpu_count()
+        self._views: dict[Crop | None, View] = {None: view}
+        self.buffers = _Buffers()
+        self._pool: Workers | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Count draws, and the damaged images that they met, anew."""
+        self.draws = 0
+        self.met: set[int] = set()
+
+    @property
+    def pool(self) -> Workers:
+        """The worker processes, those of this process and in working order.
+
+        Raises:
+            DataError: One of those before was killed, and nobody was told yet.
+        """
+        if self._pool is not None:
+            self._pool.check()
+        self._pool = workers(self.count, self.view.shape)
+        return self._pool
+
+    def pictures(
+        self, places: Sequence[int], crop: Crop | None, words: Sequence[int]
+    ) -> list[Picture]:
+        """Return what is to be decoded for images by their place among the names."""
+        # One object for all its pictures, as it is then compared at once.
+        view = self._views.setdefault(crop, View(self.view.shape, 1.0, self.view.draft, crop))
+        root, names = str(self.root), self.names
+        return [
+            Picture(f"{root}/{names[place]}", word, view)
+            for place, word in zip(places, words, strict=True)
+        ]
+
+
+class Streamed(Deferred):
+    """Images of one split, which stand for a tensor of bytes [N, C, H, W] and take no memory.
+
+    Indexing decodes: ``images[places]`` and ``images[a:b]`` are tensors of bytes, on the device.
+    What needs all values at once ends in a :class:`~extracurricular.errors.DataError`.
+
+    Args:
+        files: The images of all splits.
+        rows: Which of them these are, int64, [N].
+        device: Where the tensors are wanted.
+    """
+
+    dtype = torch.uint8
+    ndim = 4
+
+    def __init__(self, files: Files, rows: Tensor, device: torch.device | None = None) -> None:
+        self.files, self.rows = files, rows
+        self.device = device or torch.device("cpu")
+
+    @property
+    def shape(self) -> torch.Size:
+        """[N, C, H, W]."""
+        return torch.Size((len(self.rows), *self.files.view.shape))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> Streamed:
+        """Return the same images, to be decoded for a device."""
+        return Streamed(self.files, self.rows, device)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        return self.read(self._places(index))[0]
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Decode the images at places [K]; ``dim`` is 0."""
+        assert dim == 0
+        return self[index]
+
+    def _places(self, index: int | slice | Tensor) -> Tensor:
+        if isinstance(index, slice):
+            return torch.arange(len(self))[index]
+        index = torch.as_tensor(index).cpu()
+        if index.dtype == torch.bool:
+            return index.nonzero().squeeze(1)
+        return torch.where(index < 0, index + len(self), index)
+
+    def announce(
+        self, index: slice | Tensor, crop: Crop | None = None, words: Tensor | None = None
+    ) -> None:
+        """Have images decoded that will be asked for soon; this changes no result."""
+        places = self._places(index)
+        self.files.pool.announce(self._pictures(places, crop, words))
+
+    def read(
+        self,
+        index: Tensor,
+        crop: Crop | None = None,
+        words: Tensor | None = None,
+        others: Others | None = None,
+        scale: Affine | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode images.
+
+        Args:
+            index: Their places, int64, of any shape.
+            crop: Take a random part of each instead of the part that is shown as a whole.
+            words: 64 bits that decide which part, for each image.
+            others: Which images stand for those at ``index[bad]`` that cannot be read, where
+                ``Files.skip`` allows it: gives places for (``bad``, number of the try). The next
+                ones of the split where None.
+            scale: The map to network inputs, for these instead of bytes.
+
+        Returns:
+            Bytes, or network inputs in float32, [..., C, H, W], on the device; and the places of
+            the images that were taken.
+
+        Raises:
+            DataError: An image cannot be read, told by its name; or a worker was killed.
+        """
+        places = index.flatten().cpu()
+        drawn = others is not None
+        self.files.draws += len(places) if drawn else 0
+        others = others or (lambda bad, k: (places[bad] + k + 1) % len(self))
+        taken = places
+        found, put = self._target(len(places), scale)
+        wrong = self._collect(taken, crop, words, put)
+        first = dict(wrong)
+        for k in range(_TRIES):
+            if not wrong:
+                break
+            self._fail(taken, wrong)
+            if drawn:
+                self.files.met.update(self.rows[taken[sorted(wrong)]].tolist())
+            bad = torch.tensor(sorted(wrong))
+            taken = taken.clone()
+            taken[bad] = others(bad, k).cpu()
+            again = None if words is None else words.cpu()[bad]
+            rows = bad.tolist()
+            left = self._collect(taken[bad], crop, again, _at(rows, put))
+            wrong = {rows[j]: why for j, why in left.items()}
+        if wrong:
+            raise DataError(
+                f"data {self.files.name!r}: {_TRIES} images one after the other cannot be read, "
+                f"such as {self.names(places[[min(first)]])[0]!r}, which {first[min(first)]}"
+            )
+        found = found.view(*index.shape, *self.files.view.shape).to(self.device, non_blocking=True)
+        if scale is not None and found.dtype == torch.uint8:
+            found = scale.apply(found)
+        return found, taken.view(index.shape).to(index.device)
+
+    def _target(self, count: int, scale: Affine | None) -> tuple[Tensor, Put]:
+        """Return a tensor for images, and what puts one into it."""
+        shape = (count, *self.files.view.shape)
+        if scale is None or self.device.type != "cpu":
+            # Bytes cross to a GPU, as they are a quarter of the floats.
+            pinned = self.device.type == "cuda"
+            rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+            return rows, lambda k, images: rows[k : k + len(images)].copy_(images)
+        inputs, write = self.files.buffers.take(shape), scale.writer()
+        return inputs, lambda k, images: write(images, inputs[k : k + len(images)])
+
+    def names(self, index: Tensor) -> list[str]:
+        """Return the paths of images within their folder."""
+        return [self.files.names[row] for row in self.rows[index.cpu()].tolist()]
+
+    def whole(self) -> tuple[Tensor, list[str]]:
+        """Decode all once; return which can be read, bool, [N], and the names of the others."""
+        good = torch.ones(len(self), dtype=torch.bool)
+        places = torch.arange(len(self))
+        for start in range(0, len(self), _BLOCK):
+            self.announce(places[start + _BLOCK : start + 2 * _BLOCK])
+            block = places[start : start + _BLOCK]
+            wrong = self._collect(block, None, None, lambda k, images: None)
+            good[block[list(wrong)]] = False
+        return good, self.names(places[~good])
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these images from others: names and sizes of the files, and what is taken.
+
+        A file that is replaced by another of the same name and size is not noticed.
+        """
+        digest = hashlib.sha256()
+        for row in self.rows.tolist():
+            name = self.files.names[row]
+            try:
+                size = (self.files.root / name).stat().st_size
+            except OSError:
+                size = -1
+            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        view = self.files.view
+        return {
+            "files": digest.hexdigest()[:32],
+            "shape": list(view.shape),
+            "centre": view.centre,
+            "draft": view.draft,
+        }
+
+    def _pictures(self, places: Tensor, crop: Crop | None, words: Tensor | None) -> list[Picture]:
+        rows = self.rows[places].tolist()
+        given = [0] * len(rows) if words is None else words.flatten().tolist()
+        return self.files.pictures(rows, crop, given)
+
+    def _collect(
+        self, places: Tensor, crop: Crop | None, words: Tensor | None, put: Put
+    ) -> dict[int, str]:
+        return self.files.pool.collect(self._pictures(places, crop, words), put)
+
+    def _fail(self, places: Tensor, wrong: dict[int, str]) -> None:
+        if not self.files.skip:
+            first = min(wrong)
+            raise DataError(f"the image {self.names(places[[first]])[0]!r} {wrong[first]}")
+
+    def _refuse(self) -> NoReturn:
+        raise DataError(self._sentence())
+
+    def _sentence(self) -> str:
+        return (
+            f"the images of data {self.files.name!r} are streamed from their files, so they cannot "
+            "be taken all at once; where they fit into memory, stream: false has them there"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _NotInMemoryError(self._sentence())
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        self._refuse()
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        given = [*args, *(kwargs or {}).values()]
+        flat = [part for arg in given for part in (arg if isinstance(arg, list | tuple) else [arg])]
+        next(part for part in flat if isinstance(part, Streamed))._refuse()
+
+
+def _at(rows: list[int], put: Put) -> Put:
+    def put_each(k: int, images: Tensor) -> None:
+        for j in range(len(images)):
+            put(rows[k + j], images[j : j + 1])
+
+    return put_each
+
+
+def streamed(x: object) -> Streamed | None:
+    """Return inputs that are streamed as what they are, and None for any others."""
+    return x if isinstance(x, Streamed) else None
+
+
+def announce_split(split: Split, index: slice | Tensor) -> None:
+    """Have examples of a split decoded that will be asked for soon, if they are streamed."""
+    images = streamed(split.x)
+    if images is not None:
+        images.announce(index)
+
+
+def left_out_of_draws(data: Data) -> list[str]:
+    """Tell, once, of the damaged images that others stood for since this was asked before."""
+    images = streamed(data.train.x)
+    if images is None:
+        return []
+    files = images.files
+    names, draws = [files.names[row] for row in sorted(files.met)], files.draws
+    files.forget()
+    if not names:
+        return []
+    noun = "images were" if len(names) > 1 else "image was"
+    return [f"{len(names):,} damaged {noun} left out of {draws:,} draws: {quoted(names)}."]

@@ -1,0 +1,249 @@
+"""Images that the package datasets of Hugging Face can load: from the Hub, or from local files.
+
+Only version 4 and later is used, which runs no code that comes with a data set. Images are decoded
+here, not there, so that the same formats and limits hold as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from extracurricular.data.base import Data, make_data
+from extracurricular.data.formats.examples import Source, decode_images
+from extracurricular.data.images.decode import open_image
+from extracurricular.data.images.sizes import check_memory, left_out, pair
+from extracurricular.data.sets import DATA
+from extracurricular.data.splits import name_splits, set_aside
+from extracurricular.distributions import Task
+from extracurricular.errors import DataError, shorten
+
+_BLOCK = 1024
+_READERS = {".parquet": "parquet", ".arrow": "arrow"}
+_IMAGES = ("image", "img", "picture", "photo")
+_LABELS = ("label", "labels", "fine_label", "class", "target", "y")
+
+
+@DATA.register("hf")
+def hf(
+    path: str,
+    config: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    size: int | list[int] | None = None,
+    channels: Literal[1, 3] | None = None,
+    test: int | float = 0.2,
+    validation: int | float = 0.1,
+    seed: int = 0,
+    damaged: Literal["error", "skip"] = "error",
+    memory: int | float = 4,
+) -> Data:
+    """Labelled images that ``datasets.load_dataset`` can load.
+
+    Its splits are kept; where there is no ``test``, its validation split is the test split. What is
+    missing is set aside from the training examples.
+
+    Args:
+        path: A name on the Hub; a folder that the package can load or has saved; or a .parquet or
+            .arrow file.
+        config: Which configuration of a data set that has several.
+        image, label: Columns; without them the first of images, and the first of classes or else
+            one that is called so.
+        size: Height and width, or [height, width], to bring all to; without it all must have the
+            size of the first.
+        channels: 3 for colours, 1 for grey; without it as the first image.
+        test, validation: Examples to set aside, as parts or numbers; ``validation`` may be 0.
+        seed: Seed of the choice.
+        damaged: ``error``, or ``skip`` to leave out images that cannot be read.
+        memory: Most that the images may take, in GB (10^9 bytes).
+
+    Raises:
+        DataError: The package is missing or cannot load it, or its examples cannot be used.
+    """
+    loaded = _load(path, config)
+    where = f"data {path!r}"
+    names, notes = name_splits(loaded)
+    if "train" not in names:
+        if len(loaded) > 1:
+            raise DataError(f"{where} has the splits {', '.join(loaded)}; one must be called train")
+        names, notes = {"train": next(iter(loaded))}, []
+    splits = {part: loaded[name] for part, name in names.items()}
+    features = splits["train"].features
+    image_name = image or _guess(where, features, "image", _IMAGES)
+    label_name = label or _guess(where, features, "label", _LABELS)
+    for part, split in splits.items():
+        for name in (image_name, label_name):
+            if name not in split.features:
+                raise DataError(
+                    f"{where}, split {part!r} has no column {name!r}; "
+                    f"it has {', '.join(split.features)}"
+                )
+    y, classes = _labels(where, splits, label_name)
+    count = len(y)
+    blocks = _blocks(where, splits, image_name)
+    shape = _shape(where, splits["train"], image_name, size, channels)
+    check_memory(where, count, shape, memory)
+    lost: list[int] | None = [] if damaged == "skip" else None
+    remedy = "; `size` brings all to one size"
+    x = decode_images(blocks, count, shape, size is not None, remedy, lost).numpy()
+    whole = np.ones(count, dtype=bool)
+    whole[lost or []] = False
+    which = np.repeat(list(splits), [len(split) for split in splits.values()])
+    if lost:
+        notes = [*notes, left_out([f"row {k}" for k in lost], count)]
+    rows = {name: np.flatnonzero((which == name) & whole) for name in splits}
+    rows = set_aside(where, rows, y, {"test": test, "validation": validation}, seed)
+    pairs = {name: (x[places], y[places]) for name, places in rows.items()}
+    told = f"Images are read from the column {image_name!r}, labels from {label_name!r}."
+    return make_data(
+        path.rstrip("/").rpartition("/")[2],
+        train=pairs["train"],
+        validation=pairs["validation"],
+        test=pairs["test"],
+        task=Task("classification", len(classes)) if classes else None,
+        classes=classes,
+        outputs=() if classes else (label_name,),
+        notes=[*notes, *([] if image and label else [told])],
+    )
+
+
+def _load(path: str, config: str | None) -> dict[str, Any]:
+    """Load all splits of a data set."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"to load {path!r} the package datasets is needed; "
+            "`pip install 'extracurricular[datasets]'` brings it"
+        ) from None
+    if int(datasets.__version__.partition(".")[0]) < 4:
+        raise DataError(
+            f"datasets is of version {datasets.__version__}, which runs code that comes with data; "
+            "version 4 or later is needed"
+        )
+    local = Path(path)
+    if path.startswith((".", "/", "~")) and not local.exists():
+        raise DataError(f"path {path!r} does not exist; it must name a folder, a file, or a set")
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        if local.is_file():
+            if local.suffix.lower() not in _READERS:
+                known = " or ".join(_READERS)
+                raise DataError(f"path is {path!r}; a file must be {known}")
+            found = datasets.load_dataset(_READERS[local.suffix.lower()], data_files=str(local))
+        elif (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+            found = datasets.load_from_disk(str(local))
+        else:
+            found = datasets.load_dataset(path, config)
+    except DataError:
+        raise
+    except Exception as error:  # of the network, of the Hub, of every format it reads
+        reason = " ".join(str(error).split())
+        raise DataError(f"datasets cannot load {path!r}: {reason}") from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    if not isinstance(found, dict):
+        found = {"train": found}
+    empty = [name for name, split in found.items() if not len(split)]
+    if empty or not found:
+        raise DataError(f"data {path!r}: the split {empty[0] if empty else 'train'!r} is empty")
+    return dict(found)
+
+
+def _guess(where: str, features: Any, what: str, words: tuple[str, ...]) -> str:
+    """Find the column of images or labels: by its kind, or else by its name."""
+    kind = {"image": "Image", "label": "ClassLabel"}[what]
+    by_kind = [name for name, feature in features.items() if type(feature).__name__ == kind]
+    by_name = [word for word in words if word in features]
+    if not by_kind and not by_name:
+        raise DataError(
+            f"{where} has the columns {', '.join(features)}; "
+            f"set `{what}` to the one that has the {what}s"
+        )
+    return str((by_kind or by_name)[0])
+
+
+def _labels(
+    where: str, splits: dict[str, Any], name: str
+) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """Return labels of all splits one after another: indices and names of classes, or reals."""
+    values = [np.asarray(split[name][:]) for split in splits.values()]
+    feature = splits["train"].features[name]
+    y = np.concatenate(values)
+    part = np.repeat(list(splits), [len(v) for v in values])
+    row = np.concatenate([np.arange(len(v)) for v in values])
+
+    def refuse(bad: Any, says: str) -> None:
+        if len(bad):
+            k = int(bad[0])
+            value = shorten(y[k].item() if hasattr(y[k], "item") else y[k])
+            raise DataError(
+                f"{where}, split {str(part[k])!r}, row {row[k]}: {name} is {value}; {says}"
+            )
+
+    known = getattr(feature, "names", None)
+    if y.dtype == object:
+        refuse([k for k, v in enumerate(y) if v is None], "each example must have one")
+        refuse([k for k, v in enumerate(y) if not isinstance(v, str)], "it must be a text")
+        y = y.astype(str)
+    if y.dtype.kind == "U":
+        classes = np.unique(y).tolist()
+        return np.searchsorted(classes, y), classes
+    if y.dtype.kind == "f" and y.ndim <= 2:
+        refuse(np.flatnonzero(~np.isfinite(y.reshape(len(y), -1)).all(1)), "it must be a number")
+        return y, []
+    if y.dtype.kind not in "iub" or y.ndim != 1:
+        raise DataError(
+            f"{where}: the column {name!r} has {y.dtype} of shape {y.shape[1:]}; "
+            "labels must be whole numbers, texts or reals"
+        )
+    y = y.astype(np.int64)
+    count = len(known) if known else int(y.max()) + 1
+    refuse(np.flatnonzero((y < 0) | (y >= count)), f"it must be 0 to {count - 1}")
+    return y, list(known) if known else [str(k) for k in range(count)]
+
+
+def _blocks(where: str, splits: dict[str, Any], name: str) -> Iterator[list[Source]]:
+    import datasets
+
+    for part, split in splits.items():
+        raw = split
+        if type(split.features[name]).__name__ == "Image":
+            raw = split.cast_column(name, datasets.Image(decode=False))
+        for start in range(0, len(raw), _BLOCK):
+            values = raw[start : start + _BLOCK][name]
+            yield [
+                _source(where, f"{part}, row {start + k}", value) for k, value in enumerate(values)
+            ]
+
+
+def _source(where: str, name: str, value: Any) -> Source:
+    if isinstance(value, dict) and value.get("bytes") is not None:
+        return name, bytes(value["bytes"])
+    if isinstance(value, dict) and value.get("path"):
+        return name, Path(value["path"])
+    if isinstance(value, bytes):
+        return name, value
+    raise DataError(f"{where}, {name}: {shorten(value)} is no image")
+
+
+def _shape(
+    where: str, split: Any, name: str, size: int | list[int] | None, channels: int | None
+) -> tuple[int, int, int]:
+    """Return (C, H, W): what is set, and for the rest that of the first image."""
+    if size is not None and channels is not None:
+        return channels, *pair(size)
+    [[(which, source), *_], *_] = _blocks(where, {"train": split.select([0])}, name)
+    try:
+        with open_image(source) as image:
+            width, height = ImageOps.exif_transpose(image).size
+            grey = image.mode in ("1", "L", "I", "I;16")
+    except (Exception, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{where}, {which} cannot be read as an image: {error}") from error
+    return channels or (1 if grey else 3), *(pair(size) if size is not None else (height, width))

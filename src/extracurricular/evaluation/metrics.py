@@ -1,0 +1,307 @@
+"""Figures for people: how good predictions are, how near the student is to the teacher.
+
+Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``aurc``. Regression:
+``rmse``, ``mae``, ``nll``, ``crps``, ``coverage90``, ``sharpness90`` and, for gaze,
+``angular_error``. Against the teacher: ``kl_to_teacher`` and ``agreement``. Calibration error is no
+proper score (a useless constant prediction can have 0), so it always stands beside NLL and Brier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.errors import XclError
+
+ECE_BINS = 15
+
+
+@lru_cache(maxsize=1)
+def _torchmetrics() -> Any:
+    """Import torchmetrics, which cannot load beside a torchvision built for another torch."""
+    try:
+        import torchmetrics.functional as functional
+    except (RuntimeError, ImportError, AttributeError) as error:
+        raise XclError(
+            f"torchmetrics cannot be imported, most likely since the installed torchvision was not "
+            f"built for the installed torch ({error}); install matching versions, or remove "
+            "torchvision, which extracurricular does not need"
+        ) from error
+    return functional
+
+
+def check_available() -> None:
+    """Raise XclError now, not after hours of training, if metrics cannot be computed."""
+    _torchmetrics()
+
+
+def figures(
+    prediction: Distribution,
+    y: Tensor,
+    *,
+    teacher: Distribution | None = None,
+    angular: bool = False,
+) -> dict[str, float]:
+    """Compute all figures that apply.
+
+    Args:
+        prediction: Distributions for N examples.
+        y: Class indices [N], or real targets [N, D] in the units of the prediction.
+        teacher: The teacher's distributions for the same examples, for the fidelity figures.
+        angular: Targets are (pitch, yaw) in radians.
+
+    Returns:
+        Figures by name. ``accuracy``, ``ece``, ``adaptive_ece``, ``aurc``, ``coverage90`` and
+        ``agreement`` are in [0, 1]; ``nll`` and ``kl_to_teacher`` are in nats; ``rmse``, ``mae``,
+        ``crps`` and ``sharpness90`` are in units of the target, over all outputs;
+        ``angular_error`` is in degrees.
+    """
+    if isinstance(prediction, Categorical):
+        figures = _classification(prediction, y)
+    else:
+        figures = _regression(prediction, y)
+        if angular:
+            figures["angular_error"] = float(angular_error(prediction.mean, y).mean())
+    if teacher is not None:
+        figures["kl_to_teacher"] = float(teacher.kl(prediction).mean())  # type: ignore[arg-type]
+        figures["agreement"] = agreement(prediction, teacher)
+    return figures
+
+
+def _classification(prediction: Categorical, y: Tensor) -> dict[str, float]:
+    tm = _torchmetrics()
+    probs, classes = prediction.probs, prediction.probs.shape[1]
+    accuracy = tm.accuracy(probs, y, task="multiclass", num_classes=classes, average="micro")
+    ece = tm.calibration_error(
+        probs, y, task="multiclass", num_classes=classes, n_bins=ECE_BINS, norm="l1"
+    )
+    return {
+        "accuracy": float(accuracy),
+        "nll": float(prediction.nll(y).mean()),
+        "brier": float(brier(prediction, y).mean()),
+        "ece": float(ece),
+        "adaptive_ece": adaptive_ece(prediction, y),
+        "aurc": aurc(prediction, y),
+    }
+
+
+def _regression(prediction: Gaussian, y: Tensor) -> dict[str, float]:
+    rmse = _torchmetrics().mean_squared_error(prediction.mean.float().flatten(), y.flatten())
+    return {
+        "rmse": math.sqrt(float(rmse)),
+        "mae": float((prediction.mean.float() - y).abs().mean()),
+        "nll": float(prediction.nll(y).mean()),
+        "crps": float(crps(prediction, y).mean()),
+        "coverage90": coverage(prediction, y, 0.9),
+        "sharpness90": sharpness(prediction, 0.9),
+    }
+
+
+def brier(prediction: Categorical, y: Tensor) -> Tensor:
+    """Squared distance of the probabilities from the one-hot label, in [0, 2], [N] (Brier 1950)."""
+    target = F.one_hot(y, prediction.probs.shape[1])
+    return (prediction.probs - target).square().sum(-1)
+
+
+def adaptive_ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
+    """Calibration error of the most probable class in bins of equally many examples, in [0, 1].
+
+    The mean over examples of the distance between accuracy and mean confidence of their bin. Bins
+    that adapt to the confidences are from Nixon et al. 2019, "Measuring calibration in deep
+    learning"; unlike their ACE, which looks at every class, this one looks at the most probable
+    class, as ``ece`` does. Of examples with the same confidence each counts as their mean, so the
+    figure does not depend on the order of the examples.
+
+    Args:
+        prediction: Distributions for N examples, N at least 1.
+        y: Class indices [N].
+        bins: Number of bins; their sizes differ by one example at most. With fewer examples than
+            bins each example is a bin.
+    """
+    confidence, right = _by_confidence(prediction, y)
+    count = len(confidence)
+    edges = [k * count // bins for k in range(bins + 1)] if count > bins else range(count + 1)
+    sums = F.pad((right - confidence).cumsum(0), (1, 0))[torch.tensor(edges)]
+    return float(sums.diff().abs().sum() / count)
+
+
+def aurc(prediction: Categorical, y: Tensor) -> float:
+    """Area under the risk-coverage curve, in [0, 1].
+
+    The mean over k of the error rate among the k examples of highest confidence, which is the
+    probability of the most probable class (Geifman, Uziel and El-Yaniv 2019, "Bias-reduced
+    uncertainty estimation for deep neural classifiers"). Where confidences are equal it is the
+    mean over all orders of these examples.
+
+    Args:
+        prediction: Distributions for N examples, N at least 1.
+        y: Class indices [N].
+    """
+    _, right = _by_confidence(prediction, y)
+    wrong = 1 - right.flip(0)
+    kept = torch.arange(1, len(wrong) + 1, device=wrong.device)
+    return float((wrong.cumsum(0) / kept).mean())
+
+
+def _by_confidence(prediction: Categorical, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Confidence in ascending order, and whether it was right, shared among equals; float64."""
+    confidence, choice = prediction.probs.max(-1)
+    values, place, counts = torch.unique(confidence, return_inverse=True, return_counts=True)
+    right = torch.zeros(len(values), dtype=torch.float64, device=y.device)
+    right.index_add_(0, place, (choice == y).double())
+    return (
+        values.double().repeat_interleave(counts),
+        (right / counts).repeat_interleave(counts),
+    )
+
+
+def coverage(prediction: Gaussian, y: Tensor, mass: float = 0.9) -> float:
+    """Share of targets [N, D] inside their central interval of ``mass`` (0 to 1), in [0, 1]."""
+    low, high = prediction.interval(mass)
+    return float(((y >= low) & (y <= high)).float().mean())
+
+
+def sharpness(prediction: Gaussian, mass: float = 0.9) -> float:
+    """Mean width of the central interval of ``mass`` (0 to 1), in units of the target.
+
+    Smaller is better among predictions whose coverage is right, and means nothing otherwise
+    (Gneiting, Balabdaoui and Raftery 2007, "Probabilistic forecasts, calibration and sharpness").
+    """
+    low, high = prediction.interval(mass)
+    return float((high - low).mean())
+
+
+def crps(prediction: Gaussian, y: Tensor) -> Tensor:
+    """Continuous ranked probability score of each output, in units of the target, [N, D].
+
+    The closed form for a Gaussian (Gneiting and Raftery 2007, section 4.2).
+    """
+    std = prediction.std
+    # A point prediction has the absolute error; the tiny deviation avoids 0/0 on the way there.
+    safe = std.clamp_min(torch.finfo(std.dtype).tiny)
+    z = (y - prediction.mean.float()) / safe
+    cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+    pdf = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return safe * (z * (2 * cdf - 1) + 2 * pdf - 1 / math.sqrt(math.pi))
+
+
+def gaze_vector(angles: Tensor) -> Tensor:
+    """Unit vectors [N, 3] of (pitch, yaw) in radians [N, 2], in the convention of MPIIGaze."""
+    pitch, yaw = angles.unbind(-1)
+    return torch.stack([-pitch.cos() * yaw.sin(), -pitch.sin(), -pitch.cos() * yaw.cos()], dim=-1)
+
+
+def angular_error(prediction: Tensor, y: Tensor) -> Tensor:
+    """Angle between predicted and true gaze in degrees, [N], from radians [N, 2]."""
+    a, b = gaze_vector(prediction.double()), gaze_vector(y.double())
+    # The arc cosine loses half of the digits for small angles; this form does not.
+    return torch.rad2deg(torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(-1)))
+
+
+def agreement(student: Distribution, teacher: Distribution) -> float:
+    """Share of examples on which student and teacher agree, in [0, 1].
+
+    Classes: both have the same most probable class. Regression: the student's mean lies within the
+    teacher's central 90 % interval, counted over examples and outputs (our choice).
+    """
+    if isinstance(teacher, Categorical):
+        same = student.mean.argmax(-1) == teacher.mean.argmax(-1)
+        return float(same.float().mean())
+    low, high = teacher.interval(0.9)
+    mean = student.mean.float()
+    return float(((mean >= low) & (mean <= high)).float().mean())
+
+
+def auroc(positive: Tensor, negative: Tensor) -> float:
+    """Area under the ROC curve of telling two groups apart by a score, in [0, 1].
+
+    The probability that the score of a positive example is above that of a negative one, ties
+    counted half (Mann and Whitney 1947). 0.5 is chance. For out-of-distribution detection the
+    positive examples are the foreign ones, and the score is how unsure the model is.
+
+    Args:
+        positive, negative: Scores [P] and [N], at least one of each.
+    """
+    negative = negative.sort().values
+    below = torch.searchsorted(negative, positive.contiguous())
+    not_above = torch.searchsorted(negative, positive.contiguous(), right=True)
+    return float((below + not_above).double().mean()) / (2 * len(negative))
+
+
+def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
+    """Share of negative examples that raise an alarm when ``rate`` of the positive ones do.
+
+    The threshold is the highest score at or above which lies at least ``rate`` of the positive
+    examples; in [0, 1], smaller is better. The foreign examples are the positive ones, as in
+    Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with outlier exposure"; where
+    they are the negative ones the figure is another.
+
+    Args:
+        positive, negative: Scores [P] and [N], at least one of each.
+        rate: In (0, 1].
+    """
+    # Rounded first, as 0.95 * 100 is a little more than 95.
+    needed = math.ceil(round(rate * len(positive), 6))
+    threshold = positive.sort(descending=True).values[max(needed, 1) - 1]
+    return float((negative >= threshold).double().mean())
+
+
+def error_of(figures: dict[str, float]) -> float:
+    """The error that gaps are measured in: angular error, else RMSE, else 1 - accuracy."""
+    for name in ("angular_error", "rmse"):
+        if name in figures:
+            return figures[name]
+    return 1 - figures["accuracy"]
+
+
+def gap_closed(
+    kd: Sequence[float],
+    student: Sequence[float],
+    teacher: Sequence[float],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """The part of the gap between KD student and teacher that another student closes.
+
+    Args:
+        kd, student, teacher: Errors by seed, in the same order of seeds.
+        resamples: Bootstrap resamples of the seeds.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        ``{"value": (kd - student) / (kd - teacher) of the means over seeds, "ci95": [low, high]}``,
+        a percentile bootstrap over seeds; None where the teacher is not better than KD. A resample
+        without a gap leaves the ratio unbounded, so it counts to both ends; a bound that lies among
+        those, or an interval from one seed, is None.
+    """
+    errors = np.array([kd, student, teacher], dtype=np.float64)
+    means = errors.mean(1)
+    gap = means[0] - means[2]
+    if not gap > 0:
+        return None
+    value = float((means[0] - means[1]) / gap)
+    count = errors.shape[1]
+    if count < 2:
+        return {"value": value, "ci95": [None, None]}
+    draw = np.random.Generator(np.random.Philox(key=seed)).integers(count, size=(resamples, count))
+    k, s, t = errors[:, draw].mean(2)
+    # A gap of less than rounding is none.
+    valid = k - t > 1e-12
+    ratios = (k - s)[valid] / (k - t)[valid]
+    missing = resamples - len(ratios)
+    low = np.concatenate([np.full(missing, -np.inf), ratios])
+    high = np.concatenate([ratios, np.full(missing, np.inf)])
+    bounds = [
+        float(np.quantile(low, 0.025, method="lower")),
+        float(np.quantile(high, 0.975, method="higher")),
+    ]
+    return {"value": value, "ci95": [b if math.isfinite(b) else None for b in bounds]}

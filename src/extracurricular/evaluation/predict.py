@@ -1,0 +1,43 @@
+"""Predictions for a whole split, in the target's own units."""
+
+from __future__ import annotations
+
+import torch
+
+from extracurricular.data.base import Data, Split
+from extracurricular.data.images.stream import announce_split
+from extracurricular.distributions import Categorical, Distribution, concatenate
+from extracurricular.inputs import leaves
+from extracurricular.samplers import Batch
+from extracurricular.teachers import Teacher
+
+
+@torch.no_grad()
+def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) -> Distribution:
+    """Predict a split, in the target's own units, on the CPU.
+
+    Args:
+        teacher: A network (as :class:`~extracurricular.teachers.NetworkTeacher`) or any teacher.
+        data: The data set, for its scales.
+        split: Raw examples, N of them.
+        batch_size: Examples at once.
+    """
+    parts: list[Distribution] = []
+    for start in range(0, len(split), batch_size):
+        announce_split(split, slice(start + batch_size, start + 2 * batch_size))
+        raw = split[slice(start, start + batch_size)]
+        ids = torch.arange(start, start + len(raw), device=_device_of(raw))
+        parts.append(teacher(Batch(ids, data.inputs(raw.x))))
+    return own_units(concatenate(parts), data)
+
+
+def own_units(said: Distribution, data: Data) -> Distribution:
+    """Bring a standardised prediction to the target's own units, on the CPU; classes have none."""
+    whole = type(said).from_output(said.parameters.float().cpu())
+    if isinstance(whole, Categorical) or data.y_scale is None:
+        return whole
+    return whole.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
+
+
+def _device_of(split: Split) -> torch.device:
+    return next(iter(leaves(split.x).values())).device

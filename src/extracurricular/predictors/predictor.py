@@ -1,0 +1,340 @@
+"""A trained model as a function: raw arrays in, distributions out.
+
+The arrays are in the units that the model's data had: bytes of images stay bytes, columns of tables
+are not standardised. Answers are in the target's own units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from extracurricular.data.base import Data, check_finite
+from extracurricular.data.images.decode import image_bytes
+from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, concatenate
+from extracurricular.errors import DataError
+from extracurricular.inputs import Deferred, Inputs, is_leaf, leaves
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one input of a model is, raw.
+
+    Args:
+        shape: Of one example.
+        dtype: ``uint8`` for bytes, else ``float32``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image [C, H, W]."""
+        return len(self.shape) == 3
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """Distributions for N examples, as NumPy arrays.
+
+    Args:
+        distribution: The distributions as the rest of the package has them, tensors on the CPU.
+        classes: Names of the classes, if known.
+    """
+
+    distribution: Distribution
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.distribution)
+
+    def __repr__(self) -> str:
+        kind = type(self.distribution).__name__
+        return f"Prediction({kind}, {' × '.join(map(str, self.mean.shape))})"
+
+    def __getitem__(self, index: slice) -> Prediction:
+        return Prediction(self.distribution[index], self.classes)
+
+    @property
+    def probs(self) -> Array:
+        """Probabilities of the classes, [N, C]; real targets have none."""
+        return self._categorical("probs", "mean and std").probs.numpy()
+
+    @property
+    def labels(self) -> Array:
+        """Indices of the most probable classes, int64, [N]; real targets have none."""
+        return self._categorical("labels", "mean").probs.argmax(-1).numpy()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the most probable classes, N of them; their indices where names are unknown."""
+        return [self.classes[k] if self.classes else str(k) for k in self.labels]
+
+    @property
+    def mean(self) -> Array:
+        """Means of real targets in their own units, [N, D]; of classes their probabilities."""
+        return self.distribution.mean.numpy()
+
+    @property
+    def std(self) -> Array:
+        """Standard deviations of real targets in their own units, [N, D]; classes have none."""
+        return self._gaussian("std").std.numpy()
+
+    @property
+    def entropy(self) -> Array:
+        """Entropy in nats, [N]: Shannon's for classes, differential for real targets."""
+        return self.distribution.entropy().numpy()
+
+    def interval(self, mass: float = 0.9) -> tuple[Array, Array]:
+        """Bounds [N, D] of the central interval that holds ``mass`` of each target.
+
+        Raises:
+            ValueError: ``mass`` is not between 0 and 1.
+        """
+        if not 0 < mass < 1:
+            raise ValueError(f"mass is {mass}; it must be between 0 and 1")
+        low, high = self._gaussian("interval").interval(mass)
+        return low.numpy(), high.numpy()
+
+    def _categorical(self, what: str, instead: str) -> Categorical:
+        if isinstance(self.distribution, Categorical):
+            return self.distribution
+        raise AttributeError(f"a prediction of real targets has no {what}; it has {instead}")
+
+    def _gaussian(self, what: str) -> Gaussian:
+        if isinstance(self.distribution, Gaussian):
+            return self.distribution
+        raise AttributeError(f"a prediction of classes has no {what}; it has probs and entropy")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A trained model: call it with raw arrays.
+
+    Args:
+        name: What it is, for a person.
+        task: What is predicted.
+        inputs: Its inputs by name: ``x`` where there is one, ``x0``, ``x1``, … of a tuple, else the
+            names that the data have.
+        ask: Maps raw tensors [B, ...] by the names of ``inputs`` to the distribution, float32, on
+            the CPU, in the target's own units.
+        classes: Names of the classes, if known.
+        outputs: Names of the real targets, if known.
+        angular: Targets are (pitch, yaw) in radians.
+        parameters: Numbers that it is made of; None where nobody knows.
+        batch_size: Examples that ``ask`` gets at once.
+
+    It is never changed, and may be called from several threads, which are answered one at a time.
+    """
+
+    name: str
+    task: Task
+    inputs: Mapping[str, Form]
+    ask: Callable[[dict[str, Tensor]], Distribution] = field(repr=False)
+    classes: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    angular: bool = False
+    parameters: int | None = None
+    batch_size: int = 1024
+    _lock: Any = field(default_factory=Lock, repr=False)
+
+    def __call__(self, x: Any, batch_size: int | None = None) -> Prediction:
+        """Predict.
+
+        Args:
+            x: NumPy arrays or tensors [N, ...], raw; one example [...] is a batch of one. Of
+                several inputs a dict, or a tuple where the data had one. An image may be a PIL
+                image, or a list of them.
+            batch_size: Examples at once; the predictor's own where None.
+
+        Raises:
+            DataError: ``x`` is not what the model takes; the sentence says what that is.
+        """
+        return Prediction(self.distribution(x, batch_size), self.classes)
+
+    predict = __call__
+
+    def distribution(self, x: Any, batch_size: int | None = None) -> Distribution:
+        """Predict, as the rest of the package has predictions."""
+        read = self.read(x)
+        size = self.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise DataError(f"batch_size is {size}; it must be at least 1")
+        count = len(next(iter(read.values())))
+        parts = []
+        for start in range(0, count, size):
+            batch = {name: leaf[start : start + size] for name, leaf in read.items()}
+            with self._lock, torch.no_grad():
+                parts.append(self.ask(batch))
+        return concatenate(parts)
+
+    def read(self, x: Any) -> dict[str, Tensor]:
+        """Check ``x``, and return it as tensors [N, ...] of the model's types, by input.
+
+        Raises:
+            DataError: It is not what the model takes.
+        """
+        given = dict(_parts(x, list(self.inputs)))
+        read = {name: read_input(given[name], form, name) for name, form in self.inputs.items()}
+        counts = {name: len(leaf) for name, leaf in read.items()}
+        if len(set(counts.values())) > 1:
+            raise DataError(f"the inputs have different numbers of examples: {counts}")
+        return read
+
+
+def input_names(x: Inputs) -> list[str]:
+    """Names of the inputs: ``x`` for one, ``x0``, ``x1``, … of a tuple, else the dict's own."""
+    if is_leaf(x):
+        return ["x"]
+    return list(x) if isinstance(x, dict) else [f"x{k}" for k in range(len(x))]
+
+
+def named_inputs(x: Inputs) -> dict[str, Tensor]:
+    """Return the tensors by the names of :func:`input_names`."""
+    return dict(zip(input_names(x), leaves(x).values(), strict=True))
+
+
+def input_forms(data: Data) -> dict[str, Form]:
+    """Return what the inputs of a data set are."""
+    return {
+        name: Form(tuple(leaf.shape[1:]), "uint8" if leaf.dtype == torch.uint8 else "float32")
+        for name, leaf in named_inputs(data.train.x).items()
+    }
+
+
+def _parts(x: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield each input with its name."""
+    told = ", ".join(names)
+    if isinstance(x, Mapping):
+        if set(x) != set(names):
+            found = ", ".join(map(str, x)) or "nothing"
+            raise DataError(f"x has the inputs {found}; the model takes {told}")
+        yield from x.items()
+    elif len(names) == 1:
+        yield names[0], x
+    elif isinstance(x, tuple) and names == [f"x{k}" for k in range(len(x))]:
+        yield from zip(names, x, strict=True)
+    else:
+        kind = f"tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
+        raise DataError(f"x is a {kind}; the model takes a dict of {told}")
+
+
+def read_input(given: Any, form: Form, name: str = "x") -> Tensor:
+    """Check one input of a model and make it a tensor [N, ...] of its type.
+
+    Raises:
+        DataError: Its shape, its type or a value is not what the model takes.
+    """
+    if isinstance(given, Deferred):
+        # Images that are decoded batch by batch; what they are like is known without that.
+        stands: Any = given
+        if (tuple(stands.shape[1:]), stands.dtype) == (form.shape, getattr(torch, form.dtype)):
+            return stands  # type: ignore[no-any-return]
+        given = given[:]
+    if isinstance(given, Image.Image):
+        return torch.from_numpy(np.array(_image(given, form, name))[None])
+    if isinstance(given, list | tuple):
+        if given and all(isinstance(one, Image.Image) for one in given):
+            return torch.from_numpy(np.stack([_image(one, form, name) for one in given]))
+        given = _stacked(given, name)
+    if isinstance(given, Tensor):
+        values = given.detach()
+    else:
+        array = np.asarray(given)
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"{name} has values of type {array.dtype}; they must be numbers")
+        if array.dtype.kind in "fiu" and not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            array = array.astype(np.int64)  # torch knows little of other unsigned integers
+        # A copy where torch could not share it: negative strides, or memory that is read only.
+        shared = array.flags.writeable and all(step >= 0 for step in array.strides)
+        values = torch.from_numpy(array if shared else array.copy())
+    return _typed(_batch(values, form, name), form, name)
+
+
+def _stacked(given: Any, name: str) -> Array:
+    try:
+        return np.asarray([np.asarray(one) for one in given])
+    except ValueError:
+        raise DataError(f"{name} is a list of examples of different shapes") from None
+
+
+def _image(image: Image.Image, form: Form, name: str) -> Array:
+    if not form.is_image or form.shape[0] not in (1, 3) or form.dtype != "uint8":
+        raise DataError(f"{name} is an image; the model takes {_told(form)}")
+    try:
+        return image_bytes(image, form.shape)
+    except ValueError as error:
+        _, height, width = form.shape
+        raise DataError(
+            f"{name} is an image that {error}; the model takes {width} × {height} of bytes, "
+            f"and image.resize(({width}, {height})) brings others there"
+        ) from None
+
+
+def _batch(values: Tensor, form: Form, name: str) -> Tensor:
+    """Return [N, ...], whether one example or several are given."""
+    shape, wanted = tuple(values.shape), form.shape
+    grey = form.is_image and wanted[0] == 1
+    if shape == wanted:
+        values = values[None]
+    elif grey and shape == wanted[1:]:
+        values = values[None, None]
+    elif grey and len(shape) == 3 and shape[1:] == wanted[1:]:
+        values = values[:, None]
+    elif len(shape) != len(wanted) + 1 or shape[1:] != wanted:
+        last = form.is_image and len(shape) in (3, 4) and shape[-3:] == (*wanted[1:], wanted[0])
+        remedy = (
+            "; it has the channels last, which are to stand before height and width" if last else ""
+        )
+        several = ", ".join(["N", *map(str, wanted)])
+        raise DataError(f"{name} has the shape {shape}; the model takes ({several}){remedy}")
+    if not len(values):
+        raise DataError(f"{name} holds no examples")
+    return values
+
+
+def _typed(values: Tensor, form: Form, name: str) -> Tensor:
+    """Return bytes, or finite float32."""
+    if values.dtype == torch.bool or values.is_complex():
+        raise DataError(f"{name} has values of type {values.dtype}; the model takes {_told(form)}")
+    if form.dtype == "uint8":
+        if values.dtype == torch.uint8:
+            return values
+        low, high = (float(v) for v in values.aminmax())
+        if values.is_floating_point():
+            remedy = (
+                "; if it was divided by 255, (255 * x).round().astype('uint8') undoes that"
+                if low >= 0 and high <= 1
+                else ", as the data set had them"
+            )
+            raise DataError(
+                f"{name} has reals from {low:g} to {high:g}, but the model takes {_told(form)}"
+                f"{remedy}"
+            )
+        if low < 0 or high > 255:
+            value = low if low < 0 else high
+            raise DataError(f"{name} has the value {value:g}; the model takes {_told(form)}")
+        return values.to(torch.uint8)
+    if form.is_image and values.dtype == torch.uint8:
+        raise DataError(
+            f"{name} has bytes, but the model takes {_told(form)}, in the units of its data set"
+        )
+    values = values.float()
+    check_finite(values, name)
+    return values
+
+
+def _told(form: Form) -> str:
+    return "bytes, 0 to 255 (uint8)" if form.dtype == "uint8" else "reals (float32)"

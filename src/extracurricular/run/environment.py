@@ -1,0 +1,68 @@
+"""Where something was trained: versions and hardware, kept beside what came out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extracurricular.files import read_json, write_json
+
+SCHEMA = 1
+
+_FILE = "environment.json"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return versions and hardware of this process, as plain values.
+
+    Args:
+        device: Where networks are trained; its name counts if it is a GPU.
+    """
+    return {
+        "extracurricular": importlib.metadata.version("extracurricular"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": importlib.metadata.version("numpy"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+    }
+
+
+def cpu_name() -> str | None:
+    """Return the processor's name as the system knows it, or None."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    for line in lines.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or None
+
+
+def note_environment(folder: Path, device: torch.device) -> None:
+    """Add this process to those that trained something in a run's folder, unless it is known.
+
+    A run that was interrupted can go on elsewhere, so there may be several.
+    """
+    known = trained_in(folder)
+    own = environment(device)
+    if own not in [{k: v for k, v in entry.items() if k != "date"} for entry in known]:
+        entries = [*known, {"date": time.strftime("%Y-%m-%d"), **own}]
+        write_json(folder / _FILE, {"schema": SCHEMA, "trained": entries})
+
+
+def trained_in(folder: Path) -> list[dict[str, Any]]:
+    """Return where a run was trained, the first first; nothing of a run from before it was kept."""
+    file = folder / _FILE
+    found = read_json(file) if file.is_file() else None
+    trained = found.get("trained") if isinstance(found, dict) else None
+    return [e for e in trained if isinstance(e, dict)] if isinstance(trained, list) else []

@@ -1,0 +1,247 @@
+"""``xcl record``: the teacher of a recipe, recorded on the draws of a student."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from extracurricular import rng
+from extracurricular.distributions import Distribution, Task
+from extracurricular.errors import RecipeError, StorageError
+from extracurricular.files import read_json, write_json
+from extracurricular.knowledge import open_knowledge
+from extracurricular.recipe.schema import parse_recipe
+from extracurricular.run.pipeline import Run
+from extracurricular.run.recording import (
+    description,
+    knowledge_stages,
+    one_gpu_each,
+    read_codec,
+    record_run,
+    replayed,
+    teacher_of,
+)
+from extracurricular.samplers import Batch, Uncertain
+from tests.run.test_run import TINY
+
+
+def tiny(folder: Path) -> Run:
+    return Run(parse_recipe(TINY), folder)
+
+
+def test_the_record_is_of_the_draws_and_the_teacher_of_the_recipe(tmp_path: Path) -> None:
+    source = teacher_of(tiny(tmp_path / "run"), "xcl")
+    report = record_run(source, tmp_path / "knowledge", 300, codec="uint8")
+    assert report.recorded == report.draws == 300
+    run, stage = source.run, source.stage
+    known = open_knowledge(
+        tmp_path / "knowledge",
+        data=run.data,
+        sampler=description(run, stage),
+        seed=rng.fold(stage.seed, "sampler"),
+        teacher=source.teacher,
+    )
+    batch = run.sampler(stage)(torch.arange(300))
+    kl = source.teacher(batch).kl(known(batch))  # type: ignore[arg-type]
+    assert float(kl.max()) < 1e-3
+    # The run itself goes on from the teacher that recording trained.
+    again = teacher_of(tiny(tmp_path / "run"), "xcl")
+    assert record_run(again, tmp_path / "knowledge", 300, codec="uint8").recorded == 0
+
+
+def test_a_student_that_has_no_teacher_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"students\.erm\.learns_from: is 'labels'"):
+        teacher_of(tiny(tmp_path), "erm")
+    with pytest.raises(RecipeError, match=r"--student is 'xkl', .* did you mean 'xcl'"):
+        teacher_of(tiny(tmp_path), "xkl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for visible, chosen in (("", "2"), ("4,5,6,7", "6")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        monkeypatch.setenv("LOCAL_RANK", "2")
+        one_gpu_each()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
+    monkeypatch.delenv("LOCAL_RANK")
+    one_gpu_each()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
+
+
+def test_codecs_of_the_command_line() -> None:
+    task = Task("classification", 10)
+    assert read_codec(None, task) is None
+    assert read_codec("{topk: {k: 5}}", task) == {"topk": {"k": 5}}
+    for text, said in (
+        ("{topk: {k: 99}}", r"--codec.topk: k is 99; it must be from 1 to 10"),
+        ("{", r"--codec: is '{', which is not valid YAML"),
+        ("5", r"--codec: is 5; a codec is given as NAME or as"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            read_codec(text, task)
+
+
+def start(recipe: Path, rank: int, *more: str) -> subprocess.Popen[str]:
+    command = ["record", str(recipe), "--draws", "700", "--out", "knowledge", *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "extracurricular.cli", *command],
+        env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
+        cwd=recipe.parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_the_command_by_two_processes_and_its_mistakes(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(TINY))
+    process = start(recipe, 0, "--codec", "float8")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert len(errors.splitlines()) == 1
+    assert "--codec: unknown codec 'float8'; did you mean 'float32'?" in errors
+    assert not (tmp_path / "runs").exists()
+    processes = [start(recipe, rank) for rank in (1, 0)]
+    for process in processes:
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "knowledge holds 700 draws of kd, " in output
+        assert "KL(teacher ‖ stored) at T = 1: mean " in output
+    assert open_knowledge(tmp_path / "knowledge").draws == 700
+
+
+RECORDED: dict[str, Any] = {
+    "name": "recorded",
+    "data": {"digits": {"train": 100, "validation": 50}},
+    "seeds": [0, 1],
+    "teacher": {
+        "model": {"mlp": {"hidden": [16]}},
+        "members": 2,
+        "training": {"steps": 30, "batch_size": 16},
+        "record": 200,
+    },
+    "defaults": {
+        "model": {"mlp": {"hidden": [4]}},
+        "training": {"steps": 20, "batch_size": 16, "lr": 0.05},
+    },
+    "students": {
+        "erm": {"learns_from": "labels"},
+        "kd": {},
+        "mixed": {"sampler": ["empirical", "mixup"]},
+        "warm": {"sampler": ["empirical", "mixup"], "matching": {"temperature": 4.0}},
+        "unsure": {"sampler": ["empirical", "mixup", {"uncertain": {"candidates": 3}}]},
+    },
+}
+
+
+class Deaf:
+    """A teacher that must not be asked."""
+
+    def __call__(self, batch: Batch) -> Distribution:
+        raise AssertionError("the teacher was asked")
+
+
+def test_a_run_records_once_for_each_sampler_and_trains_from_the_records(tmp_path: Path) -> None:
+    run = Run(parse_recipe(RECORDED), tmp_path)
+    stages = list(knowledge_stages(run))
+    # Of kd, of mixed and warm together, and of unsure; not of erm, and not of each seed.
+    assert [stage.student.key for stage in stages] == [
+        "students.kd",
+        "students.mixed",
+        "students.unsure",
+    ]
+    summary = run.execute()
+    assert set(summary["students"]) == set(RECORDED["students"])
+    for stage in stages:
+        told = read_json(tmp_path / stage.path / "stage.json")
+        assert told["done"] is True
+        assert told["draws"] == 200
+        assert told["price"]["kl"]["1.0"]["mean"] < 1e-5
+    mixed, warm = (replayed(run, run.student_stage(name, 1)) for name in ("mixed", "warm"))
+    ids = torch.arange(450)
+    assert torch.equal(mixed[0](ids).x, warm[0](ids).x)  # type: ignore[arg-type]
+    # Each pass has every draw once, and what the teacher said of that very draw (law 2).
+    batch = mixed[0](ids)
+    assert sorted(batch.ids[:200].tolist()) == sorted(batch.ids[200:400].tolist())
+    kl = run.teacher(1)(batch).kl(mixed[1](batch))  # type: ignore[arg-type]
+    assert float(kl.max()) < 1e-5
+    # Nothing is done again.
+    assert Run(parse_recipe(RECORDED), tmp_path).execute() == summary
+
+
+def test_a_replayed_choice_is_not_made_again(tmp_path: Path) -> None:
+    run = Run(parse_recipe(RECORDED), tmp_path)
+    run.execute()
+    sampler, known = replayed(run, run.student_stage("unsure", 0))
+    child = sampler.child
+    assert isinstance(child, Uncertain)
+    chosen = child.choose(torch.arange(200))
+    deaf = replace(sampler, child=replace(child, teacher=Deaf()))
+    batch = deaf(torch.arange(200))
+    assert sorted(batch.ids.tolist()) == list(range(200))
+    assert torch.equal(batch.x, chosen.batch[batch.ids].x)  # type: ignore[arg-type]
+    assert torch.equal(known.choices(batch.ids), chosen.index[batch.ids])
+    assert 0 < int((chosen.index > 0).sum()) < 200
+
+
+def test_a_run_from_records_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = Run(parse_recipe(RECORDED), tmp_path / "whole")
+    whole.execute()
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "whole", again)
+    # As after an interruption while recording, and before the students.
+    shutil.rmtree(again / "students")
+    for folder in (again / "knowledge").iterdir():
+        record = read_json(folder / "stage.json") | {"done": False}
+        write_json(folder / "stage.json", record)
+        next(folder.glob("draws-*.npy")).unlink()
+    run = Run(parse_recipe(RECORDED), again)
+    run.execute()
+    for stage in run.stages():
+        if stage.path.startswith("students/"):
+            ours, theirs = (
+                (root / stage.path / "weights.safetensors").read_bytes()
+                for root in (again, tmp_path / "whole")
+            )
+            assert ours == theirs, stage.path
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "problem"),
+    [
+        (["teacher.record=0"], "teacher.record", "greater than or equal to 1"),
+        (["teacher.codec=float61"], "teacher.codec", "did you mean 'float16'"),
+        (["teacher.codec={topk: {k: 11}}"], "teacher.codec.topk", "from 1 to 10"),
+        (["teacher.record=null", "teacher.codec=uint8"], "teacher", "record is not set"),
+        (
+            ["students.unsure.sampler.2.uncertain.score=divergence"],
+            "students.unsure.sampler",
+            "depend on the student in training",
+        ),
+    ],
+)
+def test_what_cannot_be_recorded_is_told_before_anything_is_written(
+    tmp_path: Path, changes: list[str], key: str, problem: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Run(parse_recipe(RECORDED, changes), tmp_path / "run").execute()
+    assert caught.value.key.startswith(key)
+    assert problem in caught.value.problem
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:
+    Run(parse_recipe(RECORDED), tmp_path).execute()
+    with pytest.raises(StorageError, match=r"codec = None, but the recipe says 'uint8'"):
+        Run(parse_recipe(RECORDED, ["teacher.codec=uint8"]), tmp_path).execute()

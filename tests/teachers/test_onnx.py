@@ -1,0 +1,283 @@
+"""ONNX files as teachers: what they are asked, what they answer, and what they may not read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import extracurricular as xcl
+from extracurricular.distributions import Categorical, Gaussian
+from extracurricular.knowledge.fingerprint import teacher_fingerprint
+from extracurricular.samplers import Batch
+from extracurricular.teachers.named import OUTSIDE
+from extracurricular.teachers.onnx import OnnxTeacher
+from extracurricular.teachers.onnx_format import read_layout
+from tests.conftest import eye_data, image_data, pair_data, table_data
+
+WEIGHT = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
+
+
+def save(
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: dict[str, Sequence[Any]],
+    outputs: dict[str, Sequence[Any]],
+    weights: dict[str, Any] | None = None,
+    kind: int = TensorProto.FLOAT,
+) -> Path:
+    """Write a model; the first output is named first."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info(k, kind, v) for k, v in inputs.items()],
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in outputs.items()],
+        [numpy_helper.from_array(v, k) for k, v in (weights or {}).items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def linear(path: Path, batch: Any = "B", weight: Any = WEIGHT) -> Path:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    rows, columns = weight.shape
+    return save(path, [node], {"x": [batch, rows]}, {"y": [batch, columns]}, {"w": weight})
+
+
+def first(data: Any, count: int = 7) -> Batch:
+    x = data.inputs(data.train[:count].x)
+    return Batch(torch.arange(count), x)
+
+
+def test_raw_values_go_in_and_the_targets_own_units_come_out(tmp_path: Path) -> None:
+    data = table_data()
+    path = linear(tmp_path / "t.onnx")
+    teacher = OnnxTeacher(path, data, output="mean_log_var")
+    said = xcl.predict(teacher, data, data.test)
+    assert isinstance(said, Gaussian)
+    wanted = data.test.x.numpy() @ WEIGHT  # type: ignore[union-attr]
+    np.testing.assert_allclose(said.mean, wanted[:, :2], rtol=1e-3, atol=1e-2)
+    least = 1e-3 * data.y_scale.scale.numpy()  # type: ignore[union-attr]
+    std = np.maximum(np.exp(wanted[:, 2:] / 2), least)
+    np.testing.assert_allclose(said.std, std, rtol=1e-2)
+    assert teacher.parameters == 20
+
+
+def test_a_network_of_this_package_keeps_its_own_values(tmp_path: Path) -> None:
+    data = table_data()
+    path = linear(tmp_path / "t.onnx")
+    teacher = OnnxTeacher(path, data, output="mean_log_var", raw=False)
+    batch = first(data)
+    wanted = data.task.distribution(batch.x @ torch.from_numpy(WEIGHT))  # type: ignore[operator]
+    torch.testing.assert_close(teacher(batch).parameters, wanted.parameters)
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_a_file_made_for_one_batch_size(tmp_path: Path, size: int) -> None:
+    data = table_data()
+    free = OnnxTeacher(linear(tmp_path / "a.onnx"), data, output="mean_log_var")
+    fixed = OnnxTeacher(linear(tmp_path / "b.onnx", size), data, output="mean_log_var")
+    torch.testing.assert_close(fixed(first(data)).parameters, free(first(data)).parameters)
+
+
+def test_classes_by_logits_or_probabilities(tmp_path: Path) -> None:
+    data = image_data()
+    weight = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32) / 255
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probs"]),
+    ]
+    outputs = {"logits": ["B", 4], "probs": ["B", 4]}
+    path = save(tmp_path / "t.onnx", nodes, {"x": ["B", 1, 8, 8]}, outputs, {"w": weight})
+    logits = OnnxTeacher(path, data, output="logits", outputs=("logits",))(first(data))
+    probs = OnnxTeacher(path, data, outputs=("probs",))(first(data))
+    assert isinstance(logits, Categorical)
+    wanted = data.train.x[:7].flatten(1).float() @ torch.from_numpy(weight)  # type: ignore[index]
+    torch.testing.assert_close(logits.logits, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(probs.mean, logits.mean)
+    with pytest.raises(ValueError, match=r"gives logits .*, probs .*; name the one that is the"):
+        OnnxTeacher(path, data)(first(data))
+    with pytest.raises(ValueError, match="outputs has 'label', which is none of the file's"):
+        OnnxTeacher(path, data, outputs=("label",))(first(data))
+    scaled = OnnxTeacher(path, data, output="logits", outputs=("logits",), scale=(255.0,))
+    torch.testing.assert_close(scaled(first(data)).parameters, wanted / 255, rtol=1e-4, atol=1e-4)
+    shifted = OnnxTeacher(path, data, output="logits", outputs=("logits",), shift=(255.0,))
+    every = torch.from_numpy(weight).sum(0) * 255
+    torch.testing.assert_close(
+        shifted(first(data)).parameters, wanted - every, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_bytes_are_rounded_for_a_file_that_takes_bytes(tmp_path: Path) -> None:
+    data = image_data()
+    nodes = [
+        helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real"], ["few"], axes=[1, 2], keepdims=0),
+        helper.make_node("Slice", ["few", "zero", "four", "one"], ["y"]),
+    ]
+    ints = {"zero": [0], "four": [4], "one": [1]}
+    weights = {k: np.array(v, dtype=np.int64) for k, v in ints.items()}
+    shapes = {"x": ["B", 1, 8, 8]}, {"y": ["B", 4]}
+    path = save(tmp_path / "t.onnx", nodes, *shapes, weights, TensorProto.UINT8)
+    teacher = OnnxTeacher(path, data, output="logits")
+    wanted = data.train.x[:7].float().mean((1, 2))[:, :4]  # type: ignore[index]
+    torch.testing.assert_close(teacher(first(data)).parameters, wanted)
+    assert teacher.parameters == 0  # shapes and indices are no weights
+
+
+def two_inputs(path: Path, names: Sequence[str]) -> Path:
+    eye, pose = names
+    nodes = [
+        helper.make_node("ReduceMean", [eye], ["flat"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["flat", "axis"], ["column"]),
+        helper.make_node("Add", ["column", pose], ["mean"]),
+        helper.make_node("Exp", [pose], ["std"]),
+    ]
+    inputs = {eye: ["B", 1, 12, 20], pose: ["B", 2]}
+    outputs = {"mean": ["B", 2], "std": ["B", 2]}
+    return save(path, nodes, inputs, outputs, {"axis": np.array([1], dtype=np.int64)})
+
+
+def test_several_inputs_go_by_name(tmp_path: Path) -> None:
+    data = eye_data()
+    same = OnnxTeacher(two_inputs(tmp_path / "a.onnx", ("eye", "pose")), data)
+    path = two_inputs(tmp_path / "b.onnx", ("input_0", "input_1"))
+    named = OnnxTeacher(path, data, inputs={"eye": "input_0", "pose": "input_1"})
+    torch.testing.assert_close(named(first(data)).parameters, same(first(data)).parameters)
+    said = xcl.predict(same, data, data.test)
+    assert isinstance(said, Gaussian)
+    eye, pose = data.test.x["eye"], data.test.x["pose"]  # type: ignore[index,call-overload]
+    wanted = eye.float().mean((1, 2, 3))[:, None] + pose
+    torch.testing.assert_close(said.mean, wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(said.std, pose.exp(), rtol=1e-3, atol=1e-4)
+    pairs = OnnxTeacher(path, pair_data(), inputs={"0": "input_0", "1": "input_1"})
+    assert len(pairs(first(pair_data()))) == 7
+    with pytest.raises(ValueError, match="has no input 'eye'; known: input_0, input_1"):
+        OnnxTeacher(path, data)(first(data))
+    with pytest.raises(ValueError, match="inputs has 'ear'; known: eye, pose"):
+        OnnxTeacher(path, data, inputs={"ear": "input_0"})(first(data))
+    with pytest.raises(ValueError, match=r"takes 2 inputs \(input_0, input_1\), but .* have 1"):
+        OnnxTeacher(path, table_data())(first(table_data()))
+
+
+def test_what_does_not_go_with_the_data_is_one_sentence(tmp_path: Path) -> None:
+    path = linear(tmp_path / "t.onnx")
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", "fw", "y")]
+    weight = {"w": np.ones((64, 4), np.float32)}
+    file = save(tmp_path / "i.onnx", nodes, {"x": ["B", 1, 8, 8]}, {"y": ["B", 4]}, weight)
+    images = image_data(classes=3)
+    with pytest.raises(ValueError, match="knows 4 classes, but the data have 3"):
+        OnnxTeacher(file, images, output="logits")(first(images))
+    with pytest.raises(ValueError, match=r"does not take x \(7, 4\): "):
+        OnnxTeacher(path, table_data(columns=4), output="mean_var")(first(table_data(columns=4)))
+    with pytest.raises(ValueError, match="output is 'probs'; regression needs one of"):
+        OnnxTeacher(path, table_data(), output="probs")
+    with pytest.raises(ValueError, match=r"scale \[0.0\]; .* no scale can be 0"):
+        OnnxTeacher(path, table_data(), scale=(0.0,))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    data = table_data()
+    with pytest.raises(ValueError, match=r"absent.onnx' cannot be read: No such file"):
+        OnnxTeacher(tmp_path / "absent.onnx", data)(first(data))
+    whole = linear(tmp_path / "t.onnx").read_bytes()
+    for name, content in (("cut", whole[:-9]), ("text", b"hello, world\n"), ("empty", b"")):
+        file = tmp_path / f"{name}.onnx"
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.onnx' (is damaged|cannot be opened)"):
+            OnnxTeacher(file, data)(first(data))
+
+
+def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"pip install 'extracurricular\[onnx\]'"):
+        OnnxTeacher(linear(tmp_path / "t.onnx"), table_data())(first(table_data()))
+
+
+# Tensors in further files
+
+
+def external(path: Path, location: str) -> Path:
+    """A model whose weight lies in another file, wherever that is."""
+    model = onnx.load(linear(path))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_tensors_may_lie_beside_the_file(tmp_path: Path) -> None:
+    data = table_data()
+    (tmp_path / "weights.bin").write_bytes(WEIGHT.tobytes())
+    path = external(tmp_path / "t.onnx", "weights.bin")
+    teacher = OnnxTeacher(path, data, output="mean_log_var")
+    inside = OnnxTeacher(linear(tmp_path / "u.onnx"), data, output="mean_log_var")
+    assert torch.equal(teacher(first(data)).parameters, inside(first(data)).parameters)
+    before = teacher_fingerprint(teacher)
+    entry = OUTSIDE.build({"onnx": {"path": str(path)}})
+    assert entry.files == [path, tmp_path / "weights.bin"]  # type: ignore[attr-defined]
+    (tmp_path / "weights.bin").write_bytes((WEIGHT * 2).tobytes())
+    changed = OnnxTeacher(path, data, output="mean_log_var")
+    assert teacher_fingerprint(changed) != before
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret.bin", "/{outside}/secret.bin", "a/../../secret.bin"]
+)
+def test_tensors_may_not_lie_outside_of_the_folder(tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
+    folder = tmp_path / "given"
+    (folder / "a").mkdir(parents=True)
+    place = location.format(outside=str(tmp_path).lstrip("/"))
+    path = external(folder / "t.onnx", place)
+    with pytest.raises(ValueError, match=r"which lies outside of its folder"):
+        OnnxTeacher(path, table_data(), output="mean_var")(first(table_data()))
+
+
+def test_a_link_out_of_the_folder_is_outside(tmp_path: Path) -> None:
+    (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (folder / "w.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(ValueError, match=r"'w.bin', which lies outside of its folder"):
+        read_layout(external(folder / "t.onnx", "w.bin"))
+    with pytest.raises(ValueError, match=r"'absent.bin', which is missing"):
+        read_layout(external(folder / "u.onnx", "absent.bin"))
+
+
+def test_tensors_are_found_wherever_they_may_stand(tmp_path: Path) -> None:
+    """In a constant's attribute, inside a branch, in a function."""
+
+    def outside() -> Any:
+        tensor = helper.make_tensor("t", TensorProto.FLOAT, [1], [0.0])
+        tensor.ClearField("float_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret.bin")
+        return tensor
+
+    constant = helper.make_node("Constant", [], ["c"], value=outside())
+    value = helper.make_tensor_value_info("c", TensorProto.FLOAT, [1])
+    branch = helper.make_graph([constant], "b", [], [value])
+    conditional = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    function = helper.make_function("d", "f", [], ["c"], [constant], [helper.make_opsetid("", 17)])
+    main = [
+        (helper.make_graph([constant], "g", [], [value]), []),
+        (helper.make_graph([conditional], "g", [], []), []),
+        (helper.make_graph([], "g", [], []), [function]),
+    ]
+    for graph, functions in main:
+        path = tmp_path / "t.onnx"
+        path.write_bytes(helper.make_model(graph, functions=functions).SerializeToString())
+        with pytest.raises(ValueError, match="outside of its folder"):
+            read_layout(path)
