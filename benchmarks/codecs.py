@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from extracurricular.recipe.read import read_recipe
 
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.errors import XclError
 from extracurricular.knowledge import build_codec
-from extracurricular.recipe.schema import read_recipe
-from extracurricular.run.pipeline import Run
-from extracurricular.run.recording import teacher_of
+from extracurricular.run.record import teacher_of
+from extracurricular.run.workspace import Workspace
 
 TEMPERATURES = (1.0, 4.0)
 
@@ -45,14 +45,14 @@ def title(spec: Any) -> str:
 
 def said_about(recipe: str, overrides: list[str], run: Path, student: str, draws: int) -> Any:
     """Ask a recipe's teacher about draws of a student's sampler."""
-    source = teacher_of(Run(read_recipe(recipe, overrides), run), student)
-    sampler = source.run.sampler(source.stage)
+    source = teacher_of(Workspace(read_recipe(recipe, overrides), run), student)
+    sampler = source.stage.draws(source.workspace)
     with torch.no_grad():
         parts = [
             source.teacher(sampler(ids)).parameters.float()
             for ids in torch.split(torch.arange(draws), 256)
         ]
-    return source.run.data.task, torch.cat(parts)
+    return source.workspace.data(source.stage.data).task, torch.cat(parts)
 
 
 def main() -> None:

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from extracurricular.recipe.read import read_recipe
 
 from extracurricular.distributions import Distribution, Task
 from extracurricular.matching import Matching
-from extracurricular.recipe.schema import read_recipe
-from extracurricular.run.pipeline import Run
+from extracurricular.run.plan import plan
+from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Batch, Context
 from extracurricular.teachers import Labels
 from extracurricular.training import draw_steps, learning_rate, make_optimizer, step_ids
@@ -53,14 +54,16 @@ class Prompt:
 
 def measure(recipe_name: str) -> list[tuple[str, float, float]]:
     """Return (student, milliseconds of sampling a step, milliseconds of a student's step)."""
-    run = Run(read_recipe(recipe_name, ["device.accelerator=cpu"]), Path("unused"))
-    rows = []
-    for name in run.recipe.students:
-        stage = run.student_stage(name, run.recipe.seeds[0])
-        sampler = run.sampler(stage, Context(Prompt(run.data.task)))
-        student = run.model(stage, "model").train()
+    recipe = read_recipe(recipe_name, ["device.accelerator=cpu"])
+    workspace, rows = Workspace(recipe, Path("unused")), []
+    for (name, seed), stage in plan(recipe).students.items():
+        if seed != recipe.seeds[0]:
+            continue
+        task = workspace.data(stage.data).task
+        sampler = stage.build_sampler(workspace, Context(Prompt(task)))
+        student = stage.untrained(workspace).train()
         optimizer = make_optimizer(student, stage.training, fused=True)
-        task, matching, size = run.data.task, Matching(), stage.training.batch_size
+        matching, size = Matching(), stage.training.batch_size
         together = draw_steps(sampler, size, torch.device("cpu"))
 
         def draw(first: int = 0) -> object:

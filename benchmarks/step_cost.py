@@ -31,7 +31,7 @@ from torch import Tensor
 
 from extracurricular.data.base import Data, make_data
 from extracurricular.distributions import Categorical, Distribution
-from extracurricular.knowledge import Recorded, open_knowledge, record
+from extracurricular.knowledge import Recorded, RecordOptions, open_knowledge, record
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
 from extracurricular.samplers import Augment, Batch, CutMix, Empirical, Sampler
@@ -85,10 +85,10 @@ def step_costs(pair: str, data: Data, folder: Path, arguments: Any, fabric: Fabr
     teacher = Network(module, data.task)
     plain = Augment(Empirical(data), pad=4, flip=True)
     extended = CutMix(plain)
-    report = record(
-        extended, teacher, data, arguments.draws, folder / pair.replace(":", "-"), fabric=fabric
-    )
-    known = open_knowledge(folder / pair.replace(":", "-"), data=data, sampler=extended)
+    place = folder / pair.replace(":", "-")
+    options = RecordOptions(fabric=fabric)
+    report = record(extended, teacher, data, arguments.draws, place, options=options)
+    known = open_knowledge(place, data=data, sampler=extended)
     ways: dict[str, tuple[Sampler, Teacher]] = {
         "ERM": (plain, Labels()),
         "KD online": (plain, teacher),
@@ -130,10 +130,8 @@ def read_rates(codec: str, data: Data, folder: Path, count: int, batch: int) -> 
         return Batch(ids, torch.empty(len(ids), 0))
 
     place = folder / codec
-    record(
-        nothing, talk, data, count, place, codec=codec, description="nothing", teacher_id="random",
-        chunk=2048,
-    )  # fmt: skip
+    options = RecordOptions(description="nothing", teacher_id="random", chunk=2048)
+    record(nothing, talk, data, count, place, codec=codec, options=options)
     known: Recorded = open_knowledge(place)
     order = torch.randperm(count)
     size = 16 * batch

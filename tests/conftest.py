@@ -18,8 +18,13 @@ from extracurricular.generators.gan import Gan
 from extracurricular.generators.tables import Mixture
 from extracurricular.inputs import images
 from extracurricular.models import build_model
-from extracurricular.recipe.schema import parse_recipe
-from extracurricular.run.pipeline import Run
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.recipe.schema import Recipe
+from extracurricular.run.check import check
+from extracurricular.run.execute import execute
+from extracurricular.run.plan import plan
+from extracurricular.run.stages import Checks
+from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Context
 from extracurricular.teachers import Ensemble, Network
 
@@ -136,6 +141,11 @@ def small_recipe(data: dict[str, Any], model: dict[str, Any], **changes: Any) ->
     } | changes
 
 
+def checked(recipe: Recipe, folder: Path) -> Checks:
+    """Find the mistakes of a recipe, and write nothing."""
+    return check(plan(recipe), Workspace(recipe, folder))
+
+
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on images and classes; not to be written to, but for what can be made anew."""
@@ -143,7 +153,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"digits": {"train": 100, "validation": 50}}, {"digits_cnn": {"width": 4}}
     )
     folder = tmp_path_factory.mktemp("digits") / "run"
-    Run(parse_recipe(recipe), folder).execute()
+    execute(parse_recipe(recipe), folder)
     return folder
 
 
@@ -160,5 +170,5 @@ def gaze_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     }
     folder = tmp_path_factory.mktemp("gaze") / "run"
-    Run(parse_recipe(small_recipe(data, {"gaze_lenet": {"width": 0.1}})), folder).execute()
+    execute(parse_recipe(small_recipe(data, {"gaze_lenet": {"width": 0.1}})), folder)
     return folder

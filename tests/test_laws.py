@@ -26,7 +26,7 @@ from extracurricular.files import (
     write_atomic,
 )
 from extracurricular.inputs import leaves
-from extracurricular.recipe.schema import parse_recipe, read_recipe, shipped_recipes
+from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
 from extracurricular.samplers import SAMPLERS, Batch, Empirical, Sampler, build_sampler, is_pure
 from extracurricular.samplers.base import announce
 from extracurricular.teachers import Labels, Network
@@ -50,7 +50,7 @@ CHAINS: dict[str, list[object]] = {
     "uncertain": ["empirical", {"noise": {"std": 0.3}}, {"uncertain": {"score": "entropy"}}],
     "uncertain drawn": [
         {"generated": {"generator": "model", "between": 1.0}},
-        {"uncertain": {"score": "entropy", "candidates": 3, "tau": 0.01, "plain": 0.5}},
+        {"uncertain": {"score": "entropy", "candidates": 3, "tau": 0.01, "plain_share": 0.5}},
         "mixup",
     ],
     "blend": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.distributions import Categorical, Gaussian
-from extracurricular.errors import XclError
+from extracurricular.errors import OldWordWarning, RecipeError, XclError
 from extracurricular.matching import DIVERGENCES, Matching, describe, weighted_mean
+from extracurricular.registry import check_settings
 
 NAMES = DIVERGENCES.names()
 KINDS = ["classes", "reals"]
@@ -136,11 +138,11 @@ def test_repeating_the_batch_leaves_the_loss(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("hard", [0.0, 0.4])
-def test_weights_drop_and_duplicate_examples(kind: str, hard: float) -> None:
+@pytest.mark.parametrize("label_weight", [0.0, 0.4])
+def test_weights_drop_and_duplicate_examples(kind: str, label_weight: float) -> None:
     teacher, student = pair(kind)
     y = labels(kind)
-    loss = Matching("forward_kl", 3.0, hard)
+    loss = Matching("forward_kl", 3.0, label_weight)
     plain = loss(student, teacher, y)
     torch.testing.assert_close(loss(student, teacher, y, torch.ones(32)), plain)
     # Weight 2 on one half and 0 on the other is the first half alone.
@@ -255,16 +257,16 @@ def test_the_teacher_may_carry_a_graph_or_not() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("hard", [0.0, 0.3, 0.7, 1.0])
-def test_hard_labels_are_mixed_in(kind: str, hard: float) -> None:
+@pytest.mark.parametrize("label_weight", [0.0, 0.3, 0.7, 1.0])
+def test_hard_labels_are_mixed_in(kind: str, label_weight: float) -> None:
     teacher, student = pair(kind)
     y = labels(kind)
     t = 4.0
     soft = Matching("forward_kl", t)(student, teacher)
     plain = student.nll(y).mean()
-    loss = Matching("forward_kl", t, hard)(student, teacher, y)
-    torch.testing.assert_close(loss, (1 - hard) * soft + hard * plain)
-    if hard == 1:
+    loss = Matching("forward_kl", t, label_weight)(student, teacher, y)
+    torch.testing.assert_close(loss, (1 - label_weight) * soft + label_weight * plain)
+    if label_weight == 1:
         assert float(loss) == pytest.approx(float(plain), rel=1e-6)
 
 
@@ -309,9 +311,9 @@ def test_without_a_hard_term_labels_are_not_looked_at() -> None:
         ({"temperature": -2.0}, r"temperature is -2.0"),
         ({"temperature": math.nan}, r"temperature is nan"),
         ({"temperature": math.inf}, r"temperature is inf; it must be .*finite"),
-        ({"hard": -0.1}, r"hard is -0.1; it must be between 0 and 1"),
-        ({"hard": 1.5}, r"hard is 1.5; it must be between 0 and 1"),
-        ({"hard": math.nan}, r"hard is nan"),
+        ({"label_weight": -0.1}, r"label_weight is -0.1; it must be between 0 and 1"),
+        ({"label_weight": 1.5}, r"label_weight is 1.5; it must be between 0 and 1"),
+        ({"label_weight": math.nan}, r"label_weight is nan"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], says: str) -> None:
@@ -321,8 +323,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
 
 def test_a_hard_term_needs_labels() -> None:
     teacher, student = pair("classes")
-    with pytest.raises(ValueError, match=r"hard is 0.3, .* without labels; set it to 0"):
-        Matching(hard=0.3)(student, teacher)
+    with pytest.raises(ValueError, match=r"label_weight is 0.3, .* without labels; set it to 0"):
+        Matching(label_weight=0.3)(student, teacher)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -342,5 +344,16 @@ def test_teacher_and_student_must_have_as_many_classes(name: str) -> None:
 
 
 def test_settings_are_described() -> None:
-    settings = {"divergence": "js", "temperature": 2.0, "hard": 0.25}
+    settings = {"divergence": "js", "temperature": 2.0, "label_weight": 0.25}
     assert describe(Matching(**settings)) == settings  # type: ignore[arg-type]
+
+
+def test_hard_is_read_with_a_note() -> None:
+    with pytest.warns(OldWordWarning, match=r"hard of Matching is called label_weight now"):
+        assert Matching(temperature=2.0, hard=0.25) == Matching("forward_kl", 2.0, 0.25)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="hard"):
+        Matching(label_weight=0.2, hard=0.1)  # type: ignore[call-arg]
+    # A recipe knows only the new word: its settings are those of the signature.
+    assert "hard" not in inspect.signature(Matching).parameters
+    with pytest.raises(RecipeError, match=r"unknown key 'hard'; known: divergence, label_weight"):
+        check_settings(Matching, {"hard": 0.1}, "matching")

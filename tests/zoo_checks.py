@@ -34,8 +34,11 @@ from extracurricular.errors import RecipeError  # noqa: E402
 from extracurricular.export import export_module  # noqa: E402
 from extracurricular.files import save_weights  # noqa: E402
 from extracurricular.models import build_model, parameter_count  # noqa: E402
-from extracurricular.recipe.schema import parse_recipe, read_recipe  # noqa: E402
-from extracurricular.run.pipeline import Run  # noqa: E402
+from extracurricular.recipe.read import parse_recipe, read_recipe  # noqa: E402
+from extracurricular.run.execute import execute  # noqa: E402
+from extracurricular.run.finished import open_run  # noqa: E402
+from extracurricular.run.plan import plan  # noqa: E402
+from extracurricular.run.workspace import Workspace  # noqa: E402
 
 
 def build(spec: Any, outputs: int = 5, inputs: Any = (3, 32, 32)) -> torch.nn.Module:
@@ -86,14 +89,13 @@ def test_a_timm_teacher_and_a_timm_student_on_a_folder_of_images(tmp_path: Path)
             }
         },
     }
-    run = Run(parse_recipe(recipe), tmp_path / "run")
-    summary = run.execute()
-    assert run.data.classes == ("blue", "green", "red")
+    summary = execute(parse_recipe(recipe), tmp_path / "run")
+    assert open_run(tmp_path / "run").data.classes == ("blue", "green", "red")
     assert summary["teacher"]["parameters"] > 11_000_000
     assert 1_000_000 < summary["students"]["kd"]["parameters"] < 2_000_000
     assert summary["teacher"]["metrics"]["accuracy"]["mean"] > 0.5
     assert summary["students"]["kd"]["metrics"]["kl_to_teacher"]["mean"] >= 0
-    assert Run(parse_recipe(recipe), tmp_path / "run").execute() == summary
+    assert execute(parse_recipe(recipe), tmp_path / "run") == summary
 
 
 @pytest.mark.parametrize(
@@ -217,16 +219,17 @@ def test_a_run_tells_a_network_how_its_data_are_standardised(tmp_path: Path) -> 
         "teacher": {"model": {"torchvision:resnet18": {"normalisation": "published"}}},
         "students": {"kd": {"model": "torchvision:resnet18"}},
     }
-    run = Run(parse_recipe(recipe), tmp_path / "run")
-    [stage] = run.teacher_stages(0)
-    module = run.model(stage, "teacher.model").eval()
-    split = run.data.train
+    workspace = Workspace(parse_recipe(recipe), tmp_path / "run")
+    [stage] = plan(workspace.recipe).teachers[0].members
+    module = stage.untrained(workspace).eval()
+    data = workspace.data_of(0)
+    split = data.train
     raw = split.x[:4]
     assert raw.dtype == torch.uint8
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     wanted = module.inner((raw / 255 - mean) / std)
-    torch.testing.assert_close(module(run.data.inputs(raw)), wanted, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(module(data.inputs(raw)), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
@@ -279,11 +282,11 @@ def test_the_imagenet_recipe_runs_with_a_file_of_the_zoo(tmp_path: Path) -> None
             "defaults.training.steps=2",
         ],
     )
-    run = Run(recipe, tmp_path / "run")
-    summary = run.execute()
+    summary = execute(recipe, tmp_path / "run")
     assert summary["teacher"]["steps"] == 0
     assert {entry["steps"] for entry in summary["students"].values()} == {2}
     # The teacher stands behind the standardisation that it was trained with, the students do not.
-    [stage] = run.teacher_stages(0)
-    assert type(run.model(stage, "teacher.model")).__name__ == "Renormalised"
-    assert type(run.load(run.student_stage("kd", 0))).__name__ == "ResNet"
+    run = open_run(tmp_path / "run")
+    [stage] = run.plan.teachers[0].members
+    assert type(stage.untrained(run.workspace)).__name__ == "Renormalised"
+    assert type(run.student("kd", 0).module).__name__ == "ResNet"

@@ -1,7 +1,8 @@
-"""What a prediction is: a distribution over labels, one per example.
+"""Predictions: distributions over labels, one per example.
 
-Two families, :class:`Categorical` for classes and :class:`Gaussian` for real vectors. Both hold a
-batch, answer in float32 whatever precision the network ran in, and know the same words:
+There are two families, :class:`Categorical` for classes and :class:`Gaussian` for real vectors.
+Both hold a batch, compute in float32 whatever precision the network ran in, and have the same
+methods:
 
 =====================  ==========================================================================
 ``nll(y)``             negative log-likelihood of labels, in nats, [B]
@@ -32,8 +33,9 @@ from torch import Tensor
 _LOG_2PI = math.log(2 * math.pi)
 _TINY = torch.finfo(torch.float32).tiny
 # Outside of these bounds a variance or its inverse, times a squared error, overflows float32.
-_MAX_LOG_VAR = 40.0
-# Stands for an infinite logit: far beyond any real one, yet differences and products stay finite.
+MAX_LOG_VAR = 40.0
+# This replaces infinite logits: it is far beyond any real one, yet differences and products of it
+# stay finite.
 _MAX_LOGIT = 1e30
 
 
@@ -47,7 +49,7 @@ class Categorical:
     """A distribution over C classes for each example.
 
     Args:
-        logits: Unnormalised log-probabilities, [B, C], any floating type. Infinite entries are read
+        logits: Unnormalised log-probabilities, [B, C], any floating type. Infinite entries count
             as very large ones; NaN stays NaN.
     """
 
@@ -88,7 +90,7 @@ class Categorical:
 
     @property
     def temperature_power(self) -> int:
-        """Power of T that keeps gradients comparable across temperatures.
+        """The power of T that keeps gradients comparable across temperatures.
 
         Gradients with respect to logits shrink as 1/T² (Hinton, Vinyals and Dean 2015, section 2).
         """
@@ -101,21 +103,21 @@ class Categorical:
         return Categorical(self.logits[index])
 
     def nll(self, y: Tensor) -> Tensor:
-        """Cross-entropy of labels: class indices [B] or soft labels [B, C]. In nats, [B]."""
+        """Return the cross-entropy of class indices [B] or soft labels [B, C], in nats, [B]."""
         if y.ndim == 1:
             return -self.log_probs.gather(-1, y.long().unsqueeze(-1)).squeeze(-1)
         return -(y.float() * self.log_probs).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Shannon entropy in nats, between 0 and log C, [B]."""
+        """Return the Shannon entropy in nats, between 0 and log C, [B]."""
         return -_xlogx(self.probs, self.log_probs)
 
     def kl(self, other: Categorical) -> Tensor:
-        """KL(self ‖ other) in nats, [B]."""
+        """Return KL(self ‖ other) in nats, [B]."""
         return _generalised_kl(self, other.probs, other.log_probs)
 
     def js(self, other: Categorical) -> Tensor:
-        """Jensen-Shannon divergence to ``other`` in nats, between 0 and log 2, [B]."""
+        """Return the Jensen-Shannon divergence to ``other`` in nats, between 0 and log 2, [B]."""
         log_middle = torch.logaddexp(self.log_probs, other.log_probs) - math.log(2)
         middle = 0.5 * (self.probs + other.probs)
         mine = _generalised_kl(self, middle, log_middle)
@@ -123,7 +125,7 @@ class Categorical:
         return 0.5 * (mine + theirs)
 
     def tempered(self, temperature: float) -> Categorical:
-        """Softmax of logits / T: flatter for T > 1, sharper for T < 1."""
+        """Return the softmax of logits / T: flatter for T > 1, sharper for T < 1."""
         return self if temperature == 1.0 else Categorical(self.log_probs / temperature)
 
     @staticmethod
@@ -134,10 +136,11 @@ class Categorical:
 
     @staticmethod
     def epistemic(members: Sequence[Categorical]) -> Tensor:
-        """Mutual information of label and member: entropy of the mean less mean of the entropies.
+        """Return the mutual information of label and member, in nats, [B].
 
-        In nats, between 0 and log of the number of members, [B]. It is the total less the aleatoric
-        part of the uncertainty (Depeweg et al. 2018, section 3).
+        It is the entropy of the mean less the mean of the entropies, between 0 and the log of the
+        number of members: the total less the aleatoric part of the uncertainty (Depeweg et al.
+        2018, section 3).
         """
         total = Categorical.mixture(members).entropy()
         aleatoric = torch.stack([m.entropy() for m in members]).mean(0)
@@ -145,9 +148,9 @@ class Categorical:
 
 
 def _generalised_kl(p: Categorical, q: Tensor, log_q: Tensor) -> Tensor:
-    """Sum of p log(p / q) - p + q over the last dimension.
+    """Sum p log(p / q) - p + q over the last dimension.
 
-    The last two terms sum to nothing, but with them every term is at least 0, so that the many
+    The last two terms add up to zero, but with them every summand is at least 0, so that the many
     small ones do not cancel where p and q are nearly equal.
     """
     difference = p.log_probs - log_q
@@ -158,15 +161,15 @@ def _generalised_kl(p: Categorical, q: Tensor, log_q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A Gaussian with its own mean and variance for each example and output (diagonal).
+    """A diagonal Gaussian, with a mean and a variance for each example and output.
 
     Args:
         mean: [B, D], any floating type, in the units of the label.
-        log_var: Natural logarithm of the variance, [B, D]. Read as if within ±40 (a deviation from
+        log_var: Natural logarithm of the variance, [B, D]. It is clamped to ±40 (a deviation from
             2e-9 to 5e8), so that nothing overflows; ``-inf`` marks a point mass, a known label.
 
-    A point mass has infinite negative entropy. As a teacher that entropy is a constant of the
-    student, so it is left out: ``point(y).kl(student)`` is ``student.nll(y)``.
+    The entropy of a point mass is minus infinity. If a point mass is the teacher, that entropy does
+    not depend on the student, so it is left out: ``point(y).kl(student)`` is ``student.nll(y)``.
     """
 
     mean: Tensor
@@ -174,7 +177,7 @@ class Gaussian:
 
     @classmethod
     def point(cls, y: Tensor) -> Gaussian:
-        """The distribution of known labels [B, D]: all mass at ``y``."""
+        """Return the distribution of known labels [B, D], with all mass at ``y``."""
         return cls(y, torch.full_like(y, -math.inf))
 
     @classmethod
@@ -185,7 +188,7 @@ class Gaussian:
 
     @cached_property
     def _log_var(self) -> Tensor:
-        return self.log_var.float().clamp(-_MAX_LOG_VAR, _MAX_LOG_VAR)
+        return self.log_var.float().clamp(-MAX_LOG_VAR, MAX_LOG_VAR)
 
     @cached_property
     def _is_point(self) -> Tensor:
@@ -193,7 +196,7 @@ class Gaussian:
 
     @property
     def _own_log_var(self) -> Tensor:
-        """The log variance within its bounds, but for point masses, float32."""
+        """The clamped log variance, float32, [B, D]; ``-inf`` for point masses."""
         return self._log_var.masked_fill(self._is_point, -math.inf)
 
     @property
@@ -213,7 +216,7 @@ class Gaussian:
 
     @property
     def temperature_power(self) -> int:
-        """Power of T that keeps gradients comparable across temperatures.
+        """The power of T that keeps gradients comparable across temperatures.
 
         Tempering multiplies the variance by T, so the gradient with respect to the mean shrinks as
         1/T, and the one with respect to the log variance not at all. Our choice is the power 1.
@@ -227,16 +230,25 @@ class Gaussian:
         return Gaussian(self.mean[index], self.log_var[index])
 
     def nll(self, y: Tensor) -> Tensor:
-        """Negative log-density of real vectors [B, D], summed over outputs, in nats, [B]."""
+        """Return the negative log-density of real vectors [B, D], in nats, [B].
+
+        It is summed over outputs.
+        """
         error = (y.float() - self.mean.float()).square()
         return 0.5 * (_LOG_2PI + self._log_var + error * (-self._log_var).exp()).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Differential entropy summed over outputs, in nats, [B]; 0 by convention for points."""
+        """Return the differential entropy, in nats, [B].
+
+        It is summed over outputs; point masses count as 0 by convention.
+        """
         return (0.5 * (1 + _LOG_2PI + self._log_var)).masked_fill(self._is_point, 0.0).sum(-1)
 
     def kl(self, other: Gaussian) -> Tensor:
-        """KL(self ‖ other), summed over outputs, in nats, [B]. See the class on point masses."""
+        """Return KL(self ‖ other), in nats, [B].
+
+        It is summed over outputs; the class describes point masses.
+        """
         difference = self._log_var - other._log_var
         error = (self.mean.float() - other.mean.float()).square() * (-other._log_var).exp()
         # expm1 keeps the digits where the two variances are nearly equal: e^d - 1 - d.
@@ -245,7 +257,7 @@ class Gaussian:
         return 0.5 * torch.where(self._is_point, cross, density).sum(-1)
 
     def js(self, other: Gaussian) -> Tensor:
-        """Jensen-Shannon divergence to ``other``, in nats, [B].
+        """Return the Jensen-Shannon divergence to ``other``, in nats, [B].
 
         A mixture of two Gaussians has no closed form here, so the middle is the Gaussian with the
         mixture's mean and variance (our choice). This is an upper bound of the exact divergence:
@@ -256,26 +268,26 @@ class Gaussian:
         return 0.5 * (middle._log_var - mean_log_var).sum(-1)
 
     def tempered(self, temperature: float) -> Gaussian:
-        """The density to the power 1/T, normalised: the variance is multiplied by T."""
+        """Return the density to the power 1/T, normalised: the variance is multiplied by T."""
         if temperature == 1.0:
             return self
         return Gaussian(self.mean, self._own_log_var + math.log(temperature))
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Gaussian:
-        """The distribution of ``scale * y + shift``, scale and shift broadcast to [B, D]."""
+        """Return the distribution of ``scale * y + shift``; both broadcast to [B, D]."""
         mean = self.mean.float() * scale + shift
         return Gaussian(mean, self._own_log_var + 2 * scale.abs().log())
 
     def interval(self, mass: float) -> tuple[Tensor, Tensor]:
-        """Bounds [B, D] of the central interval that holds ``mass`` (0 to 1) of each output."""
+        """Return bounds [B, D] of the central interval with ``mass`` (0 to 1) of each output."""
         half = math.sqrt(2) * torch.erfinv(torch.tensor(mass)).item() * self.std
         return self.mean.float() - half, self.mean.float() + half
 
     @staticmethod
     def mixture(members: Sequence[Gaussian]) -> Gaussian:
-        """Match the mixture's moments: mean of variances plus variance of means.
+        """Match the mixture's moments: its variance is mean of variances plus variance of means.
 
-        As in deep ensembles (Lakshminarayanan, Pritzel and Blundell 2017, section 2.4).
+        Deep ensembles do the same (Lakshminarayanan, Pritzel and Blundell 2017, section 2.4).
         """
         means = torch.stack([m.mean.float() for m in members])
         aleatoric = torch.stack([m._log_var for m in members]).logsumexp(0) - math.log(len(members))
@@ -285,7 +297,7 @@ class Gaussian:
 
     @staticmethod
     def epistemic(members: Sequence[Gaussian]) -> Tensor:
-        """Variance of the members' means, per output, in squared units of the label, [B, D]."""
+        """Return the variance of the members' means, in squared units of the label, [B, D]."""
         means = torch.stack([m.mean.float() for m in members])
         return (means - means.mean(0)).square().mean(0)
 
@@ -295,7 +307,7 @@ Distribution: TypeAlias = Categorical | Gaussian
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted, and so how a network's raw output is read.
+    """The kind and size of a prediction, which define how a network's raw output is read.
 
     Args:
         kind: ``"classification"`` or ``"regression"``.
@@ -307,7 +319,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Raw outputs a network needs: C logits, or D means and D log variances."""
+        """Number of raw outputs a network needs: C logits, or D means and D log variances."""
         return self.size if self.kind == "classification" else 2 * self.size
 
     def distribution(self, output: Tensor) -> Distribution:
@@ -332,28 +344,28 @@ class Task:
 
 
 def mixture(members: Sequence[Distribution]) -> Distribution:
-    """One distribution for an ensemble: probabilities averaged, or Gaussian moments matched.
+    """Return one distribution for an ensemble: averaged probabilities, or matched moments.
 
     Raises:
-        ValueError: No members, or members of different kinds.
+        ValueError: There are no members, or members of different kinds.
     """
     return _family(members).mixture(members)  # type: ignore[arg-type]
 
 
 def epistemic(members: Sequence[Distribution]) -> Tensor:
-    """Disagreement of an ensemble: mutual information [B], or variance of the means [B, D].
+    """Return an ensemble's disagreement: mutual information [B], or variance of the means [B, D].
 
     Raises:
-        ValueError: No members, or members of different kinds.
+        ValueError: There are no members, or members of different kinds.
     """
     return _family(members).epistemic(members)  # type: ignore[arg-type]
 
 
 def concatenate(parts: Sequence[Distribution]) -> Distribution:
-    """One batch of several: the examples of all parts, in order.
+    """Join batches to one with the examples of all parts, in order.
 
     Raises:
-        ValueError: No parts, or parts of different kinds.
+        ValueError: There are no parts, or parts of different kinds.
     """
     family = _family(parts)
     joined = torch.cat([part.parameters for part in parts])

@@ -1,7 +1,7 @@
 """Errors that a person can act on.
 
-Everything the user can cause ends in an :class:`XclError`, whose text is one clear sentence. The
-command line prints it and leaves with exit status 2; it never shows a traceback for one.
+Every problem that the user can cause raises an :class:`XclError`, whose text is one clear sentence.
+The command line prints it and leaves with exit status 2; it never shows a traceback for one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class XclError(Exception):
-    """Base of every error with a text meant for the user."""
+    """The base of every error whose text is for the user."""
 
 
 class RecipeError(XclError):
@@ -41,13 +41,17 @@ class StorageError(XclError):
 
 
 class ExportError(XclError):
-    """A student cannot be exported, or what was exported is not what it was."""
+    """A student cannot be exported, or the exported file differs from the student."""
+
+
+class OldWordWarning(FutureWarning):
+    """A word is called otherwise now; the old one is read for one release more."""
 
 
 def during(title: str, error: XclError) -> XclError:
-    """Return an error that also says in which stage of a run it happened.
+    """Return an error that also names the stage of a run in which it happened.
 
-    One about a setting says where it stands already.
+    An error about a setting names the setting's key already, so it is returned as it is.
     """
     return error if isinstance(error, RecipeError) else type(error)(f"{title}: {error}")
 
@@ -59,10 +63,15 @@ def shorten(value: object, limit: int = 60) -> str:
 
 
 def known_names(name: str, names: Iterable[str]) -> str:
-    """Return the end of an 'unknown name' sentence: a close match if any, else what is known."""
+    """Return the end of an 'unknown name' sentence: a close match, if any, and the known names."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
     close = close or [known for known in names if len(name) > 2 and known.startswith(name)]
     if close:
         return f"did you mean {close[0]!r}? Known: {', '.join(names)}"
     return f"known: {', '.join(names)}"
+
+
+def from_extra(extra: str) -> str:
+    """Return the end of a 'needs' sentence: how to install what an extra of this package brings."""
+    return f"which the extra {extra!r} installs: pip install -e '.[{extra}]' in a clone"

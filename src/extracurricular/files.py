@@ -1,9 +1,9 @@
-"""Files that are whole or not there.
+"""Files that are written whole or not at all.
 
-Whatever is written goes to a temporary name first, is flushed to the disk and then renamed, so an
-interruption at any moment leaves the old file or the new one. A checkpoint carries the SHA-256 of
-its content in its name, so that content and checksum arrive in the same rename, and a damaged one
-is passed over. Nothing that is read is executed.
+Content goes to a temporary file first, is flushed to the disk and then renamed, so an interruption
+at any moment leaves the old file or the new one. A checkpoint has the SHA-256 of its content in its
+name, so that content and checksum arrive in the same rename, and a damaged checkpoint is skipped.
+Nothing that is read is executed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from extracurricular.errors import StorageError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file such that it is never seen half-written."""
+    """Write a file so that nobody ever sees half of it.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +56,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        StorageError: It is missing or no JSON.
+        StorageError: The file is missing or holds no valid JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -63,54 +67,35 @@ def read_json(path: Path) -> Any:
 
 
 def write_if_changed(path: Path, content: bytes) -> None:
-    """Write a file unless it has this very content already."""
+    """Write a file unless it has exactly this content already."""
     if not path.exists() or path.read_bytes() != content:
         write_atomic(path, content)
 
 
 def write_json_if_changed(path: Path, value: Any) -> None:
-    """Write a JSON file unless it holds this very value already."""
+    """Write a JSON file unless it holds exactly this value already."""
     if not path.exists() or read_json(path) != value:
         write_json(path, value)
 
 
-def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the path of each difference between two plain values, and both sides of it."""
-    if a == b:
-        return
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in [*b, *(k for k in a if k not in b)]:
-            yield from differences(a.get(key), b.get(key), f"{path}.{key}".strip("."))
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for place, (x, y) in enumerate(zip(a, b, strict=True)):
-            yield from differences(x, y, f"{path}.{place}")
-    else:
-        yield path, a, b
-
-
-def first_difference(a: Any, b: Any, path: str) -> tuple[str, Any, Any]:
-    """Return the path of the first difference between two plain values, and both sides of it."""
-    return next(differences(a, b, path), (path, a, b))
-
-
 def sha256(content: bytes) -> str:
-    """Return the checksum of some content, in hexadecimal."""
+    """Return the SHA-256 checksum of some content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> str:
     """Write a state dict as safetensors and return its SHA-256."""
-    # Tied weights share memory, which the format refuses; a copy of each is what loading expects.
+    # Tied weights share memory, which the format refuses; loading expects a copy of each.
     content = safetensors.torch.save({k: v.detach().cpu().clone() for k, v in state.items()})
     write_atomic(path, content)
     return sha256(content)
 
 
 def load_weights(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
-    """Read a safetensors file, checked against its SHA-256 where that is known.
+    """Read a safetensors file, and check it against its SHA-256 if that is given.
 
     Raises:
-        StorageError: The file is missing, damaged, or not the one the checksum belongs to.
+        StorageError: The file is missing or damaged, or its checksum differs.
     """
     try:
         content = path.read_bytes()
@@ -127,10 +112,10 @@ def load_weights(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
 
 
 class Checkpoints:
-    """The checkpoints of one training, the newest of which is kept.
+    """The checkpoints of one training, of which only the newest is kept.
 
     Args:
-        folder: Where they lie, as ``step-00000500.<checksum>.ckpt``.
+        folder: The folder of the files ``step-00000500.<checksum>.ckpt``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -149,7 +134,7 @@ class Checkpoints:
                 file.unlink(missing_ok=True)
 
     def newest(self) -> dict[str, Any] | None:
-        """Return the newest state whose content fits its checksum, or None."""
+        """Return the newest state whose content matches its checksum, or None."""
         for file in reversed(self._files()):
             content = file.read_bytes()
             if sha256(content)[:32] == file.name.split(".")[1]:
@@ -169,7 +154,7 @@ class Checkpoints:
         return state
 
     def clear(self) -> None:
-        """Remove all checkpoints, and what an interruption left of one."""
+        """Remove all checkpoints, and temporary files that an interruption left."""
         for file in [*self._files(), *self.folder.glob(".step-*.part")]:
             file.unlink(missing_ok=True)
 
@@ -178,11 +163,11 @@ class Checkpoints:
 
 
 class JsonLines:
-    """A log of one JSON object a line, that a resumed training continues.
+    """A log with one JSON object per line, which a resumed training continues.
 
     Args:
         path: The file.
-        step: The step that training goes on from; lines of later steps, and a line that an
+        step: The step from which training continues; lines of later steps, and a line that an
             interruption cut short, are dropped.
     """
 
@@ -203,7 +188,7 @@ class JsonLines:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file; a last line that was cut short is left out."""
+    """Read a JSON-lines file up to a line that was cut short; a missing file has no lines."""
     lines: list[dict[str, Any]] = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -216,7 +201,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder for the time of a block.
+    """Lock a folder against other runs while a block runs.
 
     Raises:
         StorageError: The folder cannot be made, or another run is at work in it.
@@ -229,7 +214,7 @@ def locked(folder: Path) -> Iterator[None]:
     with file:
         try:
             import fcntl
-        except ImportError:  # Windows has no such lock; there the user keeps the order
+        except ImportError:  # Windows has no such lock; there users must not start two runs
             yield
             return
         try:

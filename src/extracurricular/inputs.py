@@ -1,12 +1,12 @@
-"""What goes into a network: inputs, batches of examples, and batches of one fixed size.
+"""The inputs of networks, batches of examples, and batches of one fixed size.
 
-Inputs are one tensor, or a tuple or dict of tensors, with examples first. A :class:`Batch` has them
-with their ids and labels.
+Inputs are one tensor, or a tuple or dict of tensors, whose first dimension counts the examples. A
+:class:`Batch` holds inputs with their ids and labels.
 
 The last bits of a matrix product depend on how many rows are multiplied at once, since libraries
-choose their kernels by shape. Where a draw goes through a network (a generated example, or one
-chosen by a teacher), law 1 asks that those bits depend on the example alone. So such networks see
-batches of one size only, filled up with zeros: :func:`fixed_batches` cuts them.
+choose their kernels by shape. If a draw goes through a network (a generated example, or one
+chosen by a teacher), law 1 demands that those bits depend on the example alone. So such networks
+see batches of one size only, filled up with zeros, which :func:`fixed_batches` cuts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 
 class Deferred:
-    """Base of what stands for a tensor of examples in a data set, and makes them when indexed."""
+    """The base of stand-ins for a tensor of examples, which make the examples when indexed."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -34,7 +34,7 @@ Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
 def is_leaf(tree: Any) -> TypeGuard[Tensor]:
-    """Whether inputs are one tensor, or stand for one."""
+    """Return whether inputs are one tensor, or a stand-in for one."""
     return isinstance(tree, Tensor | Deferred)
 
 
@@ -72,7 +72,7 @@ def _item(tree: Any, key: str | int) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples for student and teacher alike.
+    """Examples as both student and teacher see them.
 
     Args:
         ids: The draw ids, int64, [B].
@@ -102,7 +102,7 @@ class Batch:
 
 
 def soft_labels(y: Tensor, classes: int | None) -> Tensor:
-    """Labels that can be mixed: indices [B] become one-hot [B, C], anything else stays.
+    """Return labels that can be mixed: indices [B] become one-hot [B, C], others stay.
 
     Raises:
         ValueError: Indices are given without the number of classes.
@@ -123,8 +123,8 @@ def fixed_batches(tree: Inputs, size: int = FIXED) -> Iterator[tuple[Inputs, int
     """Cut inputs [B, ...] into batches of ``size`` examples.
 
     Yields:
-        A batch, its last rows zeros where examples ran out, and the number of true rows. One batch
-        without true rows for B = 0, so that the structure of what comes of it is known.
+        A batch, with zeros as its last rows if examples ran out, and the number of true rows. For
+        B = 0 there is one batch without true rows, so that results have their structure.
     """
     count = batch_size(tree)
     for start in range(0, max(count, 1), size):

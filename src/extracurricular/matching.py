@@ -1,20 +1,23 @@
-"""How far the student is from the teacher: D(q_T ‖ q_S), and its reduction to one number.
+"""The loss: the divergence D(q_T ‖ q_S) of a student from its teacher, as one number.
 
-Divergences are functions of two distributions that give nats per example, [B], summed over outputs.
-:class:`Matching` tempers both sides, adds the optional hard-label term, applies the example weights
-and takes the mean over examples. That is the only reduction there is.
+Divergences are functions of two distributions that return nats per example, [B], summed over
+outputs. :class:`Matching` tempers both sides, adds the optional label term, applies the weights of
+examples and takes the mean over examples. Nothing else in the package reduces a loss.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from extracurricular.distributions import Distribution
-from extracurricular.errors import known_names
+from extracurricular.errors import OldWordWarning, known_names
 from extracurricular.registry import Registry
 
 DIVERGENCES: Registry[Tensor] = Registry("divergence")
@@ -22,7 +25,7 @@ DIVERGENCES: Registry[Tensor] = Registry("divergence")
 
 @DIVERGENCES.register("forward_kl")
 def forward_kl(teacher: Distribution, student: Distribution) -> Tensor:
-    """KL(teacher ‖ student) in nats, [B]: the student must cover whatever the teacher believes.
+    """Return KL(teacher ‖ student) in nats, [B]; the student must cover all the teacher believes.
 
     For labels, which are point masses, this is the negative log-likelihood.
     """
@@ -31,13 +34,13 @@ def forward_kl(teacher: Distribution, student: Distribution) -> Tensor:
 
 @DIVERGENCES.register("reverse_kl")
 def reverse_kl(teacher: Distribution, student: Distribution) -> Tensor:
-    """KL(student ‖ teacher) in nats, [B]: it must not believe what the teacher does not."""
+    """Return KL(student ‖ teacher) in nats, [B]; the student must believe nothing else."""
     return _same(teacher, student).kl(teacher)  # type: ignore[arg-type]
 
 
 @DIVERGENCES.register("js")
 def js(teacher: Distribution, student: Distribution) -> Tensor:
-    """Jensen-Shannon divergence in nats, [B]: symmetric, and for classes at most log 2."""
+    """Return the Jensen-Shannon divergence in nats, [B]: symmetric, at most log 2 for classes."""
     return teacher.js(_same(teacher, student))  # type: ignore[arg-type]
 
 
@@ -51,7 +54,7 @@ def _same(teacher: Distribution, student: Distribution) -> Distribution:
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean over examples [B] of ``weight * values``; weights have mean 1 by convention."""
+    """Return the mean over examples [B] of ``weight * values``; weights have mean 1."""
     return (values if weight is None else values * weight).mean()
 
 
@@ -59,19 +62,19 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
 class Matching:
     """The loss of one batch.
 
-    ``(1 - hard) · T^k · D(teacher at T, student at T) + hard · NLL of the labels``, averaged over
-    examples, where T^k (T² for classes, T for Gaussians; see ``temperature_power``) keeps the size
-    of the gradients across temperatures.
+    ``(1 - label_weight) · T^k · D(teacher at T, student at T) + label_weight · NLL of the labels``,
+    averaged over examples. T^k (T² for classes, T for Gaussians; see ``temperature_power``) keeps
+    the size of the gradients across temperatures.
 
     Args:
         divergence: Name of the divergence: ``forward_kl``, ``reverse_kl`` or ``js``.
         temperature: T, greater than 0; both sides are tempered.
-        hard: Share of the hard-label term, in [0, 1].
+        label_weight: Weight of the label term, in [0, 1].
     """
 
     divergence: str = "forward_kl"
     temperature: float = 1.0
-    hard: float = 0.0
+    label_weight: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -82,8 +85,8 @@ class Matching:
             raise ValueError(
                 f"temperature is {self.temperature}; it must be finite and greater than 0"
             )
-        if not 0 <= self.hard <= 1:
-            raise ValueError(f"hard is {self.hard}; it must be between 0 and 1")
+        if not 0 <= self.label_weight <= 1:
+            raise ValueError(f"label_weight is {self.label_weight}; it must be between 0 and 1")
 
     def __call__(
         self,
@@ -96,24 +99,45 @@ class Matching:
 
         Args:
             student, teacher: Distributions for the same B examples.
-            y: Labels for the hard-label term (see ``nll`` of the distributions).
+            y: Labels for the label term (see ``nll`` of the distributions).
             weight: Weight of each example, [B].
 
         Raises:
-            ValueError: ``hard`` is positive but the examples have no labels.
+            ValueError: ``label_weight`` is positive but the examples have no labels.
         """
         divergence, _ = DIVERGENCES.find(self.divergence)
         t = self.temperature
         loss: Tensor = divergence(teacher.tempered(t), student.tempered(t))
         loss = loss * (t**student.temperature_power)
-        if self.hard > 0:
+        if self.label_weight > 0:
             if y is None:
                 raise ValueError(
-                    f"hard is {self.hard}, but the sampler gives examples without labels; "
-                    "set it to 0 or draw labelled examples"
+                    f"label_weight is {self.label_weight}, but the sampler gives examples without "
+                    "labels; set it to 0 or draw labelled examples"
                 )
-            loss = torch.lerp(loss, student.nll(y), self.hard)
+            loss = torch.lerp(loss, student.nll(y), self.label_weight)
         return weighted_mean(loss, weight)
+
+
+def _accept_hard(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that also takes ``hard``, the old name of ``label_weight``."""
+
+    @wraps(init)
+    def accept(self: Matching, *arguments: Any, **settings: Any) -> None:
+        if "hard" in settings and "label_weight" not in settings:
+            warnings.warn(
+                "hard of Matching is called label_weight now; the next release takes only that",
+                OldWordWarning,
+                stacklevel=2,
+            )
+            settings["label_weight"] = settings.pop("hard")
+        init(self, *arguments, **settings)
+
+    return accept
+
+
+# The signature stays that of the dataclass, from which the settings of recipes are read.
+Matching.__init__ = _accept_hard(Matching.__init__)  # type: ignore[method-assign]
 
 
 def describe(matching: Matching) -> dict[str, Any]:
@@ -121,5 +145,5 @@ def describe(matching: Matching) -> dict[str, Any]:
     return {
         "divergence": matching.divergence,
         "temperature": matching.temperature,
-        "hard": matching.hard,
+        "label_weight": matching.label_weight,
     }

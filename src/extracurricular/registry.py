@@ -1,8 +1,8 @@
 """Find a sampler, divergence, model or data set by the name a recipe gives it.
 
 A *spec* names one entry and its settings: ``"mixup"`` or ``{"mixup": {"alpha": 0.4}}``. The
-settings an entry takes are read from its signature, so registering a function or class is all that
-is needed to make it known to recipes, with types checked and unknown keys refused.
+settings of an entry are read from its signature. So recipes can name a function or class as soon
+as it is registered; types are checked, and unknown keys are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def first_complaint(error: ValidationError) -> Any:
-    """Return what to tell first: of a key that is misspelt, not that it is missing."""
+    """Return the complaint to report: an unknown key if there is one, else the first complaint.
+
+    A misspelt key is both unknown and missing, and the first of these explains the mistake.
+    """
     errors = error.errors()
     return next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
 
@@ -31,7 +34,7 @@ def first_complaint(error: ValidationError) -> Any:
 def explain_validation(
     error: ValidationError, key: str, known: Mapping[str, object]
 ) -> RecipeError:
-    """Turn a complaint of pydantic into one sentence that names key, value and remedy."""
+    """Turn a validation error of pydantic into one sentence with key, value and remedy."""
     first = first_complaint(error)
     path = ".".join([key, *(str(part) for part in first["loc"])]).strip(".")
     name = str(first["loc"][-1]) if first["loc"] else ""
@@ -48,18 +51,18 @@ def explain_validation(
 
 
 class Registry(Generic[T]):
-    """Names of one kind of thing.
+    """The entries of one kind, by name.
 
     Args:
-        kind: What the entries are, in the singular, for error texts (``"sampler"``).
-        package: The package whose modules register the entries; each is imported when a name is
-            first looked up. None where all entries lie in one module.
+        kind: The kind of the entries, in the singular, for error texts (``"sampler"``).
+        package: The package whose modules register the entries; all are imported when a name is
+            first looked up. None if all entries are in one module.
 
     A name may hold fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
-    ``depth=16, width=2``. They are integers, or any text where the entry takes a string. A name of
-    the form ``NAME:PATH`` calls an entry that takes a path with that path. One of the form
-    ``package.module:attribute`` is imported, so that a recipe reaches what its author wrote in a
-    file of their own.
+    ``depth=16, width=2``. Fields are integers, or any text if the entry takes a string. A name of
+    the form ``NAME:PATH`` calls an entry that takes a path with that path. A name of the form
+    ``package.module:attribute`` is imported, so that a recipe can use code from its author's own
+    files.
     """
 
     def __init__(self, kind: str, package: str | None = None) -> None:
@@ -94,14 +97,18 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def entry(self, name: str) -> Callable[..., T]:
-        """Return what is registered under this very name, its fields included."""
+        """Return the entry registered under exactly this name, with its fields unfilled."""
         return self._entries[name]
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
     def find(self, name: str, *, key: str = "") -> tuple[Callable[..., T], dict[str, Any]]:
-        """Return the entry called ``name`` and the settings that the name itself carries."""
+        """Return the entry called ``name`` and the settings that the name itself holds.
+
+        Raises:
+            RecipeError: There is no such entry, or it cannot be imported.
+        """
         if name in self._entries:
             return self._entries[name], {}
         for template, entry in self._entries.items():
@@ -130,11 +137,11 @@ class Registry(Generic[T]):
     def settings(
         self, spec: object, *, key: str = "", context: tuple[str, ...] = ()
     ) -> tuple[Callable[..., T], dict[str, Any]]:
-        """Check a spec and return the entry with its settings, defaults left to the entry.
+        """Check a spec and return its entry and the given settings, without defaults.
 
         Args:
             spec: ``name`` or ``{name: {setting: value}}``.
-            key: Where the spec stands, for errors.
+            key: Key of the spec in the recipe, for errors.
             context: Parameters of the entry that the program supplies and a recipe may not.
 
         Raises:
@@ -149,13 +156,14 @@ class Registry(Generic[T]):
         """Check a spec and call its entry with its settings and the program's ``context``.
 
         Raises:
-            RecipeError: As :meth:`settings`; or the entry itself refused a value (``ValueError``).
+            RecipeError: The spec is wrong, as in :meth:`settings`, or the entry refused a value
+                (``ValueError``).
         """
         entry, values = self.settings(spec, key=key, context=tuple(context))
         try:
             return entry(**context, **values)
         except RecipeError as error:
-            # An entry knows its own settings by name, but not where it stands itself.
+            # An entry knows the names of its settings, but not its own key in the recipe.
             name, _ = split_spec(spec, self.kind, key)
             raise RecipeError(f"{key}.{name}.{error.key}".strip("."), error.problem) from error
         except XclError:
@@ -170,7 +178,7 @@ def _parameters(entry: Callable[..., Any]) -> list[str]:
 
 
 def _fields(template: str, entry: Callable[..., Any], name: str) -> dict[str, Any] | None:
-    """Return the fields that a name has by a template; None where it is none of that form."""
+    """Return the fields of a name that fits a template, or None if it does not fit."""
     hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
     pattern = re.escape(template)
     for field in re.findall(r"\{(\w+)\}", template):
@@ -189,9 +197,9 @@ def check_settings(
     """Check settings against the signature of the function or class that takes them.
 
     Args:
-        entry: What takes them.
+        entry: The function or class.
         given: The settings.
-        key: Where they stand, for errors.
+        key: Key of the settings in the recipe, for errors.
         skip: Parameters that are not settings.
 
     Raises:

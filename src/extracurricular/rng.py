@@ -28,17 +28,17 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def _signed(value: int) -> int:
-    """The two's complement reading of an unsigned 64-bit integer, as torch's int64 has it."""
+    """Return an unsigned 64-bit integer in two's complement, as torch's int64 holds it."""
     return value - (1 << 64) if value >> 63 else value
 
 
 def _shift(x: Tensor, k: int) -> Tensor:
-    """Logical right shift; torch's own keeps the sign bit."""
+    """Shift right and fill with zeros; torch's own shift keeps the sign bit."""
     return (x >> k) & ((1 << (64 - k)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    # In place after the first step: for noise these tensors are as large as a batch of images.
+    # The work is in place after the first step, as noise takes tensors as large as the images.
     x = x ^ _shift(x, 30)
     x *= _signed(_MIX_1)
     x ^= _shift(x, 27)
@@ -56,12 +56,12 @@ def fold(*parts: int | str) -> int:
 
 def _keys(seed: int, ids: Tensor, stream: str) -> Tensor:
     key = fold(seed, stream)
-    # Keyed before and after a mix, so that streams are not shifted copies of each other.
+    # The key enters before and after a mix, so that streams are not shifted copies of each other.
     return _mix(_mix(ids * _signed(_GOLDEN) + _signed(key)) ^ _signed(fold(key)))
 
 
 def bits(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
-    """64 random bits for each id, int64, [B, *shape]."""
+    """Return 64 random bits for each id, int64, [B, *shape]."""
     keys = _keys(seed, ids, stream)
     if not shape:
         return keys
@@ -71,26 +71,26 @@ def bits(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Te
 
 
 def derive(seed: int, ids: Tensor, stream: str) -> Tensor:
-    """Ids for a child sampler: random integers in [0, 2^63), int64, [B]."""
+    """Return ids for a child sampler: random integers in [0, 2^63), int64, [B]."""
     return _shift(_keys(seed, ids, stream), 1)
 
 
 def uniform(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
-    """Uniform numbers in the open interval (0, 1), float32, multiples of 2^-24."""
+    """Return uniform numbers in the open interval (0, 1), float32, multiples of 2^-24."""
     # Odd multiples of 2^-24 are exact in float32 and never round to 0 or 1.
     high = _shift(bits(seed, ids, stream, shape), 41)
     return (high.float() + 0.5) * 2.0**-23
 
 
 def integer(high: int, seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
-    """Integers in [0, high), int64, for 1 <= high < 2^40 (the bias is below 2^-22)."""
+    """Return integers in [0, high), int64, for 1 <= high < 2^40 (the bias is below 2^-22)."""
     if not 1 <= high < 1 << 40:
         raise ValueError(f"high is {high}; it must be at least 1 and below 2^40")
     return _shift(bits(seed, ids, stream, shape), 1) % high
 
 
 def normal(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
-    """Standard normal numbers, float32, by the polar form of Box and Muller (1958)."""
+    """Return standard normal numbers, float32, by the polar form of Box and Muller (1958)."""
     count = math.prod(shape)
     half = (count + 1) // 2
     word = bits(seed, ids, stream, (half,))
@@ -102,16 +102,16 @@ def normal(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> 
 
 
 def beta(alpha: float, seed: int, ids: Tensor, stream: str) -> Tensor:
-    """Beta(alpha, alpha) numbers in [0, 1], float32, [B], for any alpha > 0.
+    """Return Beta(alpha, alpha) numbers in [0, 1], float32, [B], for any alpha > 0.
 
-    Without rejection, so the work is the same for every id: Bailey's polar method (1994) gives a
+    Nothing is rejected, so the work is the same for every id: Bailey's polar method (1994) gives a
     Student t number with 2 alpha degrees of freedom, and t / sqrt(2 alpha + t²) is, up to scale, a
     symmetric beta number (Devroye 1996, "Random variate generation in one line of code").
     """
     if not alpha > 0:
         raise ValueError(f"alpha is {alpha}; it must be greater than 0")
     pair = uniform(seed, ids, stream, (2,))
-    # In float64: u^(-1/alpha) spans hundreds of orders of magnitude for small alpha.
+    # This needs float64: u^(-1/alpha) spans hundreds of orders of magnitude for small alpha.
     radius = torch.expm1(-pair[:, 0].double().log() / alpha)
     cosine = torch.cos(2 * math.pi * pair[:, 1].double())
     odds = radius * cosine.square()
@@ -121,11 +121,11 @@ def beta(alpha: float, seed: int, ids: Tensor, stream: str) -> Tensor:
 
 
 def permuted(count: int, seed: int, ids: Tensor, stream: str) -> Tensor:
-    """Position in [0, count) of each id, such that every epoch is a permutation.
+    """Return a position in [0, count) for each id, such that every epoch is a permutation.
 
-    Ids [e·count, (e + 1)·count) are epoch e. A generalised Feistel network on a × b ≥ count cells
-    (Black and Rogaway 2002, section 5), keyed by the epoch, permutes the cells; results beyond
-    count walk on until they are within. Fewer than b cells are, so hardly any ever walks.
+    Ids [e·count, (e + 1)·count) form epoch e. A generalised Feistel network on a × b ≥ count cells
+    (Black and Rogaway 2002, section 5), keyed by the epoch, permutes the cells. A result beyond
+    count is permuted again until it is within. Fewer than b cells are beyond, so this is rare.
     """
     if not 1 <= count < 1 << 40:
         raise ValueError(f"count is {count}; it must be at least 1 and below 2^40")
@@ -152,7 +152,7 @@ def _feistel(cell: Tensor, key: Tensor, a: int, b: int, rounds: int = 4) -> Tens
 
 
 def _round(half: Tensor, key: Tensor) -> Tensor:
-    """A shorter hash than :func:`_mix`, as several of these follow each other; 31 bits."""
+    """Hash to 31 bits in fewer steps than :func:`_mix`, as several rounds follow each other."""
     x = (half + key) * _signed(_MIX_1)
     x ^= _shift(x, 32)
     x *= _signed(_MIX_2)

@@ -1,13 +1,12 @@
-"""The one loop.
+"""The one training loop.
 
 ERM, mixup training, KD and XCL are settings of the same line
 
     minimise over θ    E_{x ~ p̂(x)} [ w(x) · D( q_T(y|x) ‖ q_S(y|x; θ) ) ]
 
-so they run through the same function with the same number of student steps. Since a draw is a pure
-function of its id, the state of a training is one integer, the step, plus the states of student and
-optimiser: step s draws ids [s·B, (s + 1)·B), and everything else that is random at step s (dropout)
-is seeded by s.
+so they run through the same function with the same number of student steps. A draw is a pure
+function of its id, so the state of a training is one integer, the step, plus the states of student
+and optimiser. Step s draws ids [s·B, (s + 1)·B) and seeds everything else that is random (dropout).
 """
 
 from __future__ import annotations
@@ -29,24 +28,25 @@ from extracurricular import rng
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import TrainingError
 from extracurricular.files import Checkpoints, JsonLines
-from extracurricular.inputs import leaves
+from extracurricular.inputs import Batch, leaves
 from extracurricular.matching import Matching
-from extracurricular.samplers.base import Batch, Sampler, announced, is_pure
+from extracurricular.samplers.base import Sampler, announced, is_pure
 from extracurricular.samplers.uncertain import Uncertain
-from extracurricular.teachers import LabelTeacher, Teacher
+from extracurricular.teachers.base import Teacher, check_answer
+from extracurricular.teachers.networks import LabelTeacher
 
-# Draws are made for several steps at once, to pay the fixed cost of small operations once. This
-# bounds the memory they take; the students see the same examples whatever it is.
+# Several steps are drawn at once, to pay the fixed cost of small operations once. This bounds the
+# memory they take; students see the same examples whatever the bound.
 _DRAW_BYTES = 2 * 2**20
 _MAX_DRAW_STEPS = 16
-# A sampler learns of that many draws before they are made, by their size as network inputs, which
-# is four times that of bytes; and of no more than so many steps.
+# Draws are announced to the sampler ahead of time: at most so many bytes of network inputs, which
+# take four times the space of image bytes, and at most so many steps.
 _AHEAD_BYTES = 2**29
 _MAX_AHEAD = 64
 
 
 class Training(BaseModel):
-    """How a network is trained.
+    """Settings of a training.
 
     Args:
         steps: Optimiser steps.
@@ -57,9 +57,10 @@ class Training(BaseModel):
         weight_decay: Applied to weights (matrices and kernels), not to biases and norms.
         warmup: Steps of the linear rise.
         clip_norm: Largest norm of the gradient; null for no limit.
-        ema: Decay of an exponential moving average of the weights, which then is the result; null
+        ema: Decay of an exponential moving average of the weights, which becomes the result; null
             for none.
-        evaluate_every: Steps between evaluations on the validation split; 0 for the end alone.
+        evaluate_every: Steps between evaluations on the validation split; 0 for only one at the
+            end.
         checkpoint_every: Steps between checkpoints.
     """
 
@@ -80,11 +81,11 @@ class Training(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training took.
+    """The outcome of a training.
 
     Args:
-        steps: Optimiser steps made in all.
-        seconds: Time in the loop, over all interruptions; evaluations are not counted.
+        steps: Optimiser steps in all.
+        seconds: Time in the loop over all interruptions, without evaluations.
         loss: Mean loss of the last logged steps, in nats.
     """
 
@@ -94,7 +95,7 @@ class TrainingResult:
 
 
 def learning_rate(settings: Training, step: int) -> float:
-    """Learning rate of a step: linear warm-up, then cosine to 0."""
+    """Return the learning rate of a step: linear warm-up, then cosine to 0."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
@@ -102,7 +103,7 @@ def learning_rate(settings: Training, step: int) -> float:
 
 
 def make_optimizer(module: nn.Module, settings: Training, fused: bool) -> torch.optim.Optimizer:
-    """Make the optimiser, with weight decay on tensors of two or more dimensions alone."""
+    """Make the optimiser, with weight decay only on tensors of two or more dimensions."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise TrainingError("the student has no trainable parameters")
@@ -120,10 +121,10 @@ def make_optimizer(module: nn.Module, settings: Training, fused: bool) -> torch.
 
 
 def step_ids(step: int, steps: int, batch_size: int, rank: int = 0, world: int = 1) -> Tensor:
-    """Draw ids of one process for steps [step, step + steps), int64, [steps · B / world].
+    """Return the draw ids of one process for some steps, int64, [steps · B / world].
 
-    Every step's ids are cut into ``world`` equal slices, so that all devices together see the same
-    examples as one device would.
+    The steps are [step, step + steps). Every step's ids are cut into ``world`` equal slices, so
+    that all devices together see the examples that one device would see.
 
     Raises:
         ValueError: The batch cannot be cut into ``world`` equal slices.
@@ -137,12 +138,12 @@ def step_ids(step: int, steps: int, batch_size: int, rank: int = 0, world: int =
 
 
 def draw_steps(sampler: Sampler, batch_size: int, device: torch.device) -> int:
-    """Number of steps to draw examples for at once, within a bound on memory."""
+    """Return the number of steps to draw at once, within a bound on memory."""
     return _together_and_ahead(sampler, batch_size, device)[0]
 
 
 def _together_and_ahead(sampler: Sampler, batch_size: int, device: torch.device) -> tuple[int, int]:
-    """Steps to draw at once, and steps before which a sampler learns of its draws."""
+    """Return the steps to draw at once, and the steps by which draws are announced ahead."""
     example = sampler(torch.zeros(1, dtype=torch.int64, device=device))
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves(example.x).values())
     size = max(1, size * batch_size)
@@ -160,9 +161,9 @@ def draws(
 ) -> Iterator[tuple[Batch, Distribution]]:
     """Yield the examples of each step from ``start`` on, with the teacher's distribution on them.
 
-    Several steps are drawn at once. Which ones go together depends on the step alone, never on
-    where a training was interrupted, so a resumed one meets the same numbers to the last bit. The
-    sampler learns of draws some steps ahead, so that it may prepare them.
+    Several steps are drawn at once. The grouping depends on the step alone, never on where a
+    training was interrupted, so a resumed training meets the same numbers to the last bit. Draws
+    are announced to the sampler some steps ahead, so that it may prepare them.
     """
     # Draws that depend on the student must see it as it is at their own step.
     together, ahead = 1, 2
@@ -179,7 +180,7 @@ def draws(
     for first, ids in zip(range(begin, end, together), drawn, strict=True):
         batch, target = _draw(sampler, teacher, ids.to(fabric.device), fabric)
         if not isinstance(teacher, LabelTeacher):
-            check_finite(target, batch.ids)
+            check_answer(target, batch.ids)
         for k in range(max(0, start - first), len(ids) // size):
             part = slice(k * size, (k + 1) * size)
             yield batch[part], target[part]
@@ -189,28 +190,13 @@ def _draw(
     sampler: Sampler, teacher: Teacher, ids: Tensor, fabric: Fabric
 ) -> tuple[Batch, Distribution]:
     if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
-        # It has asked the teacher about these very examples already, in full precision, so that
-        # which ones it chose does not depend on the precision of the training.
+        # The sampler has asked the teacher about these very examples already, in full precision,
+        # so that its choice does not depend on the precision of the training.
         choice = sampler.choose(ids)
         return choice.batch, choice.prediction
     batch = sampler(ids)
     with fabric.autocast():
         return batch, teacher(batch)
-
-
-def check_finite(target: Distribution, ids: Tensor) -> None:
-    """Stop at a teacher's NaN or infinity.
-
-    Raises:
-        TrainingError: With the ids of the draws at fault.
-    """
-    bad = ~torch.isfinite(target.parameters).all(-1)
-    if bool(bad.any()):
-        at_fault = ids[bad].tolist()
-        shown = ", ".join(map(str, at_fault[:5])) + (", …" if len(at_fault) > 5 else "")
-        raise TrainingError(
-            f"the teacher gave NaN or infinity for {len(at_fault)} of {len(ids)} draws: ids {shown}"
-        )
 
 
 def train(
@@ -231,20 +217,19 @@ def train(
     """Train a student to match a teacher on draws from a sampler.
 
     Args:
-        student: Maps inputs to raw outputs [B, task.outputs]; trained in place, and left in
+        student: Maps inputs to raw outputs [B, task.outputs]. It is trained in place, and left in
             evaluation mode on the device of ``fabric``.
-        sampler: Where examples come from; on the device of ``fabric``.
-        teacher: Gives q_T; :class:`~extracurricular.teachers.LabelTeacher` for training without
-            one.
+        sampler: Source of the examples, on the device of ``fabric``.
+        teacher: Gives q_T; :class:`~extracurricular.teachers.LabelTeacher` trains on labels.
         task: How raw outputs are read.
         matching: The loss; forward KL at temperature 1 where None.
         settings: Optimiser, schedule and budget.
         seed: Seed of the student's own randomness (dropout).
         fabric: Device, precision and processes; one CPU process where None.
-        folder: Where checkpoints and ``log.jsonl`` go; nothing is kept where None. A training that
-            was interrupted goes on from the newest checkpoint there.
+        folder: Folder of checkpoints and ``log.jsonl``; nothing is kept where None. An interrupted
+            training goes on from the newest checkpoint there.
         evaluate: Called with the student every ``evaluate_every`` steps and at the end; its figures
-            go to the log. They decide nothing.
+            go to the log and decide nothing.
         on_progress: Called now and then with (steps done, loss).
         on_log: Called with each line of the log.
 
@@ -321,7 +306,7 @@ class _Loop:
         return self._finish()
 
     def _one_step(self, batch: Batch, target: Distribution) -> Tensor:
-        # So that dropout, too, is a function of the step, wherever the training was interrupted.
+        # Dropout, too, is a function of the step, wherever the training was interrupted.
         torch.manual_seed(rng.fold(self.seed, "step", self.step, self.fabric.global_rank) >> 1)
         rate = learning_rate(self.settings, self.step)
         for group in self.optimizer.param_groups:
@@ -339,7 +324,7 @@ class _Loop:
             )
         self.optimizer.step()
         if self.ema is not None and self.settings.ema is not None:
-            # A short memory at first, as the early weights are far from anything worth keeping.
+            # The memory is short at first, as early weights are not worth keeping.
             decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
             _average(self.ema, self.student, decay)
         return loss.detach()
@@ -427,7 +412,7 @@ def _average(average: dict[str, Tensor], module: nn.Module, decay: float) -> Non
 
 @contextmanager
 def _using(module: nn.Module, state: dict[str, Tensor] | None) -> Iterator[None]:
-    """Put another state into a module for the time of a block."""
+    """Put another state into a module while a block runs."""
     if state is None:
         yield
         return

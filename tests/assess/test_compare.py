@@ -18,8 +18,9 @@ from scipy.stats import ttest_rel
 from extracurricular.assess.compare import Difference, compare, labels, paired, plain
 from extracurricular.errors import RecipeError, XclError
 from extracurricular.evaluation.summary import summarise
+from extracurricular.evaluation.words import WORDS
 from extracurricular.files import read_json
-from extracurricular.recipe.schema import parse_recipe
+from extracurricular.recipe.read import parse_recipe
 from extracurricular.report.comparison import render_comparison
 from extracurricular.report.comparison_table import better, difference_text, findings, lines
 from tests.chromium import browser
@@ -31,11 +32,11 @@ RECIPE = small_recipe({"digits": {"train": 100}}, {"mlp": {"hidden": [4]}})
 
 
 def summary(
-    students: dict[str, list[float]], seeds: list[int] | None = None, **changes: Any
+    accuracies: dict[str, list[float]], seeds: list[int] | None = None, **changes: Any
 ) -> dict[str, Any]:
     """A summary in which the students have these accuracies, by seed."""
-    count = len(next(iter(students.values())))
-    recipe = parse_recipe({**RECIPE, "seeds": seeds or list(range(count)), **changes}).plain()
+    count = len(next(iter(accuracies.values())))
+    recipe = parse_recipe({**RECIPE, "seeds": seeds or list(range(count)), **changes}).dump()
 
     def row(accuracy: float) -> dict[str, Any]:
         figures = {"accuracy": accuracy, "nll": 1 - accuracy}
@@ -46,7 +47,7 @@ def summary(
         "classification",
         recipe["seeds"],
         [row(0.99)] * count,
-        {name: [row(a) for a in values] for name, values in students.items()},
+        {name: [row(a) for a in values] for name, values in accuracies.items()},
     )
 
 
@@ -97,9 +98,37 @@ def test_what_is_compared_to_what() -> None:
     assert {row.against for row in all_to_one.rows} == {None, ("a", "erm")}
 
 
+def test_the_home_student_is_the_reference_of_the_first_run_whatever_its_name() -> None:
+    students: dict[str, Any] = {name: {} for name in ("baseline", "plain_kd", "ours")}
+    first = summary(
+        {"baseline": [0.5, 0.6], "plain_kd": [0.7, 0.8], "ours": [0.9, 0.9]},
+        students=students,
+        reference="plain_kd",
+        plain="baseline",
+        subject="ours",
+    )
+    second = summary({"kd": [0.7, 0.9], "xcl": [0.8, 0.9]})
+    found = compare({"a": first, "b": second})
+    assert {(row.run, row.student): row.against for row in found.rows} == {
+        ("a", "teacher"): None,
+        ("a", "baseline"): ("a", "plain_kd"),
+        ("a", "plain_kd"): None,
+        ("a", "ours"): ("a", "plain_kd"),
+        ("b", "teacher"): None,
+        ("b", "kd"): ("a", "plain_kd"),
+        ("b", "xcl"): ("a", "plain_kd"),
+    }
+    references = [(row.run, row.student) for row in found.rows if row.reference]
+    assert references == [("a", "plain_kd"), ("b", "kd")]  # each run has its own
+    page = render_comparison(found)
+    assert page.count("<td>reference</td>") == 2
+    none = summary({"ours": [0.5, 0.6], "theirs": [0.7, 0.8]}, students={"ours": {}, "theirs": {}})
+    assert {row.against for row in compare({"a": none}).rows} == {None, ("a", "ours")}
+
+
 def test_what_cannot_be_compared() -> None:
     first = summary({"kd": [0.7, 0.8]})
-    with pytest.raises(RecipeError, match="--against: is 'kdd', but a has no such student; did"):
+    with pytest.raises(RecipeError, match="--reference: is 'kdd', but a has no such student; did"):
         compare({"a": first}, "kdd")
     with pytest.raises(XclError, match="a is a classification and b a regression"):
         compare({"a": first, "b": {**first, "task": "regression"}})
@@ -133,15 +162,15 @@ def test_few_seeds_and_many_comparisons_are_told() -> None:
 def test_which_differences_are_for_the_better() -> None:
     gain, loss = Difference(0.1, 0.05, 0.15, 3), Difference(-0.1, -0.15, -0.05, 3)
     chance = Difference(0.1, -0.05, 0.25, 3)
-    assert better(gain, "accuracy") is True
-    assert better(gain, "nll") is False
-    assert better(loss, "nll") is True
-    assert better(chance, "accuracy") is None
-    assert better(gain, "coverage90") is None
-    assert difference_text(gain, "accuracy") == "+10.00 (+5.00\u00a0to\u00a0+15.00)"
-    assert difference_text(loss, "nll") == "−0.100 (−0.150\u00a0to\u00a0−0.050)"
-    assert difference_text(Difference(0.0, 0.0, 0.0, 3), "nll") == "the same"
-    assert difference_text(Difference(-1e-9, None, None, 1), "nll") == "0.000"
+    assert better(gain, WORDS["accuracy"]) is True
+    assert better(gain, WORDS["nll"]) is False
+    assert better(loss, WORDS["nll"]) is True
+    assert better(chance, WORDS["accuracy"]) is None
+    assert better(gain, WORDS["coverage90"]) is None
+    assert difference_text(gain, WORDS["accuracy"]) == "+10.00 (+5.00\u00a0to\u00a0+15.00)"
+    assert difference_text(loss, WORDS["nll"]) == "−0.100 (−0.150\u00a0to\u00a0−0.050)"
+    assert difference_text(Difference(0.0, 0.0, 0.0, 3), WORDS["nll"]) == "the same"
+    assert difference_text(Difference(-1e-9, None, None, 1), WORDS["nll"]) == "0.000"
 
 
 def test_runs_are_called_by_their_folders(tmp_path: Path) -> None:

@@ -20,12 +20,11 @@ from extracurricular import cli
 from extracurricular.assess.evaluate import (
     Settings,
     assess,
-    evaluate_source,
+    evaluate,
     fitting,
     foreign_inputs,
     together,
 )
-from extracurricular.assess.survey import find_data
 from extracurricular.data.base import Data, make_data
 from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.errors import DataError, RecipeError, StorageError
@@ -33,6 +32,7 @@ from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from extracurricular.files import save_weights
 from extracurricular.predictors.predictor import Predictor, input_forms
+from extracurricular.recipe.lookup import find_data
 from extracurricular.run.finished import open_run
 from tests.cli.test_cli import xcl as process
 from tests.conftest import eye_data, image_data, table_data
@@ -297,7 +297,7 @@ def test_data_that_a_model_was_not_made_for() -> None:
 def test_a_run_is_evaluated_at_all_its_seeds_as_its_summary_says(digits_run: Path) -> None:
     summary = open_run(digits_run).summary
     told: list[str] = []
-    found = evaluate_source(str(digits_run), tell=told.append)
+    found = evaluate(str(digits_run), tell=told.append)
     assert found["seeds"] == [0, 1]
     assert found["model"] == f"xcl of {digits_run}"
     assert found["against"] == f"teacher of {digits_run}"
@@ -308,10 +308,10 @@ def test_a_run_is_evaluated_at_all_its_seeds_as_its_summary_says(digits_run: Pat
         assert found["fidelity"][name] == known[name]
     assert told[0] == "seed 0: predicting"
     json.dumps(found, allow_nan=False)
-    one = evaluate_source(str(digits_run), student="kd", seed=1)
+    one = evaluate(str(digits_run), student="kd", seed=1)
     accuracy = summary["students"]["kd"]["metrics"]["accuracy"]["per_seed"][1]
     assert one["metrics"]["accuracy"] == {"mean": accuracy, "std": 0.0, "per_seed": [accuracy]}
-    teacher = evaluate_source(str(digits_run), teacher=True)
+    teacher = evaluate(str(digits_run), teacher=True)
     known = summary["teacher"]["metrics"]
     assert teacher["metrics"]["nll"]["mean"] == pytest.approx(known["nll"]["mean"])
     assert teacher["fidelity"] is teacher["against"] is None
@@ -321,25 +321,25 @@ def test_a_run_on_other_data_and_against_another_teacher(digits_run: Path) -> No
     x = np.zeros((30, 1, 8, 8), np.uint8)
     y = np.arange(30) % 10
     data = make_data("blank", (x, y), (x, y))
-    found = evaluate_source(str(digits_run), data, seed=0, against=str(digits_run))
+    found = evaluate(str(digits_run), data, seed=0, against=str(digits_run))
     assert found["data"] == "blank"
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(0.1)
     assert found["against"] == f"teacher of {digits_run}"
-    own = evaluate_source(str(digits_run), data, seed=0)
+    own = evaluate(str(digits_run), data, seed=0)
     assert own["fidelity"] == found["fidelity"]
 
 
 def test_weights_are_evaluated_with_their_network_and_data(digits_run: Path) -> None:
     run = open_run(digits_run)
     file = digits_run / "students" / "kd" / "seed-0" / "weights.safetensors"
-    found = evaluate_source(str(file), run.run.data, model={"digits_cnn": {"width": 4}})
+    found = evaluate(str(file), run.data, model={"digits_cnn": {"width": 4}})
     known = run.summary["students"]["kd"]["metrics"]["accuracy"]["per_seed"][0]
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(known)
     assert found["seeds"] is found["against"] is None
     with pytest.raises(StorageError, match="there is no run and no file"):
-        evaluate_source("nowhere")
+        evaluate("nowhere")
     with pytest.raises(RecipeError, match="model: is needed"):
-        evaluate_source(str(file), run.run.data)
+        evaluate(str(file), run.data)
 
 
 def test_figures_of_seeds_are_put_together() -> None:
@@ -394,7 +394,7 @@ def test_the_command_prints_json_alone(digits_run: Path, tmp_path: Path) -> None
     assert len(found["ood"]["auroc"]["per_seed"]) == 2
     assert found["notes"]
     settings = Settings(ood=find_data("arrays", [f"path={tmp_path / 'noise.npz'}"]))
-    here = evaluate_source(str(digits_run), settings=settings, student="kd")
+    here = evaluate(str(digits_run), settings=settings, student="kd")
     assert found["ood"]["examples"] == here["ood"]["examples"] == 6  # a fifth is the test split
     accuracy = here["metrics"]["accuracy"]["mean"]
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(accuracy)
@@ -441,6 +441,8 @@ def test_a_regression_is_told_in_its_own_figures(tmp_path: Path, command: Any) -
         (["RUN", "--score", "members"], "score: unknown score 'members'"),
         (["WEIGHTS"], "model: is needed"),
         (["WEIGHTS", "--model", "{a: ["], "model: '{a: [' is not valid YAML"),
+        (["WEIGHTS", "--onnx", "logits"], "--onnx: is 'logits'; it must be '{setting: value}'"),
+        (["WEIGHTS", "--onnx", "{}", "--model", "mlp"], "--onnx: is for an ONNX file, and --model"),
         (["HALF"], "is not finished"),
     ],
 )

@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from rich.console import Console
 
-from extracurricular.assess.survey import find_data, survey
+from extracurricular.assess.survey import survey
 from extracurricular.cli.survey_table import lines, number, sheet
 from extracurricular.data.base import Data, Split, make_data
 from extracurricular.distributions import Task
-from extracurricular.errors import DataError, RecipeError
+from extracurricular.errors import DataError
 from extracurricular.inputs import leaves
 from tests.conftest import eye_data, image_data, table_data
-from tests.run.test_run import TINY
 
 Array = np.ndarray[Any, Any]
 
@@ -117,7 +115,7 @@ def test_numbers_are_short() -> None:
 def test_constant_columns_and_odd_bytes() -> None:
     x, y = clean()
     x[:, 2] = 7
-    assert "Constant in training, so of no use: column 2 (7)." in suspicious(made(x, y))
+    assert "column 2 (7) is constant in training, so of no use." in suspicious(made(x, y))
     bits = np.random.default_rng(0).integers(0, 2, (60, 1, 8, 8)).astype(np.uint8)
     assert "The bytes of the images are all 0 or 1" in suspicious(made(bits, y))
 
@@ -131,12 +129,12 @@ def test_examples_that_are_there_twice() -> None:
     y[7] = y[9] = y[3]
     y[25], y[43] = y[6], y[26]
     assert survey(made(x, y)).suspicious == [
-        "2 of 20 examples in train repeat another of train; the first is 7, which is 3.",
-        "1 of 20 examples in test are in train too; the first is 1, which is 5 there.",
-        "1 of 20 examples in validation are in train too; the first is 5, which is 6 there.",
-        "1 of 20 examples in test are in validation too; the first is 3, which is 6 there.",
-        "1 examples have another label than the first that is the same; "
-        "test 1 is one, which is train 5.",
+        "2 of 20 examples in train repeat another of train; the first is 7, which equals 3.",
+        "1 of 20 examples in test are in train too; the first is 1, which equals 5 there.",
+        "1 of 20 examples in validation are in train too; the first is 5, which equals 6 there.",
+        "1 of 20 examples in test are in validation too; the first is 3, which equals 6 there.",
+        "1 examples have another label than an equal example before them; "
+        "one is test 1, which equals train 5.",
     ]
 
 
@@ -149,7 +147,7 @@ def test_an_example_is_all_of_its_inputs() -> None:
     assert "repeat another of train" not in told
     pose[3] = pose[4]
     told = suspicious(replace(data, train=Split({"eye": eye, "pose": pose}, data.train.y)))
-    assert "repeat another of train; the first is 4, which is 3." in told
+    assert "repeat another of train; the first is 4, which equals 3." in told
 
 
 def test_values_and_labels_that_cannot_be() -> None:
@@ -168,7 +166,7 @@ def test_classes_and_splits_that_are_odd() -> None:
     x, _ = clean(90)
     y = np.array([0] * 28 + [1, 1] + [0, 2] * 30)
     told = suspicious(made(x, y, task=Task("classification", 3), classes=["ant", "bee", "cow"]))
-    assert "No training example is of the classes cow." in told
+    assert "These classes have no training examples: cow." in told
     assert "The classes are unequal: ant has 28 training examples, bee has 2;" in told
     x, y = clean()
     assert "There is no validation split" in suspicious(make_data("a", (x, y), (x + 1, y)))
@@ -202,26 +200,7 @@ def test_tables_have_no_contact_sheet() -> None:
         sheet(table_data())
 
 
-# Finding the data, and the command
-
-
-def test_data_are_found_by_name_spec_and_recipe(tmp_path: Path) -> None:
-    assert len(find_data("digits").train) == 600
-    assert len(find_data("digits", ["train=50", "seed=3"]).train) == 50
-    assert len(find_data("{digits: {train: 40}}").train) == 40
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(TINY))
-    assert find_data(str(file)).name == "digits"
-    assert len(find_data(str(file), ["data={digits: {train: 30}}"]).train) == 30
-    for what, changes, says in (
-        ("digit", [], "there is no data set, and no recipe, 'digit'; did you mean 'digits'"),
-        ("digits", ["tran=3"], "data.digits.tran: unknown key 'tran'; did you mean 'train'"),
-        ("digits", ["train"], "'train' is not of the form key.path=value"),
-        ("{digits", [], "'{digits' is not valid YAML"),
-        ("{a: 1, b: 2}", [], "a data set is given as NAME or as"),
-    ):
-        with pytest.raises(RecipeError, match=says):
-            find_data(what, changes)
+# The command
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -218,5 +218,5 @@ def test_names_that_cannot_be() -> None:
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ExportError, match=r"pip install 'extracurricular\[hub\]'"):
+    with pytest.raises(ExportError, match=r"needs huggingface_hub, .*pip install -e '.\[hub\]'"):
         check_push("me/digits")

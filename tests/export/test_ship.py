@@ -35,6 +35,7 @@ from extracurricular.export.subject import own_network
 from extracurricular.export.timing import side_by_side
 from extracurricular.inputs import leaves
 from extracurricular.models import MODELS, build_model
+from extracurricular.run.finished import open_run
 from extracurricular.teachers import Network
 from tests.conftest import eye_data, image_data, pair_data, table_data
 
@@ -155,7 +156,7 @@ def test_names_of_inputs() -> None:
     assert input_names(pair_data()) == {"0": "x0", "1": "x1"}
     x = {"mean": np.ones((4, 2), np.float32), "b c": np.ones((4, 1), np.float32)}
     y = np.arange(4.0, dtype=np.float32)
-    with pytest.raises(ExportError, match="the data have an input 'mean', which is what"):
+    with pytest.raises(ExportError, match="have an input 'mean', but an exported model gives that"):
         input_names(make_data("d", (x, y), (x, y)))
     x["a d"] = x.pop("mean")
     data = make_data("d", (x, y), (x, y))
@@ -214,7 +215,7 @@ def test_what_the_metadata_say(
     )
     assert said["classes"] == [str(digit) for digit in range(10)]
     assert said["target"] is None
-    data = xcl.Run(xcl.read_recipe(str(digits_run / "recipe.yaml")), digits_run).data
+    data = open_run(digits_run).data
     scale = data.x_scale[""]
     assert said["inputs"] == {
         "x": {
@@ -257,7 +258,7 @@ def test_exporting_again_gives_the_same_file(exported: ship.Shipped, digits_run:
 
 
 def test_a_torch_program(digits_run: Path, tmp_path: Path) -> None:
-    found = ship.export_run(digits_run, tmp_path / "s.pt2", format="torch")
+    found = ship.export_run(digits_run, tmp_path / "s.pt2", format="pt2")
     extra = {"extracurricular": ""}
     module = torch.export.load(found.files[0], extra_files=extra).module()
     assert json.loads(extra["extracurricular"]) == found.metadata
@@ -296,7 +297,7 @@ def test_the_card_of_a_table_names_its_columns_and_no_folder() -> None:
         "name": "mine",
         "data": {"table": {"path": "/home/somebody/houses.csv", "target": "x"}},
         "seeds": [0],
-        "teacher": {"model": "mlp", "outside": None, "members": 2},
+        "teacher": {"model": "mlp", "estimator": None, "members": 2},
         "students": {
             "student": {
                 "model": "mlp",
@@ -324,6 +325,12 @@ def test_the_card_of_a_table_names_its_columns_and_no_folder() -> None:
     assert front["pipeline_tag"] == "tabular-regression"
     assert front["metrics"] == ["rmse"]
     assert "open only a file whose source you trust" in text
+    assert "teacher: {model: mlp, members: 2}" in text
+    teacher = {"model": None, "estimator": {"random_forest": {"trees": 9}}, "members": 1}
+    forest = card(replace(subject, recipe=recipe | {"teacher": teacher}), metadata, rows)
+    assert yaml.safe_load(forest.split("```yaml")[1].split("```")[0])["teacher"] == {
+        "estimator": {"random_forest": {"trees": 9}}
+    }
 
 
 def test_what_is_compared(exported: ship.Shipped, gaze: ship.Shipped) -> None:
@@ -383,7 +390,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-@pytest.mark.parametrize("form", ["onnx", "torch"])
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
 def test_a_broken_export_is_caught(
     how: str, form: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,7 +407,7 @@ def test_a_broken_export_is_caught(
 
     def other(*given: Any) -> bytes:
         model = Exported(network(data, {"mlp": {"hidden": [3]}}), data)
-        if form == "torch":
+        if form == "pt2":
             return to_torch(trace(model), given[1]) if given[1] else to_torch(*given)
         return formats.with_metadata(to_onnx(model, trace(model)), "{}")
 
@@ -570,10 +577,10 @@ def test_options_that_do_not_fit(digits_run: Path, tmp_path: Path) -> None:
 
     with pytest.raises(RecipeError, match=r"--out: is '.*s\.pt2'; .* format onnx ends in \.onnx"):
         export("s.pt2")
-    with pytest.raises(RecipeError, match="--format: is 'tflite'; it must be onnx or torch"):
+    with pytest.raises(RecipeError, match="--format: is 'tflite'; it must be onnx or pt2"):
         export(format="tflite")
     with pytest.raises(RecipeError, match="--int8: is for --format onnx alone"):
-        export("s.pt2", format="torch", int8=True)
+        export("s.pt2", format="pt2", int8=True)
     for limit in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(RecipeError, match=r"--limit: is .*; it must be above 0 and finite"):
             export(limit=limit)
@@ -606,7 +613,7 @@ def test_the_missing_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     data = image_data()
-    with pytest.raises(ExportError, match=rf"ONNX needs {name}: .*'extracurricular\[onnx\]'"):
+    with pytest.raises(ExportError, match=rf"ONNX needs {name}, .* pip install -e '.\[onnx\]'"):
         ship.export_module(network(data), data, tmp_path / "s.onnx")
 
 
@@ -614,7 +621,7 @@ def test_more_weights_than_a_file_holds(monkeypatch: pytest.MonkeyPatch) -> None
     data = image_data()
     model = Exported(network(data), data)
     monkeypatch.setattr(formats, "_MOST_BYTES", 1000)
-    with pytest.raises(ExportError, match=r"GB of weights, .* use --format torch"):
+    with pytest.raises(ExportError, match=r"GB of weights, .* use --format pt2"):
         formats.to_onnx(model, formats.trace(model))
 
 
@@ -632,7 +639,7 @@ def test_a_figure_that_is_not_finite_is_null(
 ) -> None:
     data = image_data()
     monkeypatch.setattr(
-        verify.metrics, "evaluate", lambda *_, **__: {"accuracy": 1.0, "nll": math.inf}
+        verify.metrics, "figures", lambda *_, **__: {"accuracy": 1.0, "nll": math.inf}
     )
     found = ship.export_module(network(data), data, tmp_path / "s.onnx")
     assert found.metadata["metrics"] == {"accuracy": 1.0, "nll": None}
@@ -646,7 +653,7 @@ def test_the_file_answers_as_the_student(gaze: ship.Shipped, gaze_run: Path) -> 
         ("eye", "tensor(uint8)"),
         ("pose", "tensor(float)"),
     ]
-    run = xcl.Run(xcl.read_recipe(str(gaze_run / "recipe.yaml")), gaze_run)
+    run = open_run(gaze_run)
     test = run.data.test
     feed = {name: part.numpy() for name, part in test.x.items()}  # type: ignore[union-attr]
     mean, variance = session.run(["mean", "variance"], feed)

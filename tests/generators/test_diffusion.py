@@ -310,7 +310,7 @@ def test_what_is_kept_must_go_with_the_data(unconditional: str) -> None:
         ({"x": torch.zeros(3, 1, 8, 8)}, image_data()),
         ({"x": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)}, eye_data()),
     ):
-        with pytest.raises(StorageError, match="what is kept of the generator 'diffusers'"):
+        with pytest.raises(StorageError, match="the kept pool of the generator 'diffusers'"):
             entry.load(state, data)
 
 
@@ -453,7 +453,7 @@ def test_paths_that_are_no_pipeline(tmp_path: Path) -> None:
 
 def test_without_diffusers_a_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r"pip install 'extracurricular\[diffusers\]'"):
+    with pytest.raises(ValueError, match=r"the package diffusers, .*: pip install -e '\.\[diffus"):
         fit(diffusion("owner/name"), image_data())
 
 

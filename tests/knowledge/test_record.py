@@ -29,6 +29,7 @@ from extracurricular.files import read_json, write_json
 from extracurricular.knowledge import (
     Recorded,
     RecordedEnsemble,
+    RecordOptions,
     Replay,
     cycled_ids,
     data_fingerprint,
@@ -64,7 +65,8 @@ def sampler(seed: int = 3) -> Mixup:
 
 
 def small(folder: Path, draws: int = 300, shard: int = 128, **more: Any) -> Recorded:
-    record(sampler(), network(), IMAGES, draws, folder, **{"shard": shard, "chunk": 50, **more})
+    options = RecordOptions(shard=shard, chunk=more.pop("chunk", 50))
+    record(sampler(), network(), IMAGES, draws, folder, options=options, **more)
     return open_knowledge(folder)
 
 
@@ -152,8 +154,9 @@ def test_nan_of_the_teacher_is_told_with_its_draws_and_is_not_recorded(tmp_path:
         logits[batch.ids == 77, 1] = float("nan")
         return Categorical(logits)
 
+    options = RecordOptions(teacher_id="broken", shard=50, chunk=20)
     with pytest.raises(TrainingError, match="NaN or infinity for 1 of 20 draws: ids 77"):
-        record(sampler(), broken, IMAGES, 100, tmp_path, teacher_id="broken", shard=50, chunk=20)
+        record(sampler(), broken, IMAGES, 100, tmp_path, options=options)
     assert read_manifest(tmp_path).draws == 50
 
 
@@ -330,7 +333,8 @@ class Asking(Picky):
 
 def test_choices_are_recorded_and_not_made_again(tmp_path: Path) -> None:
     picky = Picky(sampler())
-    record(picky, network(), IMAGES, 120, tmp_path, codec="float32", description={"picky": 3})
+    told = RecordOptions(description={"picky": 3})
+    record(picky, network(), IMAGES, 120, tmp_path, codec="float32", options=told)
     known = open_knowledge(tmp_path)
     assert known.manifest.bytes_per_draw == 4 * 4 + 1
     ids = torch.arange(120)
@@ -346,7 +350,8 @@ def test_choices_are_recorded_and_not_made_again(tmp_path: Path) -> None:
         teacher = Counting()
         chooser = Asking(sampler(), teacher if asked else Counting())
         source = tmp_path / str(asked)
-        report = record(chooser, teacher, IMAGES, 40, source, description="a", teacher_id="b")
+        named = RecordOptions(description="a", teacher_id="b")
+        report = record(chooser, teacher, IMAGES, 40, source, options=named)
         assert report.recorded == 40
         assert teacher.asked == (80 + 40 if asked else 80)
     with pytest.raises(ValueError, match="does not choose among candidates"):
@@ -450,10 +455,11 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from tests.knowledge.test_record import IMAGES, network, sampler
-from extracurricular.knowledge import record
+from extracurricular.knowledge import RecordOptions, record
 print("ready", flush=True)
 sys.stdin.readline()
-record(sampler(), network(), IMAGES, {draws}, {folder!r}, shard={shard}, chunk=16)
+options = RecordOptions(shard={shard}, chunk=16)
+record(sampler(), network(), IMAGES, {draws}, {folder!r}, options=options)
 """
 
 
@@ -511,7 +517,8 @@ def test_killed_at_random_moments_it_goes_on(tmp_path: Path) -> None:
         done.append(read_manifest(tmp_path).draws)
     assert done == sorted(done)
     assert 0 < done[-1] < 20_000
-    record(sampler(), network(), IMAGES, done[-1] + 500, tmp_path, shard=64, chunk=16)
+    options = RecordOptions(shard=64, chunk=16)
+    record(sampler(), network(), IMAGES, done[-1] + 500, tmp_path, options=options)
     whole_and_right(tmp_path, done[-1] + 500)
 
 
@@ -531,16 +538,16 @@ def test_more_draws_append_and_fewer_change_nothing(tmp_path: Path) -> None:
     small(tmp_path, draws=200)
     first = {f.name: f.stat().st_mtime_ns for f in shards(tmp_path)}
     done: list[int] = []
-    report = record(
-        sampler(), network(), IMAGES, 450, tmp_path, shard=128, chunk=50, on_progress=done.append
-    )
+    options = RecordOptions(shard=128, chunk=50, on_progress=done.append)
+    report = record(sampler(), network(), IMAGES, 450, tmp_path, options=options)
     assert report.recorded == 250
     assert report.draws == 450
     assert done[0] > 200
     assert done[-1] == 450
     assert first.items() <= {f.name: f.stat().st_mtime_ns for f in shards(tmp_path)}.items()
     whole_and_right(tmp_path, 450)
-    assert record(sampler(), network(), IMAGES, 100, tmp_path, shard=32).recorded == 0
+    other = RecordOptions(shard=32)
+    assert record(sampler(), network(), IMAGES, 100, tmp_path, options=other).recorded == 0
     whole_and_right(tmp_path, 450)
 
 

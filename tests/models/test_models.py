@@ -15,9 +15,9 @@ from extracurricular.models import MODELS, Shapes, build_model, parameter_count
 from extracurricular.models.cost import cost, latency, multiply_adds, read_shapes
 from extracurricular.models.shufflenet import shuffle
 from extracurricular.models.weights import checksum, files_of, load_pretrained
-from extracurricular.recipe.schema import parse_recipe
+from extracurricular.recipe.read import parse_recipe
 from extracurricular.registry import split_spec
-from extracurricular.run.pipeline import Run
+from extracurricular.run.execute import execute
 
 GAZE = {"eye": (1, 36, 60), "pose": (2,)}
 MIXED = {"age": (3,), "scan": (2, 16, 20), "dose": (1,)}
@@ -599,7 +599,7 @@ def test_a_file_that_a_model_starts_from_is_known_by_its_content(
                 "kd": {"model": own if whose == "student" else plain, "training": training},
             },
         }
-        return Run(parse_recipe(recipe), tmp_path / "out").execute()
+        return execute(parse_recipe(recipe), tmp_path / "out")
 
     write(0)
     first = run()

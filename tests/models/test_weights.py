@@ -208,14 +208,14 @@ def test_another_network_is_told_with_names_of_both(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"model": filled(resnet8())}, path)
     said = refused(path, build("resnet14"))
-    assert "has no tensor 'stage1.1.conv1.weight', the model has, and so for 36 of" in said
+    assert "has no tensor 'stage1.1.conv1.weight', which the model has; 36 of" in said
     deeper = refused(path, build("vgg8"))
     assert "has no tensor 'stage0.0.weight'" in deeper
-    assert "it has 'stem.weight', which the model has not" in deeper
+    assert "it has 'stem.weight', which the model lacks" in deeper
     torch.save(build("resnet14").state_dict(), path)
     assert "has a tensor 'stage1.1.conv1.weight', and" in refused(path, build("resnet8"))
     torch.save(build("wrn-10-3").state_dict(), path)
-    assert "has the shape (48, 16, 3, 3), the model needs (32, 16, 3, 3)" in refused(
+    assert "has the shape (48, 16, 3, 3), but the model needs (32, 16, 3, 3)" in refused(
         path, build("wrn-10-2")
     )
 

@@ -44,7 +44,8 @@ def test_a_missing_extra_is_named(library: str, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RecipeError) as error:
         build_model(f"{library}:some", inputs=(3, 8, 8), outputs=3, key="teacher.model")
     assert str(error.value) == (
-        f"teacher.model.{library}:some: needs {library}: pip install 'extracurricular[{library}]'"
+        f"teacher.model.{library}:some: needs {library}, which the extra {library!r} installs: "
+        f"pip install -e '.[{library}]' in a clone"
     )
 
 

@@ -33,7 +33,7 @@ MODEL = {"digits_cnn": {"width": 4}}
 
 
 def images_of(run: Path) -> Any:
-    x = open_run(run).run.data.test.x
+    x = open_run(run).data.test.x
     assert isinstance(x, torch.Tensor)
     return x.numpy()
 
@@ -43,10 +43,10 @@ def images_of(run: Path) -> Any:
 
 def test_a_student_answers_as_in_the_evaluation_of_its_run(digits_run: Path) -> None:
     found = open_run(digits_run)
-    data = found.run.data
+    data = found.data
     for student, seed in (("kd", 1), ("erm", 0)):
         loaded = xcl.load(digits_run, student=student, seed=seed)
-        exact = found.run.predict(found.student(student, seed), data, data.test)
+        exact = found.workspace.predict(found.student(student, seed), data, data.test)
         said = loaded(images_of(digits_run))
         np.testing.assert_array_equal(said.probs, exact.mean.numpy())
         np.testing.assert_array_equal(said.entropy, exact.entropy().numpy())
@@ -69,8 +69,8 @@ def test_which_student_and_seed_by_default(digits_run: Path) -> None:
 
 def test_the_teacher_of_a_run(digits_run: Path) -> None:
     found = open_run(digits_run)
-    data = found.run.data
-    exact = found.run.predict(found.teacher(1), data, data.test)
+    data = found.data
+    exact = found.workspace.predict(found.teacher(1), data, data.test)
     loaded = xcl.load(digits_run, teacher=True, seed=1)
     np.testing.assert_array_equal(loaded(images_of(digits_run)).probs, exact.mean.numpy())
     assert loaded.name.startswith("teacher of ")
@@ -80,9 +80,9 @@ def test_the_teacher_of_a_run(digits_run: Path) -> None:
 
 def test_a_regression_answers_in_its_own_units(gaze_run: Path) -> None:
     found = open_run(gaze_run)
-    data = found.run.data
+    data = found.data
     loaded = xcl.load(gaze_run, student="kd")
-    exact = found.run.predict(found.student("kd", 0), data, data.test)
+    exact = found.workspace.predict(found.student("kd", 0), data, data.test)
     assert isinstance(exact, Gaussian)
     said = loaded({k: v.numpy() for k, v in data.test.x.items()})  # type: ignore[union-attr]
     np.testing.assert_array_equal(said.mean, exact.mean.numpy())
@@ -93,7 +93,7 @@ def test_a_regression_answers_in_its_own_units(gaze_run: Path) -> None:
 
 def test_the_data_set_is_not_kept_alive(digits_run: Path) -> None:
     found = open_run(digits_run)
-    split = weakref.ref(found.run.data.train)
+    split = weakref.ref(found.data.train)
     loaded = from_run(found)
     del found
     gc.collect()
@@ -136,7 +136,7 @@ def test_weights_with_their_network_and_data(digits_run: Path, tmp_path: Path) -
     exact = xcl.load(digits_run, student="xcl", seed=1)(x).probs
     file = digits_run / "students" / "xcl" / "seed-1" / "weights.safetensors"
     spec = "{digits: {train: 100, validation: 50}}"
-    for data in (DIGITS, spec, open_run(digits_run).run.data):
+    for data in (DIGITS, spec, open_run(digits_run).data):
         loaded = xcl.load(file, model=MODEL, data=data)
         np.testing.assert_allclose(loaded(x).probs, exact, rtol=1e-5)
     torch.save({"state_dict": _tensors(file)}, tmp_path / "net.pth")
@@ -531,7 +531,7 @@ def test_what_export_writes_is_what_load_reads(
     xcl.export_run(folder, student="kd", seed=1, out=tmp_path / "kd.onnx")
     own, shipped = xcl.load(folder, student="kd", seed=1), xcl.load(tmp_path / "kd.onnx")
     assert (shipped.task, shipped.classes, shipped.outputs) == (own.task, own.classes, own.outputs)
-    x = open_run(folder).run.data.test.x
+    x = open_run(folder).data.test.x
     raw = x.numpy() if isinstance(x, torch.Tensor) else {k: v.numpy() for k, v in x.items()}
     expected, found = own(raw), shipped(raw)
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-4, atol=1e-5)

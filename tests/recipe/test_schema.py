@@ -1,78 +1,18 @@
-"""Recipes: what they mean, and what is said of those that are wrong."""
+"""The schema: the teacher, the roles of students, and what is said of wrong recipes."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from extracurricular.errors import RecipeError
-from extracurricular.recipe.schema import parse_recipe, read_recipe, shipped_recipes
-from extracurricular.run.pipeline import Run
-
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "data": "digits",
-    "teacher": {"model": "mlp", "training": {"steps": 5}},
-    "defaults": {"model": "mlp", "training": {"steps": 7, "lr": 0.05}, "matching": {"hard": 0.1}},
-    "students": {
-        "erm": {"learns_from": "labels"},
-        "kd": {"training": {"lr": 0.2}, "matching": {"temperature": 4.0}},
-    },
-}
-
-
-def test_every_shipped_recipe_is_sound() -> None:
-    assert {"digits", "gaze"} <= set(shipped_recipes())
-    for name in shipped_recipes():
-        recipe = read_recipe(name)
-        assert recipe.name == name
-        assert recipe.about
-        again = parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.plain())))
-        assert again == recipe, "what a run keeps is a recipe again"
-
-
-def test_defaults_are_merged_key_by_key() -> None:
-    recipe = parse_recipe(SMALL)
-    erm, kd = recipe.students["erm"], recipe.students["kd"]
-    assert (erm.training.steps, erm.training.lr) == (7, 0.05)
-    assert (kd.training.steps, kd.training.lr) == (7, 0.2)
-    assert kd.matching == {"hard": 0.1, "temperature": 4.0}
-    assert erm.learns_from == "labels"
-
-
-@pytest.mark.parametrize(
-    ("override", "path", "value"),
-    [
-        ("seeds=[3, 4]", ("seeds",), [3, 4]),
-        ("defaults.training.lr=1e-3", ("students", "erm", "training", "lr"), 1e-3),
-        ("students.kd.training.steps=9", ("students", "kd", "training", "steps"), 9),
-        ("teacher.model.mlp.hidden=[8]", ("teacher", "model"), {"mlp": {"hidden": [8]}}),
-        ("data.digits.train=500", ("data",), {"digits": {"train": 500}}),
-        ("evaluation.split=validation", ("evaluation", "split"), "validation"),
-        (
-            "students.kd.sampler=[empirical, {mixup: {alpha: 0.3}}]",
-            ("students", "kd", "sampler"),
-            ["empirical", {"mixup": {"alpha": 0.3}}],
-        ),
-        ("students.new.learns_from=labels", ("students", "new", "learns_from"), "labels"),
-    ],
-)
-def test_overrides(override: str, path: tuple[str, ...], value: object) -> None:
-    found: Any = parse_recipe(SMALL, [override]).plain()
-    for part in path:
-        found = found[part]
-    assert found == value
-
-
-def test_overrides_reach_into_lists() -> None:
-    base = ["students.kd.sampler=[empirical, mixup]", "students.kd.sampler.1.mixup.alpha=0.2"]
-    assert parse_recipe(SMALL, base).students["kd"].sampler == [
-        "empirical",
-        {"mixup": {"alpha": 0.2}},
-    ]
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.recipe.schema import ROLES, TeacherSection
+from tests.recipe.small import SMALL, small
 
 
 @pytest.mark.parametrize(
@@ -109,167 +49,189 @@ def test_a_wrong_recipe_is_told_in_one_line(override: str, key: str, problem: st
     assert "\n" not in str(caught.value)
 
 
+# The teacher
+
+
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("teacher", "fitted", "key"),
     [
-        ("a: [", "is not valid YAML"),
-        ("- 1", "a recipe is a mapping"),
-        ("name: a\nname: b", "the key 'name' is given twice"),
-        ("name: a", "is missing"),
-        ("defaults: 3", "it should be a mapping"),
-        ("\x00", "is not valid YAML"),
+        ({"model": "mlp"}, None, "teacher"),
+        ({"estimator": "random_forest"}, {"random_forest": {}}, "teacher.estimator"),
+        ({"estimator": {"random_forest": None}}, {"random_forest": {}}, "teacher.estimator"),
+        (
+            {"estimator": {"random_forest": {"trees": 3}}},
+            {"random_forest": {"trees": 3}},
+            "teacher.estimator",
+        ),
+        ({"onnx": "a.onnx"}, {"onnx": {"path": "a.onnx"}}, "teacher"),
+        (
+            {"onnx": {"path": "a.onnx", "output": "probs"}},
+            {"onnx": {"path": "a.onnx", "output": "probs"}},
+            "teacher",
+        ),
+        ({"function": "a:f"}, {"function": {"function": "a:f"}}, "teacher"),
+        (
+            {"function": {"function": "a:f", "output": "probs"}},
+            {"function": {"function": "a:f", "output": "probs"}},
+            "teacher",
+        ),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, problem: str) -> None:
-    file = tmp_path / "r.yaml"
-    file.write_text(text)
-    with pytest.raises(RecipeError) as caught:
-        read_recipe(str(file))
-    assert problem in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_recipe() -> None:
-    with pytest.raises(RecipeError, match=r"no recipe file 'digit', nor .* did you mean 'digits'"):
-        read_recipe("digit")
-
-
-def test_an_override_changes_one_of_the_places_that_share_an_alias() -> None:
-    loaded = yaml.safe_load(
-        """
-        name: shared
-        data: digits
-        teacher: {model: mlp}
-        students:
-          a: {model: mlp, sampler: [empirical, {mixup: &mix {alpha: 0.5}}]}
-          b: {model: mlp, sampler: [empirical, {mixup: *mix}]}
-        """
-    )
-    recipe = parse_recipe(loaded, ["students.a.sampler.1.mixup.alpha=2.0"])
-    assert recipe.students["a"].sampler[1] == {"mixup": {"alpha": 2.0}}
-    assert recipe.students["b"].sampler[1] == {"mixup": {"alpha": 0.5}}
-
-
-BUDGETED: dict[str, Any] = {
-    **SMALL,
-    "about": "Small.",
-    "seeds": [0, 1, 2],
-    "data": {"digits": {"train": 300}},
-    "budgets": {
-        "tiny": {
-            "about": "Smaller.",
-            "seeds": [0],
-            "data.digits.train": 50,
-            "teacher.training.steps": 2,
-            "defaults.training.steps": 3,
-        },
-        "long": {"defaults.training.steps": 70},
-    },
-}
-
-
-def test_a_budget_is_full_unless_another_is_chosen() -> None:
-    recipe = parse_recipe(BUDGETED)
-    assert (recipe.budget_name, recipe.folder_name) == ("full", "small")
-    assert recipe.budget_changes == {}
-    without = {key: value for key, value in BUDGETED.items() if key != "budgets"}
-    assert recipe == parse_recipe(without)
-    assert recipe == parse_recipe(BUDGETED, ["budget=full"])
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_a_budget_makes_its_changes(own: bool) -> None:
-    recipe = parse_recipe(
-        {**BUDGETED, "budget": "tiny"} if own else BUDGETED, [] if own else ["budget=tiny"]
-    )
-    assert (recipe.budget_name, recipe.folder_name) == ("tiny", "small-tiny")
-    assert recipe.budget_changes == BUDGETED["budgets"]["tiny"]
-    assert recipe.seeds == [0]
-    assert recipe.about == "Smaller."
-    assert recipe.data == {"digits": {"train": 50}}
-    assert recipe.teacher.training.steps == 2
-    assert {s.training.steps for s in recipe.students.values()} == {3}
-    assert BUDGETED["seeds"] == [0, 1, 2], "what was given is as it was"
-
-
-def test_overrides_have_the_last_word_in_any_order() -> None:
-    words = ["defaults.training.steps=50", "data.train=60", "budget=tiny"]
-    for changes in (words, words[::-1]):
-        recipe = parse_recipe(BUDGETED, changes)
-        assert {s.training.steps for s in recipe.students.values()} == {50}
-        assert recipe.data == {"digits": {"train": 60}}
-        assert recipe.seeds == [0]
-    last = parse_recipe(BUDGETED, ["budget=tiny", "budget=long"])
-    assert (last.budget_name, last.seeds) == ("long", [0, 1, 2])
-
-
-def test_the_kept_recipe_of_a_budget_is_that_very_recipe() -> None:
-    recipe = parse_recipe(BUDGETED, ["budget=tiny", "teacher.training.steps=4"])
-    kept = yaml.safe_load(yaml.safe_dump(recipe.plain()))
-    assert kept["budget"] == {"tiny": BUDGETED["budgets"]["tiny"]}
-    assert "budgets" not in kept
-    assert parse_recipe(kept) == recipe
-    assert parse_recipe(kept, ["budget=tiny"]) == recipe
-    for other in ("full", "long"):
-        with pytest.raises(RecipeError, match=rf"budget: is '{other}', but 'tiny' is applied"):
-            parse_recipe(kept, [f"budget={other}"])
-
-
-def test_what_a_budget_changed_is_not_shared_with_the_settings() -> None:
-    chain = ["empirical", {"mixup": {"alpha": 0.5}}]
-    recipe = parse_recipe(
-        {**SMALL, "budgets": {"mixed": {"students.kd.sampler": chain}}},
-        ["budget=mixed", "students.kd.sampler.1.mixup.alpha=2.0"],
-    )
-    assert recipe.students["kd"].sampler[1] == {"mixup": {"alpha": 2.0}}
-    assert recipe.budget_changes["students.kd.sampler"] == chain
+def test_a_teacher_is_networks_or_fitted(
+    teacher: dict[str, Any], fitted: dict[str, Any] | None, key: str
+) -> None:
+    section = parse_recipe(small(teacher=teacher)).teacher
+    assert (section.fitted, section.fitted_key) == (fitted, key)
+    assert section.networks == (["mlp"] if fitted is None else [])
+    assert TeacherSection(**teacher) == section
 
 
 @pytest.mark.parametrize(
-    ("budgets", "override", "key", "problem"),
+    ("teacher", "key", "problem"),
     [
-        ({"tiny": {}}, "budget=tinny", "budget", "is 'tinny', which the recipe does not have; did "
-         "you mean 'tiny'? Known: full, tiny"),
-        (None, "budget=tiny", "budget", "known: full"),
-        ({"tiny": {}}, "budget=3", "budget", "is 3, which the recipe does not have"),
-        ({"tiny": {}}, "budget=[tiny]", "budget", "is ['tiny'], which the recipe does not have"),
-        ({"tiny": {}}, "budgets.tiny.seeds=[1]", "budgets.tiny.seeds", "override the setting its"),
-        ({"tiny": {}}, "budget.tiny=3", "budget.tiny", "override the setting itself"),
-        ([], "budget=full", "budgets", "it should be {NAME: {key.path: value}}"),
-        ({"full": {}}, "budget=full", "budgets", "'full' is the recipe as it is written"),
-        ({"a/b": {}}, "budget=full", "budgets", "one is called 'a/b'"),
-        ({"tiny": 3}, "budget=full", "budgets.tiny", "is 3; it should be {key.path: value}"),
-        ({"tiny": {"students.kdd.training.steps": 3}}, "budget=tiny",
-         "budgets.tiny.students.kdd.training.steps", "did you mean 'kd'"),
-        ({"tiny": {"seeds.7": 3}}, "budget=tiny", "budgets.tiny.seeds.7", "no position"),
-        ({"tiny": {"teacher.stps": 3}}, "budget=tiny", "teacher.stps", "unknown key 'stps'"),
+        ({}, "teacher", "has neither model nor estimator, onnx or function; it needs one of them"),
+        ({"estimator": "a", "onnx": "b"}, "teacher", "has both estimator and onnx; it needs only"),
+        ({"onnx": "a", "function": "b:c"}, "teacher", "has both onnx and function; it needs only"),
+        ({"estimator": "a", "model": "mlp"}, "teacher", "model is for networks, but estimator is"),
+        ({"onnx": "a", "members": 2}, "teacher", "members is for networks, but onnx is set; rem"),
+        ({"function": "a:b", "sampler": ["mixup"]}, "teacher", "sampler is for networks, but func"),
+        ({"estimator": "a", "training": {"steps": 5}}, "teacher", "training is for networks, but"),
+        ({"estimator": "a", "weights": "w"}, "teacher", "weights is for networks, but estimator"),
+        ({"estimator": "a", "mc_dropout": 3}, "teacher", "mc_dropout is for networks, but est"),
+        ({"estimator": ["a"]}, "teacher.estimator", "a choice is given as NAME or as {NAME"),
+        ({"estimator": {"onnx": {"path": "a"}}}, "teacher.estimator",
+         "is 'onnx', which has a word of its own: set teacher.onnx"),
+        ({"estimator": "function"}, "teacher.estimator", "set teacher.function"),
+        ({"onnx": 3}, "teacher.onnx", "is 3; it should be a text or {setting: value}"),
+        ({"function": ["a:b"]}, "teacher.function", "it should be a text or {setting: value}"),
+        ({"model": "mlp", "record": "many"}, "teacher.record",
+         "is 'many'; it should be {draws: N, codec: …}, or null"),
+        ({"model": "mlp", "record": 1.5}, "teacher.record", "is 1.5; it should be {draws: N"),
+        ({"model": "mlp", "record": True}, "teacher.record", "is True; it should be {draws: N"),
+        ({"model": "mlp", "record": {"draws": 0}}, "teacher.record.draws", "is 0; it should be gr"),
+        ({"model": "mlp", "record": {}}, "teacher.record.draws", "is missing"),
+        ({"model": "mlp", "record": {"draw": 5}}, "teacher.record.draw",
+         "unknown key 'draw'; did you mean 'draws'? Known: codec, draws"),
+        ({"model": "mlp", "record": {"codec": "uint8"}}, "teacher.record",
+         "codec says how a record is stored, but draws, its size, is not set"),
     ],
 )  # fmt: skip
-def test_a_wrong_budget_is_told_in_one_line(
-    budgets: Any, override: str, key: str, problem: str
+def test_a_wrong_teacher_is_told_in_one_line(
+    teacher: dict[str, Any], key: str, problem: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        parse_recipe({**SMALL, "seeds": [0], "budgets": budgets}, [override])
+        parse_recipe(small(teacher=teacher))
     assert caught.value.key == key
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", ["digits", {"digits": None}, {"digits": {"seed": 1}}])
-def test_a_setting_of_the_data_needs_no_name_of_the_data_set(data: Any) -> None:
-    for override in ("data.train=500", "data.digits.train=500"):
-        [(name, settings)] = parse_recipe({**SMALL, "data": data}, [override]).data.items()
-        assert (name, settings["train"]) == ("digits", 500)
-    assert parse_recipe({**SMALL, "data": data}, ["data=uci", "data.path=a"]).data == {
-        "uci": {"path": "a"}
+# The roles of students
+
+
+def students(*names: str) -> dict[str, Any]:
+    """Students by name; one that ends in an asterisk learns from labels."""
+    return {
+        name.strip("*"): {"learns_from": "labels"} if name.endswith("*") else {} for name in names
     }
-    again = parse_recipe({**SMALL, "data": data}, ["data.digits={train: 9}"]).data
-    assert again == {"digits": {"train": 9}}
 
 
-def test_a_wrong_setting_of_the_data_is_told_with_both_names() -> None:
-    recipe = parse_recipe({**SMALL, "data": "uci"}, ["data.pth=a"])
-    with pytest.raises(
-        RecipeError, match=r"data\.uci\.pth: unknown key 'pth'; did you mean 'path'"
-    ):
-        Run(recipe, Path("nowhere")).check()
+@pytest.mark.parametrize(
+    ("names", "given", "expected"),
+    [
+        (("erm*", "kd", "xcl"), {}, ("kd", "erm", "xcl")),
+        (("erm*", "kd", "mixed", "xcl"), {}, ("kd", "erm", "mixed")),
+        # Who learns from labels is subject only where nobody else can be.
+        (("erm*", "augmented*", "kd", "xcl"), {}, ("kd", "erm", "xcl")),
+        (("erm*", "augmented*", "kd"), {}, ("kd", "erm", "augmented")),
+        (("mine",), {}, (None, None, "mine")),
+        (("kd",), {}, ("kd", None, "kd")),
+        (("erm*",), {}, (None, "erm", "erm")),
+        (("erm*", "kd"), {}, ("kd", "erm", "kd")),
+        (("a", "b", "c"), {"reference": "a"}, ("a", None, "b")),
+        (("a*", "b", "c"), {"reference": "b", "plain": "a"}, ("b", "a", "c")),
+        (("erm*", "kd", "xcl"), {"reference": "xcl"}, ("xcl", "erm", "kd")),
+        (("erm*", "kd", "xcl"), {"reference": None}, (None, "erm", "kd")),
+        (("erm*", "kd", "xcl"), {"plain": None}, ("kd", None, "xcl")),
+        (("erm*", "kd", "xcl"), {"subject": "erm"}, ("kd", "erm", "erm")),
+        (("erm*", "kd", "xcl"), {"subject": None}, ("kd", "erm", "xcl")),
+    ],
+)
+def test_students_have_roles(
+    names: tuple[str, ...], given: dict[str, Any], expected: tuple[str | None, ...]
+) -> None:
+    recipe = parse_recipe(small(students=students(*names), **given))
+    assert (recipe.reference, recipe.plain, recipe.subject) == expected
+    assert tuple(recipe.dump()[role] for role in ROLES) == expected
+    assert parse_recipe(recipe.dump()) == recipe
+
+
+def test_students_that_learn_from_labels_by_default_are_no_subject_first() -> None:
+    labels = {"model": "mlp", "learns_from": "labels"}
+    recipe = small(students={"a": {}, "b": {"learns_from": "teacher"}}, defaults=labels)
+    assert parse_recipe(recipe).subject == "b"
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("value", ["kdd", 3, ["kd"], ""])
+def test_a_role_that_is_no_student_is_refused(role: str, value: Any) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(small(**{role: value}))
+    assert caught.value.key == role
+    if isinstance(value, str):
+        assert f"is {value!r}, which is no student; " in caught.value.problem
+        assert "nown: erm, kd" in caught.value.problem
+
+
+CHANGES = [
+    "students={erm: {learns_from: labels}, other: {}}",
+    "students={a: {}, b: {}, erm: {}}",
+    "students={a: {}, kd: {}}",
+    "students.kd=null",
+    "students.new.learns_from=labels",
+    "students.new={}",
+    "students.xcl={}",
+    "reference=xcl",
+    "reference=null",
+    "plain=kd",
+    "plain=null",
+    "subject=kd",
+    "subject=null",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@drawn(
+    st.sampled_from([("erm*", "kd", "xcl"), ("a", "b*"), ("erm*", "a*", "kd", "b"), ("kd",)]),
+    st.lists(st.sampled_from(CHANGES)),
+    st.sampled_from([{}, {"reference": "kd"}, {"reference": None}, {"subject": "kd"}]),
+)
+def test_a_kept_recipe_is_changed_as_its_file_is(
+    names: tuple[str, ...], changes: list[str], given: dict[str, Any]
+) -> None:
+    """The roles that a run keeps are those of its students; other students have others."""
+    if "kd" not in names:
+        given = {}
+    # All is filled in, but for the roles; so changes of students mean the same in both.
+    file = parse_recipe(small(students=students(*names), **given)).dump()
+    filled = {key: value for key, value in file.items() if key not in ROLES} | given
+    changes = [*changes, "defaults.model=mlp"]
+
+    def outcome(loaded: dict[str, Any]) -> Any:
+        try:
+            return parse_recipe(loaded, changes)
+        except RecipeError as error:
+            return str(error)
+
+    assert outcome(filled) == outcome(file)
+
+
+def test_a_budget_may_remove_students() -> None:
+    few = {"few": {"students": {"erm": {"learns_from": "labels"}, "mine": {}}}}
+    recipe = small(students=students("erm*", "kd", "xcl"), budgets=few)
+    assert [getattr(parse_recipe(recipe), role) for role in ROLES] == ["kd", "erm", "xcl"]
+    read = parse_recipe(recipe, ["budget=few"])
+    assert [getattr(read, role) for role in ROLES] == [None, "erm", "mine"]
+    # A role that the recipe gives to a student of its own is not passed on in silence.
+    with pytest.raises(RecipeError, match="reference: is 'xcl', which is no student; known: erm"):
+        parse_recipe(recipe | {"reference": "xcl"}, ["budget=few"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ from scipy.io import savemat
 from extracurricular.distributions import Categorical
 from extracurricular.errors import StorageError
 from extracurricular.models import build_model, parameter_count
-from extracurricular.recipe.schema import Recipe, parse_recipe, read_recipe, shipped_recipes
-from extracurricular.run.checking import build_matching
-from extracurricular.run.pipeline import Run
+from extracurricular.recipe.difference import differences
+from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
+from extracurricular.recipe.schema import Recipe
+from extracurricular.run.execute import execute
+from extracurricular.run.network import build_matching
+from tests.conftest import checked
 from tests.data.sets.test_mpiigaze import LISTS, day
 
 EYE = {"eye": (1, 36, 60), "pose": (2,)}
@@ -35,6 +40,11 @@ PAIRS: dict[str, tuple[int, int]] = {
     "mpiigaze-lenet": (4 * 77_180, 1_828_082),
     "mpiigaze-resnet": (4 * 314_092, 77_180),
 }
+# The shipped recipes of the previous release, as YAML reads them.
+BEFORE: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "before" / "shipped.json").read_text(encoding="utf-8")
+)
+
 CIFAR = [name for name in PAIRS if name.startswith("cifar100-")]
 
 
@@ -73,6 +83,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.parametrize("name", list(BEFORE))
+def test_a_recipe_means_what_it_meant_in_the_previous_release(name: str) -> None:
+    for budget in ("full", *(BEFORE[name].get("budgets") or {})):
+        before = parse_recipe(BEFORE[name], [f"budget={budget}"], quiet=True)
+        now = read_recipe(name, [f"budget={budget}"])
+        assert list(differences(before.dump(), now.dump())) == []
+        assert now == before
+
+
+def test_a_recipe_is_shown_plain_and_whole() -> None:
+    assert list(shipped_recipes()) == sorted(BEFORE)
+    for name, text in shipped_recipes().items():
+        assert re.findall(r"^name: (.*)$", text, re.MULTILINE) == [name]
+        assert "\n---\n" not in text
+        assert text.replace("$seed", "").count("$") == 0, "a word of a template is left"
+        assert "# " in text or name == "digits-ablation", "comments are kept"
+    resnet = shipped_recipes()["cifar100-resnet56-resnet20"]
+    assert "#   teacher 72.34, student 69.06, KD 70.66, CRD 71.16\n" in resnet
+    assert "xcl run cifar100-resnet56-resnet20 data.path=cifar-100-python.tar.gz\n" in resnet
+
+
 def read(name: str, budget: str, made: Path, *more: str) -> Recipe:
     """Read a shipped recipe with its data replaced by what is made here."""
     [data] = [yaml.safe_load(shipped_recipes()[name])["data"]]
@@ -100,11 +131,11 @@ def test_every_recipe_is_built_and_checked_in_each_of_its_budgets(
     full = read(name, "full", made)
     assert recipe.students.keys() == full.students.keys()
     assert recipe.generators.keys() == full.generators.keys()
-    kept = parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.plain())))
+    kept = parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.dump())))
     assert kept == recipe
     if name == "imagenet-resnet50":
         return  # needs torchvision: zoo_checks.py runs it
-    Run(recipe, tmp_path / "out").check()
+    checked(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -179,7 +210,7 @@ def smallest(made: Path, *more: str, budget: str = "tiny") -> Recipe:
 
 def test_a_benchmark_runs_and_its_budget_is_told_and_kept(made: Path, tmp_path: Path) -> None:
     told = Told()
-    summary = Run(smallest(made), tmp_path, told).execute()
+    summary = execute(smallest(made), tmp_path, told)
     assert summary["teacher"]["parameters"] == 861_620
     assert {entry["parameters"] for entry in summary["students"].values()} == {278_324}
     assert {entry["steps"] for entry in summary["students"].values()} == {2}
@@ -189,19 +220,19 @@ def test_a_benchmark_runs_and_its_budget_is_told_and_kept(made: Path, tmp_path: 
     # The kept recipe is a recipe, and gives the very same.
     again = Told()
     kept = read_recipe(str(tmp_path / "recipe.yaml"))
-    assert Run(kept, tmp_path, again).execute() == summary
+    assert execute(kept, tmp_path, again) == summary
     assert again.begun == []
 
     # Another budget is another setting.
     with pytest.raises(StorageError, match=r"made with training\.steps = 2, but the recipe says"):
-        Run(smallest(made, "defaults.training.steps=3", budget="full"), tmp_path).check()
+        checked(smallest(made, "defaults.training.steps=3", budget="full"), tmp_path)
 
 
 def test_a_full_budget_is_not_remarked_on(made: Path, tmp_path: Path) -> None:
     told = Told()
     few = ("students.kd.training.steps=1", "students.xcl.training.steps=1")
     recipe = smallest(made, "teacher.model=resnet8", "defaults.model=resnet8", *few, budget="full")
-    Run(recipe, tmp_path, told).execute()
+    execute(recipe, tmp_path, told)
     assert not [line for line in told.lines if "budget" in line]
 
 
@@ -211,7 +242,7 @@ def test_a_published_teacher_takes_the_place_of_training(made: Path, tmp_path: P
     torch.save(checkpoint, tmp_path / "ckpt_epoch_240.pth")
     recipe = smallest(made, f"teacher.weights={tmp_path / 'ckpt_epoch_240.pth'}")
     told = Told()
-    summary = Run(recipe, tmp_path / "out", told).execute()
+    summary = execute(recipe, tmp_path / "out", told)
     assert told.begun == ["erm, seed 0", "kd, seed 0", "xcl, seed 0"]
     assert summary["teacher"]["steps"] == 0
 
@@ -227,4 +258,4 @@ def test_a_budget_that_names_no_part_of_the_recipe_is_found(made: Path) -> None:
     ):
         wrong = {**loaded, "budgets": {"tiny": {path: 1}}}
         with pytest.raises(Exception, match=problem):
-            Run(parse_recipe(wrong, ["budget=tiny", f"data.path={made / 'uci'}"]), made).check()
+            checked(parse_recipe(wrong, ["budget=tiny", f"data.path={made / 'uci'}"]), made)

@@ -26,12 +26,13 @@ from extracurricular.data.base import make_data
 from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.errors import StorageError
 from extracurricular.evaluation import metrics
-from extracurricular.evaluation.summary import Sentence, sentences, verdict
+from extracurricular.evaluation.summary import sentences
 from extracurricular.files import read_json, write_json
-from extracurricular.recipe.schema import parse_recipe, read_recipe
+from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.report.collect import (
     Answers,
     Report,
+    _validation_error,
     add_answers,
     collect,
     command,
@@ -42,13 +43,14 @@ from extracurricular.report.confusions import compare, confusions
 from extracurricular.report.costs import latencies
 from extracurricular.report.figures import Axis, Guides, Line, Row, chart, dots, log_ticks, power
 from extracurricular.report.gallery import Gallery, galleries, show
-from extracurricular.report.page import duration, environment, render, signed
+from extracurricular.report.page import duration, environment, open_galleries, render, signed
 from extracurricular.report.sections import fidelity, overview, roles
 from extracurricular.report.write import fingerprint, write_report
-from extracurricular.run.finished import Finished, open_run
-from extracurricular.run.pipeline import Run
+from extracurricular.run.execute import execute
+from extracurricular.run.finished import open_run, opened
 from extracurricular.samplers import Batch
 from tests.conftest import image_data, small_recipe, table_data
+from tests.report.made import made_report
 
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', r"$\frac{ & \x00 名"]
 
@@ -129,19 +131,21 @@ def test_a_run_gives_the_figures_of_its_summary(digits: Report, gaze: Report) ->
 def test_a_run_that_has_just_ended_asks_nobody_again(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(read_recipe(str(copy / "recipe.yaml")), copy)
-    summary = run.execute()
+    run = opened(read_recipe(str(copy / "recipe.yaml")), copy, {})
+    run.plan.evaluation.do(run.workspace)
+    summary = read_json(copy / "summary.json")
 
     def asked(*_: object) -> None:
         raise AssertionError("a network was asked again")
 
-    monkeypatch.setattr(run, "predict", asked)
-    found = collect(Finished(copy, run, summary))
+    monkeypatch.setattr(run.workspace, "predict", asked)
+    found = collect(replace(run, summary=summary))
     assert len(found.students["xcl"].right) == 2
-    monkeypatch.setattr("extracurricular.run.pipeline._REMEMBERED_BYTES", 0)
-    forgetful = Run(read_recipe(str(copy / "recipe.yaml")), copy)
-    assert forgetful.execute() == summary
-    assert forgetful._answers == {}
+    monkeypatch.setattr("extracurricular.run.workspace._REMEMBERED_BYTES", 0)
+    forgetful = opened(read_recipe(str(copy / "recipe.yaml")), copy, {})
+    forgetful.plan.evaluation.do(forgetful.workspace)
+    assert read_json(copy / "summary.json") == summary
+    assert forgetful.workspace._answers == {}
 
 
 def test_learning_curves_end_where_the_logs_do(digits: Report) -> None:
@@ -164,20 +168,21 @@ def test_the_command_is_the_shortest_that_does_it_again(
 ) -> None:
     assert digits.command == "xcl run run/recipe.yaml --out again"
     recipe = read_recipe("digits")
-    summary = digits.summary | {"recipe": recipe.plain()}
-    run = Run(parse_recipe(small_recipe({"digits": {}}, {"digits_cnn": {}})), digits_run)
-    assert command(Finished(tmp_path, run, summary)) == "xcl run digits --out again"
+    summary = digits.summary | {"recipe": recipe.dump()}
+    small = parse_recipe(small_recipe({"digits": {}}, {"digits_cnn": {}}))
+    assert command(opened(small, digits_run, summary)) == "xcl run digits --out again"
 
 
 # -- which students -------------------------------------------------------------------------------
 
 
-def many(errors: dict[str, float]) -> dict[str, Any]:
+def many(errors: dict[str, float], subject: str | None = None) -> dict[str, Any]:
     students = {
         name: {"metrics": {"rmse": {"mean": error, "per_seed": [error]}}, "gap_closed": None}
         for name, error in errors.items()
     }
-    return {"students": students}
+    roles = {"reference": "kd", "plain": "erm", "subject": subject}
+    return {"recipe": roles, "students": students}
 
 
 def test_of_many_students_the_baselines_and_the_best_have_curves() -> None:
@@ -185,16 +190,68 @@ def test_of_many_students_the_baselines_and_the_best_have_curves() -> None:
     assert shown_students(many(few)) == ["a", "b", "kd"]
     lots = {"erm": 9.0, "c": 1.0, "kd": 8.0, **{f"s{k}": 2.0 + k for k in range(6)}}
     assert shown_students(many(lots)) == ["erm", "c", "kd", "s0", "s1", "s2"]
-    assert compared_student(many(lots)) == "c"
-    assert compared_student(many(lots | {"xcl": 99.0})) == "xcl"
-    assert compared_student(many({"erm": 1.0, "x": 2.0})) is None
+    assert shown_students(many(lots, "s5")) == ["erm", "c", "kd", "s0", "s1", "s5"]
+    assert compared_student(many(lots, "c")) == "c"
+    assert compared_student(many(lots | {"xcl": 99.0}, "xcl")) == "xcl"
+    assert compared_student(many({"erm": 1.0, "x": 2.0}, "x")) is None
+    assert compared_student(many({"erm": 1.0, "kd": 2.0}, "kd")) is None
+
+
+def test_the_page_is_about_the_students_that_the_recipe_names() -> None:
+    report = made_report()
+    assert report.compared == "ours"
+    assert roles(report) == {"baseline": "s0", "plain_kd": "s1", "ours": "s2"}
+    found = confusions(report)
+    assert found is not None
+    assert (found.student, found.reference) == ("ours", "plain_kd")
+    page = html.unescape(re.sub(r"<[^>]+>", "", render(report, "x")))
+    page = page.replace("\N{NO-BREAK SPACE}", " ")
+    assert re.search(r"ours closes \d+ % of the gap that plain_kd leaves to the teacher", page)
+    assert re.search(r"The error rate of ours is \d+ % below that of baseline\.", page)
+    assert "Confusions: ours against plain_kd" in page
+    assert "At 0 % a student is as good as plain_kd" in page
+    assert not re.search(r"\b(kd|erm)\b", page)
+    gap = next(overview(report)).svg
+    assert "plain_kd" in re.findall(r'aria-label="([^"]*)"', gap)[0]
+    assert "pip install torch==2.13.0 -e .  # in a clone of extracurricular 9.8" in page
+
+
+def test_a_page_without_a_reference_has_no_gap_and_no_confusions() -> None:
+    report = made_report({"kd": 1.0, "xcl": 2.0}, {"reference": None, "subject": "xcl"})
+    page = render(report, "x")
+    assert "There is no verdict: the recipe names no reference" in page
+    assert "How much of the gap is closed" not in page
+    assert "<h2>Confusions" not in page
+
+
+def test_galleries_of_reference_and_subject_are_open() -> None:
+    galleries = [Gallery([name], "", 1, []) for name in ("baseline", "plain_kd", "x", "ours")]
+    report = replace(made_report(), galleries=galleries)
+    assert open_galleries(report) == {1, 3}
+    nobody = made_report({"kd": 1.0}, {"reference": None, "subject": None})
+    assert open_galleries(replace(nobody, galleries=galleries)) == {0, 1}
+
+
+def test_the_page_says_whose_curves_it_shows() -> None:
+    students = {"baseline": 1.0, "plain_kd": 1.5, "ours": 1.2}
+    report = made_report(students | {f"s{k}": 2.0 + k for k in range(5)})
+    page = render(report, "x")
+    assert "are those of 6 students: baseline, plain_kd, ours and those of least error." in page
+
+
+def test_an_error_in_training_is_in_the_unit_of_the_table() -> None:
+    assert _validation_error({"evaluation": {"accuracy": 0.75}}) == 25
+    assert _validation_error({"evaluation": {"rmse": 2.0, "angular_error": 3.0}}) == 3
+    assert _validation_error({"evaluation": None}) is _validation_error({}) is None
 
 
 @pytest.mark.parametrize("own", [[], ["erm"], ["kd"], ["erm", "kd"]])
 def test_colours_differ_and_stay(digits: Report, own: list[str]) -> None:
     shown = [*own, *"abcdef"][:6]
     students = {name: {} for name in [*shown, "more"]}
-    colours = roles(replace(digits, shown=shown, summary={"students": students}))
+    recipe = {"reference": "kd", "plain": "erm", "subject": "a"}
+    summary = {"recipe": recipe, "students": students}
+    colours = roles(replace(digits, shown=shown, summary=summary))
     assert [colours[name] for name in own] == [{"erm": "s0", "kd": "s1"}[name] for name in own]
     assert len({colours[name] for name in shown}) == 6
     assert colours["more"] == "other"
@@ -205,11 +262,12 @@ def test_colours_differ_and_stay(digits: Report, own: list[str]) -> None:
 
 def test_confusions_are_compared_cell_by_cell() -> None:
     kd, own = np.array([[5.0, 2, 0], [0, 4, 3], [0, 0, 7]]), np.eye(3) * 7
-    found = compare("xcl", ["a", "b", "c"], kd, own, most=16, pairs=8)
+    found = compare(("xcl", "kd"), ["a", "b", "c"], kd, own, most=16, pairs=8)
+    assert (found.student, found.reference) == ("xcl", "kd")
     assert found.table == (own - kd).tolist()
     assert found.largest == 3
     assert found.pairs == [("b", "c", 3.0, 0.0), ("a", "b", 2.0, 0.0)]
-    assert compare("xcl", ["a", "b", "c"], kd, own, most=2, pairs=1).table == []
+    assert compare(("xcl", "kd"), ["a", "b", "c"], kd, own, most=2, pairs=1).table == []
 
 
 def test_students_that_confuse_alike_are_not_compared(digits: Report) -> None:
@@ -366,11 +424,11 @@ def test_draws_are_those_of_the_training_the_least_certain_first(digits_run: Pat
 def test_pictures_are_the_draws(digits_run: Path) -> None:
     finished = open_run(digits_run)
     gallery = galleries(finished, count=4)[0]
-    stage = finished.run.student_stage("kd", 0)
+    stage = finished.stage("kd", 0)
     for draw in gallery.draws:
-        batch = finished.run.sampler(stage)(torch.tensor([draw.id]))
+        batch = stage.draws(finished.workspace)(torch.tensor([draw.id]))
         assert isinstance(batch.x, torch.Tensor)
-        scale = finished.run.data.x_scale[""]
+        scale = finished.data.x_scale[""]
         raw = (batch.x[0] * scale.scale + scale.shift).round()
         assert draw.picture is not None
         content = base64.b64decode(draw.picture.partition(",")[2])
@@ -398,10 +456,10 @@ def test_large_pictures_are_made_small() -> None:
 def test_a_record_that_is_gone_leaves_a_sentence(tmp_path: Path) -> None:
     model = {"digits_cnn": {"width": 2}}
     recipe = small_recipe({"digits": {"train": 60, "validation": 20}}, model, seeds=[0])
-    recipe["teacher"] |= {"record": 64}
+    recipe["teacher"] |= {"record": {"draws": 64}}
     for section in (recipe["teacher"], recipe["defaults"]):
         section["training"] = section["training"] | {"steps": 2}
-    Run(parse_recipe(recipe), tmp_path).execute()
+    execute(parse_recipe(recipe), tmp_path)
     labels, kd, _ = galleries(open_run(tmp_path), count=4)
     assert (labels.students, kd.students) == (["erm"], ["kd"])
     assert len(kd.draws) == 4
@@ -431,29 +489,6 @@ def test_the_verdict_is_that_of_the_summary(digits_run: Path, tmp_path: Path) ->
     gap = finished.summary["students"]["xcl"]["gap_closed"]
     if gap is not None:
         assert f"closes {100 * gap['value']:.0f} % of the gap" in text
-
-
-def test_the_terminal_has_the_same_verdict() -> None:
-    entry = {
-        "steps": 10,
-        "metrics": {"accuracy": {"mean": 0.9, "per_seed": [0.9]}},
-        "gap_closed": {"value": 0.5, "ci95": [0.25, None]},
-    }
-    other = {**entry, "steps": 20, "gap_closed": {"value": 0.0, "ci95": [0.0, 0.0]}}
-    summary = {
-        "students": {"kd": other, "[xcl]": entry},
-        "recipe": {"evaluation": {"split": "validation"}},
-    }
-    found = sentences(summary)
-    assert found[0].text == (
-        "[xcl] closes 50 % of the gap that kd leaves to the teacher "
-        "(95 % interval over seeds: 25 to ∞ %)."
-    )
-    assert [s.note for s in found] == [False, True, True]
-    lines = verdict(summary)
-    assert lines[0].startswith(r"[bold]\[xcl][/bold] closes [bold]50 %[/bold] of")
-    assert lines[1].startswith("[yellow]Note:[/yellow] the students had unequal budgets")
-    assert Sentence((("a", True), ("b", False))).text == "ab"
 
 
 def test_the_page_is_one_small_file_without_scripts(digits_run: Path, tmp_path: Path) -> None:
@@ -496,7 +531,7 @@ def nasty_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = small_recipe(data, {"mlp": {"hidden": [4]}}, name=NASTY[0], about=NASTY[1], seeds=[0])
     for section in (recipe["teacher"], recipe["defaults"]):
         section["training"] = section["training"] | {"steps": 3}
-    Run(parse_recipe(recipe), folder / "run").execute()
+    execute(parse_recipe(recipe), folder / "run")
     return folder / "run"
 
 

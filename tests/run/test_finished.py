@@ -21,19 +21,19 @@ def copy(digits_run: Path, tmp_path: Path) -> Path:
 
 def test_its_networks_give_the_figures_of_the_summary(digits_run: Path) -> None:
     found = open_run(digits_run)
-    data = found.run.data
-    prediction = found.run.predict(found.student("xcl", 1), data, data.test)
+    data = found.data
+    prediction = found.workspace.predict(found.student("xcl", 1), data, data.test)
     assert data.test.y is not None
     accuracy = metrics.figures(prediction, data.test.y)["accuracy"]
     assert accuracy == found.summary["students"]["xcl"]["metrics"]["accuracy"]["per_seed"][1]
-    said = found.run.predict(found.teacher(0), data, data.test)
+    said = found.workspace.predict(found.teacher(0), data, data.test)
     assert torch.isfinite(said.parameters).all()
 
 
 def test_a_regression_with_two_inputs(gaze_run: Path) -> None:
     found = open_run(gaze_run)
     assert found.students == ["erm", "kd", "xcl"]
-    prediction = found.run.predict(found.student("kd", 0), found.run.data, found.run.data.test)
+    prediction = found.workspace.predict(found.student("kd", 0), found.data, found.data.test)
     assert prediction.mean.shape == (40, 2)
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from extracurricular import cli
+from extracurricular.cli.generator_table import generator_table
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.contact_sheet import Block, contact_sheet
 from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError
@@ -28,10 +29,12 @@ from extracurricular.generators.gan import Gan
 from extracurricular.generators.quality import Quality
 from extracurricular.inputs import Inputs
 from extracurricular.models import build_model
-from extracurricular.recipe.schema import parse_recipe
-from extracurricular.run.generating import generator_stages, plain, sentence, table
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.recipe.schema import Recipe
+from extracurricular.run.execute import execute, generate
+from extracurricular.run.generator import GeneratorStage, plain, sentence
 from extracurricular.run.generator_pictures import image_sheets
-from extracurricular.run.pipeline import Run
+from extracurricular.run.plan import plan
 from tests.conftest import image_data
 from tests.run.test_run import snapshot, without_seconds
 
@@ -55,7 +58,7 @@ SMALL: dict[str, Any] = {
                         "real": {"weight": 1, "sampler": ["empirical", "mixup"]},
                     }
                 },
-                {"uncertain": {"score": "mutual_information", "candidates": 3, "plain": 0.0}},
+                {"uncertain": {"score": "mutual_information", "candidates": 3, "plain_share": 0.0}},
             ]
         },
     },
@@ -135,8 +138,25 @@ def own(factory: str, least_variety: float = 0.0, **settings: Any) -> dict[str, 
     return {"mine": {"model": {"module": spec}, "least_variety": least_variety}}
 
 
-def job(folder: Path, *overrides: str, watcher: Any = None, **changes: Any) -> Run:
-    return Run(parse_recipe({**SMALL, **changes}, overrides), folder, watcher)
+@dataclass(frozen=True)
+class Job:
+    recipe: Recipe
+    folder: Path
+    watcher: Any = None
+
+    def execute(self) -> dict[str, Any]:
+        return execute(self.recipe, self.folder, self.watcher)
+
+    def generate(self) -> dict[str, Any]:
+        return generate(self.recipe, self.folder, self.watcher)
+
+
+def job(folder: Path, *overrides: str, watcher: Any = None, **changes: Any) -> Job:
+    return Job(parse_recipe({**SMALL, **changes}, overrides), folder, watcher)
+
+
+def stages_of(recipe: Recipe, seed: int) -> list[GeneratorStage]:
+    return list(plan(recipe).generators[seed].values())
 
 
 def refuse_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +187,7 @@ def test_a_run_with_a_generator(finished: tuple[Path, dict[str, Any]]) -> None:
     assert stage["settings"] == {
         "data": SMALL["data"],
         "model": {"gan": GAN},
-        "seed": generator_stages(parse_recipe(SMALL), 0)[0].seed,
+        "seed": stages_of(parse_recipe(SMALL), 0)[0].seed,
     }
     quality = read_json(own / "quality.json")
     assert set(quality) == {
@@ -220,14 +240,14 @@ def test_a_student_that_draws_from_it_can_be_added(
 
 def test_all_seeds_share_a_generator(tmp_path: Path) -> None:
     recipe = parse_recipe(SMALL, ["seeds=[0, 1]"])
-    shared = [generator_stages(recipe, seed) for seed in (0, 1)]
+    shared = [stages_of(recipe, seed) for seed in (0, 1)]
     assert shared[0] == shared[1]
-    paths = [stage.path for stage in Run(recipe, tmp_path).stages()]
+    paths = [stage.path for stage in plan(recipe).stages]
     assert paths.count("generators/mine/shared") == 1
     assert [p for p in paths if p.startswith("generators/")] == ["generators/mine/shared"]
     # Two of the same settings are two generators.
     twice = parse_recipe({**SMALL, "generators": {"a": {"model": "gan"}, "b": {"model": "gan"}}})
-    a, b = generator_stages(twice, 0)
+    a, b = stages_of(twice, 0)
     assert a.seed != b.seed
 
 
@@ -446,7 +466,7 @@ def test_killed_in_the_midst_of_a_fit_it_ends_with_the_same_weights(tmp_path: Pa
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
     whole = tmp_path / "whole" / "generators" / "mine" / "shared"
     killed = tmp_path / "killed" / "generators" / "mine" / "shared"
-    Run(parse_recipe(recipe), tmp_path / "whole").generate()
+    generate(parse_recipe(recipe), tmp_path / "whole")
     # So that there is a checkpoint after each step.
     code = (
         "import sys, extracurricular.generators.gan as gan, extracurricular.cli as cli\n"
@@ -469,7 +489,7 @@ def test_killed_in_the_midst_of_a_fit_it_ends_with_the_same_weights(tmp_path: Pa
     steps: list[int] = []
     watcher = Listener()
     watcher.advance = lambda step, loss: steps.append(step)  # type: ignore[method-assign]
-    Run(parse_recipe(recipe), tmp_path / "killed", watcher).generate()
+    generate(parse_recipe(recipe), tmp_path / "killed", watcher)
     # It went on from there. What was fitted is the same to the last bit.
     assert min(steps) > 20
     a, b = ((own / "weights.safetensors").read_bytes() for own in (whole, killed))
@@ -545,7 +565,7 @@ def test_each_seed_has_its_own_split_teacher_and_generator(tmp_path: Path) -> No
     for seed in (0, 1):
         folder = tmp_path / f"seed-{seed}"
         alone = job(folder, **recipe, **{}).recipe.model_copy(update={"seeds": [seed]})
-        summary = Run(alone, folder).execute()
+        summary = execute(alone, folder)
         parts = [*(f"students/{n}/seed-{seed}" for n in ("kd", "made"))]
         parts += [f"generators/rows/seed-{seed}", f"teacher/seed-{seed}/member-0"]
         for part in parts:
@@ -610,7 +630,7 @@ def test_the_table_of_figures() -> None:
         **{"label_error": 0.02, "real_error": 0.01},
     }
     bare = dict.fromkeys(data) | {"frechet": 2.0, "variety": 1.0, "coverage": 0.5}
-    shown = table({"generators/a/shared": data, "generators/b/seed-1": bare})
+    shown = generator_table({"generators/a/shared": data, "generators/b/seed-1": bare})
     assert [column.header for column in shown.columns] == ["", "a/shared", "b/seed-1"]
     cells = {row[0].strip(): row[1:] for row in zip(*(c.cells for c in shown.columns), strict=True)}  # type: ignore[index, union-attr]
     assert cells["Fréchet distance to training examples"] == ("1.25", "2")

@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from extracurricular.errors import RecipeError
 from extracurricular.files import read_lines
-from extracurricular.recipe.schema import parse_recipe
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.run.execute import execute
 from extracurricular.run.loggers import Curves, check_loggers
-from extracurricular.run.pipeline import Run
 from tests.conftest import small_recipe
 
 DIGITS = {"digits": {"train": 60, "validation": 30}}
@@ -61,7 +61,7 @@ def _fresh() -> None:
 
 
 def test_tensorboard_shows_what_the_log_says(tmp_path: Path) -> None:
-    Run(parse_recipe(recipe(log="tensorboard")), tmp_path).execute()
+    execute(parse_recipe(recipe(log="tensorboard")), tmp_path)
     stage = tmp_path / "students" / "kd" / "seed-0"
     lines = read_lines(stage / "log.jsonl")
     shown = scalars(stage / "tensorboard")
@@ -91,7 +91,7 @@ def test_a_resumed_training_shows_no_step_twice(tmp_path: Path) -> None:
 
 def test_any_class_with_the_methods_of_a_lightning_logger(tmp_path: Path) -> None:
     log = [{f"{__name__}:Kept": {}}]
-    summary = Run(parse_recipe(recipe(log=log)), tmp_path / "a").execute()
+    summary = execute(parse_recipe(recipe(log=log)), tmp_path / "a")
     assert [what for what, _ in Kept.seen].count("end") == 3  # two of the teacher, one student
     opened, settings, *metrics, end = Kept.seen[-33:]
     assert opened == ("open", str(tmp_path / "a" / "students" / "kd" / "seed-0"))
@@ -99,7 +99,7 @@ def test_any_class_with_the_methods_of_a_lightning_logger(tmp_path: Path) -> Non
     assert [step for _, (step, _) in metrics] == list(range(1, 31))
     assert set(metrics[0][1][1]) == {"loss", "lr", "seconds", "examples_per_second"}
     assert end == ("end", "success")
-    plain = Run(parse_recipe(recipe()), tmp_path / "b").execute()
+    plain = execute(parse_recipe(recipe()), tmp_path / "b")
     assert plain["students"]["kd"]["metrics"] == summary["students"]["kd"]["metrics"]
 
 
@@ -110,7 +110,7 @@ def test_a_logger_that_fails_costs_its_curves_alone(tmp_path: Path) -> None:
         end=lambda *_: None, tell=told.append,
     )  # fmt: skip
     log = {f"{__name__}:Kept": {"fails_at": 5}}
-    Run(parse_recipe(recipe(log=log)), tmp_path, watcher).execute()
+    execute(parse_recipe(recipe(log=log)), tmp_path, watcher)
     said = f"kd, seed 0: {__name__}:Kept gets no more figures: the line is dead"
     assert said in told
     assert ("end", "success") not in Kept.seen
@@ -160,7 +160,7 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_mistakes_are_told_before_anything_is_written(tmp_path: Path, log: Any, says: str) -> None:
     folder = tmp_path / "run"
     with pytest.raises(RecipeError) as error:
-        Run(parse_recipe(recipe(log=log)), folder).execute()
+        execute(parse_recipe(recipe(log=log)), folder)
     assert says in str(error.value)
     assert not folder.exists()
 
@@ -169,5 +169,6 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path: Path, log: Any, 
 def test_a_missing_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}[name]
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(RecipeError, match=rf"log: {name} is missing: pip install 'extracurr"):
+    says = rf"log: {name} is missing, which the extra '{name}' installs"
+    with pytest.raises(RecipeError, match=says):
         check_loggers(name)

@@ -19,43 +19,39 @@ from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import RecipeError, StorageError
 from extracurricular.files import read_json, write_json
 from extracurricular.knowledge import open_knowledge
-from extracurricular.recipe.schema import parse_recipe
-from extracurricular.run.pipeline import Run
-from extracurricular.run.recording import (
-    description,
-    knowledge_stages,
-    one_gpu_each,
-    read_codec,
-    record_run,
-    replayed,
-    teacher_of,
-)
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.run.execute import execute
+from extracurricular.run.finished import Finished, open_run
+from extracurricular.run.plan import plan
+from extracurricular.run.record import one_gpu_each, read_codec, record_teacher, teacher_of
+from extracurricular.run.recorded import description
+from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Batch, Uncertain
 from tests.run.test_run import TINY
 
 
-def tiny(folder: Path) -> Run:
-    return Run(parse_recipe(TINY), folder)
+def tiny(folder: Path) -> Workspace:
+    return Workspace(parse_recipe(TINY), folder)
 
 
 def test_the_record_is_of_the_draws_and_the_teacher_of_the_recipe(tmp_path: Path) -> None:
     source = teacher_of(tiny(tmp_path / "run"), "xcl")
-    report = record_run(source, tmp_path / "knowledge", 300, codec="uint8")
+    report = record_teacher(source, tmp_path / "knowledge", 300, codec="uint8")
     assert report.recorded == report.draws == 300
-    run, stage = source.run, source.stage
+    workspace, stage = source.workspace, source.stage
     known = open_knowledge(
         tmp_path / "knowledge",
-        data=run.data,
-        sampler=description(run, stage),
+        data=workspace.data(stage.data),
+        sampler=description(stage),
         seed=rng.fold(stage.seed, "sampler"),
         teacher=source.teacher,
     )
-    batch = run.sampler(stage)(torch.arange(300))
+    batch = stage.draws(workspace)(torch.arange(300))
     kl = source.teacher(batch).kl(known(batch))  # type: ignore[arg-type]
     assert float(kl.max()) < 1e-3
     # The run itself goes on from the teacher that recording trained.
     again = teacher_of(tiny(tmp_path / "run"), "xcl")
-    assert record_run(again, tmp_path / "knowledge", 300, codec="uint8").recorded == 0
+    assert record_teacher(again, tmp_path / "knowledge", 300, codec="uint8").recorded == 0
 
 
 def test_a_student_that_has_no_teacher_is_refused(tmp_path: Path) -> None:
@@ -129,7 +125,7 @@ RECORDED: dict[str, Any] = {
         "model": {"mlp": {"hidden": [16]}},
         "members": 2,
         "training": {"steps": 30, "batch_size": 16},
-        "record": 200,
+        "record": {"draws": 200},
     },
     "defaults": {
         "model": {"mlp": {"hidden": [4]}},
@@ -145,6 +141,12 @@ RECORDED: dict[str, Any] = {
 }
 
 
+def replayed(run: Finished, name: str, seed: int) -> tuple[Any, Any]:
+    record = run.stage(name, seed).record
+    assert record is not None
+    return record.replay(run.workspace, seed)
+
+
 class Deaf:
     """A teacher that must not be asked."""
 
@@ -153,22 +155,22 @@ class Deaf:
 
 
 def test_a_run_records_once_for_each_sampler_and_trains_from_the_records(tmp_path: Path) -> None:
-    run = Run(parse_recipe(RECORDED), tmp_path)
-    stages = list(knowledge_stages(run))
+    stages = plan(parse_recipe(RECORDED)).records
     # Of kd, of mixed and warm together, and of unsure; not of erm, and not of each seed.
     assert [stage.student.key for stage in stages] == [
         "students.kd",
         "students.mixed",
         "students.unsure",
     ]
-    summary = run.execute()
+    summary = execute(parse_recipe(RECORDED), tmp_path)
     assert set(summary["students"]) == set(RECORDED["students"])
     for stage in stages:
         told = read_json(tmp_path / stage.path / "stage.json")
         assert told["done"] is True
         assert told["draws"] == 200
         assert told["price"]["kl"]["1.0"]["mean"] < 1e-5
-    mixed, warm = (replayed(run, run.student_stage(name, 1)) for name in ("mixed", "warm"))
+    run = open_run(tmp_path)
+    mixed, warm = (replayed(run, name, 1) for name in ("mixed", "warm"))
     ids = torch.arange(450)
     assert torch.equal(mixed[0](ids).x, warm[0](ids).x)  # type: ignore[arg-type]
     # Each pass has every draw once, and what the teacher said of that very draw (law 2).
@@ -177,13 +179,12 @@ def test_a_run_records_once_for_each_sampler_and_trains_from_the_records(tmp_pat
     kl = run.teacher(1)(batch).kl(mixed[1](batch))  # type: ignore[arg-type]
     assert float(kl.max()) < 1e-5
     # Nothing is done again.
-    assert Run(parse_recipe(RECORDED), tmp_path).execute() == summary
+    assert execute(parse_recipe(RECORDED), tmp_path) == summary
 
 
 def test_a_replayed_choice_is_not_made_again(tmp_path: Path) -> None:
-    run = Run(parse_recipe(RECORDED), tmp_path)
-    run.execute()
-    sampler, known = replayed(run, run.student_stage("unsure", 0))
+    execute(parse_recipe(RECORDED), tmp_path)
+    sampler, known = replayed(open_run(tmp_path), "unsure", 0)
     child = sampler.child
     assert isinstance(child, Uncertain)
     chosen = child.choose(torch.arange(200))
@@ -196,8 +197,7 @@ def test_a_replayed_choice_is_not_made_again(tmp_path: Path) -> None:
 
 
 def test_a_run_from_records_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = Run(parse_recipe(RECORDED), tmp_path / "whole")
-    whole.execute()
+    execute(parse_recipe(RECORDED), tmp_path / "whole")
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "whole", again)
     # As after an interruption while recording, and before the students.
@@ -206,9 +206,8 @@ def test_a_run_from_records_that_was_killed_ends_with_the_same_weights(tmp_path:
         record = read_json(folder / "stage.json") | {"done": False}
         write_json(folder / "stage.json", record)
         next(folder.glob("draws-*.npy")).unlink()
-    run = Run(parse_recipe(RECORDED), again)
-    run.execute()
-    for stage in run.stages():
+    execute(parse_recipe(RECORDED), again)
+    for stage in plan(parse_recipe(RECORDED)).stages:
         if stage.path.startswith("students/"):
             ours, theirs = (
                 (root / stage.path / "weights.safetensors").read_bytes()
@@ -220,10 +219,10 @@ def test_a_run_from_records_that_was_killed_ends_with_the_same_weights(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "key", "problem"),
     [
-        (["teacher.record=0"], "teacher.record", "greater than or equal to 1"),
-        (["teacher.codec=float61"], "teacher.codec", "did you mean 'float16'"),
-        (["teacher.codec={topk: {k: 11}}"], "teacher.codec.topk", "from 1 to 10"),
-        (["teacher.record=null", "teacher.codec=uint8"], "teacher", "record is not set"),
+        (["teacher.record.draws=0"], "teacher.record.draws", "greater than or equal to 1"),
+        (["teacher.record.codec=float61"], "teacher.record.codec", "did you mean 'float16'"),
+        (["teacher.record.codec={topk: {k: 11}}"], "teacher.record.codec.topk", "from 1 to 10"),
+        (["teacher.record={codec: uint8}"], "teacher.record", "draws, its size, is not set"),
         (
             ["students.unsure.sampler.2.uncertain.score=divergence"],
             "students.unsure.sampler",
@@ -235,13 +234,13 @@ def test_what_cannot_be_recorded_is_told_before_anything_is_written(
     tmp_path: Path, changes: list[str], key: str, problem: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        Run(parse_recipe(RECORDED, changes), tmp_path / "run").execute()
+        execute(parse_recipe(RECORDED, changes), tmp_path / "run")
     assert caught.value.key.startswith(key)
     assert problem in caught.value.problem
     assert not (tmp_path / "run").exists()
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:
-    Run(parse_recipe(RECORDED), tmp_path).execute()
+    execute(parse_recipe(RECORDED), tmp_path)
     with pytest.raises(StorageError, match=r"codec = None, but the recipe says 'uint8'"):
-        Run(parse_recipe(RECORDED, ["teacher.codec=uint8"]), tmp_path).execute()
+        execute(parse_recipe(RECORDED, ["teacher.record.codec=uint8"]), tmp_path)

@@ -20,8 +20,10 @@ import yaml
 from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError, during
 from extracurricular.files import locked, read_json, save_weights
 from extracurricular.models import build_model
-from extracurricular.recipe.schema import parse_recipe
-from extracurricular.run.pipeline import Run
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.run.execute import execute
+from extracurricular.run.plan import plan
+from extracurricular.run.workspace import Workspace
 
 STEPS = 30
 TINY: dict[str, Any] = {
@@ -47,7 +49,7 @@ TINY: dict[str, Any] = {
 
 
 def run(folder: Path, *overrides: str, **changes: Any) -> dict[str, Any]:
-    return Run(parse_recipe({**TINY, **changes}, overrides), folder).execute()
+    return execute(parse_recipe({**TINY, **changes}, overrides), folder)
 
 
 def without_seconds(value: Any) -> Any:
@@ -134,9 +136,10 @@ def test_students_and_seeds_can_be_added_to_a_finished_run(tmp_path: Path) -> No
 
 
 def test_all_students_of_a_seed_start_from_the_same_weights() -> None:
-    job = Run(parse_recipe(TINY), Path("nowhere"))
-    models = [job.model(job.student_stage(name, 0), "") for name in ("erm", "kd", "xcl")]
-    other = job.model(job.student_stage("kd", 1), "")
+    workspace = Workspace(parse_recipe(TINY), Path("nowhere"))
+    stages = plan(workspace.recipe).students
+    models = [stages[name, 0].untrained(workspace) for name in ("erm", "kd", "xcl")]
+    other = stages["kd", 1].untrained(workspace)
     for model in models[1:]:
         assert all(map(torch.equal, models[0].parameters(), model.parameters()))
     assert not all(map(torch.equal, models[0].parameters(), other.parameters()))
@@ -181,7 +184,7 @@ def test_settings_that_change_no_result_may_change(finished: tuple[Path, dict[st
         ("students.kd.matching.temperature=-1.0", "students.kd.matching", "temperature is -1"),
         ("students.kd.matching.divergence=kll", "students.kd.matching", "unknown divergence"),
         ("students.kd.matching.temp=2", "students.kd.matching.temp", "did you mean 'temperature'"),
-        ("students.kd.matching.hard=2", "students.kd.matching", "hard is 2"),
+        ("students.kd.matching.label_weight=2", "students.kd.matching", "label_weight is 2"),
         ("students.erm.matching.temperature=2.0", "students.erm.matching.temperature", "must be 1"),
         ("students.erm.matching.divergence=reverse_kl", "students.erm.matching.divergence", "inf"),
         ("students.xcl.sampler=[empirical, {augment: {pad: -1}}]", "students.xcl.sampler.1.augment",

@@ -11,7 +11,7 @@ import torch
 import extracurricular as xcl
 from extracurricular.assess.evaluate import Settings, assess
 from extracurricular.data.sets import DATA
-from extracurricular.recipe.schema import parse_recipe
+from extracurricular.recipe.read import parse_recipe
 from extracurricular.report.write import write_report
 from extracurricular.run.finished import open_run
 from tests.conftest import small_recipe
@@ -24,7 +24,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe["defaults"]["sampler"] = ["resized_crop"]
     recipe["students"] = {"erm": {"learns_from": "labels"}, "kd": {}}
     folder = tmp_path_factory.mktemp("streamed") / "run"
-    xcl.Run(parse_recipe(recipe), folder).execute()
+    xcl.execute(parse_recipe(recipe), folder)
     return folder
 
 
@@ -41,7 +41,7 @@ def test_it_is_loaded_and_shipped_like_any_other(run: Path, tmp_path: Path) -> N
 
 def test_its_figures_are_those_of_its_summary(run: Path) -> None:
     found = open_run(run)
-    data = found.run.data
+    data = found.data
     model = xcl.load(run, student="kd")
     settings = Settings(corruptions=("jpeg",), ood=DATA.build({"digits": {"train": 100}}))
     said = assess(model, data, settings)

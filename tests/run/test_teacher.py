@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from extracurricular.errors import RecipeError, StorageError
-from extracurricular.evaluation.summary import table
 from extracurricular.files import read_json, write_json
-from extracurricular.recipe.schema import parse_recipe
-from extracurricular.run.pipeline import Run
-from extracurricular.teachers import named as outside
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.report.terminal import table
+from extracurricular.run.execute import execute
+from extracurricular.teachers import named
 from tests.teachers.test_onnx import linear
 
 OWN = """
@@ -58,11 +58,11 @@ def recipe(file: Path, teacher: dict[str, Any], **changes: Any) -> dict[str, Any
     }
 
 
-FOREST = {"outside": {"random_forest": {"trees": 5}}}
+FOREST = {"estimator": {"random_forest": {"trees": 5}}}
 
 
 def run(folder: Path, plain: dict[str, Any]) -> dict[str, Any]:
-    return Run(parse_recipe(plain), folder).execute()
+    return execute(parse_recipe(plain), folder)
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -109,8 +109,8 @@ def test_other_settings_are_refused(tmp_path: Path, file: Path) -> None:
     folder = tmp_path / "run"
     run(folder, recipe(file, FOREST))
     before = files(folder)
-    with pytest.raises(StorageError, match=r"made with outside.random_forest.trees = 5"):
-        run(folder, recipe(file, {"outside": {"random_forest": {"trees": 6}}}))
+    with pytest.raises(StorageError, match=r"made with teacher.random_forest.trees = 5"):
+        run(folder, recipe(file, {"estimator": {"random_forest": {"trees": 6}}}))
     assert files(folder) == before
 
 
@@ -120,14 +120,14 @@ def test_members_serve_the_scores_of_samplers(tmp_path: Path, file: Path) -> Non
         tmp_path / "run", recipe(file, FOREST, seeds=[0], students={"kd": {"sampler": unsure}})
     )
     assert summary["students"]["kd"]["metrics"]["rmse"]["mean"] > 0
-    one = {"outside": {"gaussian_process": {}}}
+    one = {"estimator": {"gaussian_process": {}}}
     with pytest.raises(RecipeError, match=r"students.kd.sampler"):
         run(tmp_path / "none", recipe(file, one, students={"kd": {"sampler": unsure}}))
     assert not (tmp_path / "none").exists()
 
 
 def test_it_can_be_recorded(tmp_path: Path, file: Path) -> None:
-    folder, plain = tmp_path / "run", recipe(file, {**FOREST, "record": 64})
+    folder, plain = tmp_path / "run", recipe(file, {**FOREST, "record": {"draws": 64}})
     summary = run(folder, plain)
     assert summary["students"]["kd"]["metrics"]["rmse"]["mean"] > 0
     [manifest] = (folder / "knowledge").glob("*/manifest.json")
@@ -136,7 +136,7 @@ def test_it_can_be_recorded(tmp_path: Path, file: Path) -> None:
 
 
 def test_functions_and_onnx_files(tmp_path: Path, file: Path) -> None:
-    say = {"outside": {"function": {"function": "run_teachers:say"}}}
+    say = {"function": {"function": "run_teachers:say"}}
     summary = run(tmp_path / "f", recipe(file, say))
     assert summary["teacher"]["metrics"]["rmse"]["mean"] < 0.7
     assert summary["teacher"]["parameters"] is None
@@ -147,39 +147,42 @@ def test_functions_and_onnx_files(tmp_path: Path, file: Path) -> None:
     weight[0, 0] = 3
     path = linear(tmp_path / "t.onnx", weight=weight)
     spec = {"onnx": {"path": str(path), "output": "mean_log_var"}}
-    known = run(tmp_path / "o", recipe(file, {"outside": spec}))
+    known = run(tmp_path / "o", recipe(file, spec))
     found = known["teacher"]["metrics"]["rmse"]["mean"]
     assert found == pytest.approx(summary["teacher"]["metrics"]["rmse"]["mean"], rel=1e-4)
     assert known["teacher"]["parameters"] == 10
     # Another content under the same name is another teacher.
     linear(path, weight=weight * 2)
     with pytest.raises(StorageError, match=r"teacher/shared/outside made with files.0 ="):
-        run(tmp_path / "o", recipe(file, {"outside": spec}))
+        run(tmp_path / "o", recipe(file, spec))
 
 
 @pytest.mark.parametrize(
     ("teacher", "says"),
     [
-        ({}, "teacher: has neither model nor outside"),
-        ({**FOREST, "model": "mlp"}, "model is for networks, but outside is set"),
-        ({**FOREST, "members": 2}, "members is for networks, but outside is set"),
+        ({}, "teacher: has neither model nor estimator, onnx or function"),
+        ({**FOREST, "model": "mlp"}, "model is for networks, but estimator is set"),
+        ({**FOREST, "members": 2}, "members is for networks, but estimator is set"),
         ({**FOREST, "mc_dropout": 2}, "mc_dropout is for networks"),
         ({**FOREST, "training": {"steps": 5}}, "training is for networks"),
-        ({"outside": "forest"}, "teacher.outside: unknown teacher 'forest'"),
-        ({"outside": ["random_forest"]}, "teacher.outside: is "),
-        ({"outside": {"random_forest": {"trees": "x"}}}, "teacher.outside.random_forest.trees: is"),
-        ({"outside": {"onnx": {"path": "no.onnx"}}}, r"teacher.outside.*'no.onnx' cannot be read"),
+        ({"estimator": "forest"}, "teacher.estimator: unknown teacher 'forest'"),
+        ({"estimator": ["random_forest"]}, "teacher.estimator: is "),
         (
-            {"outside": {"function": {"function": "run_teachers:absent"}}},
-            r"teacher.outside.function.function: cannot import the function 'run_teachers:absent'",
+            {"estimator": {"random_forest": {"trees": "x"}}},
+            "teacher.estimator.random_forest.trees: is",
+        ),
+        ({"onnx": {"path": "no.onnx"}}, r"teacher.onnx.*'no.onnx' cannot be read"),
+        (
+            {"function": {"function": "run_teachers:absent"}},
+            r"teacher.function.function: cannot import the function 'run_teachers:absent'",
         ),
         (
-            {"outside": {"function": {"function": "run_teachers:say", "output": "probs"}}},
-            "teacher.outside.function: output is 'probs'; regression needs one of",
+            {"function": {"function": "run_teachers:say", "output": "probs"}},
+            "teacher.function: output is 'probs'; regression needs one of",
         ),
         (
-            {"outside": {"function": {"function": "run_teachers:say", "output": "mean"}}},
-            "teacher.outside.function: output is 'mean', which has no variance",
+            {"function": {"function": "run_teachers:say", "output": "mean"}},
+            "teacher.function: output is 'mean', which has no variance",
         ),
     ],
     ids=str,
@@ -196,13 +199,13 @@ def test_the_check_fits_on_a_few_examples_alone(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    kept = outside.RandomForest.fit
+    kept = named.RandomForest.fit
 
     def fit(self: Any, data: Any, seed: int) -> Any:
         seen.append(len(data.train))
         return kept(self, data, seed)
 
-    monkeypatch.setattr(outside.RandomForest, "fit", fit)
-    monkeypatch.setitem(outside._FEW, "regression", 10)
+    monkeypatch.setattr(named.RandomForest, "fit", fit)
+    monkeypatch.setitem(named._FEW, "regression", 10)
     run(tmp_path / "run", recipe(file, FOREST, seeds=[0]))
     assert seen == [10, 56]

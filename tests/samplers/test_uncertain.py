@@ -170,7 +170,7 @@ OWN = f"{__name__}:its_number"
 
 
 def chooser(**settings: Any) -> Uncertain:
-    return Uncertain(numbers, as_told, **{"score": OWN, "plain": 0.0, **settings})
+    return Uncertain(numbers, as_told, **{"score": OWN, "plain_share": 0.0, **settings})
 
 
 def candidates_of(sampler: Uncertain, ids: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def candidates_of(sampler: Uncertain, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize("settings", [{"candidates": 1}, {"plain": 1.0}])
+@pytest.mark.parametrize("settings", [{"candidates": 1}, {"plain_share": 1.0}])
 def test_without_a_choice_it_is_the_child(
     make: Callable[[], Data], settings: dict[str, Any]
 ) -> None:
@@ -197,7 +197,7 @@ def test_without_a_choice_it_is_the_child(
 def test_the_most_uncertain_candidate_is_chosen(make: Callable[[], Data], count: int) -> None:
     data = make()
     teacher, ids = small_teacher(data), torch.arange(100)
-    sampler = Uncertain(noisy(data), teacher, candidates=count, plain=0.0, seed=5)
+    sampler = Uncertain(noisy(data), teacher, candidates=count, plain_share=0.0, seed=5)
     drawn = [sampler.replay(ids, torch.full_like(ids, k)) for k in range(count)]
     assert same(drawn[0], noisy(data)(ids))
     for k in range(1, count):
@@ -257,8 +257,8 @@ def test_tau_goes_from_the_most_uncertain_to_any() -> None:
 def test_a_share_stays_plain(tau: float | None) -> None:
     ids, count = torch.arange(10_000), 4
     for plain in (0.1, 0.6):
-        choice = chooser(plain=plain, candidates=count, tau=tau).choose(ids)
-        anew = chooser(plain=0.0, candidates=count, tau=tau).choose(ids)
+        choice = chooser(plain_share=plain, candidates=count, tau=tau).choose(ids)
+        anew = chooser(plain_share=0.0, candidates=count, tau=tau).choose(ids)
         kept = choice.index != anew.index
         assert not choice.index[kept].any()
         # Of the plain ones, those that would have chosen candidate 0 anyway do not show.
@@ -300,8 +300,8 @@ def test_what_is_wrong_with_its_settings_is_told() -> None:
         ({"tau": 0.0}, "tau is 0.0; it must be finite and greater than 0, or null"),
         ({"tau": math.inf}, "tau is inf"),
         ({"tau": math.nan}, "tau is nan"),
-        ({"plain": 1.1}, "plain is 1.1; it must be between 0 and 1"),
-        ({"plain": math.nan}, "plain is nan"),
+        ({"plain_share": 1.1}, "plain_share is 1.1; it must be between 0 and 1"),
+        ({"plain_share": math.nan}, "plain_share is nan"),
         ({"score": "entrpy"}, "score is 'entrpy', which is unknown; did you mean 'entropy'"),
         ({"score": "mutual_information"}, "score is 'mutual_information', which needs a teacher"),
         ({"score": "epistemic_variance"}, "score is 'epistemic_variance', which needs a teacher"),
@@ -326,9 +326,9 @@ def test_a_recipe_names_it_with_the_key_of_a_mistake() -> None:
         return build_sampler(["empirical", {"uncertain": settings}], data, 0, "s", context)
 
     whole = Context(teacher, student)
-    entropy = build(whole, score="entropy", candidates=3, tau=0.5, plain=0.2)
+    entropy = build(whole, score="entropy", candidates=3, tau=0.5, plain_share=0.2)
     assert isinstance(entropy, Uncertain)
-    assert (entropy.candidates, entropy.tau, entropy.plain) == (3, 0.5, 0.2)
+    assert (entropy.candidates, entropy.tau, entropy.plain_share) == (3, 0.5, 0.2)
     assert entropy.teacher is teacher
     # Only a score that wants the student holds it, so the others cannot come to depend on it.
     assert entropy.student is None
@@ -376,20 +376,20 @@ def rows_asked(sampler: Sampler, teacher: Counting, ids: Tensor) -> int:
 def test_the_teacher_is_asked_as_often_as_it_says(make: Callable[[], Data]) -> None:
     data = make()
     teacher, ids = Counting(small_teacher(data)), torch.arange(3000)
-    sampler = Uncertain(noisy(data), teacher, candidates=3, plain=0.25)
+    sampler = Uncertain(noisy(data), teacher, candidates=3, plain_share=0.25)
     assert sampler.asks == pytest.approx(3 * 0.75 + 0.25)
     share = rng.uniform(0, ids, sampler.stream("plain")) < 0.25
     assert rows_asked(sampler, teacher, ids) == 3000 + 2 * int((~share).sum())
     mixed = Mixup(sampler)
     blend = Blend({"a": mixed, "b": noisy(data), "c": sampler}, {"a": 1.0, "b": 2.0, "c": 1.0})
-    again = Uncertain(Noise(sampler, 0.1), teacher, candidates=2, plain=0.0)
+    again = Uncertain(Noise(sampler, 0.1), teacher, candidates=2, plain_share=0.0)
     for chain, expected in (
         (mixed, 2 * 2.5),
         (Noise(mixed, 0.1), 2 * 2.5),
         (blend, 0.25 * 5.0 + 0.25 * 2.5),
         (again, 2 * (1 + 2.5)),
         (noisy(data), 0.0),
-        (Uncertain(noisy(data), teacher, candidates=4, plain=1.0), 1.0),
+        (Uncertain(noisy(data), teacher, candidates=4, plain_share=1.0), 1.0),
     ):
         assert getattr(chain, "asks", 0.0) == pytest.approx(expected)
         assert rows_asked(chain, teacher, ids) == pytest.approx(3000 * expected, rel=0.05)
@@ -399,7 +399,7 @@ def test_the_teacher_is_asked_as_often_as_it_says(make: Callable[[], Data]) -> N
 def test_the_loop_takes_over_what_the_teacher_has_said(make: Callable[[], Data]) -> None:
     data = make()
     teacher = Counting(small_teacher(data))
-    sampler = Uncertain(noisy(data), teacher, candidates=3, plain=0.25)
+    sampler = Uncertain(noisy(data), teacher, candidates=3, plain_share=0.25)
     settings = Training(steps=21, batch_size=10)
     # What the choosing itself costs, the one draw to learn the size of an example included.
     known = rows_asked(sampler, teacher, torch.arange(210))
@@ -452,7 +452,7 @@ def test_nan_from_a_teacher_is_not_passed_over(tau: float | None, plain: float) 
     task = table_data(outputs=1).task
     teacher = Breaks(0.99)
     score = f"{__name__}:its_lowness"
-    sampler = Uncertain(numbers, teacher, score, tau=tau, plain=plain)
+    sampler = Uncertain(numbers, teacher, score, tau=tau, plain_share=plain)
     ids = torch.arange(1000)
     drawn = candidates_of(sampler, ids)
     plainly = rng.uniform(0, ids, sampler.stream("plain")) < plain
@@ -500,7 +500,7 @@ def test_divergence_chooses_what_the_student_has_yet_to_learn(make: Callable[[],
     torch.manual_seed(9)
     spec = {"mlp": {"hidden": [4], "dropout": 0.5}}
     student = build_model(spec, inputs=data.shapes, outputs=data.task.outputs)
-    sampler = replace(divergent(data, student), plain=0.0)
+    sampler = replace(divergent(data, student), plain_share=0.0)
     teacher = small_teacher(data)
     for training in (True, False):
         student.train(training)

@@ -34,7 +34,7 @@ from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.samplers import Batch, Empirical
 from extracurricular.teachers import HasMembers, Teacher, epistemic_uncertainty
 from extracurricular.teachers.estimators import sklearn_teacher, training_table
-from extracurricular.teachers.named import OUTSIDE, few
+from extracurricular.teachers.named import ENTRIES, few
 from extracurricular.teachers.raw import FunctionTeacher, raw_arrays, read_answer
 from tests.conftest import eye_data, image_data, pair_data, table_data
 
@@ -140,7 +140,7 @@ def test_a_deviation_of_nothing_is_no_point_mass() -> None:
     ("answer", "output", "says"),
     [
         (np.zeros((4, 5)), "probs", "knows 5 classes, but the data have 3"),
-        (np.full((4, 3), 0.5), "probs", "sums that miss 1 by 0.5; of logits, say so by output"),
+        (np.full((4, 3), 0.5), "probs", "sums that miss 1 by 0.5; if they are logits, set output"),
         (np.array([[-0.5, 1.0, 0.5]]), "probs", "with one of -0.5"),
         (np.array([[0.0, np.nan, 1.0]]), "probs", "nan among its probabilities, for example 0"),
         (np.zeros(3), "logits", r"logits of shape \(3,\); it must be \[B, 3\]"),
@@ -333,24 +333,24 @@ SPECS: list[Any] = [
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 @pytest.mark.parametrize("data", [curve(), table_data()], ids=["one", "two"])
 def test_fitting_again_gives_the_same_teacher(spec: Any, data: Data) -> None:
-    teacher, again = (OUTSIDE.build(spec).fit(data, seed=2**40 + 3) for _ in range(2))
+    teacher, again = (ENTRIES.build(spec).fit(data, seed=2**40 + 3) for _ in range(2))
     assert torch.equal(teacher(first(data)).parameters, again(first(data)).parameters)
     assert teacher_fingerprint(teacher) == teacher_fingerprint(again)
     if "forest" in str(spec) or "net" in str(spec):
-        assert teacher_fingerprint(OUTSIDE.build(spec).fit(data, 4)) != teacher_fingerprint(teacher)
-    OUTSIDE.build(spec).fit(few(data), 0)(first(data))
+        assert teacher_fingerprint(ENTRIES.build(spec).fit(data, 4)) != teacher_fingerprint(teacher)
+    ENTRIES.build(spec).fit(few(data), 0)(first(data))
 
 
 @pytest.mark.parametrize("spec", SPECS[:3], ids=str)
 def test_they_learn(spec: Any) -> None:
     data = curve(200)
-    said = xcl.predict(OUTSIDE.build(spec).fit(data, 0), data, data.test)
+    said = xcl.predict(ENTRIES.build(spec).fit(data, 0), data, data.test)
     figures = xcl.figures(said, data.test.y)
     # The targets deviate by 35, of which 2 is noise; a Gaussian of that deviation has NLL 5.
     assert figures["rmse"] < 7
     assert figures["nll"] < 3.8
     classes = groups()
-    answer = xcl.predict(OUTSIDE.build(spec).fit(classes, 0), classes, classes.test)
+    answer = xcl.predict(ENTRIES.build(spec).fit(classes, 0), classes, classes.test)
     assert xcl.figures(answer, classes.test.y)["accuracy"] > 0.8
 
 
@@ -359,14 +359,14 @@ def test_a_regressor_without_variance_gets_that_of_errors_left_out() -> None:
     x = rng.normal(size=(400, 2)).astype(np.float32)
     y = (3 * x[:, :1] + rng.normal(0, [[2.0]], (400, 1))).astype(np.float32)
     data = make_data("line", (x, y), (x[:20], y[:20]))
-    teacher = OUTSIDE.build({"sklearn": {"estimator": "my_teachers:ridge"}}).fit(data, 0)
+    teacher = ENTRIES.build({"sklearn": {"estimator": "my_teachers:ridge"}}).fit(data, 0)
     prediction = xcl.predict(teacher, data, data.test)
     assert float(prediction.std[0]) == pytest.approx(2.0, rel=0.1)  # type: ignore[union-attr]
 
 
 def test_images_and_several_inputs_become_one_table() -> None:
     for data in (image_data(), eye_data(), pair_data()):
-        teacher = OUTSIDE.build(FOREST).fit(data, 0)
+        teacher = ENTRIES.build(FOREST).fit(data, 0)
         batch = Empirical(data)(torch.arange(6))
         assert len(teacher(batch)) == 6
 
@@ -394,12 +394,12 @@ def test_few_has_every_class() -> None:
 )
 def test_settings_are_checked(spec: Any, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
-        OUTSIDE.build(spec, key="teacher.outside")
+        ENTRIES.build(spec, key="teacher.estimator")
 
 
 def test_what_a_factory_must_give() -> None:
-    entry = OUTSIDE.build({"sklearn": {"estimator": "my_teachers:nothing"}})
+    entry = ENTRIES.build({"sklearn": {"estimator": "my_teachers:nothing"}})
     with pytest.raises(ValueError, match="which gives a int; it must give a scikit-learn estim"):
         entry.fit(curve(), 0)
     with pytest.raises(RecipeError, match="cannot import the estimator 'my_teachers:absent'"):
-        OUTSIDE.build({"sklearn": {"estimator": "my_teachers:absent"}}).fit(curve(), 0)
+        ENTRIES.build({"sklearn": {"estimator": "my_teachers:absent"}}).fit(curve(), 0)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from extracurricular.distributions import Categorical, Gaussian, Task, mixture
-from extracurricular.samplers.base import Batch
+from extracurricular.inputs import Batch
 from extracurricular.teachers import (
     Ensemble,
     HasMembers,

@@ -17,7 +17,7 @@ import extracurricular as xcl
 from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.samplers import Batch
-from extracurricular.teachers.named import OUTSIDE
+from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import OnnxTeacher
 from extracurricular.teachers.onnx_format import read_layout
 from tests.conftest import eye_data, image_data, pair_data, table_data
@@ -199,7 +199,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"pip install 'extracurricular\[onnx\]'"):
+    with pytest.raises(ValueError, match=r"which the extra 'onnx' installs: pip install -e '\."):
         OnnxTeacher(linear(tmp_path / "t.onnx"), table_data())(first(table_data()))
 
 
@@ -225,7 +225,7 @@ def test_tensors_may_lie_beside_the_file(tmp_path: Path) -> None:
     inside = OnnxTeacher(linear(tmp_path / "u.onnx"), data, output="mean_log_var")
     assert torch.equal(teacher(first(data)).parameters, inside(first(data)).parameters)
     before = teacher_fingerprint(teacher)
-    entry = OUTSIDE.build({"onnx": {"path": str(path)}})
+    entry = ENTRIES.build({"onnx": {"path": str(path)}})
     assert entry.files == [path, tmp_path / "weights.bin"]  # type: ignore[attr-defined]
     (tmp_path / "weights.bin").write_bytes((WEIGHT * 2).tobytes())
     changed = OnnxTeacher(path, data, output="mean_log_var")
@@ -241,7 +241,7 @@ def test_tensors_may_not_lie_outside_of_the_folder(tmp_path: Path, location: str
     (folder / "a").mkdir(parents=True)
     place = location.format(outside=str(tmp_path).lstrip("/"))
     path = external(folder / "t.onnx", place)
-    with pytest.raises(ValueError, match=r"which lies outside of its folder"):
+    with pytest.raises(ValueError, match=r"which leads out of its folder"):
         OnnxTeacher(path, table_data(), output="mean_var")(first(table_data()))
 
 
@@ -250,7 +250,7 @@ def test_a_link_out_of_the_folder_is_outside(tmp_path: Path) -> None:
     folder = tmp_path / "given"
     folder.mkdir()
     (folder / "w.bin").symlink_to(tmp_path / "secret.bin")
-    with pytest.raises(ValueError, match=r"'w.bin', which lies outside of its folder"):
+    with pytest.raises(ValueError, match=r"'w.bin', which leads out of its folder"):
         read_layout(external(folder / "t.onnx", "w.bin"))
     with pytest.raises(ValueError, match=r"'absent.bin', which is missing"):
         read_layout(external(folder / "u.onnx", "absent.bin"))
@@ -279,5 +279,5 @@ def test_tensors_are_found_wherever_they_may_stand(tmp_path: Path) -> None:
     for graph, functions in main:
         path = tmp_path / "t.onnx"
         path.write_bytes(helper.make_model(graph, functions=functions).SerializeToString())
-        with pytest.raises(ValueError, match="outside of its folder"):
+        with pytest.raises(ValueError, match="leads out of its folder"):
             read_layout(path)

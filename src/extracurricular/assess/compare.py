@@ -2,7 +2,7 @@
 
 Two students of one seed saw the same data, started from the same weights if their networks are the
 same, and were measured on the same examples. So the difference is taken seed by seed, which leaves
-out what the seeds have in common, and its interval is that of a paired t-test.
+out the luck that they share, and its interval is that of a paired t-test.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from extracurricular.errors import RecipeError, XclError, known_names
-from extracurricular.files import differences
+from extracurricular.evaluation.summary import Parts
+from extracurricular.recipe.difference import differences
 
-# Settings that say nothing of what differs between the results.
+# Settings that explain no difference between results.
 _LABELS = ("name", "about", "log", "device.accelerator")
 
 
@@ -26,9 +27,9 @@ class Difference:
     """The difference of a figure between two students, over the seeds that both have.
 
     Args:
-        mean: Mean over the seeds of the one's figure less the other's.
+        mean: Mean over the seeds of the first student's figure less the second's.
         low, high: 95 % interval; None from a single seed.
-        seeds: How many seeds.
+        seeds: Number of seeds.
     """
 
     mean: float
@@ -47,15 +48,17 @@ class Row:
     """One student of one run.
 
     Args:
-        run: What the run is called here.
+        run: The run's name here.
         student: The student's name, or ``teacher``.
-        entry: What the summary says of it.
-        against: Which student it is compared to, (run, student); None for none.
-        differences: By figure; empty for none.
+        reference: Whether the gap of its run is measured from it.
+        entry: Its entry of the summary.
+        against: The student it is compared to, (run, student); None for none.
+        differences: Differences by figure; empty where it is compared to none.
     """
 
     run: str
     student: str
+    reference: bool
     entry: dict[str, Any]
     against: tuple[str, str] | None
     differences: dict[str, Difference]
@@ -63,13 +66,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found.
+    """The result of :func:`compare`.
 
     Args:
         task: ``classification`` or ``regression``.
         rows: Teachers and students of all runs, in order.
         changed: For each run but the first, the settings that differ: path, first, this.
-        notes: What a person should know before reading a difference.
+        notes: Sentences to read before the differences.
     """
 
     task: str
@@ -79,14 +82,15 @@ class Comparison:
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
-    """Compare figures by seed: mean of ``a - b`` with its 95 % interval of a paired t-test.
+    """Return the mean of ``a - b`` over seeds, with its 95 % interval of a paired t-test.
 
     Args:
         a, b: Figures by seed.
 
     Returns:
-        None where no seed has both. The interval is mean ± t(0.975; n - 1) · s / √n with the sample
-        standard deviation s of the n differences (Student 1908).
+        The difference; None where no seed has both figures. The interval is
+        mean ± t(0.975; n - 1) · s / √n with the sample standard deviation s of the n differences
+        (Student 1908).
     """
     seeds = [seed for seed in a if seed in b]
     if not seeds:
@@ -102,7 +106,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """Return what runs are called: the name of the folder, or its path where names are equal."""
+    """Return names for runs: that of the folder, or its path where two folders have one name."""
     names = [folder.resolve().name for folder in folders]
     return [
         name if names.count(name) == 1 else str(folder)
@@ -114,11 +118,12 @@ def compare(runs: Mapping[str, Mapping[str, Any]], against: str | None = None) -
     """Put runs side by side.
 
     Args:
-        runs: The content of ``summary.json`` by the run's name; the first is what others are
-            compared to.
-        against: Student of the first run that every other is compared to. None: each student to the
-            one of the same name in the first run; and within the first, or for a student that it
-            has not, to ``kd``, or else to its first student.
+        runs: The content of ``summary.json`` by the run's name; the others are compared to the
+            first.
+        against: Student of the first run that every other student is compared to. Where None, each
+            is compared to the student of the same name in the first run; a student of the first
+            run itself, and one whose name it lacks, to its reference, or to its first student
+            where it has no reference.
 
     Raises:
         XclError: The runs are of different tasks, or measured on different splits.
@@ -129,20 +134,22 @@ def compare(runs: Mapping[str, Mapping[str, Any]], against: str | None = None) -
     known = first["students"]
     if against is not None and against not in known:
         problem = f"is {against!r}, but {first_name} has no such student"
-        raise RecipeError("--against", f"{problem}; {known_names(against, known)}")
-    home = against or ("kd" if "kd" in known else next(iter(known)))
+        raise RecipeError("--reference", f"{problem}; {known_names(against, known)}")
+    home = against or Parts.of(first).reference or next(iter(known))
     same_data = {
         name: list(differences(first["recipe"]["data"], run["recipe"]["data"])) == []
         for name, run in runs.items()
     }
     rows = []
     for name, run in runs.items():
-        rows.append(Row(name, "teacher", run["teacher"], None, {}))
+        rows.append(Row(name, "teacher", False, run["teacher"], None, {}))
+        reference = Parts.of(run).reference
         for student, entry in run["students"].items():
+            measured_from = student == reference
             other = student if against is None and name != first_name and student in known else home
             itself = name == first_name and student == other
             if itself or not same_data[name]:
-                rows.append(Row(name, student, entry, None, {}))
+                rows.append(Row(name, student, measured_from, entry, None, {}))
                 continue
             found = {
                 figure: paired(_by_seed(run, entry, figure), _by_seed(first, known[other], figure))
@@ -150,7 +157,7 @@ def compare(runs: Mapping[str, Mapping[str, Any]], against: str | None = None) -
                 if figure in known[other]["metrics"]
             }
             kept = {figure: value for figure, value in found.items() if value is not None}
-            rows.append(Row(name, student, entry, (first_name, other), kept))
+            rows.append(Row(name, student, measured_from, entry, (first_name, other), kept))
     changed = {
         name: _settings(first["recipe"], run["recipe"])
         for name, run in runs.items()

@@ -1,15 +1,16 @@
 """Evaluate any trained model: its figures, its fidelity, how robust it is, what it finds foreign.
 
-:func:`assess` is a function of a predictor and data; :func:`evaluate_source` finds both by the
-names that a person gives, for all seeds of a run's student, and puts the seeds together.
+:func:`assess` is a function of a predictor and data; :func:`evaluate` finds both by the names that
+a person gives, for all seeds of a run's student, and puts the seeds together.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.decode import image_bytes
-from extracurricular.distributions import Distribution, Gaussian, concatenate
-from extracurricular.errors import DataError, RecipeError
+from extracurricular.distributions import Categorical, Distribution, Gaussian, concatenate
+from extracurricular.errors import DataError, OldWordWarning, RecipeError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from extracurricular.predictors.load import from_run, load
+from extracurricular.evaluation.words import error_measure
+from extracurricular.predictors.load import from_run, known_data, load
 from extracurricular.predictors.predictor import Form, Predictor, input_forms, named_inputs
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers.scores import SCORES, needs
@@ -304,18 +306,13 @@ def _robustness(
     }
     whole = {measure: mean[measure]["mean"] for measure in base}
     return {
-        "measure": _measure(clean),
+        "measure": error_measure(clean),
         "clean": base,
         "mean": mean,
         "increase": {measure: whole[measure] - base[measure] for measure in base},
         "ratio": whole["error"] / base["error"] if base["error"] else math.nan,
         "by_name": by_name,
     }
-
-
-def _measure(figures: dict[str, float]) -> str:
-    """What :func:`extracurricular.evaluation.metrics.error_of` gives."""
-    return next((m for m in ("angular_error", "rmse") if m in figures), "error_rate")
 
 
 def _corrupted(
@@ -338,77 +335,111 @@ def _corrupted(
 # Sources by name
 
 
-def evaluate_source(
-    source: str,
-    data: Data | None = None,
+def evaluate(
+    source: str | Path | Predictor,
+    data: Data | str | dict[str, Any] | None = None,
     settings: Settings | None = None,
     *,
     student: str | None = None,
     seed: int | None = None,
     teacher: bool = False,
     model: Any = None,
-    against: str | None = None,
+    against: str | Path | Predictor | None = None,
     tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Evaluate what lies at a path, and put the seeds of a run together.
+    """Evaluate a trained model, as ``xcl evaluate`` does.
 
     Args:
-        source, student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed``
-            all seeds of the run are evaluated.
-        data: The data set; for a run its own where None.
-        settings: What to assess.
-        against: Path of a run, of which the teacher is meant, or of a file, that fidelity is
-            measured by; for a run's students their own teacher where None.
+        source: A predictor; or the path of a run, of an ONNX file or of weights.
+        data: The data set, or its spec as a recipe has it; a run's own where None.
+        settings: What to assess; figures on the test split alone where None.
+        student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed`` all
+            seeds of the run are evaluated.
+        against: The teacher that fidelity is measured by: a predictor, the path of a run (its
+            teacher) or of a file. A run's students have their own teacher where None.
         tell: As for :func:`assess`.
 
     Returns:
-        What :func:`assess` does, each figure as ``{"mean", "std", "per_seed"}`` with null for what
-        is not finite; and ``source``, ``model``, ``parameters``, ``task``, ``seeds`` (None for what
-        is no run), ``data``, ``split``. It can be written as JSON.
+        What :func:`assess` returns, each figure as ``{"mean", "std", "per_seed"}`` with null for
+        one that is not finite; and ``source``, ``model``, ``parameters``, ``task``, ``seeds``
+        (None unless ``source`` is a run), ``data``, ``split``. It can be written as JSON.
 
     Raises:
         XclError: With one sentence for the user.
     """
+    given: Any = source
+    if isinstance(given, Categorical | Gaussian):
+        return _old_figures(given, data)
     settings = settings or Settings()
-    rows: list[dict[str, Any]] = []
-    seeds: list[int] | None = None
-    if (Path(source) / "recipe.yaml").is_file():
-        run = open_run(Path(source))
-        if model is not None:
-            raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
-        seeds = _seeds(run, seed, teacher)
-        for one in seeds:
-            predictor = from_run(run, student=student, seed=one, teacher=teacher)
-            used = run.run.data_for(one) if data is None else data
-            judge = None if against is None else _teacher(against, used)
-            if against is None and not teacher:
-                judge = from_run(run, seed=one, teacher=True)
-            prefix = f"seed {one}: " if len(seeds) > 1 else ""
-            rows.append(assess(predictor, used, settings, against=judge, tell=_after(prefix, tell)))
-        what = "teacher" if teacher else run.chosen_student(student)
-        title = f"{what} of {source}"
-    else:
+    data = data if data is None or isinstance(data, Data) else known_data(data)
+    if isinstance(source, Predictor):
+        if data is None:
+            raise RecipeError("data", "is needed: a predictor does not keep the data set")
+        judge = None if against is None else _judge(against, data)
+        rows = [assess(source, data, settings, against=judge, tell=tell)]
+        return _found(source.name, source.name, source, None, data, settings, judge, rows)
+    if not (Path(source) / "recipe.yaml").is_file():
         predictor = load(
             source, student=student, seed=seed, teacher=teacher, model=model, data=data
         )
-        title = predictor.name
         if data is None:
             raise RecipeError("DATA", f"is needed: {source!r} is no run, which would have its own")
-        used = data
-        judge = None if against is None else _teacher(against, used)
-        rows.append(assess(predictor, used, settings, against=judge, tell=tell))
+        judge = None if against is None else _judge(against, data)
+        rows = [assess(predictor, data, settings, against=judge, tell=tell)]
+        return _found(source, predictor.name, predictor, None, data, settings, judge, rows)
+    if model is not None:
+        raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
+    run = open_run(Path(source))
+    rows = []
+    seeds = _seeds(run, seed, teacher)
+    for one in seeds:
+        predictor = from_run(run, student=student, seed=one, teacher=teacher)
+        used = run.workspace.data_of(one) if data is None else data
+        judge = None if against is None else _judge(against, used)
+        if against is None and not teacher:
+            judge = from_run(run, seed=one, teacher=True)
+        prefix = f"seed {one}: " if len(seeds) > 1 else ""
+        rows.append(assess(predictor, used, settings, against=judge, tell=_after(prefix, tell)))
+    title = f"{'teacher' if teacher else run.chosen_student(student)} of {source}"
+    found = _found(source, title, predictor, seeds, used, settings, judge, rows)
+    if judge is not None:
+        found["against"] = _name_of(source if against is None else against)
+    return found
+
+
+def _found(
+    source: str | Path,
+    title: str,
+    predictor: Predictor,
+    seeds: list[int] | None,
+    data: Data,
+    settings: Settings,
+    judge: Predictor | None,
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "source": source,
+        "source": str(source),
         "model": title,
         "parameters": predictor.parameters,
         "task": predictor.task.kind,
         "seeds": seeds,
-        "data": used.name,
+        "data": data.name,
         "split": settings.split,
-        "against": None if judge is None else _judge_of(against or source),
+        "against": None if judge is None else judge.name,
         **together(rows),
     }
+
+
+def _old_figures(prediction: Any, y: Any) -> dict[str, Any]:
+    """Answer as ``xcl.evaluate`` did when it was called with a prediction and labels."""
+    warnings.warn(
+        "xcl.evaluate(prediction, y) is called xcl.figures now; xcl.evaluate takes a model or a "
+        "run, and data",
+        OldWordWarning,
+        stacklevel=3,
+    )
+    return dict(metrics.figures(prediction, y))
 
 
 def _after(prefix: str, tell: Tell | None) -> Tell | None:
@@ -422,12 +453,17 @@ def _seeds(run: Finished, seed: int | None, teacher: bool) -> list[int]:
     return seeds[:1] if teacher and not run.recipe.teacher.per_seed else seeds
 
 
-def _teacher(source: str, data: Data) -> Predictor:
-    return load(source, teacher=(Path(source) / "recipe.yaml").is_file(), data=data)
+def _judge(source: str | Path | Predictor, data: Data) -> Predictor:
+    if isinstance(source, Predictor):
+        return source
+    found = load(source, teacher=(Path(source) / "recipe.yaml").is_file(), data=data)
+    return replace(found, name=_name_of(source))
 
 
-def _judge_of(source: str) -> str:
-    return f"teacher of {source}" if (Path(source) / "recipe.yaml").is_file() else source
+def _name_of(source: str | Path | Predictor) -> str:
+    if isinstance(source, Predictor):
+        return source.name
+    return f"teacher of {source}" if (Path(source) / "recipe.yaml").is_file() else str(source)
 
 
 def together(rows: Sequence[Any]) -> Any:

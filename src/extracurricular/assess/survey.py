@@ -1,4 +1,4 @@
-"""What the package sees of a data set, and what in it looks wrong."""
+"""Survey a data set: its sizes, values and labels, and what looks wrong in them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from extracurricular.data.base import SAMPLE, Data, Split, spaced
 from extracurricular.data.images.sizes import left_out
 from extracurricular.data.images.stream import streamed
-from extracurricular.data.sets import DATA
-from extracurricular.errors import RecipeError, known_names
 from extracurricular.inputs import leaves
-from extracurricular.recipe.schema import override, read_recipe, shipped_recipes
-from extracurricular.registry import split_spec
 
 PARTS = ("train", "validation", "test")
-# Of the training examples' deviations; a normal number is that far away once in 10^197.
+# A value is suspicious beyond so many deviations of training; a normal one is that far away once
+# in 10^197.
 _FAR = 30
+# Classes are unequal if the most frequent has so many times the examples of the rarest.
 _UNEQUAL = 10
 
 
@@ -34,8 +30,8 @@ class Values:
     """Values of a channel, a column or a target, raw, over one split.
 
     Args:
-        name: What it is called.
-        low, mean, high, deviation: Of its finite values; NaN where there are none.
+        name: Name of the channel, column or target.
+        low, mean, high, deviation: Statistics of its finite values; NaN if there are none.
         infinite: Number of values that are not finite.
     """
 
@@ -49,16 +45,17 @@ class Values:
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is in a data set.
+    """The contents of a data set, and what looks wrong in it.
 
     Args:
         sizes: Number of examples by split.
-        inputs: Of each input: name, shape, and the values of its channels or columns in training.
+        inputs: Name, shape and type of each input, and the values of its channels or columns in
+            training.
         targets: Values of each target by split, in their own units; none for classes.
-        counts: Examples of each class by split; none for real targets.
-        suspicious: What looks wrong, a sentence each.
-        looked_at: Of splits of which some examples, from all over, stand for all, as their images
-            are streamed from files: the number of these.
+        counts: Number of examples of each class by split; none for real targets.
+        suspicious: Sentences about what looks wrong.
+        looked_at: Number of examples that represent a split, for splits whose images are streamed
+            from files; they are spread evenly.
     """
 
     sizes: dict[str, int]
@@ -69,39 +66,8 @@ class Survey:
     looked_at: dict[str, int] = field(default_factory=dict)
 
 
-def find_data(what: str, overrides: Sequence[str] = ()) -> Data:
-    """Build the data set that a person names.
-
-    Args:
-        what: A data set's name, or ``{NAME: {setting: value}}``; or a recipe's file or name, of
-            which the first seed's data are meant. Of a data set and a recipe of the same name it
-            is the data set.
-        overrides: ``setting=value`` each; for a recipe ``key.path=value``.
-
-    Raises:
-        XclError: There is no such thing, or it cannot be built.
-    """
-    if Path(what).is_file() or (what in shipped_recipes() and what not in DATA):
-        recipe = read_recipe(what, overrides)
-        return DATA.build(recipe.data_of(recipe.seeds[0]), key="data")
-    spec: Any = what
-    if what.lstrip().startswith("{"):
-        try:
-            spec = yaml.safe_load(what)
-        except yaml.YAMLError:
-            raise RecipeError("", f"{what!r} is not valid YAML") from None
-    name, given = split_spec(spec, "data set", "")
-    if name not in DATA and ":" not in name:
-        known = known_names(name, [*DATA.names(), *shipped_recipes()])
-        raise RecipeError("", f"there is no data set, and no recipe, {name!r}; {known}")
-    values: dict[str, Any] = {name: dict(given)}
-    for change in overrides:
-        override(values[name], change)
-    return DATA.build(values, key="data")
-
-
 def survey(data: Data) -> Survey:
-    """Look at a data set."""
+    """Survey a data set."""
     splits = {part: getattr(data, part) for part in PARTS}
     looks = {part: _look(split) for part, split in splits.items()}
     seen = {part: look.split for part, look in looks.items()}
@@ -137,10 +103,10 @@ class _Look:
     """The examples of a split that are looked at.
 
     Args:
-        split: These.
-        places: Where they are in the whole split.
-        count: Number of places that were looked at.
-        lost: A sentence about those where there is an image that cannot be read, if any.
+        split: The examples.
+        places: Their places in the whole split.
+        count: Number of places that were looked at, unreadable images included.
+        lost: A sentence about images that cannot be read, if any.
     """
 
     split: Split
@@ -150,7 +116,7 @@ class _Look:
 
 
 def _look(split: Split) -> _Look:
-    """Look at all examples, but of streamed images at some from all over the split."""
+    """Return all examples of a split, or some that are spread evenly if its images are streamed."""
     images = streamed(split.x)
     if images is None:
         return _Look(split, range(len(split)), len(split))
@@ -159,12 +125,12 @@ def _look(split: Split) -> _Look:
     good = taken == places
     lost = images.names(places[~good])
     y = None if split.y is None else split.y[places[good]]
-    told = left_out(lost, len(places)) if lost else ""
-    return _Look(Split(x[good.to(x.device)], y), places[good].tolist(), len(places), told)
+    sentence = left_out(lost, len(places)) if lost else ""
+    return _Look(Split(x[good.to(x.device)], y), places[good].tolist(), len(places), sentence)
 
 
 def _wide(split: Split) -> dict[str, Tensor]:
-    """Inputs by name, single numbers [N] as columns [N, 1]."""
+    """Return the inputs by name, single numbers [N] as columns [N, 1]."""
     named = leaves(split.x).items()
     return {name: leaf.unsqueeze(1) if leaf.ndim == 1 else leaf for name, leaf in named}
 
@@ -181,7 +147,7 @@ def _column_names(data: Data, name: str, leaf: Tensor) -> list[str]:
 
 
 def _values(values: Tensor, names: Sequence[str]) -> list[Values]:
-    """Values by channel of [N, C, ...], or by column of [N, C]."""
+    """Return the values of each channel of [N, C, ...], or of each column of [N, C]."""
     found = []
     for k, name in enumerate(names):
         column = values[:, k].flatten()
@@ -196,7 +162,7 @@ def _values(values: Tensor, names: Sequence[str]) -> list[Values]:
             reals = column.double()
             mean, deviation = float(reals.mean()), float(reals.std(correction=0))
         else:
-            # By counts, as a float64 copy of all pixels would take eight times their memory.
+            # Counts are enough; a float64 copy of all pixels would take eight times their memory.
             counts = column.bincount().double()
             levels = torch.arange(len(counts), dtype=torch.float64, device=counts.device)
             mean = float((counts * levels).sum() / counts.sum())
@@ -210,17 +176,18 @@ def _values(values: Tensor, names: Sequence[str]) -> list[Values]:
 
 
 def _odd_values(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
-    told = []
+    sentences = []
     every = [v for *_, values in found.inputs for v in values]
     constant = [v for v in every if v.low == v.high]
     if constant:
         shown = ", ".join(f"{v.name} ({v.low:g})" for v in constant[:8])
         more = f" and {len(constant) - 8} more" if len(constant) > 8 else ""
-        told.append(f"Constant in training, so of no use: {shown}{more}.")
+        verb = "is" if len(constant) == 1 else "are"
+        sentences.append(f"{shown}{more} {verb} constant in training, so of no use.")
     for name, shape, dtype, values in found.inputs:
         highest = max(v.high for v in values)
         if len(shape) == 3 and dtype == torch.uint8 and 0 < highest <= 1:
-            told.append(
+            sentences.append(
                 f"The bytes of {name or 'the images'} are all 0 or 1; they may have been divided "
                 "by 255 before they became bytes."
             )
@@ -228,49 +195,51 @@ def _odd_values(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
         for name, leaf in leaves(split.x).items():
             bad = int((~torch.isfinite(leaf)).sum()) if leaf.is_floating_point() else 0
             if bad:
-                told.append(f"{bad:,} values of {name or 'x'} in {part} are not finite.")
+                sentences.append(f"{bad:,} values of {name or 'x'} in {part} are not finite.")
         if split.y is not None and split.y.is_floating_point():
             bad = int((~torch.isfinite(split.y)).sum())
             if bad:
-                told.append(f"{bad:,} targets in {part} are not finite.")
+                sentences.append(f"{bad:,} targets in {part} are not finite.")
     if not found.sizes["validation"]:
-        told.append("There is no validation split, so no settings can be chosen without test data.")
-    return told
+        sentences.append(
+            "There is no validation split, so no settings can be chosen without test data."
+        )
+    return sentences
 
 
 def _odd_labels(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
-    told = []
+    sentences = []
     names = data.classes or tuple(map(str, range(data.task.size)))
     for part, split in splits.items():
         if part in found.counts and split.y is not None:
             outside = len(split) - sum(found.counts[part])
             if outside:
-                told.append(
+                sentences.append(
                     f"{outside:,} labels in {part} are outside of 0 to {data.task.size - 1}."
                 )
     train = found.counts.get("train", [])
     none = [names[k] for k, count in enumerate(train) if not count]
     if none:
         shown = ", ".join(none[:8]) + (f" and {len(none) - 8} more" if len(none) > 8 else "")
-        told.append(f"No training example is of the classes {shown}.")
+        sentences.append(f"These classes have no training examples: {shown}.")
     present = [count for count in train if count]
     if present and max(present) >= _UNEQUAL * min(present):
-        told.append(
+        sentences.append(
             f"The classes are unequal: {names[train.index(max(present))]} has {max(present):,} "
             f"training examples, {names[train.index(min(present))]} has {min(present):,}; "
             "accuracy alone says little then."
         )
-    told += [
+    sentences += [
         f"The target {v.name} is {v.low:g} in all of {part}."
         for part, values in found.targets.items()
         for v in values
         if v.low == v.high and found.sizes[part] > 1
     ]
-    return told
+    return sentences
 
 
 def _far_away(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
-    told = []
+    sentences = []
     for part, split in splits.items():
         worst: tuple[float, str, float] | None = None
         for (*_, values), leaf in zip(found.inputs, _wide(split).values(), strict=True):
@@ -283,42 +252,44 @@ def _far_away(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[st
                 if far > max(_FAR, worst[0] if worst else 0):
                     worst = far, v.name, float(leaf[place, k])
         if worst:
-            told.append(
+            sentences.append(
                 f"In {part}, {worst[1]} is once {worst[2]:g}, {worst[0]:.0f} deviations from the "
                 "mean of training."
             )
-    return told
+    return sentences
 
 
 def _twice(splits: Mapping[str, Split], places: Mapping[str, Sequence[int]]) -> list[str]:
-    """Tell of examples that are the same to the last bit, within a split and across splits.
+    """Return sentences about examples that are equal to the last bit, within and across splits.
 
     Args:
         splits: The examples that are looked at.
-        places: Their places in the whole splits, by which they are told.
+        places: Their places in the whole splits, which the sentences name.
     """
-    told = []
+    sentences = []
     digests = {part: _digests(split) for part, split in splits.items()}
-    first = {part: dict(zip(reversed(d), range(len(d) - 1, -1, -1), strict=True))
-             for part, d in digests.items()}  # fmt: skip
+    first = {
+        part: dict(zip(reversed(own), range(len(own) - 1, -1, -1), strict=True))
+        for part, own in digests.items()
+    }
     for part, own in digests.items():
         again = sum(count - 1 for count in Counter(own).values() if count > 1)
         if again:
             k = next(k for k, digest in enumerate(own) if first[part][digest] != k)
-            told.append(
+            sentences.append(
                 f"{again:,} of {len(own):,} examples in {part} repeat another of {part}; "
-                f"the first is {places[part][k]}, which is {places[part][first[part][own[k]]]}."
+                f"the first is {places[part][k]}, which equals {places[part][first[part][own[k]]]}."
             )
     for part, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
         common = [k for k, digest in enumerate(digests[part]) if digest in first[other]]
         if common:
             k = common[0]
-            told.append(
+            sentences.append(
                 f"{len(common):,} of {len(digests[part]):,} examples in {part} are in {other} too; "
                 f"the first is {places[part][k]}, "
-                f"which is {places[other][first[other][digests[part][k]]]} there."
+                f"which equals {places[other][first[other][digests[part][k]]]} there."
             )
-    return told + _contradictions(splits, places, digests)
+    return sentences + _contradictions(splits, places, digests)
 
 
 def _contradictions(
@@ -338,8 +309,8 @@ def _contradictions(
         return []
     a, b, c, d = found[0]
     return [
-        f"{len(found):,} examples have another label than the first that is the same; "
-        f"{a} {b} is one, which is {c} {d}."
+        f"{len(found):,} examples have another label than an equal example before them; "
+        f"one is {a} {b}, which equals {c} {d}."
     ]
 
 

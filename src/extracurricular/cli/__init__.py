@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
+from typing import TextIO
 
 import typer
 from rich.console import Console
 
 # Each module adds its commands to the application; `xcl --help` lists them in this order.
 from extracurricular.cli import (  # isort: skip
-    runs as runs,
-    looks as looks,
+    run as run,
+    distill as distill,
+    record as record,
+    generate as generate,
+    data as data,
+    models as models,
+    recipes as recipes,
     evaluate as evaluate,
-    pages as pages,
     compare as compare,
+    report as report,
     export as export,
 )
 from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
-from extracurricular.errors import XclError
+from extracurricular.errors import OldWordWarning, XclError
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a note about an old word as one line, and any other warning as Python does."""
+    if issubclass(category, OldWordWarning):
+        typer.echo(f"note: {message}", err=True)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        (file or sys.stderr).write(text)
 
 
 def main() -> None:
@@ -27,6 +50,7 @@ def main() -> None:
     # So that a recipe's my_file:Thing is found where the command is given; last, so that it hides
     # nothing.
     sys.path.append(str(Path.cwd()))
+    warnings.showwarning = _show_warning
     try:
         app()
     except XclError as error:

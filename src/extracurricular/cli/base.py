@@ -17,6 +17,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# Groups of commands, in the order in which `xcl --help` shows them.
+RUN = "Run"
+LOOK = "Look"
+JUDGE = "Judge"
+SHIP = "Ship"
+
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
 ]

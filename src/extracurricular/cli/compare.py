@@ -1,4 +1,4 @@
-"""The command that puts runs side by side."""
+"""The command that compares runs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ import typer
 from extracurricular.cli import base
 
 
-@base.app.command()
+@base.app.command(rich_help_panel=base.JUDGE)
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
-    against: Annotated[
+    reference: Annotated[
         str | None,
-        typer.Option(help="Student of the first run that all are compared to."),
+        typer.Option(help="Student of the first run that all others are compared to."),
     ] = None,
+    against: Annotated[str | None, typer.Option(hidden=True)] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write a page of it, as HTML.")
+        Path | None, typer.Option("--out", "-o", help="Where to write the page, as HTML.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Put runs side by side: figures, paired differences over seeds, what differs in settings.
+    """Put runs side by side: figures, paired differences over seeds, different settings.
 
-    A student is compared to the one of the same name in the first run; within the first run, to kd.
+    A student is compared to the student of the same name in the first run, and in the first run to
+    its reference.
     """
     from extracurricular.assess import compare as comparing
     from extracurricular.files import write_if_changed
     from extracurricular.report import comparison_table
     from extracurricular.run.finished import open_run
 
+    if against is not None:
+        typer.echo("note: --against NAME is called --reference now", err=True)
     names = comparing.labels(runs)
     summaries = {n: open_run(run).summary for n, run in zip(names, runs, strict=True)}
-    found = comparing.compare(summaries, against)
+    found = comparing.compare(summaries, reference or against)
     if out is not None:
         from extracurricular.report.comparison import render_comparison
 

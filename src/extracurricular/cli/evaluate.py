@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -13,37 +14,10 @@ from rich.table import Table
 
 from extracurricular.cli import base
 from extracurricular.errors import RecipeError
-
-# Figures by name: what a person calls them, and the form: percent, or a format and its unit.
-_FIGURES = {
-    "accuracy": ("accuracy", "percent", ""),
-    "rmse": ("RMSE", ".4g", "target"),
-    "mae": ("MAE", ".4g", "target"),
-    "angular_error": ("angular error", ".2f", "°"),
-    "nll": ("NLL", ".3f", "nats"),
-    "brier": ("Brier score", ".4f", ""),
-    "crps": ("CRPS", ".4g", "target"),
-    "ece": ("ECE", "percent", ""),
-    "adaptive_ece": ("adaptive ECE", "percent", ""),
-    "aurc": ("AURC", ".4f", ""),
-    "coverage50": ("coverage of 50 %", "percent", ""),
-    "coverage90": ("coverage of 90 %", "percent", ""),
-    "coverage95": ("coverage of 95 %", "percent", ""),
-    "sharpness90": ("width of 90 %", ".4g", "target"),
-    "kl_to_teacher": ("KL to teacher", ".4f", "nats"),
-    "js_to_teacher": ("JS to teacher", ".4f", "nats"),
-    "agreement": ("agreement", "percent", ""),
-    "auroc": ("AUROC", ".4f", "0.5 is chance"),
-    "fpr95": ("false alarms", "percent", "where 95 % of the foreign ones are found"),
-}
-_ERRORS = {
-    "error_rate": ("error rate", "percent", ""),
-    "rmse": ("RMSE", ".4g", ""),
-    "angular_error": ("angular error", ".2f", "°"),
-}
+from extracurricular.evaluation.words import WORDS, figure_text, known
 
 
-@base.app.command()
+@base.app.command(rich_help_panel=base.JUDGE)
 def evaluate(
     source: Annotated[
         str, typer.Argument(metavar="MODEL", help="A finished run, an ONNX file, or weights.")
@@ -63,7 +37,14 @@ def evaluate(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="Network of the weights; or how a foreign ONNX file is read."),
+        typer.Option(help="Network of the weights."),
+    ] = None,
+    onnx: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SETTINGS",
+            help="How an ONNX file from elsewhere is read: '{output: logits}'.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     against: Annotated[
@@ -75,20 +56,21 @@ def evaluate(
         typer.Option(help="Robustness to all, or to some: gaussian_noise,blur,jpeg."),
     ] = None,
     ood: Annotated[
-        str | None, typer.Option(help="Other data, which the model should find foreign.")
+        str | None, typer.Option(help="Other data, for which the model should be less certain.")
     ] = None,
     score: Annotated[
-        str, typer.Option(help="By what: entropy, margin or predictive_variance.")
+        str, typer.Option(help="Uncertainty for --ood: entropy, margin or predictive_variance.")
     ] = "entropy",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Evaluate a trained model: figures, fidelity, robustness, what it finds foreign.
+    """Evaluate a trained model: figures, fidelity, robustness, detection of foreign data.
 
-    All seeds of a run's student are evaluated, and told as mean ± standard deviation.
+    A run's student is evaluated for all its seeds, and figures are mean ± standard deviation.
     """
-    from extracurricular.assess.evaluate import Settings, evaluate_source
-    from extracurricular.assess.survey import find_data
+    from extracurricular.assess.evaluate import Settings
+    from extracurricular.assess.evaluate import evaluate as evaluate_model
     from extracurricular.evaluation.corruptions import CORRUPTIONS
+    from extracurricular.recipe.lookup import find_data
 
     names = [] if corruptions is None else [name.strip() for name in corruptions.split(",")]
     settings = Settings(split, CORRUPTIONS.names() if names == ["all"] else names, score=score)
@@ -96,14 +78,14 @@ def evaluate(
         found = None if data is None else find_data(data, overrides or [])
         if ood is not None:
             settings = replace(settings, ood=find_data(ood))
-        result = evaluate_source(
+        result = evaluate_model(
             source,
             found,
             settings,
             student=student,
             seed=seed,
             teacher=teacher,
-            model=_spec(model),
+            model=_spec(model) if onnx is None else {"onnx": _settings(onnx, model)},
             against=against,
             tell=status.update,
         )
@@ -112,6 +94,16 @@ def evaluate(
         sys.stdout.write(text + "\n")
     else:
         _show(result)
+
+
+def _settings(text: str, model: str | None) -> Any:
+    """Return how an ONNX file is read."""
+    if model is not None:
+        raise RecipeError("--onnx", "is for an ONNX file, and --model for weights; give one")
+    found = _spec(text)
+    if not isinstance(found, dict):
+        raise RecipeError("--onnx", f"is {text!r}; it must be '{{setting: value}}'")
+    return found
 
 
 def _spec(text: str | None) -> Any:
@@ -146,56 +138,43 @@ def _show(result: dict[str, Any]) -> None:
         ood = result["ood"]
         console.print(
             f"[bold]Foreign[/bold] are {ood['examples']:,} examples of "
-            f"{base.escaped(ood['data'])}, told by {ood['score']}"
+            f"{base.escaped(ood['data'])}, told apart by {ood['score']}"
         )
         console.print(_list({name: ood[name] for name in ("auroc", "fpr95")}))
     for note in result["notes"]:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(note)}")
 
 
-def _list(figures: dict[str, Any]) -> Table:
+def _list(figures: Mapping[str, Any]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for name, (title, form, unit) in _FIGURES.items():
-        if name in figures:
-            unit = "in units of the target" if unit == "target" else unit
-            told = f"% {unit}".rstrip() if form == "percent" else unit
-            table.add_row(title, _figure(figures[name], form), told)
+    for words in known(figures):
+        table.add_row(words.title, figure_text(words, figures[words.name]), words.beside)
     return table
 
 
 def _show_corruptions(console: Console, found: dict[str, Any]) -> None:
-    title, form, unit = _ERRORS[found["measure"]]
-    unit = "%" if form == "percent" else unit
-    console.print(f"[bold]Robustness[/bold]: {title} {unit} under corruption, by strength")
+    error, nll = WORDS[found["measure"]], WORDS["nll"]
+    console.print(f"[bold]Robustness[/bold]: {error.heading} under corruption, by strength")
     table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
     table.add_column()
     columns = ["1", "2", "3", "4", "5", "mean"]
     for column in columns:
         table.add_column(column, justify="right")
-    for name, entry in found["by_name"].items():
-        cells = [_figure(entry["error"][column], form, spread=False) for column in columns]
-        table.add_row(base.escaped(name), *cells)
-    cells = [_figure(found["mean"]["error"][column], form, spread=False) for column in columns]
-    table.add_row("[bold]mean[/bold]", *cells)
+    rows = {base.escaped(name): entry["error"] for name, entry in found["by_name"].items()}
+    for name, errors in {**rows, "[bold]mean[/bold]": found["mean"]["error"]}.items():
+        table.add_row(name, *(figure_text(error, errors[c], spread=False) for c in columns))
     console.print(table)
     ratio = found["ratio"]["mean"]
     times = "" if ratio is None else f", {ratio:.2f} times as much as clean"
+    mean, clean = found["mean"], found["clean"]
+    errors = [
+        f"{figure_text(error, figure)} {error.sign}".rstrip()
+        for figure in (mean["error"]["mean"], clean["error"])
+    ]
     console.print(
-        f"  {_figure(found['mean']['error']['mean'], form)} {unit} on average against "
-        f"{_figure(found['clean']['error'], form)} {unit}{times}; "
-        f"NLL {_figure(found['mean']['nll']['mean'], '.3f')} against "
-        f"{_figure(found['clean']['nll'], '.3f')} nats"
+        f"  {errors[0]} on average against {errors[1]}{times}; "
+        f"NLL {figure_text(nll, mean['nll']['mean'])} against {figure_text(nll, clean['nll'])} nats"
     )
-
-
-def _figure(figure: dict[str, Any], form: str, spread: bool = True) -> str:
-    if figure["mean"] is None:
-        return "not finite"
-    scale, form = (100, ".2f") if form == "percent" else (1, form)
-    text = format(figure["mean"] * scale, form)
-    if spread and len(set(figure["per_seed"])) > 1:
-        text += f" ± {format(figure['std'] * scale, form)}"
-    return text

@@ -21,18 +21,23 @@ class Format(str, Enum):
     """What can be written."""
 
     onnx = "onnx"
+    pt2 = "pt2"
     torch = "torch"
 
 
-@base.app.command()
+@base.app.command(rich_help_panel=base.SHIP)
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     student: Annotated[
-        str | None, typer.Option(help="Which student; xcl, or the only one that can be meant.")
+        str | None, typer.Option(help="Which student; the recipe's subject by default.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Its seed; the recipe's first.")] = None,
     format: Annotated[
-        Format, typer.Option(help="An ONNX file, or a program of torch.export.")
+        Format,
+        typer.Option(
+            help="An ONNX file, which xcl.load reads; or pt2, a program of torch.export. torch is "
+            "the old name of pt2."
+        ),
     ] = Format.onnx,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file; RUN/export/STUDENT.onnx or .pt2.")
@@ -58,6 +63,9 @@ def export(
     from extracurricular.export import check_push, export_run
     from extracurricular.export import push as upload
 
+    chosen: Literal["onnx", "pt2"] = "onnx" if format is Format.onnx else "pt2"
+    if format is Format.torch:
+        typer.echo("note: --format torch is called pt2 now", err=True)
     if private and push is None:
         raise RecipeError("--private", "is for --push; give --push REPO too")
     if push is not None:
@@ -65,7 +73,7 @@ def export(
     console = base.console()
     with console.status("exporting and verifying"):
         shipped = export_run(
-            run, out, student=student, seed=seed, format=format.value, int8=int8, limit=limit
+            run, out, student=student, seed=seed, format=chosen, int8=int8, limit=limit
         )
     for line in _lines(shipped):
         console.print(line)

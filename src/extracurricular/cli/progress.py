@@ -1,4 +1,4 @@
-"""What a person sees while a run is at work."""
+"""Progress bars in the terminal while a run is at work."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from types import TracebackType
 
 from rich import progress as bars
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 
 class _Rate(bars.ProgressColumn):
-    """Steps a second, or whatever is counted."""
+    """A column with the rate of steps, or of whatever is counted, per second."""
 
     def __init__(self, unit: str = "steps") -> None:
         super().__init__()
@@ -27,10 +28,10 @@ class _Rate(bars.ProgressColumn):
 def counting(
     console: Console, title: str, total: int, unit: str
 ) -> Iterator[Callable[[int], None]]:
-    """Show one bar, with rate and time left, for the time of a block.
+    """Show one bar, with rate and time left, while a block runs.
 
     Yields:
-        What is to be called with the number that is done; its first call is where the bar starts.
+        A function to call with the number that is done; its first call says where the bar starts.
     """
     with bars.Progress(
         bars.TextColumn("{task.description:<16}"),
@@ -52,7 +53,7 @@ class Progress:
     Without a terminal (a log file, CI) it prints a line for each finished stage instead.
 
     Args:
-        console: Where to show it.
+        console: The console to write to.
     """
 
     def __init__(self, console: Console) -> None:
@@ -86,13 +87,13 @@ class Progress:
         self._bars.stop()
 
     def plan(self, steps: int, done: int) -> None:
-        """Learn how long the run is."""
+        """Set the number of steps of the whole run, and how many are done."""
         if done < steps:
             self._whole = self._bars.add_task("all", total=steps, completed=done, loss="")
             self._base = done
 
     def begin(self, title: str, steps: int) -> None:
-        """Show a new stage."""
+        """Show the bar of a new stage."""
         self.worked = True
         self._stage = self._bars.add_task(title, total=steps, loss="")
 
@@ -105,7 +106,7 @@ class Progress:
             self._bars.update(self._whole, completed=self._base + step)
 
     def end(self, title: str, steps: int, seconds: float) -> None:
-        """Drop the stage's bar and leave a line."""
+        """Remove the stage's bar and print a line."""
         if self._stage is not None:
             self._bars.remove_task(self._stage)
             self._stage = None
@@ -117,5 +118,5 @@ class Progress:
         )
 
     def tell(self, text: str) -> None:
-        """Leave a line that a person should read."""
-        self.console.print(f"  [yellow]·[/yellow] {text}")
+        """Print a line that a person should read."""
+        self.console.print(f"  [yellow]·[/yellow] {escape(text)}")

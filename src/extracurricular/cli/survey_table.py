@@ -1,4 +1,4 @@
-"""A survey of a data set as a person reads it: tables, and a sheet of images."""
+"""Show a survey of a data set: tables for the terminal, and a sheet of images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BAR = 24
 
 
 def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
-    """Give what is to be printed, piece by piece."""
+    """Yield the pieces to print, in order."""
     yield f"[bold]{escape(data.name)}[/bold]  {_task(data)}"
     yield ""
     yield _sizes(found)
@@ -48,7 +48,7 @@ def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
     if found.looked_at:
         looked = found.looked_at.items()
         parts = ", ".join(f"{count:,} of {found.sizes[part]:,} in {part}" for part, count in looked)
-        yield f"Values, and examples that are there twice, are those of {parts}, spread evenly."
+        yield f"Values and repeated examples are those of {parts}, spread evenly."
     if found.suspicious:
         yield "[bold yellow]Suspicious[/bold yellow]"
         for sentence in found.suspicious:
@@ -121,7 +121,7 @@ def _numbers(value: Values, factor: float = 1.0) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Write a number shortly: four digits, or all of those before the point."""
+    """Return a number as a short text: four digits, or all digits before the point."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
@@ -131,7 +131,7 @@ def _equal(found: Survey) -> str:
 
 
 def _classes(data: Data, found: Survey) -> Table:
-    """Count by class: all of few, and of many the most and the least frequent in training."""
+    """Return the counts by class; if there are many, of the most and least frequent in training."""
     parts = [part for part in PARTS if part in found.counts]
     table = _table("class", *parts)
     table.add_column("", justify="left")
@@ -187,7 +187,7 @@ def sheet(data: Data, across: int = 8) -> bytes:
 
 
 def _rows(data: Data) -> tuple[list[tuple[str, float, float]], str]:
-    """Return name and range [from, to) of the label of each row, and a note."""
+    """Return the name and the range [from, to) of the labels of each row, and a note."""
     y = data.train.y
     assert y is not None
     if data.task.kind == "classification":
@@ -211,7 +211,7 @@ def _rows(data: Data) -> tuple[list[tuple[str, float, float]], str]:
 
 
 def _some(split: Split, low: float, high: float, count: int) -> Tensor:
-    """Places of up to ``count`` examples, spread over the split, whose label is in [low, high)."""
+    """Return places of up to ``count`` examples with labels in [low, high), spread over a split."""
     y = split.y
     assert y is not None
     label = y if y.ndim == 1 else y[:, -1]

@@ -1,4 +1,4 @@
-"""What a data set is: three splits of examples, and how raw values become network inputs.
+"""A data set: three splits of examples, and the maps from raw values to network inputs.
 
 A :class:`Data` keeps raw values (bytes of images stay bytes) and the affine maps that turn them
 into network inputs and standardised targets. The maps are fitted on the training split alone.
@@ -18,9 +18,9 @@ from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 from extracurricular.inputs import Deferred, Inputs, batch_size, is_leaf, leaves, tree_map
 
-# Examples that stand for all of a split whose images are not in memory.
+# So many examples represent a split whose images are not in memory.
 SAMPLE = 1024
-# Values that a processor keeps at hand from one sum to the next.
+# So many values stay in a processor's cache from one sum to the next.
 _NEAR = 2**17
 
 Shapes: TypeAlias = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[int, ...], ...]
@@ -28,24 +28,24 @@ Shapes: TypeAlias = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[i
 
 @dataclass(frozen=True)
 class Affine:
-    """``(raw - shift) / scale``, with tensors that broadcast over one example."""
+    """The map ``(raw - shift) / scale``, with tensors that broadcast over one example."""
 
     shift: Tensor
     scale: Tensor
 
     def apply(self, raw: Tensor) -> Tensor:
         """Map raw values to standardised ones, float32."""
-        # One multiply-add over the batch instead of a conversion, a difference and a quotient.
+        # One multiply-add over the batch replaces a conversion, a difference and a quotient.
         factor = self.scale.reciprocal()
         reals = raw.float()
-        # Into the converted copy, where there is one: a fresh tensor costs as much again.
+        # The result goes into the converted copy, if any: a fresh tensor costs as much again.
         out = None if reals is raw or reals.requires_grad else reals
         return torch.addcmul(-self.shift * factor, reals, factor, out=out)
 
     def writer(self) -> Callable[[Tensor, Tensor], None]:
-        """Return what writes :meth:`apply` of images [N, C, H, W] into others, on the CPU."""
+        """Return a function that writes :meth:`apply` of images [N, C, H, W] to a CPU tensor."""
         factor = self.scale.reciprocal().flatten()
-        # Numbers and not tensors that broadcast: the same sums, twice as fast.
+        # Numbers give the same sums as tensors that broadcast, twice as fast.
         planes = list(enumerate(zip(-self.shift.flatten() * factor, factor.tolist(), strict=True)))
 
         def write(images: Tensor, out: Tensor) -> None:
@@ -65,7 +65,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Split:
-    """Examples, raw.
+    """Raw examples and their labels.
 
     Args:
         x: One tensor [N, ...], or a tuple or dict of such tensors.
@@ -95,16 +95,16 @@ class Data:
     """A data set with its splits and scales.
 
     Args:
-        name: For the person who reads the results.
+        name: Name for the person who reads the results.
         task: What is predicted.
         train, validation, test: The splits. Settings are chosen on ``validation``; ``test`` is for
             the final figures only. ``validation`` may be empty.
-        x_scale: One :class:`Affine` per input tensor, by name (``""`` where there is just one).
-        y_scale: For regression: raw targets to standardised ones; None for classification.
+        x_scale: One :class:`Affine` per input tensor, by name (``""`` if there is just one).
+        y_scale: The map from raw targets to standardised ones; None for classification.
         classes: Names of the classes, if known.
-        angular: The targets are (pitch, yaw) in radians, so angular errors have a meaning.
+        angular: Whether targets are (pitch, yaw) in radians, so that angular errors have a meaning.
         columns, outputs: Names of a table's columns and of the targets, if known.
-        notes: What a person should know of how the data were read, a sentence each.
+        notes: Sentences that tell a person how the data were read.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Data:
 
     @property
     def shapes(self) -> Shapes:
-        """Shape of one example's input, in the structure of the input."""
+        """The shape of one example's input, in the structure of the input."""
         x = self.train.x
         if is_leaf(x):
             return tuple(x.shape[1:])
@@ -132,15 +132,15 @@ class Data:
 
     @property
     def pixels(self) -> tuple[Tensor, Tensor] | None:
-        """Shift and scale of images of bytes; None if the input is anything else."""
+        """The shift and scale of images of bytes; None if the input is anything else."""
         x, scale = self.train.x, self.x_scale.get("")
-        # By these alone, as images may be decoded only when they are asked for.
+        # These two attributes are enough, and streamed images have no values to look at.
         images = getattr(x, "dtype", None) == torch.uint8 and getattr(x, "ndim", 0) == 4
         return (scale.shift, scale.scale) if images and scale is not None else None
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors lie."""
+        """The device of the tensors."""
         return next(iter(leaves(self.train.x).values())).device
 
     def inputs(self, x: Inputs) -> Inputs:
@@ -152,7 +152,7 @@ class Data:
         return tuple(self.x_scale[str(i)].apply(v) for i, v in enumerate(x))
 
     def targets(self, y: Tensor) -> Tensor:
-        """Turn raw labels into what the student predicts: reals are standardised."""
+        """Turn raw labels into the student's targets: reals are standardised."""
         return y if self.y_scale is None else self.y_scale.apply(y)
 
     def to(self, device: torch.device) -> Data:
@@ -180,22 +180,22 @@ def make_data(
     outputs: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Data:
-    """Make a :class:`Data` from arrays or tensors, checked, with scales fitted on ``train``.
+    """Check arrays or tensors and make a :class:`Data` of them, with scales fitted on ``train``.
 
     Args:
         name: The data set's name.
         train, test, validation: Pairs (x, y). ``x`` is an array [N, ...], or a tuple or dict of
             arrays; images are [N, C, H, W] or [N, H, W], uint8 in 0..255 or float. ``y`` is integer
             class indices [N], or real targets [N] or [N, D].
-        task: What is predicted; read from the labels where None.
+        task: What is predicted; read from the labels if None.
         classes: Names of the classes.
-        angular: Targets are (pitch, yaw) in radians.
+        angular: Whether targets are (pitch, yaw) in radians.
         columns, outputs: Names of a table's columns and of the targets.
         notes: Sentences about how the data were read.
 
     Raises:
-        DataError: An empty split, lengths that differ, a value that is not finite, or a label out
-            of range.
+        DataError: A split is empty, lengths differ, a value is not finite, or a label is out of
+            range.
     """
     if validation is None:
         validation = (map_arrays(lambda v: v[:0], train[0]), np.asarray(train[1])[:0])
@@ -253,7 +253,11 @@ def _split(part: str, x: Any, y: Any) -> Split:
 
 
 def check_finite(values: Tensor, which: str) -> None:
-    """Refuse values of which one is NaN or infinite, naming the place of the first."""
+    """Refuse values with a NaN or an infinity, and name the place of the first.
+
+    Raises:
+        DataError: A value is not finite.
+    """
     finite = torch.isfinite(values)
     if not bool(finite.all()):
         where = tuple(int(i) for i in (~finite).nonzero()[0])
@@ -314,14 +318,14 @@ def _check_shapes(where: str, split: Split, train: Split) -> None:
     found = {k: tuple(v.shape[1:]) for k, v in leaves(split.x).items()}
     if found != expected:
         raise DataError(
-            f"{where}: examples have shape {found}, those of the train split {expected}"
+            f"{where}: examples have shape {found}, but those of the train split have {expected}"
         )
 
 
 def _fit_scale(values: Tensor) -> Affine:
-    """Mean and deviation per channel of images [N, C, H, W], per column of anything flatter.
+    """Fit mean and deviation per channel of images [N, C, H, W], per column of anything flatter.
 
-    Of images that are decoded when they are asked for, those of some from all over them.
+    Streamed images are represented by :data:`SAMPLE` of them, spread evenly.
     """
     if isinstance(values, Deferred):
         values = values[spaced(len(values), SAMPLE)]
@@ -333,20 +337,20 @@ def _fit_scale(values: Tensor) -> Affine:
         reals = values.double()
         mean = reals.mean(dims)
         std = reals.std(dims, correction=0)
-    # A constant column carries nothing: leave it at 0 instead of dividing by 0.
+    # A constant column carries nothing; it becomes 0 instead of being divided by 0.
     std = torch.where(std > 1e-8 * mean.abs().clamp_min(1e-8), std, torch.ones_like(std))
     shape = (-1, 1, 1) if image else mean.shape
     return Affine(mean.float().view(shape), std.float().view(shape))
 
 
 def spaced(count: int, most: int) -> Tensor:
-    """Places from all over ``range(count)``, at most so many, int64."""
+    """Return at most ``most`` places, spread evenly over ``range(count)``, int64."""
     chosen = min(count, most)
     return torch.arange(chosen) * count // max(1, chosen)
 
 
 def _moments_of_bytes(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation per channel, float64, without a float64 copy of all pixels."""
+    """Return mean and deviation per channel, float64, without a float64 copy of all pixels."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for start in range(0, len(images), 4096):
         for channel, total in enumerate(counts):

@@ -1,4 +1,4 @@
-"""Which examples are in which split, and how many."""
+"""Choose the examples of each split."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SPLIT_NAMES = {
 
 
 def name_splits(names: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """Tell which of the splits that something comes with is which.
+    """Find train, validation and test among the names of given splits.
 
-    Where there is no ``test``, but a split for validation, that one is the test split, as in the
-    published figures of ImageNet: nothing may be chosen on what figures are reported on.
+    If there is no ``test`` but a split for validation, that one becomes the test split, as in the
+    published figures of ImageNet: nothing may be chosen on the split that figures are reported on.
 
     Returns:
-        The name of each split there is, and notes about it.
+        The given name of each split that was found, and notes about the choice.
     """
     found = {
         part: name for part, known in SPLIT_NAMES.items() for name in names if name.lower() in known
@@ -36,15 +36,15 @@ def name_splits(names: Collection[str]) -> tuple[dict[str, str], list[str]]:
     name = found.pop("validation")
     return found | {"test": name}, [
         f"There is no split 'test', so {name!r} is the test split, and validation examples are "
-        "set aside from those of training."
+        "taken from the training examples."
     ]
 
 
 def part_size(value: float, count: int, name: str, where: str) -> int:
-    """Number of examples that a setting asks for: a part in [0, 1), or a whole number of them.
+    """Return the number of examples that a setting asks for: a part in [0, 1), or a whole number.
 
     Raises:
-        DataError: It is neither, or leaves nothing of ``count``.
+        DataError: The value is neither, or leaves none of ``count`` examples.
     """
     whole = isinstance(value, int)
     if not (0 <= value < count if whole else 0 <= value < 1):
@@ -59,7 +59,7 @@ def part_size(value: float, count: int, name: str, where: str) -> int:
 
 
 def stratified_order(y: Array, seed: int) -> Array:
-    """Order of examples such that the first k, for any k, have each class in proportion.
+    """Return an order of examples whose first k, for any k, have each class in proportion.
 
     Args:
         y: Class indices, [N].
@@ -73,7 +73,7 @@ def stratified_order(y: Array, seed: int) -> Array:
     by_class = np.argsort(labels, kind="stable")
     _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
     place = np.empty(len(y))
-    # Example r of the n of a class stands at (r + 1/2) / n of the whole.
+    # Example r of a class with n examples stands at the fraction (r + 1/2) / n of the order.
     place[by_class] = (np.arange(len(y)) - np.repeat(first, counts) + 0.5) / np.repeat(
         counts, counts
     )
@@ -81,7 +81,7 @@ def stratified_order(y: Array, seed: int) -> Array:
 
 
 def stratified_parts(y: Array, sizes: list[int], seed: int) -> list[Array]:
-    """Cut disjoint parts, each with the classes in proportion, in the order they came in.
+    """Return the places of disjoint parts, ascending, each with the classes in proportion.
 
     Args:
         y: Class indices, [N].
@@ -102,14 +102,14 @@ def set_aside(
     """Take the splits that are missing from the training examples.
 
     Args:
-        where: What the data are, for errors.
-        rows: Places of the examples of each split there is; one of them is ``train``.
-        y: Class indices, which each part then has in proportion, or real targets; of all examples.
-        parts: What to set aside for ``test`` and ``validation`` (see :func:`part_size`).
+        where: Name of the data, for errors.
+        rows: Places of the examples of each split that exists, ``train`` among them.
+        y: Labels of all examples: class indices, which each part gets in proportion, or reals.
+        parts: Part or number to set aside for ``test`` and ``validation`` (:func:`part_size`).
         seed: Seed of the choice.
 
     Raises:
-        DataError: A part cannot be, or nothing is left to train on.
+        DataError: A part is out of range, or no example is left to train on.
     """
     train = rows["train"]
     missing = [part for part in parts if part not in rows]

@@ -1,10 +1,10 @@
-"""What commonly goes wrong with images, in five strengths, to measure how robust a model is.
+"""Common corruptions of images in five strengths, to measure how robust a model is.
 
-After Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions
-and perturbations", of whose fifteen kinds these are the ones that need no pictures of frost and no
-further library. The strengths are ours, so figures compare with each other and not with published
-ones. Blur is in pixels of an image of 32, and grows with the root of the shorter side; pixelation
-is a share of the side; noise, contrast and brightness are the same for images of all sizes.
+The kinds are those of the fifteen of Hendrycks and Dietterich 2019, "Benchmarking neural network
+robustness to common corruptions and perturbations", that need no pictures of frost and no further
+library. The strengths are ours, so figures compare with each other and not with published ones.
+Blur is in pixels of an image of 32, and grows with the root of the shorter side; pixelation is a
+share of the side; noise, contrast and brightness are the same for images of all sizes.
 
 A corruption is a function ``(images, severity, ids, seed)`` from images, uint8 [N, C, H, W], to
 images of the same shape and type. Its noise is a function of seed and id alone (law 1), and the
@@ -38,9 +38,9 @@ def corrupt(
 
     Args:
         images: uint8, [N, C, H, W].
-        name: Which corruption, of ``CORRUPTIONS``; or ``module:function``, one of your own.
+        name: A name in ``CORRUPTIONS``, or ``module:function`` for one of your own.
         severity: Strength, 1 to 5.
-        ids: The images' ids, int64 [N], which their noise follows from; their places where None.
+        ids: The images' ids, int64 [N], which determine their noise; their places if None.
         seed: Seed of the noise.
 
     Returns:
@@ -48,7 +48,7 @@ def corrupt(
 
     Raises:
         RecipeError: There is no such corruption or strength.
-        ValueError: The images are no bytes [N, C, H, W].
+        ValueError: The images are not bytes [N, C, H, W].
     """
     corruption, _ = CORRUPTIONS.find(name, key="corruptions")
     if severity not in SEVERITIES:
@@ -92,7 +92,7 @@ def shot_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
 
 @CORRUPTIONS.register("impulse_noise")
 def impulse_noise(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
-    """Make 1, 3, 6, 10 or 15 % of the values black or white, as often the one as the other."""
+    """Make 1, 3, 6, 10 or 15 % of the values black or white, both equally often."""
     share = _at(severity, 0.01, 0.03, 0.06, 0.1, 0.15)
     u = rng.uniform(seed, ids, "corruption.impulse_noise", tuple(images.shape[1:]))
     return images.masked_fill(u < share / 2, 0).masked_fill(u > 1 - share / 2, 255)
@@ -107,7 +107,7 @@ def blur(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
     side = min(images.shape[-2:])
     deviation = _at(severity, 0.4, 0.7, 1.0, 1.3, 1.7) * math.sqrt(side / _SIDE)
     reach = math.ceil(4 * deviation)
-    # The weight of a pixel is that of its area: at its middle alone, narrow Gaussians are none.
+    # A pixel's weight is the integral over its area: values at middles are wrong if it is narrow.
     edges = torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5
     weights = torch.special.ndtr(edges / deviation).diff()
     weights = (weights / weights.sum()).tolist()
@@ -115,7 +115,8 @@ def blur(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
     for axis in (-1, -2):
         size = images.shape[axis]
         blurred = torch.zeros((), device=images.device)
-        # Term by term, as the last bits of a convolution depend on the batch, and rounding on them.
+        # The sum goes term by term: the last bits of a convolution depend on the batch, and the
+        # rounding depends on them.
         for place, weight in enumerate(weights):
             blurred = blurred + values.narrow(axis, place, size) * weight
         values = blurred
@@ -126,8 +127,8 @@ def blur(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
 def pixelate(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
     """Keep 85, 75, 60, 50 or 38 % of the rows and columns of pixels, each the mean of its area.
 
-    What is seen of them by the pixels that there were is the mean of their area too, as nearest
-    neighbours would shift edges where the sizes do not divide.
+    The image is enlarged to its size by means of areas too, as nearest neighbours would shift edges
+    if the sizes do not divide.
     """
     share = _at(severity, 0.85, 0.75, 0.6, 0.5, 0.38)
     height, width = images.shape[-2:]
@@ -141,7 +142,7 @@ def pixelate(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
 
 
 def _area_means(values: Tensor, size: int) -> Tensor:
-    """Means over ``size`` equal parts of the last dimension, whose bounds may cut through values.
+    """Return means over ``size`` equal parts of the last dimension, which may cut through values.
 
     They are differences of the integral, which is linear within each value.
     """
@@ -155,9 +156,10 @@ def _area_means(values: Tensor, size: int) -> Tensor:
 
 @CORRUPTIONS.register("jpeg")
 def jpeg(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
-    """Compress by Pillow's JPEG of quality 60, 40, 25, 15 or 8; channels that are no colours alone.
+    """Compress by Pillow's JPEG of quality 60, 40, 25, 15 or 8.
 
-    Its blocks have 8×8 pixels whatever the size of the image.
+    Three channels are compressed as colours, any other number one by one. The blocks of a JPEG have
+    8×8 pixels whatever the size of the image.
     """
     quality = round(_at(severity, 60, 40, 25, 15, 8))
     given = images.cpu()
@@ -165,10 +167,9 @@ def jpeg(images: Tensor, severity: int, ids: Tensor, seed: int) -> Tensor:
     out = np.empty(tuple(layers.shape), np.uint8)
     for row, layer in zip(out, layers.numpy(), strict=True):
         colours = len(layer) == 3
-        picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(layer, 0, -1)) if colours
-                                  else layer[0])  # fmt: skip
+        pixels = np.ascontiguousarray(np.moveaxis(layer, 0, -1)) if colours else layer[0]
         file = BytesIO()
-        picture.save(file, "JPEG", quality=quality)
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
         values = np.asarray(Image.open(file, formats=["JPEG"]))
         row[...] = np.moveaxis(values, -1, 0) if colours else values[None]
     return torch.from_numpy(out).view(images.shape).to(images.device)

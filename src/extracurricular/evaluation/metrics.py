@@ -4,12 +4,15 @@ Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``a
 ``rmse``, ``mae``, ``nll``, ``crps``, ``coverage90``, ``sharpness90`` and, for gaze,
 ``angular_error``. Against the teacher: ``kl_to_teacher`` and ``agreement``. Calibration error is no
 proper score (a useless constant prediction can have 0), so it always stands beside NLL and Brier.
+
+This module computes the figures; :mod:`extracurricular.evaluation.words` says how each is called
+and written.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,13 +23,14 @@ from torch import Tensor
 
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import XclError
+from extracurricular.evaluation.words import error_measure
 
 ECE_BINS = 15
 
 
 @lru_cache(maxsize=1)
 def _torchmetrics() -> Any:
-    """Import torchmetrics, which cannot load beside a torchvision built for another torch."""
+    """Import torchmetrics, which fails beside a torchvision that was built for another torch."""
     try:
         import torchmetrics.functional as functional
     except (RuntimeError, ImportError, AttributeError) as error:
@@ -39,7 +43,7 @@ def _torchmetrics() -> Any:
 
 
 def check_available() -> None:
-    """Raise XclError now, not after hours of training, if metrics cannot be computed."""
+    """Raise XclError if metrics cannot be computed: now, not after hours of training."""
     _torchmetrics()
 
 
@@ -50,13 +54,13 @@ def figures(
     teacher: Distribution | None = None,
     angular: bool = False,
 ) -> dict[str, float]:
-    """Compute all figures that apply.
+    """Compute all figures that apply to a prediction.
 
     Args:
         prediction: Distributions for N examples.
         y: Class indices [N], or real targets [N, D] in the units of the prediction.
         teacher: The teacher's distributions for the same examples, for the fidelity figures.
-        angular: Targets are (pitch, yaw) in radians.
+        angular: Whether targets are (pitch, yaw) in radians.
 
     Returns:
         Figures by name. ``accuracy``, ``ece``, ``adaptive_ece``, ``aurc``, ``coverage90`` and
@@ -106,25 +110,25 @@ def _regression(prediction: Gaussian, y: Tensor) -> dict[str, float]:
 
 
 def brier(prediction: Categorical, y: Tensor) -> Tensor:
-    """Squared distance of the probabilities from the one-hot label, in [0, 2], [N] (Brier 1950)."""
+    """Return the squared distance of probabilities and label, in [0, 2], [N] (Brier 1950)."""
     target = F.one_hot(y, prediction.probs.shape[1])
     return (prediction.probs - target).square().sum(-1)
 
 
 def adaptive_ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
-    """Calibration error of the most probable class in bins of equally many examples, in [0, 1].
+    """Return the calibration error in bins of equally many examples, in [0, 1].
 
-    The mean over examples of the distance between accuracy and mean confidence of their bin. Bins
-    that adapt to the confidences are from Nixon et al. 2019, "Measuring calibration in deep
-    learning"; unlike their ACE, which looks at every class, this one looks at the most probable
-    class, as ``ece`` does. Of examples with the same confidence each counts as their mean, so the
-    figure does not depend on the order of the examples.
+    The error is the mean over examples of the distance between accuracy and mean confidence of
+    their bin. Bins that adapt to the confidences are from Nixon et al. 2019, "Measuring calibration
+    in deep learning". Their ACE looks at every class; this figure looks at the most probable class,
+    as ``ece`` does. Examples of the same confidence count as their mean, so the figure does not
+    depend on the order of the examples.
 
     Args:
         prediction: Distributions for N examples, N at least 1.
         y: Class indices [N].
-        bins: Number of bins; their sizes differ by one example at most. With fewer examples than
-            bins each example is a bin.
+        bins: Number of bins; their sizes differ by one example at most. Each example is a bin
+            where there are fewer examples than bins.
     """
     confidence, right = _by_confidence(prediction, y)
     count = len(confidence)
@@ -134,11 +138,11 @@ def adaptive_ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> fl
 
 
 def aurc(prediction: Categorical, y: Tensor) -> float:
-    """Area under the risk-coverage curve, in [0, 1].
+    """Return the area under the risk-coverage curve, in [0, 1].
 
-    The mean over k of the error rate among the k examples of highest confidence, which is the
-    probability of the most probable class (Geifman, Uziel and El-Yaniv 2019, "Bias-reduced
-    uncertainty estimation for deep neural classifiers"). Where confidences are equal it is the
+    The area is the mean over k of the error rate among the k examples of highest confidence, which
+    is the probability of the most probable class (Geifman, Uziel and El-Yaniv 2019, "Bias-reduced
+    uncertainty estimation for deep neural classifiers"). Where confidences are equal, it is the
     mean over all orders of these examples.
 
     Args:
@@ -152,7 +156,10 @@ def aurc(prediction: Categorical, y: Tensor) -> float:
 
 
 def _by_confidence(prediction: Categorical, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Confidence in ascending order, and whether it was right, shared among equals; float64."""
+    """Return confidences, ascending, and their accuracy, both float64, [N].
+
+    Examples of equal confidence share their mean accuracy.
+    """
     confidence, choice = prediction.probs.max(-1)
     values, place, counts = torch.unique(confidence, return_inverse=True, return_counts=True)
     right = torch.zeros(len(values), dtype=torch.float64, device=y.device)
@@ -164,15 +171,15 @@ def _by_confidence(prediction: Categorical, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def coverage(prediction: Gaussian, y: Tensor, mass: float = 0.9) -> float:
-    """Share of targets [N, D] inside their central interval of ``mass`` (0 to 1), in [0, 1]."""
+    """Return the share of targets [N, D] in their central interval of ``mass`` (0 to 1)."""
     low, high = prediction.interval(mass)
     return float(((y >= low) & (y <= high)).float().mean())
 
 
 def sharpness(prediction: Gaussian, mass: float = 0.9) -> float:
-    """Mean width of the central interval of ``mass`` (0 to 1), in units of the target.
+    """Return the mean width of the central interval of ``mass`` (0 to 1), in units of the target.
 
-    Smaller is better among predictions whose coverage is right, and means nothing otherwise
+    A smaller width is better among predictions whose coverage is right, and means nothing otherwise
     (Gneiting, Balabdaoui and Raftery 2007, "Probabilistic forecasts, calibration and sharpness").
     """
     low, high = prediction.interval(mass)
@@ -180,9 +187,9 @@ def sharpness(prediction: Gaussian, mass: float = 0.9) -> float:
 
 
 def crps(prediction: Gaussian, y: Tensor) -> Tensor:
-    """Continuous ranked probability score of each output, in units of the target, [N, D].
+    """Return the continuous ranked probability score, in units of the target, [N, D].
 
-    The closed form for a Gaussian (Gneiting and Raftery 2007, section 4.2).
+    This is the closed form for a Gaussian (Gneiting and Raftery 2007, section 4.2).
     """
     std = prediction.std
     # A point prediction has the absolute error; the tiny deviation avoids 0/0 on the way there.
@@ -194,23 +201,24 @@ def crps(prediction: Gaussian, y: Tensor) -> Tensor:
 
 
 def gaze_vector(angles: Tensor) -> Tensor:
-    """Unit vectors [N, 3] of (pitch, yaw) in radians [N, 2], in the convention of MPIIGaze."""
+    """Return unit vectors [N, 3] for (pitch, yaw) in radians [N, 2], as MPIIGaze defines them."""
     pitch, yaw = angles.unbind(-1)
     return torch.stack([-pitch.cos() * yaw.sin(), -pitch.sin(), -pitch.cos() * yaw.cos()], dim=-1)
 
 
 def angular_error(prediction: Tensor, y: Tensor) -> Tensor:
-    """Angle between predicted and true gaze in degrees, [N], from radians [N, 2]."""
+    """Return the angle between predicted and true gaze in degrees, [N], from radians [N, 2]."""
     a, b = gaze_vector(prediction.double()), gaze_vector(y.double())
     # The arc cosine loses half of the digits for small angles; this form does not.
     return torch.rad2deg(torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(-1)))
 
 
 def agreement(student: Distribution, teacher: Distribution) -> float:
-    """Share of examples on which student and teacher agree, in [0, 1].
+    """Return the share of examples on which student and teacher agree, in [0, 1].
 
-    Classes: both have the same most probable class. Regression: the student's mean lies within the
-    teacher's central 90 % interval, counted over examples and outputs (our choice).
+    They agree on a class where both have the same most probable one, and on a real target where the
+    student's mean lies within the teacher's central 90 % interval, counted over examples and
+    outputs (our choice).
     """
     if isinstance(teacher, Categorical):
         same = student.mean.argmax(-1) == teacher.mean.argmax(-1)
@@ -221,11 +229,11 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:
-    """Area under the ROC curve of telling two groups apart by a score, in [0, 1].
+    """Return the area under the ROC curve of telling two groups apart by a score, in [0, 1].
 
-    The probability that the score of a positive example is above that of a negative one, ties
-    counted half (Mann and Whitney 1947). 0.5 is chance. For out-of-distribution detection the
-    positive examples are the foreign ones, and the score is how unsure the model is.
+    The area is the probability that a positive example has a higher score than a negative one, ties
+    counted half (Mann and Whitney 1947). 0.5 is chance. In out-of-distribution detection the
+    positive examples are the foreign ones, and the score is the model's uncertainty.
 
     Args:
         positive, negative: Scores [P] and [N], at least one of each.
@@ -237,12 +245,12 @@ def auroc(positive: Tensor, negative: Tensor) -> float:
 
 
 def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
-    """Share of negative examples that raise an alarm when ``rate`` of the positive ones do.
+    """Return the share of negative examples that raise an alarm when ``rate`` of the positive do.
 
-    The threshold is the highest score at or above which lies at least ``rate`` of the positive
-    examples; in [0, 1], smaller is better. The foreign examples are the positive ones, as in
-    Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with outlier exposure"; where
-    they are the negative ones the figure is another.
+    The threshold is the highest score that at least ``rate`` of the positive examples reach. The
+    share is in [0, 1], and smaller is better. The foreign examples are the positive ones, as in
+    Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with outlier exposure"; papers
+    that take them for the negative ones have another figure.
 
     Args:
         positive, negative: Scores [P] and [N], at least one of each.
@@ -254,36 +262,36 @@ def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
     return float((negative >= threshold).double().mean())
 
 
-def error_of(figures: dict[str, float]) -> float:
-    """The error that gaps are measured in: angular error, else RMSE, else 1 - accuracy."""
-    for name in ("angular_error", "rmse"):
-        if name in figures:
-            return figures[name]
-    return 1 - figures["accuracy"]
+def error_of(figures: Mapping[str, float]) -> float:
+    """Return the error that gaps are measured in: angular error, else RMSE, else 1 - accuracy."""
+    name = error_measure(figures)
+    return figures[name] if name in figures else 1 - figures["accuracy"]
 
 
 def gap_closed(
-    kd: Sequence[float],
+    reference: Sequence[float],
     student: Sequence[float],
     teacher: Sequence[float],
     *,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any] | None:
-    """The part of the gap between KD student and teacher that another student closes.
+    """Return the part of the gap between a reference and the teacher that a student closes.
 
     Args:
-        kd, student, teacher: Errors by seed, in the same order of seeds.
+        reference: Errors by seed of the student that the gap is measured from, usually plain KD.
+        student, teacher: Errors of student and teacher, in the same order of seeds.
         resamples: Bootstrap resamples of the seeds.
         seed: Seed of the bootstrap.
 
     Returns:
-        ``{"value": (kd - student) / (kd - teacher) of the means over seeds, "ci95": [low, high]}``,
-        a percentile bootstrap over seeds; None where the teacher is not better than KD. A resample
-        without a gap leaves the ratio unbounded, so it counts to both ends; a bound that lies among
-        those, or an interval from one seed, is None.
+        ``{"value": v, "ci95": [low, high]}``; None where the teacher is not better than the
+        reference. ``v`` is (reference - student) / (reference - teacher) of the means over seeds,
+        and the interval a percentile bootstrap over seeds. A resample without a gap leaves the
+        ratio unbounded, so it counts to both ends; a bound that lies among those, or an interval
+        from one seed, is None.
     """
-    errors = np.array([kd, student, teacher], dtype=np.float64)
+    errors = np.array([reference, student, teacher], dtype=np.float64)
     means = errors.mean(1)
     gap = means[0] - means[2]
     if not gap > 0:
@@ -294,7 +302,7 @@ def gap_closed(
         return {"value": value, "ci95": [None, None]}
     draw = np.random.Generator(np.random.Philox(key=seed)).integers(count, size=(resamples, count))
     k, s, t = errors[:, draw].mean(2)
-    # A gap of less than rounding is none.
+    # A gap smaller than rounding is no gap.
     valid = k - t > 1e-12
     ratios = (k - s)[valid] / (k - t)[valid]
     missing = resamples - len(ratios)

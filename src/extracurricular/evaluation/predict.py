@@ -7,9 +7,8 @@ import torch
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.stream import announce_split
 from extracurricular.distributions import Categorical, Distribution, concatenate
-from extracurricular.inputs import leaves
-from extracurricular.samplers import Batch
-from extracurricular.teachers import Teacher
+from extracurricular.inputs import Batch, leaves
+from extracurricular.teachers.base import Teacher
 
 
 @torch.no_grad()
@@ -20,7 +19,7 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
         teacher: A network (as :class:`~extracurricular.teachers.NetworkTeacher`) or any teacher.
         data: The data set, for its scales.
         split: Raw examples, N of them.
-        batch_size: Examples at once.
+        batch_size: Number of examples at once.
     """
     parts: list[Distribution] = []
     for start in range(0, len(split), batch_size):
@@ -31,12 +30,12 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
     return own_units(concatenate(parts), data)
 
 
-def own_units(said: Distribution, data: Data) -> Distribution:
+def own_units(standardised: Distribution, data: Data) -> Distribution:
     """Bring a standardised prediction to the target's own units, on the CPU; classes have none."""
-    whole = type(said).from_output(said.parameters.float().cpu())
-    if isinstance(whole, Categorical) or data.y_scale is None:
-        return whole
-    return whole.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
+    found = type(standardised).from_output(standardised.parameters.float().cpu())
+    if isinstance(found, Categorical) or data.y_scale is None:
+        return found
+    return found.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
 
 
 def _device_of(split: Split) -> torch.device:

@@ -1,35 +1,53 @@
-"""Put the figures of all seeds together, as ``summary.json`` and as the table a person reads."""
+"""Put the figures of all seeds together: ``summary.json``, and the sentences of the verdict."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
 from extracurricular.evaluation.metrics import error_of, gap_closed
+from extracurricular.evaluation.words import ABSENT, WORDS, error_measure
 
 SCHEMA = 1
 
-# What the table shows: name in the summary -> heading, format, better when higher (None: neither).
-# summary.json has more; a table wider than a terminal is read by nobody.
-COLUMNS: dict[str, tuple[str, str, bool | None]] = {
-    "accuracy": ("accuracy %", "percent", True),
-    "angular_error": ("angular error °", ".2f", False),
-    "rmse": ("RMSE", ".4f", False),
-    "nll": ("NLL", ".3f", False),
-    "ece": ("ECE %", "percent", False),
-    "coverage90": ("cover 90 %", "percent", None),
-    "kl_to_teacher": ("KL to teacher", ".3f", False),
-}
-
-
-# Students whose gap is told in a sentence each; of more, only the best.
+# The verdict has a sentence for each of so many students; of more, for the subject and the best.
 _MOST_TOLD = 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts that students play in the comparison, as the recipe names them.
+
+    Args:
+        reference: The student that the gap is measured from; None where there is none.
+        plain: The student without a teacher that errors are compared with; None where there is
+            none.
+        subject: The student that the verdict is about; None where there is none.
+    """
+
+    reference: str | None = None
+    plain: str | None = None
+    subject: str | None = None
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Parts:
+        """Read the parts from a summary; a student that it does not have plays none."""
+        recipe, students = summary["recipe"], summary["students"]
+
+        def named(part: str) -> str | None:
+            name = recipe.get(part)
+            return name if name in students else None
+
+        return cls(named("reference"), named("plain"), named("subject"))
+
+    @property
+    def named(self) -> list[str]:
+        """The students that play a part: the plain one, the reference, the subject."""
+        names = (self.plain, self.reference, self.subject)
+        return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def summarise(
@@ -46,26 +64,27 @@ def summarise(
         task: ``classification`` or ``regression``.
         seeds: The seeds.
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
-            None for one that is made of no numbers anybody could count.
+            None for a teacher that is made of no countable numbers.
         students: The same for each student.
 
     Returns:
         The layout of ``summary.json``. ``std`` is the sample standard deviation over seeds (0 for
         one seed); a figure that is not finite is null.
     """
-    entries = {name: _entry(rows) for name, rows in students.items()}
-    if "kd" in students:
-        kd, best = _errors(students["kd"]), _errors(teacher)
-        for name, rows in students.items():
-            entries[name]["gap_closed"] = gap_closed(kd, _errors(rows), best)
-    return {
+    summary: dict[str, Any] = {
         "schema": SCHEMA,
         "recipe": recipe,
         "task": task,
         "seeds": list(seeds),
         "teacher": _entry(teacher),
-        "students": entries,
+        "students": {name: _entry(rows) for name, rows in students.items()},
     }
+    reference = Parts.of(summary).reference
+    if reference is not None:
+        start, end = _errors(students[reference]), _errors(teacher)
+        for name, rows in students.items():
+            summary["students"][name]["gap_closed"] = gap_closed(start, _errors(rows), end)
+    return summary
 
 
 def _errors(rows: list[dict[str, Any]]) -> list[float]:
@@ -91,89 +110,45 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table: its text, and whether it is the best of its column."""
-
-    text: str
-    best: bool = False
+# What an entry of the summary says
 
 
-def cells(summary: dict[str, Any]) -> tuple[list[str], list[list[Cell]]]:
-    """Return the table that a person reads: its headings, and a row for teacher and students."""
-    names = [name for name in COLUMNS if _has(summary, name)]
-    if "angular_error" in names:
-        names.remove("rmse")  # it says the same in other units
-    headings = ["", "parameters", *(COLUMNS[name][0] for name in names), "gap closed"]
-    best = {name: _best(summary["students"], name) for name in names}
-    rows = [_row("teacher", summary["teacher"], names, {})]
-    for student, entry in summary["students"].items():
-        marked = {name: best[name] == student for name in names}
-        rows.append(_row(student, entry, names, marked))
-    return headings, rows
+def error_name(entry: Mapping[str, Any]) -> str:
+    """Return the title of the error that gaps are measured in."""
+    return WORDS[error_measure(entry["metrics"])].title
 
 
-def table_note(summary: dict[str, Any]) -> str | None:
-    """Return what the table's signs mean; nothing of a single seed."""
-    count = len(summary["seeds"])
-    return f"mean ± standard deviation over {count} seeds" if count > 1 else None
+def mean_error(entry: Mapping[str, Any]) -> float | None:
+    """Return the mean over seeds of that error; None where any figure is not finite."""
+    means = {name: figure["mean"] for name, figure in entry["metrics"].items()}
+    return None if None in means.values() else error_of(means)
 
 
-def table(summary: dict[str, Any]) -> Table:
-    """Return the table that a person reads: mean ± deviation over seeds, the best student bold."""
-    headings, rows = cells(summary)
-    result = Table(
-        caption=table_note(summary),
-        caption_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for place, heading in enumerate(headings):
-        result.add_column(heading, justify="right" if place else "left")
-    for place, row in enumerate(rows):
-        shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in row]
-        result.add_row(*shown, end_section=place == 0)
-    return result
+def seed_errors(entry: Mapping[str, Any]) -> list[float]:
+    """Return that error for each seed; an empty list where one of them is not finite."""
+    figures = entry["metrics"]
+    measured = error_measure(figures)
+    source = measured if measured in figures else "accuracy"
+    values = figures[source]["per_seed"]
+    return [] if None in values else [error_of({source: value}) for value in values]
 
 
-def _has(summary: dict[str, Any], name: str) -> bool:
-    return any(name in entry["metrics"] for entry in summary["students"].values())
+def gap_text(entry: Mapping[str, Any]) -> str:
+    """Return the part of the gap that a student closes, in percent, or a dash."""
+    gap = entry["gap_closed"]
+    return ABSENT if gap is None else f"{100 * gap['value']:.0f} %"
 
 
-def _best(students: dict[str, Any], name: str) -> str | None:
-    higher = COLUMNS[name][2]
-    means = {k: e["metrics"][name]["mean"] for k, e in students.items() if name in e["metrics"]}
-    means = {k: v for k, v in means.items() if v is not None}
-    if higher is None or len(means) < 2:
-        return None
-    return (max if higher else min)(means, key=lambda k: means[k])
+def interval(gap: Mapping[str, Any]) -> str:
+    """Return the interval of the part of the gap closed, as text."""
+    low, high = gap["ci95"]
+    if low is None and high is None:
+        return "unbounded"
+    start = "-∞" if low is None else f"{100 * low:.0f}"
+    return f"{start} to {'∞' if high is None else f'{100 * high:.0f}'} %"
 
 
-def _row(
-    title: str, entry: dict[str, Any], names: list[str], marked: dict[str, bool]
-) -> list[Cell]:
-    parameters = entry["parameters"]
-    row = [Cell(title), Cell("–" if parameters is None else f"{parameters:,}")]
-    for name in names:
-        text = figure_text(entry["metrics"].get(name), COLUMNS[name][1])
-        row.append(Cell(text, marked.get(name, False)))
-    gap = "–" if entry["gap_closed"] is None else f"{100 * entry['gap_closed']['value']:.0f} %"
-    return [*row, Cell("reference" if title == "kd" else gap)]
-
-
-def figure_text(figure: dict[str, Any] | None, form: str) -> str:
-    """Return a figure as mean ± deviation over seeds, in the form of its column."""
-    if figure is None:
-        return ""
-    if figure["mean"] is None:
-        return "not finite"
-    scale, form = (100, ".2f") if form == "percent" else (1, form)
-    text = format(figure["mean"] * scale, form)
-    # A teacher that all seeds share is one teacher: it has no deviation.
-    if len(set(figure["per_seed"])) > 1:
-        text += f" ± {format(figure['std'] * scale, form)}"
-    return text
+# The verdict
 
 
 @dataclass(frozen=True)
@@ -181,7 +156,7 @@ class Sentence:
     """A sentence of the verdict.
 
     Args:
-        parts: Its words in order; those that matter most are marked True.
+        parts: Its words in order, and whether they matter most.
         note: Whether it says what makes the figures less than they seem.
     """
 
@@ -194,106 +169,83 @@ class Sentence:
         return "".join(text for text, _ in self.parts)
 
 
-def verdict(summary: dict[str, Any]) -> list[str]:
-    """Return the sentences of the verdict with marks for the terminal."""
-    lines = []
-    for sentence in sentences(summary):
-        words = (
-            f"[bold]{escape(t)}[/bold]" if strong else escape(t) for t, strong in sentence.parts
-        )
-        lines.append(("[yellow]Note:[/yellow] " if sentence.note else "") + "".join(words))
-    return lines
-
-
-def sentences(summary: dict[str, Any]) -> list[Sentence]:
-    """Return what the table shows, and what makes it less than it seems."""
-    students = summary["students"]
+def sentences(summary: Mapping[str, Any]) -> list[Sentence]:
+    """Return the verdict: what the table shows, and what makes it less than it seems."""
+    students, parts = summary["students"], Parts.of(summary)
+    judged = judged_students(summary)
     found = []
-    names, chosen = told_students(summary)
-    for name in names:
-        gap = students[name]["gap_closed"]
-        if gap is not None:
-            # A figure without its interval invites too much trust.
-            found.append(
-                Sentence(
-                    (
-                        (name, True),
-                        (f"{chosen} closes ", False),
-                        (f"{100 * gap['value']:.0f} %", True),
-                        (" of the gap that kd leaves to the teacher ", False),
-                        (f"(95 % interval over seeds: {interval(gap)}).", False),
-                    )
-                )
-            )
-    if "erm" in students:
-        plain = mean_error(students["erm"])
-        for name in names:
-            error = mean_error(students[name])
-            if plain and error is not None:
-                change = f"{100 * abs(1 - error / plain):.0f} %"
-                side = "below" if error <= plain else "above"
-                what = error_name(students[name])
-                found.append(
-                    Sentence(
-                        (
-                            (f"The {what} of ", False),
-                            (name, True),
-                            (" is ", False),
-                            (change, True),
-                            (f" {side} that of erm.", False),
-                        )
-                    )
-                )
-    if "kd" in students and students["kd"]["gap_closed"] is None:
-        text = "There is no gap to close: the teacher is not better than kd."
+    if parts.reference is not None:
+        for name, chosen in judged:
+            if students[name]["gap_closed"] is not None:
+                found.append(_gap(name, chosen, students[name], parts.reference))
+    if parts.plain is not None:
+        for name, _ in judged:
+            sentence = _against_plain(name, students[name], parts.plain, students[parts.plain])
+            found += [] if sentence is None else [sentence]
+    if parts.reference is not None and students[parts.reference]["gap_closed"] is None:
+        text = f"There is no gap to close: the teacher is not better than {parts.reference}."
         found.append(Sentence(((text, False),)))
-    steps = {name: entry["steps"] for name, entry in students.items()}
-    if len(set(steps.values())) > 1:
-        told = ", ".join(f"{name} {count:,}" for name, count in steps.items())
-        found.append(_note(f"the students had unequal budgets of steps: {told}."))
-    if summary["recipe"]["evaluation"]["split"] != "test":
-        found.append(_note("these are figures on the validation split."))
-    return found
+    return found + _notes(summary)
 
 
-def _note(text: str) -> Sentence:
-    return Sentence(((text, False),), note=True)
+def judged_students(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the students that the verdict judges, and how each was chosen, as part of a sentence.
 
-
-def told_students(summary: dict[str, Any]) -> tuple[list[str], str]:
-    """Return the students that the verdict tells of, and how their choice is told.
-
-    They are all but kd and erm; of more than a few, the one with the least error.
+    They are all but the reference and the plain one, the subject first. Of more than a few they are
+    the subject and the one of least error.
     """
-    students = summary["students"]
-    extended = [name for name in students if name not in ("kd", "erm")]
-    # The one that the package is for has the first sentence.
-    extended.sort(key=lambda name: name != "xcl")
-    if len(extended) <= _MOST_TOLD:
-        return extended, ""
+    students, parts = summary["students"], Parts.of(summary)
+    names = [name for name in students if name not in (parts.reference, parts.plain)]
+    names.sort(key=lambda name: name != parts.subject)
+    if len(names) <= _MOST_TOLD:
+        return [(name, "") for name in names]
     # A sentence for each would be read by nobody; the table has them all.
-    errors = {name: mean_error(students[name]) for name in extended}
+    errors = {name: mean_error(students[name]) for name in names}
     known = {name: error for name, error in errors.items() if error is not None}
-    best = [min(known, key=lambda name: known[name])] if known else []
-    return best, f", the best of {len(extended)} here,"
+    best = min(known, key=lambda name: known[name]) if known else None
+    chosen = {name: "" for name in names[:1] if name == parts.subject}
+    if best is not None:
+        chosen[best] = f", the best of {len(names)} here,"
+    return list(chosen.items())
 
 
-def error_name(entry: dict[str, Any]) -> str:
-    """Return what the error is called that gaps are measured in."""
-    names = {"angular_error": "angular error", "rmse": "RMSE"}
-    return next((text for name, text in names.items() if name in entry["metrics"]), "error rate")
+def _gap(name: str, chosen: str, entry: Mapping[str, Any], reference: str) -> Sentence:
+    # A figure without its interval invites too much trust.
+    return Sentence(
+        (
+            (name, True),
+            (f"{chosen} closes ", False),
+            (gap_text(entry), True),
+            (f" of the gap that {reference} leaves to the teacher ", False),
+            (f"(95 % interval over seeds: {interval(entry['gap_closed'])}).", False),
+        )
+    )
 
 
-def mean_error(entry: dict[str, Any]) -> float | None:
-    """Return the mean over seeds of that error; None where a figure is not finite."""
-    means = {name: figure["mean"] for name, figure in entry["metrics"].items()}
-    return None if None in means.values() else error_of(means)
+def _against_plain(
+    name: str, entry: Mapping[str, Any], plain: str, other: Mapping[str, Any]
+) -> Sentence | None:
+    error, theirs = mean_error(entry), mean_error(other)
+    if error is None or not theirs:
+        return None
+    side = "below" if error <= theirs else "above"
+    return Sentence(
+        (
+            (f"The {error_name(entry)} of ", False),
+            (name, True),
+            (" is ", False),
+            (f"{100 * abs(1 - error / theirs):.0f} %", True),
+            (f" {side} that of {plain}.", False),
+        )
+    )
 
 
-def interval(gap: dict[str, Any]) -> str:
-    """Return the interval of the part of the gap closed, as text."""
-    low, high = gap["ci95"]
-    if low is None and high is None:
-        return "unbounded"
-    start = "-∞" if low is None else f"{100 * low:.0f}"
-    return f"{start} to {'∞' if high is None else f'{100 * high:.0f}'} %"
+def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
+    texts = []
+    steps = {name: entry["steps"] for name, entry in summary["students"].items()}
+    if len(set(steps.values())) > 1:
+        each = ", ".join(f"{name} {count:,}" for name, count in steps.items())
+        texts.append(f"the students had unequal budgets of steps: {each}.")
+    if summary["recipe"]["evaluation"]["split"] != "test":
+        texts.append("these are figures on the validation split.")
+    return [Sentence(((text, False),), note=True) for text in texts]

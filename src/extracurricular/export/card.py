@@ -1,4 +1,4 @@
-"""The model card: a README.md as Hugging Face expects it, that says how to use the file."""
+"""The model card: a README.md as Hugging Face expects it, with the use of the file."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from extracurricular.export.rows import Row, cells, headings
 from extracurricular.export.subject import Subject
 from extracurricular.registry import split_spec
 
-# Kinds of a task as Hugging Face calls them, by (kind, whether the only input is an image).
+# Hugging Face's names for a task, by (kind, whether the only input is an image).
 _PIPELINES = {
     ("classification", True): "image-classification",
     ("classification", False): "tabular-classification",
     ("regression", False): "tabular-regression",
 }
-_MOST_TOLD = 20
+# Teachers that are no networks, as a recipe names them.
+_NO_NETWORKS = ("estimator", "onnx", "function")
+_MOST_NAMES = 20
 
 
 def card(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
     """Return the text of ``README.md``.
 
     Args:
-        subject: What was exported.
-        metadata: What ``metadata.json`` says.
-        rows: Teacher, student and each file, compared.
+        subject: The exported student.
+        metadata: The content of ``metadata.json``.
+        rows: Rows of teacher, student and each file.
     """
     name, file = rows[1].name, rows[2].name
     front = yaml.safe_dump(_front(subject, metadata), sort_keys=False, allow_unicode=True)
@@ -80,7 +82,7 @@ def _front(subject: Subject, metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hub_name(subject: Subject) -> str | None:
-    """Return the data set's name on the Hugging Face Hub, if it is from there."""
+    """Return the data set's name on the Hugging Face Hub; None if it is from elsewhere."""
     if not subject.recipe:
         return None
     kind, settings = split_spec(subject.recipe["data"], "data set", "data")
@@ -143,8 +145,8 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
     lines = ["| name | shape | type | |", "|---|---|---|---|"]
     for name, one in metadata["inputs"].items():
         shape = ", ".join(["N", *map(str, one["shape"])])
-        what = "0 to 255" if one["dtype"] == "uint8" else "in the units of the data"
-        lines.append(f"| {_cell(name)} | [{shape}] | {one['dtype']} | input, {what} |")
+        values = "0 to 255" if one["dtype"] == "uint8" else "in the units of the data"
+        lines.append(f"| {_cell(name)} | [{shape}] | {one['dtype']} | input, {values} |")
     if metadata["task"] == "classification":
         lines.append(f"| probs | [N, {size}] | float32 | a probability for each class |")
     else:
@@ -159,9 +161,9 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
         ("Targets", data.outputs),
     ):
         if named:
-            told = ", ".join(str(one) for one in named[:_MOST_TOLD])
-            more = ", …" if len(named) > _MOST_TOLD else ""
-            text += f" {noun}, in order: {told}{more}."
+            names = ", ".join(str(one) for one in named[:_MOST_NAMES])
+            more = ", …" if len(named) > _MOST_NAMES else ""
+            text += f" {noun}, in order: {names}{more}."
     return f"{text} `metadata.json` says all this for programs, and an ONNX file carries it."
 
 
@@ -187,15 +189,12 @@ def _figures(metadata: dict[str, Any], rows: list[Row]) -> str:
 
 def _training(subject: Subject, name: str) -> str:
     recipe = subject.recipe
-    teacher = {k: recipe["teacher"][k] for k in ("model", "outside", "members")}
-    if teacher["outside"] is not None:
-        teacher = {"outside": teacher["outside"]}
-    else:
-        del teacher["outside"]
+    teacher = recipe["teacher"]
+    kinds = [kind for kind in _NO_NETWORKS if teacher.get(kind) is not None]
     shown = {"data": _without_folders(recipe["data"]), "seed": subject.seed}
     student = recipe["students"][name]
     if student["learns_from"] == "teacher":
-        shown["teacher"] = teacher
+        shown["teacher"] = {key: teacher[key] for key in kinds or ("model", "members")}
     shown["student"] = {
         key: student[key] for key in ("model", "sampler", "learns_from", "matching")
     } | {"steps": student["training"]["steps"]}
@@ -204,7 +203,7 @@ def _training(subject: Subject, name: str) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """Return a setting without the folders of its absolute paths, which concern nobody else."""
+    """Return a setting without the folders of its absolute paths, which are nobody's business."""
     if isinstance(value, dict):
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):

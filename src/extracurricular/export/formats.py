@@ -1,4 +1,4 @@
-"""Writers: an ONNX file and a program of ``torch.export``, both from one traced program."""
+"""Write an ONNX file or a program of ``torch.export``, both from one traced program."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from extracurricular.errors import ExportError
+from extracurricular.errors import ExportError, from_extra
 from extracurricular.export.graph import OUTPUTS, Exported
 
 OPSET = 18
-"""Version of the ONNX operators: what torch writes without conversion, known since 2022."""
+"""Version of the ONNX operators: torch writes it without conversion; it dates from 2022."""
 
 METADATA_KEY = "extracurricular"
-"""Where a file carries its metadata."""
+"""The key of a file's metadata."""
 
 # A protocol buffer holds less than 2 GiB; beyond that ONNX needs a second file.
 _MOST_BYTES = 2 * 1000**3
@@ -28,7 +28,7 @@ _MOST_BYTES = 2 * 1000**3
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep what torch and onnxruntime tell their own developers away from the user."""
+    """Hide messages of torch and onnxruntime that are meant for their own developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -40,23 +40,23 @@ def quietly() -> Iterator[None]:
 
 
 def trace(model: Exported) -> ExportedProgram:
-    """Trace a model, with a batch of any size.
+    """Trace a model for batches of any size.
 
     It is traced with zeros, as a program keeps the example it was traced with.
 
     Raises:
-        ExportError: torch cannot trace the network, or finds a batch of one size in it.
+        ExportError: torch cannot trace the network, or the network works with one batch size only.
     """
     batch = torch.export.Dim("batch")
     shapes = ({name: {0: batch} for name in model.example},)
     try:
         with quietly(), torch.no_grad():
             program = torch.export.export(model, (model.example,), dynamic_shapes=shapes)
-    except Exception as error:  # torch raises whatever the network's own code runs into
+    except Exception as error:  # torch passes on any error of the network's own code
         raise ExportError(f"torch.export cannot trace the network: {_first_line(error)}") from error
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
-            # Lines of source files on this machine, which a file would tell everybody.
+            # These are lines of source files on this machine, which a file must not give away.
             node.meta.pop("stack_trace", None)
     return program
 
@@ -73,14 +73,14 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
     """Return the program as an ``onnx.ModelProto``, weights included.
 
     Raises:
-        ExportError: onnx or onnxscript is missing, an operator has no counterpart, or the weights
-            are more than one file holds.
+        ExportError: A library is missing, an operator has no counterpart, or the weights are more
+            than one file holds.
     """
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     if size >= _MOST_BYTES:
         raise ExportError(
             f"the network has {size / 1e9:.1f} GB of weights, but an ONNX file holds less than "
-            "2 GB; use --format torch"
+            "2 GB; use --format pt2"
         )
     check_onnx()
     outputs = OUTPUTS[model.task.kind]
@@ -104,12 +104,16 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
 
 
 def check_onnx() -> None:
-    """Raise ExportError if a library that ONNX needs is missing."""
+    """Check that the libraries that ONNX needs are installed.
+
+    Raises:
+        ExportError: One is missing.
+    """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
             __import__(name)
         except ImportError:
-            raise ExportError(f"ONNX needs {name}: pip install 'extracurricular[onnx]'") from None
+            raise ExportError(f"ONNX needs {name}, {from_extra('onnx')}") from None
 
 
 def with_metadata(proto: Any, metadata: str) -> bytes:
@@ -122,7 +126,7 @@ def with_metadata(proto: Any, metadata: str) -> bytes:
 
 
 def _plain(proto: Any) -> Any:
-    """Name the batch, and leave out where in which source file each node came from."""
+    """Name the batch dimension, and remove the source lines that each node came from."""
     proto.producer_name, proto.producer_version = "extracurricular", version("extracurricular")
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import _MAX_LOG_VAR as MAX_LOG_VAR
-from extracurricular.distributions import Categorical, Task
+from extracurricular.distributions import MAX_LOG_VAR, Categorical, Task
 from extracurricular.errors import ExportError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
@@ -20,10 +19,10 @@ OUTPUTS = {"classification": ("probs",), "regression": ("mean", "variance")}
 def input_names(data: Data) -> dict[str, str]:
     """Return the graph's name of each input tensor of the data.
 
-    It is ``x`` where there is just one, a dict's key, or ``x0``, ``x1``, … for a tuple.
+    The name is ``x`` if there is just one input, a dict's key, or ``x0``, ``x1``, … for a tuple.
 
     Raises:
-        ExportError: An input is called as an output is.
+        ExportError: An input has the name of an output.
     """
     x = data.train.x
     if is_leaf(x):
@@ -32,8 +31,8 @@ def input_names(data: Data) -> dict[str, str]:
     for taken in OUTPUTS[data.task.kind]:
         if taken in names.values():
             raise ExportError(
-                f"the data have an input {taken!r}, which is what an exported model calls its "
-                "output; give that input another name"
+                f"the data have an input {taken!r}, but an exported model gives that name to its "
+                "output; give the input another name"
             )
     return names
 
@@ -46,8 +45,8 @@ class Exported(nn.Module):
         data: The data set, for its scales and its task.
 
     It is called with a dict of raw tensors [N, ...] by name (:func:`input_names`), in the data's
-    own dtype, and gives ``{"probs": [N, K]}``, or ``{"mean": [N, D], "variance": [N, D]}`` in the
-    target's own units and in these squared.
+    own dtype. It returns ``{"probs": [N, K]}``, or ``{"mean": [N, D], "variance": [N, D]}`` with
+    means in the target's own units and variances in these squared.
     """
 
     def __init__(self, module: nn.Module, data: Data) -> None:
@@ -62,7 +61,7 @@ class Exported(nn.Module):
             for key, leaf in leaves(data.train.x).items()
         }
         for place, key in enumerate(self.names):
-            # As Affine.apply has it, with what does not depend on the example done beforehand.
+            # This is Affine.apply; what does not depend on the example is computed beforehand.
             scale = data.x_scale[key].to(torch.device("cpu"))
             factor = scale.scale.reciprocal()
             self.register_buffer(f"factor{place}", factor)
@@ -92,8 +91,8 @@ class Exported(nn.Module):
         said = self.task.distribution(self.network(self.normalised(raw)))
         if isinstance(said, Categorical):
             return {"probs": said.probs}
-        # What Gaussian.scaled and Gaussian.var say, without their point masses: a network gives
-        # none, and the graph is spared the operators that look for them.
+        # This is Gaussian.scaled and Gaussian.var without point masses: a network gives none, so
+        # the graph needs no operators that look for them.
         mean, log_var = said.mean.float(), _bounded(said.log_var.float())
         if self.scaled:
             scale = self.get_buffer("target_scale")

@@ -1,4 +1,4 @@
-"""Put an export on the Hugging Face Hub, or on what speaks its language."""
+"""Put an export on the Hugging Face Hub, or on a server with the same interface."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from extracurricular.errors import ExportError, RecipeError, shorten
+from extracurricular.errors import ExportError, RecipeError, from_extra, shorten
 from extracurricular.export.formats import quietly
 
 
 def check_push(repo: str) -> None:
-    """Find what would keep a push from working, before anything is exported.
+    """Check what a push needs, before anything is exported.
 
     Raises:
         ExportError: huggingface_hub is missing.
-        RecipeError: The repository's name cannot be one.
+        RecipeError: The repository's name is not allowed.
     """
     hub = _library()
     try:
@@ -25,7 +25,7 @@ def check_push(repo: str) -> None:
         raise RecipeError(
             "--push",
             f"is {shorten(repo)}; it must be NAME or OWNER/NAME, of letters, digits, '-', '_' and "
-            "'.', with none of the signs at an end or doubled",
+            "'.', and no sign may be at an end or doubled",
         ) from None
 
 
@@ -34,19 +34,19 @@ def push(
 ) -> str:
     """Upload files to a repository, in one commit; make the repository if there is none.
 
-    Who uploads is what ``hf auth login`` or the variable HF_TOKEN says.
+    The account is that of ``hf auth login`` or of the variable HF_TOKEN.
 
     Args:
-        files: What to upload, by its name without folders.
+        files: The files to upload, under their names without folders.
         repo: ``NAME`` or ``OWNER/NAME``.
-        private: Whether it must be private; a public one that is there already is refused.
-        endpoint: Address of the Hub; what the variable HF_ENDPOINT says, or the public one.
+        private: Whether the repository must be private; an existing public one is refused.
+        endpoint: Address of the Hub; if None, that of the variable HF_ENDPOINT, or the public one.
 
     Returns:
         The address of the commit.
 
     Raises:
-        ExportError: It did not work; nothing, or an empty repository, is there.
+        ExportError: The upload failed; at most an empty repository was made.
     """
     hub = _library()
     hub.utils.disable_progress_bars()
@@ -61,7 +61,7 @@ def push(
                 [hub.CommitOperationAdd(file.name, str(file)) for file in files],
                 commit_message="Export of extracurricular",
             )
-    except Exception as error:  # of hub, of its HTTP client, of the system
+    except Exception as error:  # the hub, its HTTP client and the system have errors of their own
         raise ExportError(
             f"the export lies in {str(files[0].parent)!r}, but cannot be pushed to {repo!r} "
             f"at {api.endpoint}: {_why(error)}"
@@ -86,9 +86,7 @@ def _library() -> Any:
         import huggingface_hub
         import huggingface_hub.utils
     except ImportError:
-        raise ExportError(
-            "--push needs huggingface_hub: pip install 'extracurricular[hub]'"
-        ) from None
+        raise ExportError(f"--push needs huggingface_hub, {from_extra('hub')}") from None
     return huggingface_hub
 
 

@@ -1,8 +1,8 @@
-"""An exported model with weights and activations of 8 bits, by onnxruntime's quantiser.
+"""Quantise an exported model's weights and activations to 8 bits, by onnxruntime's quantiser.
 
-Convolutions and matrix products are done in integers, whose scales are those that static
-quantisation finds on examples: here draws of the student's own sampler. Normalisation and
-distribution stay float32, as does all that lies between.
+Convolutions and matrix products are computed in integers. Static quantisation finds their scales on
+examples, which here are draws of the student's own sampler. Normalisation, distribution and all
+other operators stay float32.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _OPERATORS = ["Conv", "Gemm", "MatMul"]
 def raw_draws(
     sampler: Sampler, data: Data, first: int = 0, count: int = DRAWS
 ) -> list[dict[str, Tensor]]:
-    """Return draws as the exported model takes them, in batches.
+    """Return draws in batches of raw values, as the exported model takes them.
 
     A sampler gives normalised values, which are mapped back; bytes are rounded and cut to 0..255.
-    So a draw that no image can be, as one with noise beyond white, is the nearest image.
+    So a draw that is no possible image, such as one with noise beyond white, becomes the nearest.
 
     Args:
-        sampler: Draws the examples.
+        sampler: The sampler of the examples.
         data: The data set that the sampler draws for.
-        first, count: The ids of the draws.
+        first, count: The first id and the number of draws.
     """
     names, dtypes = input_names(data), {k: v.dtype for k, v in leaves(data.train.x).items()}
     batches = []
@@ -56,7 +56,7 @@ def raw_draws(
 
 
 class _Reader:
-    """Feeds batches to the quantiser."""
+    """The batches as the quantiser reads them, one at a time."""
 
     def __init__(self, batches: list[dict[str, Tensor]]) -> None:
         self._rest = iter(batches)
@@ -71,10 +71,10 @@ def quantise(proto: Any, batches: list[dict[str, Tensor]]) -> Any:
 
     Args:
         proto: The float32 model; it is left as it is.
-        batches: Raw examples to find the ranges of the activations on.
+        batches: Raw examples on which the quantiser finds the ranges of the activations.
 
     Raises:
-        ExportError: The quantiser gives up.
+        ExportError: The quantiser fails.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -96,7 +96,7 @@ def quantise(proto: Any, batches: list[dict[str, Tensor]]) -> Any:
                     weight_type=QuantType.QInt8,
                     calibrate_method=CalibrationMethod.MinMax,
                 )
-        except Exception as error:  # it raises what it likes
+        except Exception as error:  # the quantiser raises errors of all kinds
             text = " ".join(str(error).split())
             raise ExportError(f"onnxruntime cannot quantise the model: {text}") from error
         return onnx.load(io.BytesIO(target.read_bytes()))

@@ -1,22 +1,19 @@
-"""What is compared: a row for teacher, student and each file; as cells that a person reads."""
+"""The table of an export: a row for the teacher, the student and each file, as text."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
-from extracurricular.evaluation.summary import COLUMNS
-
-_FIGURES = ("accuracy", "angular_error", "rmse", "nll")
+from extracurricular.evaluation.words import ABSENT, Words, count_text, figure_text, small
 
 
 @dataclass
 class Row:
-    """One of the things compared.
+    """A row of the table: the teacher, the student, or a file.
 
     Args:
-        name: What it is called.
-        parameters: Numbers that it is made of.
+        name: Its name.
+        parameters: Number of its parameters.
         size: Bytes of its file.
         difference: Largest difference from the student, see
             :func:`~extracurricular.export.verify.differences`.
@@ -34,42 +31,29 @@ class Row:
 
 def headings(rows: list[Row]) -> list[str]:
     """Return the headings of :func:`cells`."""
+    figures = [words.heading for words in _shown(rows)]
     batches = [f"ms at {count}" for count in rows[-1].seconds]
-    return ["", "parameters", "kB", "difference", *map(_heading, _figures(rows)), *batches]
+    return ["", "parameters", "kB", "difference", *figures, *batches]
 
 
 def cells(rows: list[Row]) -> list[list[str]]:
-    """Return the rows as text, a dash where there is nothing to tell."""
+    """Return the rows as text, a dash where there is no figure."""
     return [
         [
             row.name,
-            "–" if row.parameters is None else f"{row.parameters:,}",
-            "–" if row.size is None else f"{row.size / 1000:,.1f}",
-            "–" if row.difference is None else f"{row.difference:.1e}",
-            *(_figure(row.metrics.get(name), name) for name in _figures(rows)),
+            count_text(row.parameters),
+            ABSENT if row.size is None else f"{row.size / 1000:,.1f}",
+            ABSENT if row.difference is None else f"{row.difference:.1e}",
+            *(figure_text(words, row.metrics.get(words.name)) for words in _shown(rows)),
             *(_time(row.seconds.get(count)) for count in rows[-1].seconds),
         ]
         for row in rows
     ]
 
 
-def _figures(rows: list[Row]) -> list[str]:
-    known = rows[-1].metrics
-    # RMSE says what the angular error says, in other units.
-    left_out = "rmse" if "angular_error" in known else ""
-    return [name for name in _FIGURES if name in known and name != left_out]
-
-
-def _heading(name: str) -> str:
-    return COLUMNS[name][0]
-
-
-def _figure(value: float | None, name: str) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"
-    form = COLUMNS[name][1]
-    return f"{100 * value:.2f}" if form == "percent" else format(value, form)
+def _shown(rows: list[Row]) -> list[Words]:
+    return small(rows[-1].metrics, "exports")
 
 
 def _time(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{1e3 * seconds:.3f}"
+    return ABSENT if seconds is None else f"{1e3 * seconds:.3f}"

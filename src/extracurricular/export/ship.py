@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import nn
 
 from extracurricular.data.base import Data
-from extracurricular.errors import ExportError, RecipeError, StorageError
+from extracurricular.errors import ExportError, OldWordWarning, RecipeError, StorageError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.predict import predict
 from extracurricular.export.card import card
@@ -36,10 +37,11 @@ from extracurricular.export.verify import Runner, check, enforce, onnx_runner, t
 from extracurricular.files import read_json, write_atomic
 from extracurricular.inputs import leaves
 from extracurricular.models import parameter_count
+from extracurricular.recipe.read import parse_recipe
 from extracurricular.samplers import Batch, Sampler
 
-Format: TypeAlias = Literal["onnx", "torch"]
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
+Format: TypeAlias = Literal["onnx", "pt2"]
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "pt2": ".pt2"}
 SCHEMA = 1
 LIMIT = 1e-4
 """Largest difference that an exported model may have from its student."""
@@ -91,7 +93,7 @@ def export_run(
         out: The file; ``FOLDER/export/STUDENT.onnx`` or ``.pt2`` where None.
         student: Its name; where None, ``xcl``, or the only one that can be meant.
         seed: Its seed; the recipe's first where None.
-        format: ``onnx``, or ``torch`` for a program of ``torch.export``.
+        format: ``onnx``, or ``pt2`` for a program of ``torch.export``.
         int8: Also write an ONNX file quantised to 8 bits, calibrated on draws of its sampler.
         limit: Largest difference from the student that is let pass (:func:`.verify.differences`).
 
@@ -99,6 +101,7 @@ def export_run(
         XclError: There is nothing to export, the verification failed, or something of another
             student or run is there already. Then nothing was written.
     """
+    format = _format(format)
     subject = student_of(Path(folder), student, seed)
     if out is None:
         out = Path(folder) / "export" / f"{subject.name}{SUFFIXES.get(format, '')}"
@@ -121,7 +124,7 @@ def export_module(
         module: Maps normalised inputs to raw outputs [N, data.task.outputs]; it is copied.
         data: Its data set, for the scales.
         out: The file; its name without the suffix is the student's.
-        format: ``onnx``, or ``torch`` for a program of ``torch.export``.
+        format: ``onnx``, or ``pt2`` for a program of ``torch.export``.
         sampler: Where the draws that calibrate 8 bits come from; training examples where None.
         int8: Also write an ONNX file quantised to 8 bits.
         limit: Largest difference from the network that is let pass.
@@ -129,8 +132,17 @@ def export_module(
     Raises:
         XclError: As for :func:`export_run`.
     """
+    format = _format(format)
     subject = own_network(module, data, sampler=sampler, name=Path(out).stem)
     return ship(subject, Path(out), format=format, int8=int8, limit=limit)
+
+
+def _format(format: str) -> Format:
+    """Return today's name of a format."""
+    if format == "torch":
+        warnings.warn("the format torch is called pt2 now", OldWordWarning, stacklevel=3)
+        return "pt2"
+    return cast(Format, format)
 
 
 def ship(
@@ -182,7 +194,7 @@ def ship(
 
 def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: bool) -> list[_File]:
     program = trace(model)
-    if format == "torch":
+    if format == "pt2":
         says: dict[str, Any] = {"format": "torch.export", "precision": "float32"}
         runner = torch_runner(to_torch(program, ""))
         return [_File(out, runner, lambda text: to_torch(program, text), says)]
@@ -213,7 +225,7 @@ def _same(file: _File, content: bytes, subject: Subject) -> None:
 
 def _check_options(out: Path, format: str, int8: bool, limit: float) -> None:
     if format not in SUFFIXES:
-        raise RecipeError("--format", f"is {format!r}; it must be onnx or torch")
+        raise RecipeError("--format", f"is {format!r}; it must be onnx or pt2")
     if out.suffix != SUFFIXES[format]:
         raise RecipeError(
             "--out", f"is {str(out)!r}; a file of the format {format} ends in {SUFFIXES[format]}"
@@ -252,13 +264,21 @@ def _earlier(subject: Subject, file: Path) -> dict[str, Any]:
             f"{str(file)!r} is of no export that this version knows; give another --out"
         )
     for key, value in subject.identity.items():
-        if found.get(key) != value:
+        if (_in_todays_words(found.get(key)) if key == "recipe" else found.get(key)) != value:
             what = "another run" if key == "recipe" else f"the {key} {found.get(key)!r}"
             raise StorageError(
                 f"{str(file.parent)!r} holds an export of {what}; give another --out for this one, "
                 "in a folder of its own"
             )
     return dict(found)
+
+
+def _in_todays_words(recipe: Any) -> Any:
+    """Return the recipe of an earlier export as this version writes it."""
+    try:
+        return parse_recipe(recipe, quiet=True).dump() if recipe else recipe
+    except RecipeError:
+        return recipe
 
 
 def _int8_beside(out: Path) -> Path:

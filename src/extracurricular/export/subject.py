@@ -13,10 +13,9 @@ from torch import nn
 
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import XclError
+from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.finished import Finished, open_run
-from extracurricular.run.pipeline import Run
-from extracurricular.samplers import Context, Empirical, Sampler
-from extracurricular.samplers.build import requirements
+from extracurricular.samplers import Empirical, Sampler
 from extracurricular.teachers import NetworkTeacher, Teacher
 
 
@@ -74,48 +73,35 @@ def student_of(folder: Path, name: str | None = None, seed: int | None = None) -
     Raises:
         XclError: The run is not finished, or there is no such student or seed.
     """
-    opened = open_run(folder)
-    name = opened.chosen_student(name)
     # Files are written and timed on the CPU, in float32, wherever the student was trained.
-    device = opened.recipe.device.model_copy(update={"accelerator": "cpu", "precision": "32-true"})
-    run = Run(opened.recipe.model_copy(update={"device": device}), folder)
-    found = Finished(folder, run, opened.summary)
-    seed = run.recipe.seeds[0] if seed is None else seed
-    network = found.student(name, seed)
-    data = run.data_for(seed)
+    found = open_run(folder, DeviceSection(accelerator="cpu", precision="32-true"))
+    name = found.chosen_student(name)
+    workspace, recipe = found.workspace, found.recipe
+    seed = recipe.seeds[0] if seed is None else seed
+    stage = found.stage(name, seed)
+    network = stage.as_teacher(workspace)
+    data = workspace.data_of(seed)
     said = found.summary["teacher"]
-    # As it was written, but with the defaults of what an older version did not know.
-    recipe = opened.recipe.plain()
-    recipe["device"] |= found.summary["recipe"].get("device", {})
-    place = run.recipe.seeds.index(seed)
+    place = recipe.seeds.index(seed)
     return Subject(
         network=network,
         data=data,
-        split=run.split_of(data),
-        split_name=run.recipe.evaluation.split,
+        split=workspace.evaluated(data),
+        split_name=recipe.evaluation.split,
         name=name,
         seed=seed,
-        recipe=recipe,
-        model=run.recipe.students[name].model,
-        sampler=lambda: _sampler(run, name, seed, network.module),
+        recipe=found.summary["recipe"],
+        model=stage.model,
+        sampler=lambda: stage.draws(workspace, network.module),
         teacher=_teacher(found, seed),
         teacher_parameters=said["parameters"],
         teacher_metrics={k: v["per_seed"][place] for k, v in said["metrics"].items()},
     )
 
 
-def _sampler(run: Run, name: str, seed: int, module: nn.Module) -> Sampler:
-    """The sampler that the student was trained with."""
-    stage = run.student_stage(name, seed)
-    asked = requirements(stage.sampler).teacher
-    generators = {s.name: run.generator(s) for s in run.generators_of(stage)}
-    context = Context(run.teacher(seed) if asked else None, module, generators)
-    return run.sampler(stage, context)
-
-
 def _teacher(found: Finished, seed: int) -> Teacher | None:
     # One from outside would have to be fitted again, which may take minutes.
-    if found.recipe.teacher.outside is not None:
+    if found.recipe.teacher.fitted is not None:
         return None
     try:
         return found.teacher(seed)

@@ -1,4 +1,4 @@
-"""How long calls take on this machine, side by side."""
+"""Time calls on this machine, side by side."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ROUNDS = 5
 def side_by_side(calls: Mapping[K, Callable[[], object]], seconds: float = 0.5) -> dict[K, float]:
     """Return the median time of each call, in seconds.
 
-    They take turns, so that what else the machine does in the meantime meets all of them.
+    The calls take turns, so that other work of the machine slows all of them alike.
 
     Args:
-        calls: What to time, by any key.
-        seconds: Time to spend on each, after two calls to warm up; at least five calls count.
+        calls: The functions to time, by any key.
+        seconds: Time to spend on each, after two calls to warm up; at least five calls are timed.
     """
     times: dict[K, list[float]] = {name: [] for name in calls}
     for _ in range(_ROUNDS):

@@ -1,4 +1,4 @@
-"""Is what was exported what it was? Differences and figures on real examples."""
+"""Verify an exported file: its differences from the student, and its figures, on real examples."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from extracurricular.export.graph import input_names
 from extracurricular.inputs import leaves
 
 BATCHES = (1, 7, 32)
-"""Sizes of the batches that a file is asked with, in turn."""
+"""Sizes of the batches that a file is called with, in turn."""
 
 Runner: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-"""From raw tensors [N, ...] by name to outputs by name."""
+"""A function from raw tensors [N, ...] by name to outputs by name."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a file answered on real examples.
+    """The result of a file on real examples.
 
     Args:
-        difference: The largest difference from the original, as :func:`differences` has it.
-        example: Which example it was, counted in the split.
-        output: Which output it was.
-        batch: How many examples were asked at once.
+        difference: The largest difference from the original, as :func:`differences` measures it.
+        example: Place in the split of the example with that difference.
+        output: Name of the output with that difference.
+        batch: Number of examples in the batch with that difference.
         metrics: Figures of the file's answers on the split.
     """
 
@@ -72,7 +72,7 @@ def onnx_runner(content: bytes) -> Runner:
 def torch_runner(content: bytes) -> Runner:
     """Open the content of a ``.pt2`` file that this process has made.
 
-    Never one from elsewhere: torch unpickles what is in it.
+    A file from elsewhere must never be opened so, as torch unpickles its content.
     """
     with quietly():
         module = torch.export.load(io.BytesIO(content)).module()
@@ -102,16 +102,17 @@ def read_outputs(outputs: dict[str, Tensor]) -> Distribution:
 def differences(
     found: dict[str, Tensor], wanted: dict[str, Tensor], target: Affine | None
 ) -> dict[str, Tensor]:
-    """Return how far the outputs of N examples are from those wanted, each [N].
+    """Return the distances of N examples' outputs from those wanted, [N] for each output.
 
-    Of probabilities it is the largest absolute difference. Of means it is that in units of the
-    target's deviation, or of the mean's own distance from the target's average where this is
-    larger, as float32 has no more digits. Of variances it is that of the natural logarithms, which
-    for small ones is the relative difference. A value that is not finite is infinitely far.
+    For probabilities this is the largest absolute difference. For means it is the difference in
+    units of the target's deviation, or of the mean's own distance from the target's average if that
+    is larger, as float32 has no more digits. For variances it is the difference of the natural
+    logarithms, which is the relative difference if it is small. A value that is not finite is
+    infinitely far.
 
     Args:
-        found: What a file gave.
-        wanted: What the original gives.
+        found: Outputs of a file.
+        wanted: Outputs of the original.
         target: Average and deviation of the target, [D]; None for classes.
     """
     result: dict[str, Tensor] = {}
@@ -128,16 +129,16 @@ def differences(
 
 
 def check(run: Runner, data: Data, split: Split, original: Distribution) -> Checked:
-    """Ask a file about every example of a split, in batches of 1, 7 and 32 in turn.
+    """Run a file on every example of a split, in batches of 1, 7 and 32 in turn.
 
     Args:
         run: The file.
         data: The data set, on the CPU.
-        split: The examples; of fewer than 40, some are asked twice.
-        original: What the student says about them, in the target's own units.
+        split: The examples; if there are fewer than 40, some are used twice.
+        original: The student's predictions of them, in the target's own units.
 
     Raises:
-        ExportError: The file does not take such a batch, or gives no such outputs.
+        ExportError: The file does not take such a batch, or has no such outputs.
     """
     names = input_names(data)
     wanted = outputs_of(original)
@@ -161,16 +162,16 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
 
 
 def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:
-    """Return the figures of predictions of a split."""
+    """Return the figures of the predictions of a split."""
     assert split.y is not None
     return metrics.figures(said, split.y, angular=data.angular)
 
 
 def enforce(checked: Checked, limit: float, split: str) -> None:
-    """Refuse a file that is too far from the original, or gives what is not finite.
+    """Refuse a file that is too far from the original, or gives values that are not finite.
 
     Raises:
-        ExportError: With the difference, the limit and the example.
+        ExportError: The file is refused; the sentence names difference, limit and example.
     """
     if checked.difference <= limit and math.isfinite(checked.difference):
         return

@@ -1,8 +1,15 @@
-"""Models of the data distribution p(x): fitted here, or brought along.
+"""Models of the data distribution p(x), fitted here or elsewhere.
 
-A name is looked up in every module of this package, so one file adds an entry.
+The registry looks a name up in every module of this package, so one file adds an entry.
 """
 
-from extracurricular.generators.base import GENERATORS, Fit, Generator, condition_size, conditions
+from extracurricular.generators.base import (
+    GENERATORS,
+    Fit,
+    FitContext,
+    Generator,
+    condition_size,
+    conditions,
+)
 
-__all__ = ["GENERATORS", "Fit", "Generator", "condition_size", "conditions"]
+__all__ = ["GENERATORS", "Fit", "FitContext", "Generator", "condition_size", "conditions"]

@@ -1,16 +1,16 @@
-"""What a generator is: a function of a latent and a condition that gives an example.
+"""The interface of generators, which map a latent and a condition to an example.
 
-Two things, kept apart. A :class:`Generator` is ready to draw from. A :class:`Fit` is the way to
-one, as a recipe names it: its settings, how it is fitted to data, and how what was fitted is read
-back. What was fitted is a dict of tensors and no more, so that a file of it is only data.
+A :class:`Generator` is ready to draw from. A :class:`Fit` is the way to one, which a recipe names:
+it has the settings, fits them to data, and makes the generator from the result. The result of a fit
+is only a dict of tensors, so that a file of it is only data.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -29,14 +29,14 @@ class Generator:
     Args:
         function: ``(latent [B, latent], condition [B, K]) -> examples`` in the structure of
             the data's input, each a pure function of its own latent and condition. A torch module
-            is one; it must be in evaluation mode. The condition is what :func:`conditions` gives.
-        latent: Numbers in a latent.
-        uniforms: The first so many of them are uniform in (0, 1), for choices among alternatives;
-            the others are standard normal, times the sampler's ``scale``.
-        conditional: Whether ``function`` looks at its condition, so that the label is known.
-        range: Values that mean the smallest and the largest raw value (black and white), such as
-            (-1, 1) for a network that ends in tanh. None: the function gives raw values, bytes of
-            0 to 255 for images of bytes.
+            will do, in evaluation mode. :func:`conditions` defines the condition.
+        latent: Count of the numbers in a latent.
+        uniforms: Count of the first of them that are uniform in (0, 1), for choices among
+            alternatives; the others are standard normal, times the sampler's ``scale``.
+        conditional: Whether ``function`` uses its condition, so that the label is known.
+        range: The function's values for the smallest and the largest raw value (black and white),
+            such as (-1, 1) for a network that ends in tanh. None where the function gives raw
+            values (0 to 255 for images of bytes).
     """
 
     function: Callable[[Tensor, Tensor], Inputs]
@@ -55,24 +55,51 @@ class Generator:
             raise ValueError(f"range is {self.range}; its first number must be the smaller")
 
 
-@runtime_checkable
-class Fit(Protocol):
-    """How a recipe comes to a generator. An entry of ``GENERATORS`` is a dataclass of settings."""
+@dataclass(frozen=True)
+class FitContext:
+    """The circumstances of one fit.
+
+    Args:
+        data: The data set, on ``device``. Only its training split may be looked at.
+        seed: Seed of everything random; the same seed gives the same result.
+        folder: Folder for checkpoints, so that an interrupted fit goes on; None to keep none.
+        device: Device to compute on.
+        on_progress: Called now and then with (steps done, loss).
+    """
+
+    data: Data
+    seed: int
+    folder: Path | None
+    device: torch.device
+    on_progress: Callable[[int, float], None] | None = None
+
+    def tell(self, steps: int, loss: float) -> None:
+        """Report progress, if anyone listens."""
+        if self.on_progress is not None:
+            self.on_progress(steps, loss)
+
+
+class Fit(ABC):
+    """The way to a generator, or to a pool: settings that can be fitted to data.
+
+    An entry of ``GENERATORS`` is a dataclass of settings with this base, or any class with the same
+    public methods.
+    """
 
     @property
     def steps(self) -> int:
         """Steps that fitting takes, for the progress bar; 1 where it is a single act."""
-        ...
+        return 1
 
+    @abstractmethod
     def preview(self, data: Data) -> Generator | Split:
-        """Return what :meth:`load` would give, before anything is fitted, to check a recipe by.
+        """Return an unfitted stand-in for the result of :meth:`load`, to check a recipe by.
 
         Structure, latent and labels are right; the values mean nothing.
 
         Raises:
-            ValueError: The settings do not go with the data; told with the setting's name.
+            ValueError: A setting does not go with the data; the sentence names it.
         """
-        ...
 
     def fit(
         self,
@@ -83,29 +110,31 @@ class Fit(Protocol):
         device: torch.device,
         on_progress: Callable[[int, float], None] | None = None,
     ) -> dict[str, Tensor]:
-        """Fit to the training split.
+        """Fit to the training split, and leave torch's random state as it was.
 
         Args:
-            data: The data set, on ``device``. Only its training split may be looked at.
-            seed: Seed of everything random; the same seed gives the same result.
-            folder: Where checkpoints may go, so that an interrupted fit goes on; None for nowhere.
-            device: Where to compute.
-            on_progress: Called now and then with (steps done, loss).
+            data, seed, folder, device, on_progress: See :class:`FitContext`.
 
         Returns:
             All that :meth:`load` needs, as tensors by name.
 
         Raises:
-            ValueError: As :meth:`preview`.
+            ValueError: A setting does not go with the data; the sentence names it.
         """
-        ...
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            return self._fit(FitContext(data, seed, folder, device, on_progress))
 
+    @abstractmethod
+    def _fit(self, context: FitContext) -> dict[str, Tensor]:
+        """Fit; see :meth:`fit`."""
+
+    @abstractmethod
     def load(self, state: dict[str, Tensor], data: Data) -> Generator | Split:
-        """Make of what was fitted a generator on the device of ``data``; or a pool of examples.
+        """Make the generator from the result of :meth:`fit`, on the device of ``data``.
 
         A pool is a split in the raw units of the data, for the sampler ``pool``.
         """
-        ...
 
 
 GENERATORS: Registry[Fit] = Registry("generator", "extracurricular.generators")
@@ -122,12 +151,12 @@ def stand_in(data: Data, latent: int, *, uniforms: int = 0, conditional: bool = 
 
 
 def conditions(data: Data, split: Split) -> Tensor:
-    """Conditions of stored examples, float32, [N, K].
+    """Return the conditions of stored examples, float32, [N, K].
 
-    Classification: the one-hot label, K = C. Regression: the D standardised targets, and, where
-    the input is an image with vectors beside it (a gaze with the pose of the head), behind them
-    those vectors, standardised, in the order of the input. Convex combinations of conditions are
-    conditions too.
+    For classification a condition is the one-hot label, K = C. For regression it is the D
+    standardised targets. Where the input has vectors beside an image (a gaze with the pose of the
+    head), the standardised vectors follow, in the order of the input. Convex combinations of
+    conditions are conditions too.
 
     Raises:
         DataError: The split has no labels.
@@ -146,5 +175,5 @@ def conditions(data: Data, split: Split) -> Tensor:
 
 
 def condition_size(data: Data) -> int:
-    """Number K of values in a condition."""
+    """Return the number K of values in a condition."""
     return conditions(data, data.train[:1]).shape[1]

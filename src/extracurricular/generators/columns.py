@@ -1,8 +1,8 @@
-"""Tables of mixed columns: rows taken apart into numbers and codes, and put together again.
+"""Split rows of mixed columns into numbers and codes, and join them again.
 
-A generator of tables models real numbers and a few choices among values; a row that is put
-together from whatever these are has only values that its columns can have: integers are whole,
-categories and the patterns of one-hot columns are ones that training rows have, bounds hold.
+A generator of tables models real numbers and a few choices among values. A row that is joined from
+any such numbers and choices is valid: its integers are whole, its categories and one-hot patterns
+occur in the training rows, and its numbers keep to the bounds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from extracurricular.data.base import Data
 from extracurricular.inputs import Inputs, leaves, tree_map
 
 KINDS = ("real", "integer", "category")
-# Of fewer rows one cannot tell that a value comes again.
+# A category has more rows than this for each of its values.
 _ROWS_PER_VALUE = 5
 
 
@@ -39,10 +39,10 @@ def structured(rows: Tensor, like: Inputs) -> Inputs:
 
 
 def training_rows(data: Data, name: str) -> Tensor:
-    """Training rows of vectors, float32, [N, D], on the CPU.
+    """Return the training rows of vectors, float32, [N, D], on the CPU.
 
     Raises:
-        ValueError: The data have images, which the generator ``name`` is not for.
+        ValueError: The data have images, which the generator ``name`` cannot make.
     """
     for key, leaf in leaves(data.train.x).items():
         if leaf.ndim > 2:
@@ -55,7 +55,7 @@ def training_rows(data: Data, name: str) -> Tensor:
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """Check a setting ``columns``: kinds by the position of their column, from 0.
+    """Check a setting ``columns``: kinds of columns by position, from 0.
 
     Raises:
         ValueError: A position is no number, or a kind is unknown.
@@ -71,22 +71,22 @@ def check_columns(columns: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are. Made by :func:`find_columns`.
+    """The kinds of a table's columns, as :func:`find_columns` finds them.
 
     A row is ``numbers`` [d], one for each real or integer column, and ``codes`` [V], one for each
-    *variable*. A variable decides the values of some columns: of one column that is a category
-    (constant columns are, with a single value), of all columns of a one-hot group, or whether a
-    real or integer column has its atom (code 0) or is its number (code 1).
+    *variable*. A variable decides the value of a category (a constant column is one, with a single
+    value), the values of all columns of a one-hot group, or whether a real or integer column has
+    its atom (code 0) or its number (code 1).
 
     Args:
         numeric: Positions of the real and integer columns, int64, [d].
-        whole: Which of them are integers, bool, [d].
+        whole: Whether each of them is an integer, bool, [d].
         low, high: Their bounds, float32, [d].
         coded: Positions of the columns that a variable decides, int64, [M].
-        variable: Which one does, int64, [M].
-        levels: The value that each code gives, float32, [M, L]; NaN where it is the number.
+        variable: The variable of each of these columns, int64, [M].
+        levels: The value of each code, float32, [M, L]; NaN stands for the number.
         sizes: Number of codes of each variable, int64, [V].
-        atoms: Which variables are atoms, bool, [V].
+        atoms: Whether each variable is an atom, bool, [V].
     """
 
     numeric: Tensor
@@ -102,7 +102,7 @@ class Columns:
     @cached_property
     def width(self) -> int:
         """Number D of columns."""
-        # Once: on a GPU it waits for the device.
+        # Computed once, as it waits for the device.
         return int(torch.cat([self.numeric, self.coded]).max()) + 1
 
     def join(self, numbers: Tensor, codes: Tensor) -> Tensor:
@@ -127,13 +127,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that are taken apart.
+    """Rows that are split into numbers and codes.
 
     Args:
-        numbers: Of the real and integer columns, float64, [N, d].
-        codes: Of the variables, int64, [N, V].
-        sizes: Number of codes of each variable, int64, [V]; P in all. A code of a variable has a
-            *place* among all of these.
+        numbers: Values of the real and integer columns, float64, [N, d].
+        codes: Codes of the variables, int64, [N, V].
+        sizes: Number of codes of each variable, int64, [V]; P in all. Each code has a *place* among
+            all P.
     """
 
     numbers: Tensor
@@ -141,22 +141,22 @@ class Rows:
     sizes: Tensor
 
     def places(self) -> Tensor:
-        """Place of each code, int64, [N, V]."""
+        """Return the place of each code, int64, [N, V]."""
         return self.codes + (self.sizes.cumsum(0) - self.sizes)
 
     def count(self, share: Tensor) -> Tensor:
-        """How much of each of K shares of the rows, [N, K], is at each place, [P, K]."""
+        """Sum K shares of the rows, [N, K], over the rows at each place, to [P, K]."""
         counts = share.new_zeros(int(self.sizes.sum()), share.shape[1])
         for places in self.places().unbind(1):
             counts.index_add_(0, places, share)
         return counts
 
     def frequencies(self) -> Tensor:
-        """Share of the rows that are at each place, [P]."""
+        """Return the part of the rows at each place, [P]."""
         return self.count(self.numbers.new_ones(len(self.numbers), 1))[:, 0] / len(self.numbers)
 
     def padded(self, tables: Tensor) -> Tensor:
-        """Make of tables by place, [K, P], tables by code, [K, V, L], with zeros at the ends."""
+        """Turn tables by place, [K, P], into tables by code, [K, V, L], padded with zeros."""
         most = int(self.sizes.max()) if len(self.sizes) else 1
         parts = torch.split(tables, self.sizes.tolist(), dim=1)
         padded = [F.pad(part, (0, most - part.shape[1])) for part in parts]
@@ -171,29 +171,30 @@ def find_columns(
     atom: float,
     widen: float,
 ) -> tuple[Columns, Rows]:
-    """Find out from training rows what the columns are.
+    """Find the kinds of columns from training rows.
 
     - Neighbouring columns of zeros and ones with exactly one 1 in every row are a one-hot group.
     - A column with at most ``most_categories`` values, and more than five rows for each, is a
-      category, be its values whole or not. So is a column with one value.
+      category, whether its values are whole or not. So is a column with one value.
     - Any other column is an integer if all its values are whole, else real.
 
     Integers keep to the range of the training rows. Reals may go beyond it by ``widen`` of the
-    range, but not past 0 where no training row does, nor past an atom that is the bound.
+    range, but not past 0 unless a training row does, and not past an atom at the bound.
 
     Args:
         rows: Training rows, float32, [N, D].
-        given: Kinds of columns by position, which count for more than what is found.
+        given: Kinds of columns by position, which override the kinds found.
         most_categories: Most values of a category.
-        atom: Share of the rows from which on the most frequent value of a real or integer column
-            is an atom: a value with a probability of its own, such as an additive of 0.
-        widen: Part of the range, as above.
+        atom: Share of the rows that makes the most frequent value of a real or integer column an
+            atom: a value with a probability of its own, such as an additive of 0.
+        widen: Part of the range by which reals may go beyond it.
 
     Returns:
-        The columns, and the rows taken apart.
+        The columns, and the split rows.
 
     Raises:
-        ValueError: ``given`` names a column that there is not, or whose values are not whole.
+        ValueError: ``given`` names a column that does not exist, or calls one with fractions an
+            integer.
     """
     count, width = rows.shape
     for position in given:
@@ -258,7 +259,7 @@ def find_columns(
 
 
 def _one_hot_groups(rows: Tensor, chosen: Mapping[int, str]) -> list[list[int]]:
-    """Longest runs, from the left, of binary columns that sum to one in every row."""
+    """Return the longest runs, from the left, of binary columns that sum to 1 in every row."""
     width = rows.shape[1]
     binary = ((rows == 0) | (rows == 1)).all(0).tolist()
     varied = (rows != rows[:1]).any(0).tolist()
@@ -285,7 +286,7 @@ def _one_hot_groups(rows: Tensor, chosen: Mapping[int, str]) -> list[list[int]]:
 
 
 def _levels(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Different rows of values [N, m], as [m, L], and which of them each row is, int64, [N]."""
+    """Return the different rows of [N, m] values, as [m, L], and each row's code, int64, [N]."""
     levels, codes = torch.unique(values, dim=0, return_inverse=True)
     return levels.T.contiguous(), codes
 
@@ -301,9 +302,9 @@ def _whole(values: Tensor) -> bool:
 
 
 def _widened(low: float, high: float, widen: float, edge: float) -> tuple[float, float]:
-    """Bounds of a real column with values from low to high and an atom at ``edge``, or NaN."""
+    """Return the bounds of a real column with values from low to high and an atom at ``edge``."""
     room = widen * (high - low)
-    # What is never negative is likely to be a quantity that cannot be.
+    # A column without negative values is likely to be a quantity that cannot be negative.
     below = low if edge == low else max(low - room, 0.0) if low >= 0 else low - room
     above = high if edge == high else min(high + room, 0.0) if high <= 0 else high + room
     return below, above

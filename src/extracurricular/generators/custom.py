@@ -1,4 +1,4 @@
-"""Models of p(x) of your own: a function, or a torch module with its weights."""
+"""Generators of your own: a function, or a torch module with its weights."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 from extracurricular.data.base import Data
 from extracurricular.errors import StorageError
-from extracurricular.generators.base import GENERATORS, Generator, conditions
+from extracurricular.generators.base import GENERATORS, Fit, FitContext, Generator, conditions
 from extracurricular.inputs import Inputs, leaves
 from extracurricular.models.weights import check_state, load_pretrained
 from extracurricular.registry import Registry
 
 Function: TypeAlias = Callable[[Tensor, Tensor], Inputs]
 
-# Holds nothing: only what is imported as module:function is found.
+# It holds no entries, but imports what a recipe names as module:function.
 _FACTORIES: Registry[Function] = Registry("factory")
 
 
 @dataclass(frozen=True)
 class _NoGrad:
-    """A function of (latent, condition) called without recording gradients."""
+    """A function of (latent, condition) that runs without gradients."""
 
     function: Function
 
@@ -36,21 +36,21 @@ class _NoGrad:
 
 @GENERATORS.register("module")
 @dataclass(frozen=True)
-class OwnModule:
-    """A generator of your own: ``factory()`` gives the function of (latent, condition).
+class OwnModule(Fit):
+    """A generator of your own: ``factory()`` returns the function of (latent, condition).
 
-    What is called is code of yours, found by name as ``module:function``; what is read from
-    ``weights`` is only tensors. A run keeps the tensors that it used.
+    The factory is your code, found by name as ``module:function``. Only tensors are read from
+    ``weights``, and a run keeps the tensors that it used.
 
     Args:
-        factory: ``package.module:function``, called without arguments. It gives a torch module,
-            which is put in evaluation mode, or any other callable, as
+        factory: ``package.module:function``, which is called without arguments. It returns a torch
+            module, which is put in evaluation mode, or any other callable, as
             :class:`~extracurricular.generators.Generator` describes.
-        latent: Numbers in a latent.
+        latent: Count of the numbers in a latent.
         weights: Tensors of the torch module: a .safetensors file, or a state dict that torch saved,
-            alone or under ``state_dict`` or ``model``. None: as the factory gives it.
+            alone or under ``state_dict`` or ``model``. None to keep the factory's.
         uniforms, conditional: As for :class:`~extracurricular.generators.Generator`.
-        range: Values that mean black and white, such as [-1, 1]; empty for raw values.
+        range: The values of black and white, such as [-1, 1]; empty for raw values.
     """
 
     factory: str
@@ -66,40 +66,26 @@ class OwnModule:
             raise ValueError(f"factory is {self.factory!r}; it must be package.module:function")
         if len(self.range) not in (0, 2):
             raise ValueError(f"range is {list(self.range)}; it must be two numbers, as [-1, 1]")
-        # The other settings are checked by what they are for.
+        # A generator checks the other settings.
         self._generator(lambda latent, condition: latent)
 
-    @property
-    def steps(self) -> int:
-        """Loading is a single act."""
-        return 1
-
     def preview(self, data: Data) -> Generator:
-        """Make it, as that takes no fitting."""
+        """Make the generator, which needs no fitting."""
         return self.load(self.fit(data, seed=0, folder=None, device=data.device), data)
 
-    def fit(
-        self,
-        data: Data,
-        *,
-        seed: int,
-        folder: Path | None,
-        device: torch.device,
-        on_progress: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Tensor]:
-        """Make it, load its weights, and try it once.
+    def _fit(self, context: FitContext) -> dict[str, Tensor]:
+        """Call the factory, load the weights, and try the generator once.
 
         Returns:
-            The state dict of a torch module; nothing for another callable.
+            The state dict of a torch module; an empty dict for another callable.
 
         Raises:
-            ValueError: The factory cannot be used, or what it gives does not go with the data.
+            ValueError: The factory cannot be used, or its generator does not go with the data.
             StorageError: The file of weights is missing or damaged, or does not fit the module.
         """
-        # A factory that draws its weights gives the same ones for the same seed.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            function = self._make()
+        # A factory that draws its weights draws the same ones for the same seed.
+        torch.manual_seed(context.seed)
+        function = self._make()
         state: dict[str, Tensor] = {}
         if isinstance(function, nn.Module):
             if self.weights is not None:
@@ -110,20 +96,19 @@ class OwnModule:
                 f"weights is {self.weights!r}, but the factory {self.factory!r} gives "
                 f"{_a(function)}; only a torch module takes weights"
             )
-        self._try(_ready(function, data), data)
-        if on_progress is not None:
-            on_progress(1, 0.0)
+        self._try(_ready(function, context.data), context.data)
+        context.tell(1, 0.0)
         return state
 
     def load(self, state: dict[str, Tensor], data: Data) -> Generator:
-        """Make it again, with the weights that :meth:`fit` found.
+        """Call the factory again, and load the weights that :meth:`fit` returned.
 
         Raises:
-            StorageError: The factory gives another module than it did.
+            StorageError: The factory returns another module than before.
         """
         with torch.random.fork_rng(devices=[]):
             function = self._make()
-        where = f"what is kept of the generator {self.factory!r}"
+        where = f"the kept generator {self.factory!r}"
         if isinstance(function, nn.Module):
             check_state(function.state_dict(), state, where, owner="module")
             function.load_state_dict(state)
@@ -146,7 +131,7 @@ class OwnModule:
         return function
 
     def _try(self, function: Function, data: Data) -> None:
-        # Before hours of training, and not after.
+        # A mistake shows here, not after hours of training.
         condition = conditions(data, data.train[:2])
         made = function(condition.new_full((len(condition), self.latent), 0.5), condition)
         values = list(made.values()) if isinstance(made, dict) else made
@@ -170,7 +155,7 @@ def _ready(function: Function, data: Data) -> Function:
 
 
 def _a(value: object) -> str:
-    """Name the type of a value, for errors."""
+    """Return the type of a value as words, for errors."""
     return f"a value of type {type(value).__name__}"
 
 

@@ -1,11 +1,11 @@
-"""Pools of images from diffusion pipelines that others trained, by the package diffusers."""
+"""Pools of images from published diffusion pipelines, by the package diffusers."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,35 +19,36 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.decode import image_bytes
-from extracurricular.errors import StorageError, known_names, shorten
+from extracurricular.errors import StorageError, from_extra, known_names, shorten
 from extracurricular.files import load_weights, save_weights
-from extracurricular.generators.base import GENERATORS
+from extracurricular.generators.base import GENERATORS, Fit, FitContext
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
 
 @GENERATORS.register("diffusers")
 @dataclass(frozen=True)
-class Diffusers:
+class Diffusers(Fit):
     """A pool of images from a pipeline of the package diffusers, drawn once.
 
-    A pipeline that takes classes or prompts gets those of the data in turn, and its images are
-    labelled with them. Image ``k`` comes from random numbers of its own, so it depends on ``seed``
-    and ``k`` alone, up to the rounding of arithmetic in batches. Pipelines that take prompts need
-    the package transformers beside diffusers.
+    A pipeline that takes classes or prompts gets those of the data in turn, which become the labels
+    of its images. Image ``k`` has random numbers of its own, so it depends on ``seed`` and ``k``
+    alone, up to the rounding of arithmetic in batches. Pipelines that take prompts need the package
+    transformers beside diffusers.
 
     Args:
         path: A folder that ``save_pretrained`` made, or a name on the Hugging Face Hub. Only
             safetensors are read, and code that comes with a pipeline is refused.
         count: Images to draw.
-        inference_steps: Steps of denoising for each.
-        batch_size: Images that are drawn at a time; an interruption loses no more than these.
-        labels: ``auto``: images are labelled where the pipeline takes classes or prompts and the
-            data has classes. ``classes``: they must be. ``none``: they are not, and the pipeline
-            gets all ``prompts`` in turn, or all of its own classes.
-        prompts: For each of the data's classes, by name (or number, where they have none), its
-            prompt, by default ``a photo of a NAME``; or the pipeline's name of that class, by
-            default the same. Classes without names are taken by number if there are as many.
-        guidance: How far the condition leads (``guidance_scale``); None for the pipeline's own.
+        inference_steps: Denoising steps for each image.
+        batch_size: Images that are drawn at a time, and the most that an interruption loses.
+        labels: ``auto`` labels images where the pipeline takes classes or prompts and the data has
+            classes. ``classes`` requires labels. ``none`` leaves them out, and the pipeline gets
+            all ``prompts`` in turn, or all of its own classes.
+        prompts: The prompt of each of the data's classes, by name (or by number, where they have no
+            names), by default ``a photo of a NAME``; or the pipeline's name of that class, by
+            default the same name. Classes without names match the pipeline's by number, if it has
+            as many.
+        guidance: Strength of the condition (``guidance_scale``); None for the pipeline's own.
         resize: Bring images to the size of the data's
             (:func:`extracurricular.data.images.decode.image_bytes`); without it they must have
             that size.
@@ -76,25 +77,17 @@ class Diffusers:
         return self.count
 
     def preview(self, data: Data) -> Split:
-        """Give an example of the data in place of the pool, without a look into the pipeline.
+        """Return an example of the data in place of the pool, without opening the pipeline.
 
-        It has a label only where ``labels`` is ``classes``, as ``auto`` is up to the pipeline.
+        It has a label only where ``labels`` is ``classes``, as ``auto`` depends on the pipeline.
         """
         self._check(data)
         import_diffusers()
         check_path(self.path)
         return data.train[:1] if self.labels == "classes" else Split(data.train.x)[:1]
 
-    def fit(
-        self,
-        data: Data,
-        *,
-        seed: int,
-        folder: Path | None,
-        device: torch.device,
-        on_progress: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Tensor]:
-        """Draw the images; those that ``folder`` has already are not drawn again.
+    def _fit(self, context: FitContext) -> dict[str, Tensor]:
+        """Draw the images, except those that the folder has already.
 
         Returns:
             ``x``, uint8, [count, C, H, W]; and ``y``, int64, [count], where they are labelled.
@@ -103,6 +96,7 @@ class Diffusers:
             ValueError: The package is missing, the pipeline cannot be loaded, or it does not go
                 with the data.
         """
+        data, seed, folder = context.data, context.seed, context.folder
         shape = self._check(data)
         shards = None if folder is None else _Shards(folder, self._identity(data, shape, seed))
         pipeline: _Pipeline | None = None
@@ -112,7 +106,7 @@ class Diffusers:
         while done < self.count:
             state = None if shards is None else shards.read(done)
             if state is None:
-                pipeline = pipeline or _Pipeline(self, data, device)
+                pipeline = pipeline or _Pipeline(self, data, context.device)
                 numbers = range(done, min(done + self.batch_size, self.count))
                 state = pipeline.draw(numbers, seed, shape)
                 if shards is not None:
@@ -120,9 +114,8 @@ class Diffusers:
             images.append(state["x"])
             labels += [state["y"]] if "y" in state else []
             done += len(state["x"])
-            if on_progress is not None:
-                on_progress(min(done, self.count), 0.0)
-        # A batch that was kept may reach beyond a count that is smaller now.
+            context.tell(min(done, self.count), 0.0)
+        # A kept batch may reach beyond the count, which may have been larger before.
         result = {"x": torch.cat(images)[: self.count]}
         if labels:
             result["y"] = torch.cat(labels)[: self.count]
@@ -134,8 +127,8 @@ class Diffusers:
         if x is None or like is None or (x.dtype, x.shape[1:]) != (like.dtype, like.shape[1:]):
             found = None if x is None else tuple(x.shape)
             raise StorageError(
-                f"what is kept of the generator 'diffusers' has images of shape {found}, "
-                f"data {data.name!r} has {data.shapes}"
+                f"the kept pool of the generator 'diffusers' has images of shape {found}, but data "
+                f"{data.name!r} has {data.shapes}"
             )
         return Split(x, state.get("y")).to(data.device)
 
@@ -158,9 +151,9 @@ class Diffusers:
         return tuple(x.shape[1:])
 
     def _identity(self, data: Data, shape: tuple[int, ...], seed: int) -> str:
-        """All that an image depends on besides its number, as text."""
+        """Return all that an image depends on besides its number, as text."""
         settings = asdict(self)
-        # An image is the same in a batch of any size, and among any number of others.
+        # An image is the same in a batch of any size, and in a pool of any size.
         del settings["count"], settings["batch_size"]
         index = Path(self.path) / "model_index.json"
         content = index.read_text(encoding="utf-8") if index.is_file() else ""
@@ -168,7 +161,7 @@ class Diffusers:
 
 
 def class_names(data: Data) -> tuple[str, ...]:
-    """Names of the data's classes, or their numbers; none for regression."""
+    """Return the names of the data's classes, or their numbers; nothing for regression."""
     if data.task.kind != "classification":
         return ()
     return data.classes or tuple(str(k) for k in range(data.task.size))
@@ -186,8 +179,8 @@ def _kind(x: Inputs) -> str:
 class _Shards:
     """Batches of images that are drawn already, each in a file whose name has its checksum.
 
-    The checksum covers what the images depend on too, so that those of other settings, and damaged
-    ones, are passed over.
+    The checksum also covers the settings that the images depend on, so that images of other
+    settings, and damaged ones, are ignored.
     """
 
     folder: Path
@@ -216,7 +209,7 @@ class _Shards:
 
 
 class _Pipeline:
-    """A pipeline that is loaded, with what it gets for each image in turn.
+    """A loaded pipeline, with the condition of each image in turn.
 
     Args:
         settings: The settings.
@@ -234,7 +227,7 @@ class _Pipeline:
         self.key = next((k for k in ("class_labels", "prompt") if k in self.takes), None)
         self.classes = self._class_count()
         if self.key == "class_labels" and self.classes is None:
-            self.key = None  # one kind of pipeline for networks with and without classes
+            self.key = None  # the same pipeline serves networks with and without classes
         for name, parameter in self.takes.items():
             if parameter.default is parameter.empty and name not in (self.key, "kwargs"):
                 raise ValueError(
@@ -256,10 +249,9 @@ class _Pipeline:
             call["num_inference_steps"] = self.settings.inference_steps
         if self.settings.guidance is not None:
             call["guidance_scale"] = self.settings.guidance
-        devices = [self.device] if self.device.type == "cuda" else []
-        # Some pipelines draw noise past the generators they are given; let it come again at least.
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(rng.fold(seed, "batch", numbers.start))
+        # Some pipelines also draw noise from torch's own state, so that is seeded too.
+        torch.manual_seed(rng.fold(seed, "batch", numbers.start))
+        with torch.no_grad():
             made = np.asarray(self.pipeline(**call).images)
         x = np.empty((len(numbers), *shape), np.uint8)
         for row, values, number in zip(x, made, numbers, strict=True):
@@ -270,7 +262,7 @@ class _Pipeline:
         return state
 
     def _bytes(self, values: Any, shape: tuple[int, ...], number: int) -> Any:
-        """Turn one image [H, W, C] of values in [0, 1] into bytes in the form of the data's."""
+        """Turn one image [H, W, C] of values in [0, 1] into bytes with the data's shape."""
         if not np.isfinite(values).all():
             raise ValueError(f"image {number} of {self.title} has values that are not finite")
         image = (values * 255).round().clip(0, 255).astype(np.uint8)
@@ -284,7 +276,7 @@ class _Pipeline:
             ) from error
 
     def _conditions(self, data: Data) -> tuple[list[Any], list[int] | None]:
-        """Return what the pipeline gets in turn, and the labels that go with it."""
+        """Return the conditions that the pipeline gets in turn, and their labels."""
         names = () if self.settings.labels == "none" else class_names(data)
         prompts = self.settings.prompts or {}
         if self.key is None:
@@ -316,7 +308,7 @@ class _Pipeline:
         return [prompts.get(name, f"a photo of a {name}") for name in names]
 
     def _classes(self, names: tuple[str, ...], prompts: dict[str, str]) -> list[Any]:
-        """Return the pipeline's classes: by name, or else by number."""
+        """Return the pipeline's classes by name, or else by number."""
         known: dict[str, int] = getattr(self.pipeline, "labels", None) or {}
         own = [prompts.get(name, name) for name in names] or list(prompts.values())
         if own and all(name in known for name in own):
@@ -332,7 +324,7 @@ class _Pipeline:
         )
 
     def _class_count(self) -> int | None:
-        """Number of classes that the pipeline's network was built for."""
+        """Return the number of classes that the pipeline's network was built for, if any."""
         for part in ("transformer", "unet"):
             config = getattr(getattr(self.pipeline, part, None), "config", {})
             for name in ("num_embeds_ada_norm", "num_class_embeds"):
@@ -342,19 +334,18 @@ class _Pipeline:
 
 
 def import_diffusers() -> Any:
-    """Import the package diffusers, or say how to get it."""
+    """Import the package diffusers, or raise ``ValueError`` with a line that installs it."""
     try:
         import diffusers
     except ImportError:
         raise ValueError(
-            "the generator 'diffusers' needs the package diffusers; "
-            "`pip install 'extracurricular[diffusers]'` brings it"
+            f"the generator 'diffusers' needs the package diffusers, {from_extra('diffusers')}"
         ) from None
     return diffusers
 
 
 def check_path(path: str) -> None:
-    """Check that a path is a folder or may be a name on the Hub."""
+    """Check that a path is a folder, or has the form of a name on the Hub."""
     if not path or (not Path(path).is_dir() and (path.count("/") != 1 or path[0] in "./~")):
         raise ValueError(
             f"path is {path!r}; there is no such folder, and names on the Hub are OWNER/NAME"
@@ -362,10 +353,10 @@ def check_path(path: str) -> None:
 
 
 def load_pipeline(path: str) -> Any:
-    """Load a pipeline of the package diffusers, of safetensors and without code of its own.
+    """Load a pipeline of the package diffusers, which has safetensors and no code of its own.
 
     Args:
-        path: A folder, or a name on the Hugging Face Hub, from where it is fetched.
+        path: A folder, or a name on the Hugging Face Hub to download from.
 
     Raises:
         ValueError: The package is missing, or the pipeline cannot be loaded or brings code.
@@ -374,14 +365,14 @@ def load_pipeline(path: str) -> Any:
     check_path(path)
     folder = Path(path)
     loader: Any = diffusers.DiffusionPipeline
-    # Networks are made with random weights before their own are read.
+    # Forked, since networks are made with random weights before their own are read.
     with _quiet(diffusers), torch.random.fork_rng(devices=[]):
         try:
             if not folder.is_dir():
                 folder = Path(loader.download(path, use_safetensors=True))
             _refuse_code(folder, diffusers)
             return loader.from_pretrained(str(folder), use_safetensors=True)
-        except Exception as error:  # files, network, versions, missing packages: all kinds
+        except Exception as error:  # diffusers raises all kinds for files, network and versions
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"path is {path!r}, which cannot be loaded as a pipeline of diffusers: {reason}"
@@ -391,7 +382,7 @@ def load_pipeline(path: str) -> Any:
 def _refuse_code(folder: Path, diffusers: Any) -> None:
     """Refuse a pipeline that names classes of its own.
 
-    diffusers refuses them too, but its older versions do not where the files lie in a folder.
+    Older versions of diffusers do not refuse them where the files are in a folder.
     """
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     name = index.get("_class_name")
@@ -409,7 +400,7 @@ def _refuse_code(folder: Path, diffusers: Any) -> None:
 
 @contextmanager
 def _quiet(diffusers: Any) -> Iterator[None]:
-    """Keep bars and advice of diffusers off the screen, which has a bar of the run."""
+    """Keep bars and advice of diffusers off the screen, where the run's own bar is."""
     logging = diffusers.utils.logging
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()

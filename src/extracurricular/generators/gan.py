@@ -1,17 +1,15 @@
 """A conditional generative adversarial network, fitted to small data.
 
-Hinge loss (Lim and Ye 2017), a discriminator with spectral norm and projection, differentiable
-augmentation of what it sees (Zhao et al. 2020), and a moving average of the generator's weights as
-the result. All that is random in a step is a function of (seed, step), so an interrupted fit goes
-on to the same result.
+It has the hinge loss (Lim and Ye 2017), a discriminator with spectral norm and projection, and
+differentiable augmentation of the discriminator's inputs (Zhao et al. 2020). The result is a moving
+average of the generator's weights. Everything random in a step is a function of (seed, step), so an
+interrupted fit goes on to the same result.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +20,14 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.errors import TrainingError
 from extracurricular.files import Checkpoints
-from extracurricular.generators.base import GENERATORS, Generator, condition_size, conditions
+from extracurricular.generators.base import (
+    GENERATORS,
+    Fit,
+    FitContext,
+    Generator,
+    condition_size,
+    conditions,
+)
 from extracurricular.generators.networks import DiscriminatorNet, GeneratorNet
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
@@ -31,34 +36,33 @@ _CHECKPOINT_SECONDS = 20.0
 
 @GENERATORS.register("gan")
 @dataclass(frozen=True)
-class Gan:
+class Gan(Fit):
     """A conditional GAN for inputs with one image, of 8×8 to 64×64.
 
-    Classification: conditioned on the class. Regression: on the target, and on the vectors that
-    come with the image, which the draws then carry too.
+    The condition is the class, or for regression the target and the vectors that come with the
+    image, which the draws then carry too.
 
     Args:
         steps: Steps of both networks.
         batch_size: Real and generated images a step.
         latent: Size of the latent.
         channels: Channels of the generator at full size.
-        discriminator_channels: The same for the discriminator.
+        discriminator_channels: Channels of the discriminator at full size.
         patch: Side of the squares of pixels that are one position to the networks: 2 is four times
-            as fast as 1. None for 2 where the image is 32 or more pixels high and wide.
+            as fast as 1. None means 2 for images that are at least 32 pixels high and wide, else 1.
         embedding: Size of the condition's embedding in the generator.
         lr: Learning rate of the generator (Adam); it falls linearly to 0 over the last half.
-        discriminator_lr: The same for the discriminator.
-        r1: Weight of the gradient penalty on real images (Mescheder et al. 2018), each 8th step; 0
+        discriminator_lr: Learning rate of the discriminator, which falls alike.
+        r1: Weight of the gradient penalty on real images (Mescheder et al. 2018), every 8th step; 0
             for none.
         ema: Decay of the average of the generator's weights, which is the result.
-        shift: Pixels by which real and generated images are shifted before the discriminator sees
-            them, at most.
+        shift: Largest shift in pixels of the images that the discriminator sees.
         cutout: Side of the square cut out of them, as a part of the image; 0 for none.
-        reading: Weight of the error of conditions read off the images, for real-valued conditions:
-            the discriminator learns to read them off real images, the generator to make them
-            legible (after the auxiliary classifier of Odena, Olah and Shlens 2017).
+        reading: Weight of the error of real-valued conditions read off the images: the
+            discriminator learns to read them off real images, the generator to make them legible
+            (after the auxiliary classifier of Odena, Olah and Shlens 2017).
         condition_noise: Deviation of Gaussian noise on real-valued conditions, in standardised
-            units, so that the few there are do not stay isolated points (Ding et al. 2021).
+            units, so that few conditions do not stay isolated points (Ding et al. 2021).
     """
 
     steps: int = 3000
@@ -104,24 +108,12 @@ class Gan:
             module = self.network(data)
         return self.generator(module.to(data.device).eval(), data)
 
-    def fit(
-        self,
-        data: Data,
-        *,
-        seed: int,
-        folder: Path | None,
-        device: torch.device,
-        on_progress: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Tensor]:
-        """Fit to the training split; see :class:`~extracurricular.generators.Fit`."""
-        image_of(data)
-        # The random state is left as it was; the power iteration of the spectral norm is seeded.
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            return _Fitting(self, data, seed, folder, device).run(on_progress)
+    def _fit(self, context: FitContext) -> dict[str, Tensor]:
+        """Train both networks, and return the average of the generator's weights."""
+        return _Fitting(self, context).run()
 
     def load(self, state: dict[str, Tensor], data: Data) -> Generator:
-        """Return the generator that ``fit`` made."""
+        """Return the fitted generator."""
         with torch.random.fork_rng(devices=[]):
             module = self.network(data)
         module.load_state_dict(state)
@@ -145,7 +137,7 @@ class Gan:
         return self.patch or (2 if min(shape[1:]) >= 32 else 1)
 
     def generator(self, module: nn.Module, data: Data) -> Generator:
-        """Return a generator in the raw units of the data, of a network in [-1, 1]."""
+        """Return the generator in raw units of a network that gives values in [-1, 1]."""
         name, _ = image_of(data)
         low, high = bounds(data, name)
 
@@ -176,7 +168,7 @@ def image_of(data: Data) -> tuple[str, tuple[int, int, int]]:
 
 
 def bounds(data: Data, name: str) -> tuple[float, float]:
-    """Smallest and largest raw value of an image: 0 and 255 for bytes, else those in training."""
+    """Return the bounds of raw values: 0 and 255 for bytes, else those of the training images."""
     stored = leaves(data.train.x)[name]
     if stored.dtype == torch.uint8:
         return 0.0, 255.0
@@ -185,7 +177,7 @@ def bounds(data: Data, name: str) -> tuple[float, float]:
 
 
 def with_vectors(image: Tensor, name: str, condition: Tensor, data: Data) -> Inputs:
-    """Put raw vectors, which stand behind the targets in the condition, beside a raw image."""
+    """Put raw vectors, which follow the targets in the condition, beside a raw image."""
     if is_leaf(data.train.x):
         return image
     made: dict[str, Tensor] = {}
@@ -207,7 +199,8 @@ def augment(image: Tensor, seed: int, ids: Tensor, shift: int, cutout: float) ->
 
     Args:
         image: [B, C, H, W].
-        seed, ids: Of the random numbers, [B].
+        seed: Seed of the random numbers.
+        ids: Ids of the random numbers, [B].
         shift: Largest shift in pixels.
         cutout: Side of the square as a part of the image; 0 for none.
     """
@@ -234,19 +227,19 @@ def augment(image: Tensor, seed: int, ids: Tensor, shift: int, cutout: float) ->
 class _Fitting:
     """The state of one fit."""
 
-    def __init__(
-        self, settings: Gan, data: Data, seed: int, folder: Path | None, device: torch.device
-    ) -> None:
-        self.settings, self.seed, self.device = settings, seed, device
+    def __init__(self, settings: Gan, context: FitContext) -> None:
+        self.settings, self.context = settings, context
+        self.seed, self.device, data = context.seed, context.device, context.data
         name, shape = image_of(data)
         low, high = bounds(data, name)
         self.images = leaves(data.train.x)[name]
         self.middle, self.half = (high + low) / 2, (high - low) / 2
         self.conditions = conditions(data, data.train)
         self.discrete = data.task.kind == "classification"
-        torch.manual_seed(rng.fold(seed, "gan") >> 1)
-        self.generator = settings.network(data).to(device)
-        self.average = settings.network(data).to(device)
+        # Weights, and the power iteration of the spectral norm, are drawn from torch's own state.
+        torch.manual_seed(rng.fold(self.seed, "gan") >> 1)
+        self.generator = settings.network(data).to(self.device)
+        self.average = settings.network(data).to(self.device)
         self.average.load_state_dict(self.generator.state_dict())
         self.discriminator = DiscriminatorNet(
             self.conditions.shape[1],
@@ -254,11 +247,11 @@ class _Fitting:
             settings.discriminator_channels,
             settings.patch_of(shape),
             self.discrete,
-        ).to(device)
+        ).to(self.device)
         self.g_optimizer = self._adam(self.generator, settings.lr)
         self.d_optimizer = self._adam(self.discriminator, settings.discriminator_lr)
         self.step = 0
-        self.checkpoints = None if folder is None else Checkpoints(folder)
+        self.checkpoints = None if context.folder is None else Checkpoints(context.folder)
         state = self.checkpoints.newest() if self.checkpoints else None
         if state is not None:
             self._restore(state)
@@ -267,7 +260,7 @@ class _Fitting:
     def _adam(module: nn.Module, lr: float) -> torch.optim.Adam:
         return torch.optim.Adam(module.parameters(), lr=lr, betas=(0.0, 0.99), fused=True)
 
-    def run(self, on_progress: Callable[[int, float], None] | None) -> dict[str, Tensor]:
+    def run(self) -> dict[str, Tensor]:
         steps = self.settings.steps
         saved = time.perf_counter()
         while self.step < steps:
@@ -280,15 +273,14 @@ class _Fitting:
                         f"the gan's loss became nan before step {self.step}; a smaller lr "
                         f"(it is {self.settings.lr}) or discriminator_lr may help"
                     )
-                if on_progress is not None:
-                    on_progress(self.step, value)
+                self.context.tell(self.step, value)
             if self.checkpoints and time.perf_counter() - saved > _CHECKPOINT_SECONDS:
                 self.checkpoints.save(self.step, self._state())
                 saved = time.perf_counter()
         return {k: v.detach().cpu().clone() for k, v in self.average.state_dict().items()}
 
     def _ids(self, use: int) -> Tensor:
-        """Ids of the real (use 0) or the generated examples of this step (1 and 2)."""
+        """Return ids of the real (use 0) or the generated examples of this step (1 and 2)."""
         size = self.settings.batch_size
         first = (3 * self.step + use) * size if use else self.step * size
         return torch.arange(first, first + size, device=self.device)
@@ -329,7 +321,7 @@ class _Fitting:
         real, real_condition = self._real()
         with torch.no_grad():
             fake, fake_condition = self._fake(1)
-        # Apart, not in one batch: each is shown the deviation of its own kind.
+        # Two batches, not one, so that each shows the deviation of its own kind.
         on_real, read = self.discriminator(self._augment(real, 0), real_condition)
         on_fake, _ = self.discriminator(self._augment(fake, 1), fake_condition)
         loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
@@ -342,7 +334,7 @@ class _Fitting:
         score, read = self.discriminator(self._augment(fake, 2), fake_condition)
         self._update(self.g_optimizer, self._misread(read, fake_condition) - score.mean())
         self.discriminator.requires_grad_(True)
-        # A short memory at first, as the early weights are far from anything worth keeping.
+        # The memory is short at first, as early weights are not worth keeping.
         decay = min(settings.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(

@@ -1,6 +1,6 @@
 """The two networks of the conditional GAN, for one image of 8×8 to 64×64.
 
-No batch norm anywhere: it would make an example depend on the others of its batch.
+Neither has batch norm, which would make an example depend on the others of its batch.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def levels_of(height: int, width: int) -> tuple[int, tuple[int, int]]:
 def condition_embedding(size: int, features: int, discrete: bool) -> nn.Module:
     """Map conditions [B, K] to [B, features].
 
-    Classes: a table of one vector each, as a linear map of the one-hot label, so that a convex
-    combination of two classes has that combination of their vectors. Real conditions: two layers.
+    Classes have one vector each. The map is linear in the one-hot label, so a convex combination of
+    two classes has the same combination of their vectors. Real conditions pass two layers.
     """
     if discrete:
         return nn.Linear(size, features, bias=False)
@@ -56,10 +56,10 @@ class ModulatedNorm(nn.Module):
 
 
 class GeneratorNet(nn.Module):
-    """(latent [B, Z], condition [B, K]) to an image in [-1, 1], [B, C, H, W].
+    """Map (latent [B, Z], condition [B, K]) to an image in [-1, 1], [B, C, H, W].
 
-    A linear map to a small grid, which is doubled level by level by nearest neighbours; each level
-    is a residual block of two 3×3 convolutions with modulated norms.
+    A linear map gives a small grid, which nearest neighbours double level by level. Each level is a
+    residual block of two 3×3 convolutions with modulated norms.
 
     Args:
         latent: Z.
@@ -69,7 +69,7 @@ class GeneratorNet(nn.Module):
         patch: Side of the squares of pixels that are one position to the network, 1 or more: 2 is
             four times as fast.
         embedding: Size of the condition's embedding.
-        discrete: Conditions are class labels.
+        discrete: Whether conditions are class labels.
     """
 
     def __init__(
@@ -131,19 +131,19 @@ def _double(x: Tensor) -> Tensor:
 
 
 class DiscriminatorNet(nn.Module):
-    """(image [B, C, H, W], condition [B, K]) to one number each: large for real ones, [B].
+    """Map (image [B, C, H, W], condition [B, K]) to a score [B], which is large for real images.
 
-    Spectral norm on every map (Miyato et al. 2018); the condition enters by projection (Miyato and
-    Koyama 2018, equation 3); the deviation over the batch is shown to it, so that a lack of variety
-    is seen (Karras et al. 2018, section 3). Its features keep where in the image something is,
-    which is what a gaze shows in.
+    Every map has spectral norm (Miyato et al. 2018). The condition enters by projection (Miyato and
+    Koyama 2018, equation 3). One channel is the deviation over the batch, which shows a lack of
+    variety (Karras et al. 2018, section 3). The features keep positions in the image, as a gaze
+    shows in them.
 
     Args:
         condition: K.
         shape: (C, H, W).
         channels: Channels at full size.
         patch: As in :class:`GeneratorNet`.
-        discrete: Conditions are class labels.
+        discrete: Whether conditions are class labels.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class DiscriminatorNet(nn.Module):
         super().__init__()
         self.patch = patch
         height, width = _patches(shape, patch)
-        # Zeros on the right and below, where the image is no whole number of patches.
+        # Zeros on the right and below fill the image up to a whole number of patches.
         self.pad = (0, width * patch - shape[2], 0, height * patch - shape[1])
         levels, grid = levels_of(height, width)
         widths = [channels * min(4, 2**k) for k in range(levels + 1)]
@@ -171,7 +171,7 @@ class DiscriminatorNet(nn.Module):
         for part in self.project.modules():
             if isinstance(part, nn.Linear):
                 spectral_norm(part)
-        # What condition does the image show? For real-valued ones the projection alone says little.
+        # Reads the condition off the image, as the projection says little on real-valued ones.
         self.read = None if discrete else nn.Linear(features, condition)
 
     def forward(self, image: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,8 +1,8 @@
-"""How good a generator is, in numbers: near the data, and as varied as they are.
+"""Measure a generator: whether its examples are near the data, and as varied as the data.
 
-Distances are those of features. The features are what a trained teacher makes of an example just
-before its last linear layer, since what matters is what a teacher sees; or the standardised inputs
-themselves where there is no such network.
+Distances are between features. The features of an example are the inputs of a trained teacher's
+last linear layer, as a student learns from the teacher; where there is no such network, they are
+the standardised inputs themselves.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from extracurricular.inputs import Inputs, fixed_batches, leaves
 
 Features = Callable[[Inputs], Tensor]
 
-# A class has too few pairs below this many generated examples of it.
+# A class with fewer generated examples has too few pairs.
 _PER_CLASS = 64
-# Distances of all pairs are taken, so of a large split only some examples are.
+# All pairs of examples are measured, so a large split contributes only some.
 _MOST_REAL = 4000
 
 
@@ -33,20 +33,21 @@ class Quality:
     """Figures of one generator.
 
     Args:
-        frechet: Fréchet distance of generated to training examples.
-        floor: The same of held-out real examples (the validation split) to training examples: what
-            a perfect generator would have with as many examples. None without such a split.
-        variety: Mean distance of two generated examples of the same condition, as a part of that of
-            two real ones (of neighbouring conditions, where conditions are real). Near 0, latents
-            change nothing: the generator has collapsed.
-        least_variety: The same for the class that has least; None for regression.
+        frechet: Fréchet distance between generated and training examples.
+        floor: Fréchet distance between held-out real examples (the validation split) and training
+            examples, which a perfect generator would reach with as many examples. None without
+            such a split.
+        variety: Mean distance between two generated examples of the same condition, as a part of
+            that between two real ones (of neighbouring conditions, where conditions are real).
+            Near 0 the latent changes nothing: the generator has collapsed.
+        least_variety: Variety of the class with the least; None for regression.
         least_varied: Number of that class.
         coverage: Share of real examples with a generated one no farther than their fifth real
-            neighbour (Naeem et al. 2020, section 3.2), of as many generated as real ones.
-        ceiling: The same of as many held-out real examples.
-        label_error: Error of the teacher's prediction against the condition asked for: error rate,
+            neighbour (Naeem et al. 2020, section 3.2), for as many generated as real ones.
+        ceiling: Coverage of as many held-out real examples.
+        label_error: Error of the teacher's prediction against the requested condition: error rate,
             or root mean square in standardised units. None without a teacher or a condition.
-        real_error: The same on held-out real examples.
+        real_error: Error of the teacher's prediction on held-out real examples.
     """
 
     frechet: float
@@ -65,7 +66,7 @@ class Quality:
 
 
 def teacher_features(module: nn.Module) -> Features:
-    """Return the function to what a network's last linear layer takes in, flattened, [B, F]."""
+    """Return the function to the inputs of a network's last linear layer, flattened, [B, F]."""
     linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
     if not linear:
         return flat_features
@@ -89,7 +90,7 @@ def flat_features(x: Inputs) -> Tensor:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared 2-Wasserstein distance of the Gaussians of two sets of features.
+    """Return the squared 2-Wasserstein distance of Gaussians fitted to two sets of features.
 
     |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½) (Dowson and Landau 1982; Heusel et al. 2017).
 
@@ -107,9 +108,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def pair_distances(features: Tensor, condition: Tensor, seed: int = 0) -> Tensor:
-    """Distance of each example to one of (nearly) the same condition, [N].
+    """Return the distance of each example to a partner of (nearly) the same condition, [N].
 
-    Its partner is the nearest in condition, a random one where several are equally near.
+    The partner is the nearest in condition, a random one where several are equally near.
 
     Args:
         features: [N, F], N at least 2.
@@ -121,7 +122,7 @@ def pair_distances(features: Tensor, condition: Tensor, seed: int = 0) -> Tensor
     for start in range(0, len(features), 1024):
         rows = everyone[start : start + 1024]
         near = torch.cdist(condition[rows].double(), condition.double())
-        # Too small to matter but among equals.
+        # The noise only decides among equals.
         near += 1e-6 * rng.uniform(seed, rows, "quality.partner", (len(features),))
         near[torch.arange(len(rows)), rows] = math.inf
         partner[rows] = near.argmin(1)
@@ -130,7 +131,7 @@ def pair_distances(features: Tensor, condition: Tensor, seed: int = 0) -> Tensor
 
 
 def coverage(real: Tensor, made: Tensor, neighbours: int = 5) -> float:
-    """Share of real examples with a made one no farther than their k-th real neighbour.
+    """Return the share of real examples with a made one no farther than their k-th neighbour.
 
     Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models", equation 4.
 
@@ -141,7 +142,7 @@ def coverage(real: Tensor, made: Tensor, neighbours: int = 5) -> float:
     k = min(neighbours, len(real) - 1)
     if k < 1:
         return math.nan
-    # The nearest of all is the example itself.
+    # k + 1, since the nearest of all is the example itself.
     radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values
     return float((torch.cdist(real, made).amin(1) <= radius).float().mean())
 
@@ -159,10 +160,10 @@ def assess(
     Args:
         generator: The generator.
         data: The data set.
-        draw: Draws by id [B]: network inputs, and conditions [B, K].
-        features: Network inputs to features.
-        predict: Network inputs to the mean of the teacher's prediction, [B, C] or [B, D].
-        count: Generated examples.
+        draw: Maps draw ids [B] to network inputs and conditions [B, K].
+        features: Maps network inputs to features.
+        predict: Maps network inputs to the mean of the teacher's prediction, [B, C] or [B, D].
+        count: Number of generated examples.
     """
     x, condition = draw(torch.arange(count, device=data.device))
     made = _apply(features, x)
@@ -173,7 +174,7 @@ def assess(
     known = conditions(data, stored)
     spread = _spread(data, train, known, made, condition, generator.conditional)
     real = conditions(data, held) if held is not None else None
-    # As many of each, since more examples cover more.
+    # Both sets have one size, since more examples cover more.
     size = min(len(train), len(made), len(train) if held is None else len(held))
     among = train[_spaced(len(train), size, data.device)]
     return Quality(
@@ -192,7 +193,7 @@ def assess(
 
 
 def _some(split: Split, most: int) -> Split:
-    """Examples from all over a split, at most so many."""
+    """Return at most so many examples, from all over a split."""
     if len(split) <= most:
         return split
     return split[_spaced(len(split), most, next(iter(leaves(split.x).values())).device)]
@@ -237,7 +238,7 @@ def _apply(function: Callable[[Inputs], Tensor], x: Inputs) -> Tensor:
     """Apply a network batch by batch.
 
     Raises:
-        ValueError: It gives values that are not finite.
+        ValueError: The network gives values that are not finite.
     """
     made = torch.cat([function(part)[:true].float() for part, true in fixed_batches(x, 256)])
     if not bool(torch.isfinite(made).all()):

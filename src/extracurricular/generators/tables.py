@@ -1,18 +1,17 @@
 """Generators of vectors and tables: a mixture of Gaussians, and a kernel density estimate.
 
-Both take a row apart into real numbers and choices among values
+Both split a row into real numbers and choices among values
 (:mod:`extracurricular.generators.columns`), so that columns of integers, of categories and of
-one-hot groups stay valid. Both give raw values and know nothing of labels: a teacher gives those.
+one-hot groups stay valid. Both give raw values without labels, which the teacher gives.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.generators.base import GENERATORS, Generator, stand_in
+from extracurricular.generators.base import GENERATORS, Fit, FitContext, Generator, stand_in
 from extracurricular.generators.columns import (
     Columns,
     Rows,
@@ -36,16 +35,16 @@ _ROUNDS = 200
 _TOLERANCE = 1e-4  # of the mean log-likelihood, in nats
 _MOST_COMPONENTS = 64
 _ROWS_PER_COMPONENT = 20
-# A value that no row of a component has is not impossible there: as if so many rows of it had the
-# frequencies of the whole table.
+# Each component gets this many extra rows with the frequencies of the whole table, so that no value
+# is impossible in it.
 _PRIOR_ROWS = 0.01
 _FOLDS = 5
 _ROWS_FOR_BANDWIDTH = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Table:
-    """Settings and fitting that generators of tables share; see :func:`find_columns`."""
+class _Table(Fit):
+    """Settings that generators of tables share; see :func:`find_columns`."""
 
     columns: dict[str, str] = field(default_factory=dict)
     most_categories: int = 12
@@ -61,11 +60,6 @@ class _Table:
             raise ValueError(f"atom is {self.atom}; it must be a share in (0, 1]")
         if not 0 <= self.widen < math.inf:
             raise ValueError(f"widen is {self.widen}; it must be at least 0")
-
-    @property
-    def steps(self) -> int:
-        """Fitting is a single act."""
-        return 1
 
     def _find(self, data: Data, name: str) -> tuple[Columns, Rows]:
         return find_columns(
@@ -83,23 +77,23 @@ class Mixture(_Table):
     """A mixture of Gaussians, with categories.
 
     Given its component, a row's numbers are Gaussian with a full covariance, and its categories
-    are independent of them and of each other: the mixture of Gaussians where all columns are real,
-    the latent class model where none is (Hunt and Jorgensen 2003, "Mixture model clustering for
-    mixed data with missing information"). All of it is fitted by expectation-maximisation from
-    k-means, so that categories help to find the components.
+    are independent of them and of each other. So it is a mixture of Gaussians where all columns are
+    real, and the latent class model where none is (Hunt and Jorgensen 2003, "Mixture model
+    clustering for mixed data with missing information"). Expectation-maximisation fits all of it
+    from k-means, so that categories help to find the components.
 
     Args:
-        components: Their number; None for that of 1, 2, 4, ... 64 with the least Bayesian
-            information criterion (Schwarz 1978), at least twenty rows to each.
-        covariance_floor: Added to the variances of each component, in units of the variance of the
-            column, so that none collapses to a point.
+        components: Number of components; None for the one of 1, 2, 4, ... 64 with the least
+            Bayesian information criterion (Schwarz 1978), with at least twenty rows for each.
+        covariance_floor: Variance added to each component, in units of the variance of the column,
+            so that none collapses to a point.
         columns: Kinds of columns, ``real``, ``integer`` or ``category``, by the position of the
-            column ("0" is the first; several inputs count on); found out for the others.
+            column ("0" is the first; several inputs count on); found for the others.
         most_categories: Most values of a column that is found to be a category.
-        atom: Share of rows from which on a single value of a real or integer column, such as 0,
-            has a probability of its own; 1 for never.
+        atom: Share of the rows that gives a single value of a real or integer column, such as 0, a
+            probability of its own; 1 for never.
         widen: How far reals may go beyond the training rows, as a part of their range; never past
-            0 where no training row does.
+            0 unless a training row does.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -128,33 +122,24 @@ class Mixture(_Table):
         uniforms = 1 + len(columns.sizes)
         return stand_in(data, uniforms + len(columns.numeric), uniforms=uniforms)
 
-    def fit(
-        self,
-        data: Data,
-        *,
-        seed: int,
-        folder: Path | None,
-        device: torch.device,
-        on_progress: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Tensor]:
+    def _fit(self, context: FitContext) -> dict[str, Tensor]:
         """Fit to the training rows, on the CPU; the loss is the mean negative log-likelihood.
 
         Raises:
             ValueError: The data have images, ``columns`` does not go with them, or there are more
                 components than different rows.
         """
-        columns, rows = self._apart(data)
+        columns, rows = self._apart(context.data)
         shift, scale = _standard(rows.numbers)
         rows = replace(rows, numbers=(rows.numbers - shift) / scale)
-        fits = partial(_expectation_maximisation, rows, self.covariance_floor, seed)
+        fits = partial(_expectation_maximisation, rows, self.covariance_floor, context.seed)
         if self.components is None:
             enough = max(1, len(rows.numbers) // _ROWS_PER_COMPONENT)
             most = min(_MOST_COMPONENTS, _different(rows), enough)
             best = _least_bic((fits(2**k) for k in range(most.bit_length())), rows)
         else:
             best = fits(self.components)
-        if on_progress is not None:
-            on_progress(1, -best.likelihood)
+        context.tell(1, -best.likelihood)
         # In raw units, so that a draw is one affine map.
         return columns.state() | {
             "weights": _cumulative(best.weights),
@@ -191,24 +176,24 @@ class Mixture(_Table):
 @GENERATORS.register("kde")
 @dataclass(frozen=True, kw_only=True)
 class Kernel(_Table):
-    """A kernel density estimate: a training row with noise of its own.
+    """A kernel density estimate, which draws a training row and adds noise to it.
 
-    Real and integer columns get Gaussian noise; a value that is an atom stays. A category stays
-    too, or, with probability ``resample``, is drawn anew from its frequencies, after the kernel of
-    Aitchison and Aitken (1976, "Multivariate binary discrimination by the kernel method"), whose
-    other values are equally likely.
+    Real and integer columns get Gaussian noise, but a value that is an atom stays. A category also
+    stays, except that with probability ``resample`` it is drawn anew from its frequencies. This
+    follows the kernel of Aitchison and Aitken (1976, "Multivariate binary discrimination by the
+    kernel method"), in which all other values are equally likely.
 
     Args:
         bandwidth: Deviation of the noise, in units of the deviation of the column; None for the
             multiple of Scott's rule (1992) with the greatest likelihood in cross-validation.
         resample: Probability that a category or a one-hot group is drawn anew.
         columns: Kinds of columns, ``real``, ``integer`` or ``category``, by the position of the
-            column ("0" is the first; several inputs count on); found out for the others.
+            column ("0" is the first; several inputs count on); found for the others.
         most_categories: Most values of a column that is found to be a category.
-        atom: Share of rows from which on a single value of a real or integer column, such as 0,
-            has a probability of its own; 1 for never.
+        atom: Share of the rows that gives a single value of a real or integer column, such as 0, a
+            probability of its own; 1 for never.
         widen: How far reals may go beyond the training rows, as a part of their range; never past
-            0 where no training row does.
+            0 unless a training row does.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -235,25 +220,17 @@ class Kernel(_Table):
         uniforms = 1 + 2 * len(columns.sizes)
         return stand_in(data, uniforms + len(columns.numeric), uniforms=uniforms)
 
-    def fit(
-        self,
-        data: Data,
-        *,
-        seed: int,
-        folder: Path | None,
-        device: torch.device,
-        on_progress: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Tensor]:
+    def _fit(self, context: FitContext) -> dict[str, Tensor]:
         """Keep the training rows and choose the bandwidth; the loss is 0, as nothing is minimised.
 
         Raises:
             ValueError: The data have images, or ``columns`` does not go with them.
         """
-        columns, rows = self._find(data, "kde")
+        columns, rows = self._find(context.data, "kde")
         shift, scale = _standard(rows.numbers)
-        bandwidth = self.bandwidth or _choose_bandwidth((rows.numbers - shift) / scale, seed)
-        if on_progress is not None:
-            on_progress(1, 0.0)
+        numbers = (rows.numbers - shift) / scale
+        bandwidth = self.bandwidth or _choose_bandwidth(numbers, context.seed)
+        context.tell(1, 0.0)
         return columns.state() | {
             "numbers": rows.numbers.float(),
             "codes": rows.codes,
@@ -272,8 +249,8 @@ class Kernel(_Table):
         return Generator(function, latent, uniforms, conditional=False)
 
 
-# Drawing. Elementwise operations and gathers only, so that a row does not depend on its batch: a
-# matrix product may add up in another order when the batch has another shape.
+# Drawing uses only elementwise operations and gathers, so that a row does not depend on its batch:
+# a matrix product may add up in another order when the batch has another shape.
 
 
 @dataclass(frozen=True)
@@ -318,25 +295,25 @@ class _DrawKernel:
 
 
 def _pick(uniform: Tensor, cumulative: Tensor) -> Tensor:
-    """Alternatives, int64, [B, ...], by the cumulative probabilities [..., L] of L of them."""
+    """Pick among L alternatives by their cumulative probabilities [..., L]; int64, [B, ...]."""
     return (uniform.unsqueeze(-1) >= cumulative).sum(-1)
 
 
 def _cumulative(probabilities: Tensor) -> Tensor:
-    """Cumulative probabilities along the last axis, float32."""
+    """Return the cumulative probabilities along the last axis, float32."""
     total = probabilities.cumsum(-1)
-    # The last is exactly 1, above every uniform number, so that no alternative beyond is picked.
+    # The last is exactly 1, above every uniform number, so no alternative beyond it is picked.
     return (total / total[..., -1:]).float().contiguous()
 
 
 def _prepared(state: dict[str, Tensor], data: Data) -> tuple[Inputs, dict[str, Tensor]]:
-    """One row, to show the structure of the input, and what was fitted on its device."""
+    """Return one row, which shows the structure of the input, and the state on its device."""
     like = data.train[:1].x
     device = next(iter(leaves(like).values())).device
     return like, {name: values.to(device) for name, values in state.items()}
 
 
-# Fitting, in float64 on the CPU.
+# Fitting runs in float64 on the CPU.
 
 
 @dataclass(frozen=True)
@@ -355,20 +332,20 @@ def _different(rows: Rows) -> int:
 
 
 def _standard(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column; none is constant."""
+    """Return mean and deviation of each column; none is constant."""
     mean = numbers.mean(0)
-    # Not std, which warns where there are no columns.
+    # std would warn where there are no columns.
     return mean, (numbers - mean).square().mean(0).sqrt()
 
 
 def _least_bic(fits: Iterator[_Fitted], rows: Rows) -> _Fitted:
-    """The mixture with the least criterion; after two in a row that are worse, no more is tried."""
+    """Return the mixture with the least criterion; two worse ones in a row end the search."""
     count, width = rows.numbers.shape
     each = width + width * (width + 1) // 2
     best, least, worse = None, math.inf, 0
     for fitted in fits:
         components = len(fitted.weights)
-        # The frequency of a value that no row of the component has is at its bound, not free.
+        # A value that no row of the component has is at its bound, so its frequency is not free.
         values = int((fitted.tables * fitted.weights * count > 0.5).sum())
         tables = max(0, values - components * len(rows.sizes))
         free = components - 1 + components * each + tables
@@ -399,13 +376,13 @@ def _expectation_maximisation(rows: Rows, floor: float, seed: int, components: i
 
 
 def _start(rows: Rows, components: int, seed: int) -> Tensor:
-    """Each row in the component of its k-means cluster, [N, K]."""
+    """Assign each row to the component of its k-means cluster, [N, K]."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     points = rows.numbers
     if rows.codes.shape[1]:
-        # The indicators of a variable together vary as much as one standardised number.
+        # Scaled, so that a variable's indicators together vary as one standardised number does.
         shares = rows.frequencies()
         spread = [
             float((p * (1 - p)).sum()) ** 0.5 for p in torch.split(shares, rows.sizes.tolist())
@@ -416,7 +393,7 @@ def _start(rows: Rows, components: int, seed: int) -> Tensor:
         points = torch.cat([points, indicators], dim=1)
     state = rng.fold(seed, "gmm", components) % 2**32
     with warnings.catch_warnings():
-        # Rows that hardly differ may give fewer clusters; the others then start without rows.
+        # Rows that hardly differ may give fewer clusters; other components start without rows.
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = KMeans(components, n_init=4, random_state=state).fit_predict(points.numpy())
     return F.one_hot(torch.from_numpy(found).long(), components).double()
@@ -438,7 +415,7 @@ def _maximise(rows: Rows, share: Tensor, floor: float) -> _Fitted:
 
 
 def _log_joint(rows: Rows, fitted: _Fitted) -> Tensor:
-    """Log-density of each row together with each component, [N, K]."""
+    """Return the joint log-density of each row and each component, [N, K]."""
     count, width = rows.numbers.shape
     logs = fitted.weights.log().repeat(count, 1)
     for k, (mean, factor) in enumerate(zip(fitted.means, fitted.factors, strict=True)):
@@ -452,19 +429,19 @@ def _log_joint(rows: Rows, fitted: _Fitted) -> Tensor:
 
 
 def _choose_bandwidth(numbers: Tensor, seed: int) -> float:
-    """Bandwidth for standardised numbers [N, d], by cross-validated likelihood."""
+    """Choose the bandwidth for standardised numbers [N, d] by cross-validated likelihood."""
     from sklearn.model_selection import GridSearchCV, KFold
     from sklearn.neighbors import KernelDensity
 
     count, width = numbers.shape
     scott: float = count ** (-1 / (width + 4))
-    # A copy of a row in another fold would call for a bandwidth of 0.
+    # Without copies, as a copy of a row in another fold favours a bandwidth of 0.
     different = torch.unique(numbers, dim=0).numpy() if width else numbers.numpy()[:0]
     if len(different) < 2 * _FOLDS:
         return scott
     g = np.random.Generator(np.random.Philox(key=rng.fold(seed, "kde")))
     some = g.permutation(different)[:_ROWS_FOR_BANDWIDTH]
-    # The multiple of Scott's rule for these rows is taken to hold for all.
+    # The best multiple of Scott's rule on these rows serves for all.
     rule = len(some) ** (-1 / (width + 4))
     multiples = 2.0 ** (np.arange(-8, 4) / 2)
     search = GridSearchCV(

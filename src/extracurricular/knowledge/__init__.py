@@ -1,7 +1,7 @@
 """Record a teacher once, replay it for ever.
 
-:func:`record` asks a teacher about draws 0 … N - 1 and stores what it said; :func:`open_knowledge`
-gives that back as a teacher. Every codec is imported here, so that its name is known to recipes.
+:func:`record` asks a teacher about draws 0 … N - 1 and stores its answers; :func:`open_knowledge`
+gives them back as a teacher. This module imports every codec, so that recipes know its name.
 """
 
 from extracurricular.knowledge import quantised as quantised
@@ -15,12 +15,13 @@ from extracurricular.knowledge.recorded import (
     cycled_ids,
     open_knowledge,
 )
-from extracurricular.knowledge.recorder import Report, price_lines, record
+from extracurricular.knowledge.recorder import RecordOptions, Report, price_lines, record
 
 __all__ = [
     "CODECS",
     "Chooser",
     "Codec",
+    "RecordOptions",
     "Recorded",
     "RecordedEnsemble",
     "Replay",

@@ -1,10 +1,9 @@
-"""How a teacher's distribution becomes bytes, and comes back.
+"""Codecs turn a teacher's distributions into rows of bytes, [B, bytes_per_draw] uint8, and back.
 
-A codec turns B distributions into rows of bytes, [B, bytes_per_draw] uint8, and back. Every row
-stands for itself and has the same length, so that a draw is found by its id alone. Decoding is
-elementwise arithmetic on whole batches: a row gives the same bits whatever batch it is read in.
+Every row is independent of the others and has the same length, so a draw is found by its id alone.
+Decoding is elementwise arithmetic on whole batches: a row gives the same bits in any batch.
 
-What each costs in bytes and in KL is in ``docs/knowledge.md``.
+``docs/knowledge.md`` has each codec's cost in bytes and in KL.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Codec(Protocol):
     """Anything that stores distributions as rows of bytes; a dataclass of a task and settings."""
 
     dtype: ClassVar[str]
-    """Type of the stored numbers, for the person who reads the manifest."""
+    """Type of the stored numbers, for people who read the manifest."""
 
     @property
     def bytes_per_draw(self) -> int:
@@ -48,7 +47,7 @@ CODECS: Registry[Codec] = Registry("codec")
 
 
 def default_codec(task: Task) -> str:
-    """Name of the codec for a task: float16, or 8 bits where there are more than 256 classes."""
+    """Return the codec for a task: float16, or 8 bits where there are more than 256 classes."""
     return "uint8" if task.kind == "classification" and task.size > 256 else "float16"
 
 
@@ -76,7 +75,7 @@ class _Floats:
         """Store the parameters.
 
         Raises:
-            TrainingError: A mean is beyond what the type can hold.
+            TrainingError: The type cannot hold a mean, which is too large.
         """
         if isinstance(distribution, Categorical):
             values = -depths(distribution)
@@ -104,11 +103,11 @@ class _Floats:
 class Float16(_Floats):
     """Log-probabilities, or means and log variances, in float16.
 
-    Log-probabilities are stored as distances from the largest, so the classes that matter have the
-    finest steps. 2 C bytes, or 4 D.
+    Log-probabilities are stored as distances from the largest, so the most probable classes have
+    the finest steps. A row takes 2 C bytes, or 4 D.
 
     Args:
-        task: What is predicted.
+        task: What the teacher predicts.
     """
 
     dtype: ClassVar[str] = "float16"
@@ -118,7 +117,7 @@ class Float16(_Floats):
 @CODECS.register("float32")
 @dataclass(frozen=True)
 class Float32(_Floats):
-    """As :class:`Float16`, with 4 bytes a number."""
+    """Log-probabilities, or means and log variances, in float32: 4 bytes a number."""
 
     dtype: ClassVar[str] = "float32"
     _type: ClassVar[torch.dtype] = torch.float32
@@ -127,13 +126,13 @@ class Float32(_Floats):
 @CODECS.register("topk")
 @dataclass(frozen=True)
 class TopK:
-    """The k likeliest classes in float16, and the remaining mass, spread equally over the others.
+    """The k most probable classes in float16; the remaining mass is spread equally over the others.
 
-    (2 or 3) k + 2 bytes: a class takes one byte where there are at most 256. At T > 1 the tail
-    holds much of the mass, and an equal spread is a poor picture of it.
+    A row takes 4 k + 2 bytes, or 3 k + 2 where there are at most 256 classes. At T > 1 the tail
+    holds much of the mass, and an equal spread approximates it poorly.
 
     Args:
-        task: What is predicted; classes.
+        task: What the teacher predicts, which must be classes.
         k: Classes to keep, from 1 to C.
     """
 
@@ -159,7 +158,7 @@ class TopK:
         return self.k * (self._index_type.itemsize + 2) + 2
 
     def encode(self, distribution: Distribution) -> Tensor:
-        """Store the largest, and the logarithm of what is left."""
+        """Store the largest, and the logarithm of the remaining mass."""
         assert isinstance(distribution, Categorical)
         values, index = distribution.log_probs.topk(self.k, dim=1)
         rest = distribution.log_probs.scatter(1, index, -torch.inf)
@@ -174,10 +173,10 @@ class TopK:
         )
 
     def decode(self, rows: Tensor) -> Distribution:
-        """Put the largest in their places and the rest, in equal parts, everywhere else."""
+        """Put the largest in their places, and equal parts of the rest everywhere else."""
         cut = self.k * self._index_type.itemsize
-        # Unsigned 16 bits, read from a signed type that torch can convert; modulo, so that even
-        # bytes that were never a row cannot point outside.
+        # Unsigned 16 bits, read from a signed type that torch can convert. The modulo keeps the
+        # index in range even for bytes that were never a row.
         index = _read(rows[:, :cut], self._index_type).long() % 65536 % self.task.size
         stored = _read(rows[:, cut:], torch.float16).float()
         others = max(1, self.task.size - self.k)
@@ -187,12 +186,12 @@ class TopK:
 
 
 def _read(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bytes [B, n] as numbers; copied, as numbers in the middle of a row may lie at any address."""
+    """Return bytes [B, n] as numbers; a copy, since numbers inside a row may be unaligned."""
     return rows.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
 def depths(distribution: Categorical) -> Tensor:
-    """How far each log-probability is below the largest, float32, [B, C], at least 0."""
+    """Return how far each log-probability is below the largest, float32, [B, C], at least 0."""
     logs = distribution.log_probs
     return (logs.amax(1, keepdim=True) - logs).clamp(0, _DEEPEST)
 
@@ -201,7 +200,7 @@ def need_classes(task: Task, name: str) -> None:
     """Refuse a task that a codec of classes cannot store.
 
     Raises:
-        ValueError: Regression, or more than 65536 classes.
+        ValueError: The task is regression, or has more than 65536 classes.
     """
     if task.kind != "classification":
         raise ValueError(

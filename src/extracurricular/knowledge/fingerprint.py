@@ -1,7 +1,7 @@
-"""Fingerprints: what a record of a teacher was made from, so that it is not used for anything else.
+"""Fingerprints of data, samplers and teachers, so that a record serves only what it was made from.
 
 A fingerprint is a SHA-256 in hexadecimal, cut to 32 digits. It depends on contents alone: not on
-names of files, devices, or where in memory something lies.
+names of files, devices, or places in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
     """Return a value as JSON gives it back: tuples become lists, keys become strings.
 
     Raises:
-        ValueError: It is not made of plain values.
+        ValueError: The value holds more than plain values.
     """
     try:
         return json.loads(json.dumps(value, allow_nan=False))
@@ -38,14 +38,14 @@ def plain(value: Any) -> Any:
 
 
 def canonical(value: Any) -> bytes:
-    """Return the one way in which a plain value is written for hashing."""
+    """Return a plain value as JSON in its one canonical form, for hashing."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def data_fingerprint(data: Data) -> str:
-    """Fingerprint of a data set's training split, scales, task and classes.
+    """Return the fingerprint of a data set's training split, scales, task and classes.
 
-    Images that are streamed count by the names and sizes of their files.
+    Streamed images enter it by the names and sizes of their files.
     """
     scales = {key: [scale.shift, scale.scale] for key, scale in data.x_scale.items()}
     if data.y_scale is not None:
@@ -62,28 +62,28 @@ def data_fingerprint(data: Data) -> str:
 
 
 def teacher_fingerprint(teacher: Any) -> str:
-    """Fingerprint of a teacher: the weights of its networks, and how they are put together.
+    """Return the fingerprint of a teacher: the weights of its networks, and how they are combined.
 
     Raises:
-        ValueError: The teacher is none of this package's kinds; it needs an identity of its own.
+        ValueError: The teacher is of no kind of this package, so its owner must identify it.
     """
     try:
         return _digest(describe(teacher))
     except ValueError:
         raise ValueError(
             f"the teacher is a {type(teacher).__name__}, whose weights cannot be found; "
-            "give teacher_id, a text that tells it from other teachers"
+            "give teacher_id, a text that identifies it"
         ) from None
 
 
 def describe(thing: Any) -> Any:
-    """Describe a sampler or teacher as plain values, with fingerprints for what is large.
+    """Describe a sampler or teacher as plain values, with fingerprints in place of large values.
 
-    A dataclass is its name and those of its settings that differ from their defaults (and its
-    seed); a tensor, a module or a data set is a fingerprint.
+    A dataclass becomes its name, its seed, and the settings that differ from their defaults. A
+    tensor, a module or a data set becomes a fingerprint.
 
     Raises:
-        ValueError: Something in it cannot be told apart from others of its kind.
+        ValueError: It holds something that has no description.
     """
     if thing is None or isinstance(thing, bool | int | str):
         return thing
@@ -117,7 +117,7 @@ def describe(thing: Any) -> Any:
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return {type(thing).__name__: _settings(thing)}
     raise ValueError(
-        f"a {type(thing).__name__} cannot be told apart from others of its kind; "
+        f"a {type(thing).__name__} cannot be identified by its settings; "
         "describe the sampler yourself, as plain values"
     )
 
@@ -126,19 +126,20 @@ def _settings(thing: Any) -> dict[str, Any]:
     given = {}
     for field in dataclasses.fields(thing):
         value = getattr(thing, field.name)
-        # A setting that a later version adds, with the old behaviour as its default, then leaves
-        # descriptions as they were.
+        # Defaults are left out, so that a setting which a later version adds, with the old
+        # behaviour as its default, changes no description.
         simple = value is None or isinstance(value, bool | int | float | str)
         if simple and field.name != "seed" and value == field.default:
             continue
-        given[field.name] = describe(value)
+        # A setting that has another name now keeps the one that older records have.
+        given[field.metadata.get("recorded_as", field.name)] = describe(value)
     return given
 
 
 def _tensor(tensor: Tensor) -> str:
-    """Fingerprint of a tensor: type, shape and bytes."""
+    """Return the fingerprint of a tensor: of its type, shape and bytes."""
     found = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    # A tensor without dimensions cannot be viewed as bytes; as one element it can.
+    # Flattened, since a tensor without dimensions cannot be viewed as bytes.
     flat = tensor.detach().cpu().contiguous().flatten()
     found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()[:_DIGITS]

@@ -1,12 +1,12 @@
-"""The folder of a record: shards of rows, and a manifest that says what they are.
+"""The folder of a record: shards of rows, and a manifest that describes them.
 
-    manifest.json                                   what was recorded, and which shards hold it
+    manifest.json                                   the origin of the rows, and the list of shards
     draws-000000000000-000000016384.CHECKSUM.npy    rows of draws [0, 16384), uint8 [16384, bytes]
 
-A shard's checksum is in its name, so content and checksum arrive in the same rename. It covers the
-origin (all that the content depends on) and the range of draws too, so a shard of another record,
-or one under another's name, is found out. The manifest carries a checksum of its own. Both are only
-data: nothing in them is executed, and names in the manifest cannot point out of the folder.
+A shard's checksum is in its name, so content and checksum arrive in the same rename. The checksum
+also covers the origin (all that the content depends on) and the range of draws, so it detects a
+shard of another record or under another's name. The manifest carries a checksum of its own. Both
+are only data: nothing in them is executed, and names in the manifest cannot lead out of the folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from extracurricular.errors import StorageError, shorten
-from extracurricular.files import first_difference, read_json
+from extracurricular.files import read_json
 from extracurricular.knowledge.fingerprint import canonical
 
 FORMAT = 1
@@ -33,7 +33,7 @@ class _Plain(BaseModel):
 
 
 class Origin(_Plain):
-    """All that the content of a record depends on; whoever replays it must want the same.
+    """All that the content of a record depends on; a replay checks that it is the same.
 
     Args:
         kind: ``classification`` or ``regression``.
@@ -42,9 +42,9 @@ class Origin(_Plain):
         data: Fingerprint of the data set.
         seed: Seed of the sampler.
         sampler: The sampler as plain values.
-        teacher: Fingerprint of the teacher, or the name its owner gave it.
+        teacher: Fingerprint of the teacher, or the name that its owner gave it.
         codec: Spec of the codec.
-        members: Ensemble members in a row; 0 for their mixture alone.
+        members: Ensemble members in a row; 0 where a row holds only their mixture.
         choice: Whether a row ends in the index of the chosen candidate, one byte.
     """
 
@@ -61,12 +61,12 @@ class Origin(_Plain):
 
 
 class Price(_Plain):
-    """What storing costs: KL(teacher ‖ stored) in nats, on a sample of draws.
+    """Cost of storing: KL(teacher ‖ stored) in nats, on a sample of draws.
 
     Args:
-        draws: Draws in the record when it was measured.
-        sample: Draws it was measured on.
-        kl: By temperature (``"1.0"``), ``mean`` and ``worst``.
+        draws: Draws in the record at the time of the measurement.
+        sample: Draws in the sample.
+        kl: ``mean`` and ``worst`` by temperature (``"1.0"``).
     """
 
     draws: int
@@ -75,16 +75,16 @@ class Price(_Plain):
 
 
 class Manifest(_Plain):
-    """What ``manifest.json`` holds, less its checksum.
+    """Contents of ``manifest.json``, without its checksum.
 
     Args:
         format: Version of this format.
-        origin: What was recorded.
+        origin: All that the content depends on.
         dtype: Type of the stored numbers.
         bytes_per_draw: Length of a row.
         draws: Draws 0 … draws - 1 are recorded.
         shards: Names of the shards, by their first draw.
-        price: What storing costs; None until it has been measured.
+        price: Cost of storing; None until it has been measured.
     """
 
     format: Literal[1] = 1
@@ -98,7 +98,7 @@ class Manifest(_Plain):
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's name, read: rows of draws [first, last)."""
+    """The name of a shard, which holds the rows of draws [first, last)."""
 
     name: str
     first: int
@@ -106,7 +106,7 @@ class Shard:
 
     @classmethod
     def parse(cls, name: str) -> Shard | None:
-        """Read a name; None if it is no shard's."""
+        """Parse the name of a file; return None if it names no shard."""
         match = _NAME.fullmatch(name)
         if match is None or int(match[1]) >= int(match[2]):
             return None
@@ -114,7 +114,7 @@ class Shard:
 
 
 def shard_name(origin: Origin, first: int, last: int, content: bytes) -> str:
-    """Name of the shard with this content, which holds its checksum."""
+    """Return the name of the shard with this content, which contains the checksum."""
     digest = hasher(origin, first, last)
     digest.update(content)
     return f"draws-{first:012d}-{last:012d}.{digest.hexdigest()[:32]}.npy"
@@ -124,7 +124,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check a record's manifest.
 
     Raises:
-        StorageError: It is missing, damaged, of another format, or not as it should be.
+        StorageError: The manifest is missing, damaged, inconsistent, or of another format.
     """
     path = folder / "manifest.json"
     value = read_json(path)
@@ -173,19 +173,34 @@ def check_origin(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
     """Refuse a record that was made from something else.
 
     Raises:
-        StorageError: Naming the first field that differs, and both values.
+        StorageError: A field differs; the sentence names the first one and both values.
     """
     for key, value in wanted.items():
         if found.get(key) != value:
-            path, was, now = first_difference({key: found.get(key)}, {key: value}, "")
+            path, was, now = _innermost(key, found.get(key), value)
             raise StorageError(
                 f"{str(folder)!r} was recorded with {path} = {shorten(was)}, but here it is "
                 f"{shorten(now)}; record again in another folder"
             )
 
 
+def _innermost(path: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """Follow two plain values that differ, by dict keys and list places, to where they do."""
+    while True:
+        if isinstance(was, dict) and isinstance(now, dict):
+            inner = [(f"{path}.{key}", was.get(key), now.get(key)) for key in [*now, *was]]
+        elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+            inner = [(f"{path}.{k}", *both) for k, both in enumerate(zip(was, now, strict=True))]
+        else:
+            inner = []
+        unequal = [(place, x, y) for place, x, y in inner if x != y]
+        if not unequal:
+            return path, was, now
+        path, was, now = unequal[0]
+
+
 def prefix(names: Sequence[str]) -> int:
-    """Number of draws, from 0 on, that shards hold without a gap."""
+    """Return the number of draws, from 0 on, that shards hold without a gap."""
     end = 0
     for shard in map(Shard.parse, names):
         if shard is None or shard.first != end:
@@ -195,5 +210,5 @@ def prefix(names: Sequence[str]) -> int:
 
 
 def hasher(origin: Origin, first: int, last: int) -> Any:
-    """Begin the checksum of a shard, which covers what it is of."""
+    """Begin the checksum of a shard, which covers its origin and its range of draws."""
     return hashlib.sha256(canonical([origin.model_dump(mode="json"), first, last]))

@@ -1,4 +1,4 @@
-"""Log-probabilities in codes of a few bits, with a scale for each row."""
+"""Codecs that store log-probabilities in codes of a few bits, with a scale for each row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from extracurricular.distributions import Categorical, Distribution, Task
 from extracurricular.knowledge.codecs import CODECS, depths, need_classes
 
 # Scales of a row, in nats: 0, then 16 to an octave from 2^-6 to 2^9.9. Deeper classes are clipped
-# to the end of the scale, where their probability is nothing at any temperature of use.
+# to the end of the scale, where their probability is negligible at any useful temperature.
 _SCALES = torch.tensor([0.0, *(2.0 ** (k / 16 - 6) for k in range(255))])
 # Share of the scale that the first sixteenth of the codes covers. Where a few classes stand far
 # above the others, a large share leaves nearly all the codes to the crowd below.
@@ -34,10 +34,10 @@ class _Quantised:
 
     A row is: scale (1 byte), knee (1 byte), a code of ``bits`` bits for each class, ``refine``
     bytes of refinement. The codes are ranked, smallest distance first, and the classes of the first
-    ranks get further bits, more of them for the earlier ranks; since reader and writer rank the
-    same codes, nothing needs to be said about which classes these are.
+    ranks get further bits, more of them for the earlier ranks. Reader and writer rank the same
+    codes, so a row need not say which classes these are.
 
-    Scale and knee are those with the smallest KL at T = 1 plus KL at T = 4, found by search.
+    A search finds the scale and knee with the smallest KL at T = 1 plus KL at T = 4.
     """
 
     task: Task
@@ -70,7 +70,7 @@ class _Quantised:
         return refinement_bits(self.task.size, 8 * self.refinement)
 
     def encode(self, distribution: Distribution) -> Tensor:
-        """Quantise; slower than decoding, as scale and knee are searched for."""
+        """Quantise, which takes longer than decoding, as it searches for scale and knee."""
         assert isinstance(distribution, Categorical)
         depth = depths(distribution)
         scale, knee = self._search(depth, distribution)
@@ -102,7 +102,7 @@ class _Quantised:
         return pairs[:, : self.task.size]
 
     def _quantise(self, depth: Tensor, scale: Tensor, knee: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes [B, C] and refinements [B, ranks], whole numbers as float32."""
+        """Return codes [B, C] and refinements [B, ranks], whole numbers as float32."""
         steps = 2.0**self.bits
         r = _SCALES.to(depth.device)[scale].unsqueeze(1)
         place = _squeeze(
@@ -119,21 +119,21 @@ class _Quantised:
     def _dequantise(
         self, code: Tensor, finer: Tensor | None, scale: Tensor, knee: Tensor
     ) -> Tensor:
-        """Distances [B, C] that codes and refinements stand for: the middle of each cell."""
+        """Return the distances [B, C] of codes and refinements: the middle of each cell."""
         value = code.float()
         place = value + 0.5
         if finer is not None:
             first = _ranked(code, len(self._ladder))
             parts = 2.0 ** torch.tensor(self._ladder, device=code.device)
             place.scatter_(1, first, value.gather(1, first) + (finer + 0.5) / parts)
-        # The likeliest class is at distance 0, not in the middle of its cell.
+        # The most probable class is at distance 0, not in the middle of its cell.
         place = place.masked_fill(place == place.amin(1, keepdim=True), 0.0)
         kappa = _KNEES.to(code.device)[knee].unsqueeze(1)
         distance = _stretch(place * 2.0**-self.bits, kappa)
         return distance * _SCALES.to(code.device)[scale].unsqueeze(1)
 
     def _search(self, depth: Tensor, truth: Categorical) -> tuple[Tensor, Tensor]:
-        """Scale and knee of each row, by trial: first the knee, then the scale."""
+        """Find scale and knee of each row by trial: first the knee, then the scale."""
         deepest = depth.amax(1)
         longest = torch.bucketize(deepest, _SCALES.to(depth.device)).clamp(max=255)
         weights = [(t, truth.tempered(t).probs) for t in (1.0, 4.0)]
@@ -196,28 +196,28 @@ class Uint4(_Quantised):
 
 
 def _squeeze(distance: Tensor, knee: Tensor) -> Tensor:
-    """Place on the code axis, 0 to 1, of a share 0 to 1 of the scale."""
+    """Map a share of the scale, 0 to 1, to its place on the code axis, 0 to 1."""
     head = distance * (_HEAD / knee)
     tail = _HEAD + (distance - knee) * ((1 - _HEAD) / (1 - knee))
     return torch.where(distance < knee, head, tail)
 
 
 def _stretch(place: Tensor, knee: Tensor) -> Tensor:
-    """Inverse of :func:`_squeeze`."""
+    """Invert :func:`_squeeze`."""
     head = place * (knee / _HEAD)
     tail = knee + (place - _HEAD) * ((1 - knee) / (1 - _HEAD))
     return torch.where(place < _HEAD, head, tail)
 
 
 def _ranked(code: Tensor, ranks: int) -> Tensor:
-    """Classes of the first ranks, smallest code first and ties in class order, [B, ranks]."""
+    """Return the classes of the first ranks, [B, ranks], by code, and then in class order."""
     classes = code.shape[1]
     # One number for code and class, so that any sorting algorithm gives the same order.
     key = code.to(torch.int32) * classes + torch.arange(
         classes, device=code.device, dtype=torch.int32
     )
     if key.device.type == "cpu":
-        # Much faster than torch's sort there, and rankings are what decoding spends its time on.
+        # Numpy sorts much faster than torch there, and decoding spends its time on rankings.
         ordered = torch.from_numpy(np.sort(key.numpy(), axis=1))
     else:
         ordered = key.sort(dim=1).values
@@ -226,10 +226,10 @@ def _ranked(code: Tensor, ranks: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def refinement_bits(classes: int, bits: int) -> tuple[int, ...]:
-    """How many refining bits each rank gets; those beyond the last get none.
+    """Return the number of refining bits of each rank; ranks beyond the last get none.
 
     A bit quarters a rank's squared error, so the next one always goes where weight · 4^-bits is
-    largest. The weight (rank + 1)^-2 was chosen on outputs of teachers; at most 8 bits a rank.
+    largest. The weight (rank + 1)^-2 was chosen on outputs of teachers. A rank gets at most 8 bits.
     """
     given = [0] * classes
     gains = [(-((r + 1) ** -2.0), r) for r in range(classes)]
@@ -242,7 +242,7 @@ def refinement_bits(classes: int, bits: int) -> tuple[int, ...]:
 
 
 def _pack_fields(fields: Tensor, widths: tuple[int, ...]) -> Tensor:
-    """Whole numbers [B, F] of the given widths in bits, one behind the other, as bytes [B, n]."""
+    """Pack whole numbers [B, F] of the given widths in bits, one after another, to bytes [B, n]."""
     number, shift = _bit_places(widths)
     bits = (fields.long()[:, number] >> torch.tensor(shift, device=fields.device)) & 1
     bits = F.pad(bits, (0, -len(shift) % 8)).reshape(len(bits), -(-len(shift) // 8), 8)
@@ -250,7 +250,7 @@ def _pack_fields(fields: Tensor, widths: tuple[int, ...]) -> Tensor:
 
 
 def _unpack_fields(packed: Tensor, widths: tuple[int, ...]) -> Tensor:
-    """Inverse of :func:`_pack_fields`, float32, [B, F]."""
+    """Invert :func:`_pack_fields`, to float32, [B, F]."""
     number, shift = _bit_places(widths)
     device = packed.device
     each = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
@@ -262,6 +262,6 @@ def _unpack_fields(packed: Tensor, widths: tuple[int, ...]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _bit_places(widths: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """For each bit of a row: which field it belongs to, and its place in that, highest first."""
+    """Return for each bit of a row its field, and its place in that field, highest first."""
     pairs = [(f, w - 1 - k) for f, w in enumerate(widths) for k in range(w)]
     return [f for f, _ in pairs], [s for _, s in pairs]

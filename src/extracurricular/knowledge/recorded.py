@@ -1,9 +1,8 @@
-"""The teacher that was recorded: given draw ids, it gives the distributions, and computes nothing.
+"""Replay a recorded teacher, which looks its distributions up by draw id and computes nothing.
 
 A record holds draws 0 … N - 1. A training that takes more goes through them again, each time in
-another order. The order is of the *draws*: the sampler is asked for the very draw whose row is
-read, so the recorded output still belongs to the very example the student sees (law 2). That is
-what :class:`Replay` around the sampler does.
+another order. :class:`Replay` around the sampler permutes the *draws*: the sampler draws the very
+example whose row is read, so the recorded output belongs to the example the student sees (law 2).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, mixture
 from extracurricular.errors import StorageError
+from extracurricular.inputs import Batch
 from extracurricular.knowledge.codecs import build_codec
 from extracurricular.knowledge.fingerprint import (
     data_fingerprint,
@@ -29,15 +29,15 @@ from extracurricular.knowledge.fingerprint import (
 )
 from extracurricular.knowledge.manifest import Manifest, check_origin, read_manifest
 from extracurricular.knowledge.store import Store
-from extracurricular.samplers.base import Batch, Sampler, Seeded, announce
+from extracurricular.samplers.base import Sampler, Seeded, announce
 
 
 @runtime_checkable
 class Chooser(Protocol):
-    """A sampler that chooses among candidate draws, and whose choices can be told and repeated."""
+    """A sampler that chooses among candidate draws, and can repeat its choices."""
 
     def choose(self, ids: Tensor) -> Any:
-        """Draw, and return ``batch``, and as ``index`` which candidates were chosen, [B]."""
+        """Draw; the result has the ``batch``, and the chosen candidates as ``index``, [B]."""
         ...
 
     def replay(self, ids: Tensor, index: Tensor) -> Batch:
@@ -46,9 +46,10 @@ class Chooser(Protocol):
 
 
 def cycled_ids(ids: Tensor, draws: int, seed: int = 0) -> Tensor:
-    """Map any ids, int64, [B], to recorded ones, [0, draws): every pass has each of them once.
+    """Map any ids, int64, [B], to recorded ids, [0, draws); a pass has each of them once.
 
-    Ids [p · draws, (p + 1) · draws) are pass p. Pass 0 keeps its order, each other has its own.
+    Ids [p · draws, (p + 1) · draws) are pass p. Pass 0 keeps the order; every other pass has its
+    own.
     """
     later = rng.permuted(draws, seed, ids, "knowledge.pass")
     return torch.where(ids < draws, ids, later)
@@ -56,18 +57,18 @@ def cycled_ids(ids: Tensor, draws: int, seed: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class Replay(Seeded):
-    """The recorded draws, again and again.
+    """Repeat the recorded draws, pass after pass.
 
-    The batch's ids are those of the draws, so that a :class:`Recorded` teacher finds its rows.
+    The batch's ids are those of the recorded draws, so that a :class:`Recorded` teacher finds its
+    rows.
 
     Args:
         child: The sampler that was recorded.
-        draws: Number of draws recorded, N.
+        draws: Number of recorded draws, N.
         seed: Seed of the orders.
-        choices: Gives the recorded choices of draws [B], if ``child`` is a :class:`Chooser`; its
-            candidates are then not scored again.
-        start: Pass to begin with: 0 for the draws in order first, 1 for an order of this seed's
-            own from the first pass on.
+        choices: Maps draw ids to their recorded choices, [B], if ``child`` is a :class:`Chooser`,
+            which then does not score its candidates again.
+        start: The first pass: 0 begins with the draws in order, 1 with an order of the seed's own.
     """
 
     child: Sampler
@@ -129,16 +130,16 @@ class Recorded:
 
     @property
     def manifest(self) -> Manifest:
-        """What was recorded."""
+        """The manifest of the record."""
         return self.store.manifest
 
     @property
     def draws(self) -> int:
-        """Number of draws recorded."""
+        """Number of recorded draws."""
         return len(self.store)
 
     def __call__(self, batch: Batch) -> Distribution:
-        """Return what the teacher said about draws ``batch.ids``.
+        """Return the teacher's distribution on draws ``batch.ids``.
 
         Raises:
             StorageError: A draw was not recorded.
@@ -152,13 +153,13 @@ class Recorded:
         return [self.codec.decode(rows[:, k * width : (k + 1) * width]) for k in range(count)]
 
     def choices(self, ids: Tensor) -> Tensor:
-        """Which candidates the sampler chose for draws ``ids``, int64, [B].
+        """Return the candidates that the sampler chose for draws ``ids``, int64, [B].
 
         Raises:
             StorageError: Choices, or these draws, were not recorded.
         """
         if not self.manifest.origin.choice:
-            raise StorageError(f"{str(self.store.folder)!r} has choice = False: it holds none")
+            raise StorageError(f"{str(self.store.folder)!r} has choice = False: it has no choices")
         return self.store.rows(ids.cpu())[:, -1].long().to(ids.device)
 
     def replay(self, sampler: Sampler, seed: int = 0) -> Replay:
@@ -168,10 +169,10 @@ class Recorded:
 
 
 class RecordedEnsemble(Recorded):
-    """A record of every member, which keeps the epistemic part of the uncertainty."""
+    """A record of every member of an ensemble, which keeps the epistemic uncertainty."""
 
     def members(self, batch: Batch) -> list[Distribution]:
-        """Return what each member said about draws ``batch.ids``."""
+        """Return each member's distribution on draws ``batch.ids``."""
         return self._members(batch)
 
 
@@ -183,17 +184,19 @@ def open_knowledge(
     seed: int | None = None,
     teacher: Any = None,
 ) -> Recorded:
-    """Open a record as a teacher, after checking every shard and that it is the one wanted.
+    """Open a record as a teacher, after checking every shard and the record's origin.
 
     Args:
         folder: The record.
-        data: Data set that it must be of: same training split, scales, task and order of classes.
-        sampler: Sampler that it must be of, or its description as plain values.
+        data: The data set that was recorded: same training split, scales, task and order of
+            classes. This and the following are not checked where None.
+        sampler: The sampler that was recorded, or its description as plain values.
         seed: Seed of that sampler; read from the sampler where None.
-        teacher: Teacher that it must be of, or the text that names it.
+        teacher: The teacher that was recorded, or the text that names it.
 
     Raises:
-        StorageError: The record is damaged, empty, or of something else, told with both values.
+        StorageError: The record is damaged, empty, or of something else; the sentence names the
+            field and both values.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -216,7 +219,7 @@ def open_knowledge(
 
 
 def of_data(data: Data) -> dict[str, Any]:
-    """The part of a record's origin that its data decide."""
+    """Return the fields of a record's origin that its data decide."""
     return {
         "kind": data.task.kind,
         "size": data.task.size,
@@ -226,5 +229,5 @@ def of_data(data: Data) -> dict[str, Any]:
 
 
 def of_sampler(sampler: Any) -> Any:
-    """A sampler as plain values; what is no sampler is taken to be such a description already."""
+    """Return a sampler as plain values; anything else must be such a description already."""
     return describe(sampler) if callable(sampler) else plain(sampler)

@@ -1,4 +1,4 @@
-"""Ask a teacher once about every draw, and store what it said."""
+"""Record a teacher: ask it once about every draw, and store its answers."""
 
 from __future__ import annotations
 
@@ -16,30 +16,61 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
 from extracurricular.errors import StorageError
+from extracurricular.inputs import Batch
 from extracurricular.knowledge.codecs import Codec, build_codec, default_codec
 from extracurricular.knowledge.fingerprint import plain, teacher_fingerprint
 from extracurricular.knowledge.manifest import Origin, Price
 from extracurricular.knowledge.recorded import Chooser, of_data, of_sampler, open_knowledge
 from extracurricular.knowledge.store import Recording
-from extracurricular.samplers.base import Batch, Sampler, announced
-from extracurricular.teachers import Teacher
-from extracurricular.training import check_finite
+from extracurricular.samplers.base import Sampler, announced, is_pure
+from extracurricular.teachers.base import HasMembers, Teacher, check_answer
 
 # A shard is written when it is full or this old, so that an interruption costs little.
 _SHARD_SECONDS = 30.0
 _SAMPLE = 1024
-# Chunks that a sampler learns of before they are drawn.
+# Chunks that are announced to the sampler before they are drawn.
 _AHEAD = 2
 
 
 @dataclass(frozen=True)
+class RecordOptions:
+    """How :func:`record` works, and under which names.
+
+    Args:
+        description: The sampler as plain values; made from its settings where None.
+        seed: Seed of the sampler; read from it where None.
+        teacher_id: A text that identifies the teacher; a fingerprint of its weights where None.
+        shard: Draws in a shard, at least 1.
+        chunk: Draws that the teacher is asked about at once, at least 1.
+        fabric: Device and precision; the CPU in full precision where None.
+        on_progress: Called now and then with the number of draws that the record holds.
+
+    Raises:
+        ValueError: ``shard`` or ``chunk`` is below 1.
+    """
+
+    description: Any = None
+    seed: int | None = None
+    teacher_id: str | None = None
+    shard: int = 16384
+    chunk: int = 256
+    fabric: Fabric | None = None
+    on_progress: Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        for name in ("shard", "chunk"):
+            _check_count(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
 class Report:
-    """What a recording took and costs.
+    """The outcome of a recording.
 
     Args:
         draws: Draws in the record.
         recorded: Draws that this process has added.
-        seconds: Time that took.
+        seconds: Time that this process took.
         bytes_per_draw: Length of a row.
         price: KL(teacher ‖ stored), measured.
     """
@@ -61,89 +92,93 @@ def record(
     codec: Any = None,
     members: bool = False,
     temperature: float = 1.0,
-    description: Any = None,
-    seed: int | None = None,
-    teacher_id: str | None = None,
-    shard: int = 16384,
-    chunk: int = 256,
-    fabric: Fabric | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    options: RecordOptions | None = None,
 ) -> Report:
     """Record the teacher on draws 0 … draws - 1 of a sampler.
 
-    What the folder holds already is kept, so an interrupted recording goes on and a larger
-    ``draws`` appends. Several processes that are given the same arguments share the work.
+    Draws that the folder holds already are kept, so an interrupted recording goes on and a larger
+    ``draws`` appends. Several processes with the same arguments share the work.
 
     Args:
         sampler: Where the examples come from. If it chooses among candidates (see
             :class:`~extracurricular.knowledge.recorded.Chooser`), its choices are recorded too.
         teacher: The teacher, on the same device.
         data: The data set, for its task, its classes and its fingerprint.
-        draws: Draws to have in the record, at least 1.
-        folder: Where the record is or shall be.
+        draws: Draws that the record holds in the end, at least 1.
+        folder: Folder of the record, new or begun before.
         codec: How distributions are stored, such as ``uint4`` or ``{topk: {k: 20}}``; float16
             where None, and uint8 for more than 256 classes.
-        members: Store every member of an ensemble, not their mixture alone.
+        members: Store every member of an ensemble, not only their mixture.
         temperature: Temperature at which students will match, for the price.
-        description: The sampler as plain values; made from its settings where None.
-        seed: Seed of the sampler; read from it where None.
-        teacher_id: A text that tells this teacher from others; a fingerprint of its weights where
-            None.
-        shard: Draws in a shard.
-        chunk: Draws that the teacher is asked about at once.
-        fabric: Device and precision; the CPU in full precision where None.
-        on_progress: Called now and then with the number of draws that the record holds.
+        options: Names, sizes, device and progress; the defaults where None.
 
     Raises:
-        TrainingError: The teacher gave NaN or infinity, told with the draws.
+        TrainingError: The teacher gave NaN or infinity; the sentence names the draws.
         StorageError: The folder holds another record, a shard in it is damaged, or it cannot be
             written to.
         ValueError: A setting is wrong, or the draws are not functions of their ids.
     """
-    for name, value in (("draws", draws), ("shard", shard), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    if not getattr(sampler, "pure", True):
+    options = options or RecordOptions()
+    _check_count("draws", draws)
+    if not is_pure(sampler):
         raise ValueError(
             "the sampler's draws depend on the student in training, so they cannot be recorded"
         )
-    asker = _Asker(sampler, teacher, data, codec, members, fabric)
-    origin = Origin(
-        **of_data(data),
-        seed=getattr(sampler, "seed", 0) if seed is None else seed,
-        sampler=of_sampler(sampler if description is None else description),
-        teacher=teacher_fingerprint(teacher) if teacher_id is None else teacher_id,
-        codec=asker.spec,
-        members=asker.members,
-        choice=asker.choice,
-    )
-    started, recorded = time.perf_counter(), 0
+    asker = _Asker(sampler, teacher, data, codec, members, options.fabric)
+    origin = _origin(asker, data, options)
+    started = time.perf_counter()
     with Recording(Path(folder), origin, asker.codec.dtype, asker.width) as recording:
-        # First what no other process is at work on; then what one has left undone, if it ended.
-        for wait in (False, True):
-            for first in range(0, draws, shard):
-                last = min(first + shard, draws)
-                if not recording.missing(first, last):
-                    continue
-                with recording.claim(first, last, wait=wait) as ours:
-                    gaps = recording.missing(first, last) if ours else []
-                    held = draws - sum(b - a for a, b in recording.missing(0, draws))
-                    for count in _record_gaps(asker, recording, gaps, chunk):
-                        recorded, held = recorded + count, held + count
-                        if on_progress is not None:
-                            on_progress(held)
+        recorded = _record_all(asker, recording, draws, options)
         seconds = time.perf_counter() - started
         with recording.pricing() as manifest:
             price = manifest.price
             known = price is not None and price.draws == manifest.draws
             if price is None or not known or str(float(temperature)) not in price.kl:
-                price = _price(asker, Path(folder), manifest.draws, chunk, temperature)
+                price = _price(asker, Path(folder), manifest.draws, options.chunk, temperature)
                 recording.set_price(price)
     return Report(manifest.draws, recorded, seconds, asker.width, price)
 
 
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1")
+
+
+def _origin(asker: _Asker, data: Data, options: RecordOptions) -> Origin:
+    sampler, seed, name = asker.sampler, options.seed, options.teacher_id
+    return Origin(
+        **of_data(data),
+        seed=getattr(sampler, "seed", 0) if seed is None else seed,
+        sampler=of_sampler(sampler if options.description is None else options.description),
+        teacher=teacher_fingerprint(asker.teacher) if name is None else name,
+        codec=asker.spec,
+        members=asker.members,
+        choice=asker.choice,
+    )
+
+
+def _record_all(asker: _Asker, recording: Recording, draws: int, options: RecordOptions) -> int:
+    """Record every missing draw below ``draws``, and return how many this process added."""
+    recorded = 0
+    # The first round takes shards that no other process works on; the second waits for those that
+    # one does, and takes over if it ended early.
+    for wait in (False, True):
+        for first in range(0, draws, options.shard):
+            last = min(first + options.shard, draws)
+            if not recording.missing(first, last):
+                continue
+            with recording.claim(first, last, wait=wait) as ours:
+                gaps = recording.missing(first, last) if ours else []
+                held = draws - sum(b - a for a, b in recording.missing(0, draws))
+                for count in _record_gaps(asker, recording, gaps, options.chunk):
+                    recorded, held = recorded + count, held + count
+                    if options.on_progress is not None:
+                        options.on_progress(held)
+    return recorded
+
+
 class _Asker:
-    """Sampler, teacher and codec as one: draw ids to rows."""
+    """Sampler, teacher and codec as one function from draw ids to rows."""
 
     def __init__(
         self,
@@ -163,7 +198,7 @@ class _Asker:
         self.width = max(1, self.members) * self.codec.bytes_per_draw + int(self.choice)
 
     def draw(self, ids: Tensor) -> tuple[Batch, Any]:
-        """Draw examples; and what the sampler's choice gave, if it chooses."""
+        """Draw examples, and return with them the sampler's choice; None if it does not choose."""
         ids = ids.to(self.fabric.device)
         if not isinstance(self.sampler, Chooser):
             return self.sampler(ids), None
@@ -176,21 +211,20 @@ class _Asker:
         """Ask the teacher.
 
         Raises:
-            TrainingError: It gave NaN or infinity.
+            TrainingError: The teacher gave NaN or infinity.
         """
         with torch.no_grad(), self.fabric.autocast():
             said = self.teacher(batch)
-        check_finite(said, batch.ids)
+        check_answer(said, batch.ids)
         return said
 
     def _members(self, batch: Batch) -> list[Distribution]:
-        ask = getattr(self.teacher, "members", None)
-        if ask is None:
+        if not isinstance(self.teacher, HasMembers):
             raise ValueError("members is True, but the teacher has no members; it is one network")
         with torch.no_grad(), self.fabric.autocast():
-            said: list[Distribution] = ask(batch)
+            said = self.teacher.members(batch)
         for member in said:
-            check_finite(member, batch.ids)
+            check_answer(member, batch.ids)
         return said
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -208,14 +242,14 @@ class _Asker:
         said: Distribution | None = getattr(choice, "prediction", None) if same else None
         if said is None:
             return self.ask(batch)
-        check_finite(said, batch.ids)
+        check_answer(said, batch.ids)
         return said
 
 
 def _record_gaps(
     asker: _Asker, recording: Recording, gaps: list[tuple[int, int]], chunk: int
 ) -> Iterator[int]:
-    """Record ranges of draws, yielding the number of each chunk's."""
+    """Record ranges of draws, and yield the number of draws of each chunk."""
     for start, end in gaps:
         parts: list[Tensor] = []
         begun, since = start, time.monotonic()
@@ -230,10 +264,10 @@ def _record_gaps(
 
 
 def _price(asker: _Asker, folder: Path, draws: int, chunk: int, temperature: float) -> Price:
-    """Compare the teacher with what is stored, on draws from all over the record.
+    """Compare the teacher with the stored distributions, on draws from all over the record.
 
-    The teacher is asked anew and the record read as a student reads it, so rows that were not at
-    their places would show.
+    The teacher is asked anew, and the record is read as a student reads it, so rows at wrong places
+    would show.
     """
     if draws == 0:
         raise StorageError(f"{str(folder)!r} lacks draw 0, so nothing of it can be read")
@@ -255,7 +289,7 @@ def _price(asker: _Asker, folder: Path, draws: int, chunk: int, temperature: flo
 
 
 def price_lines(report: Report) -> list[str]:
-    """Say what storing costs, a line for each temperature."""
+    """Return a line on the cost of storing for each temperature."""
     return [
         f"KL(teacher ‖ stored) at T = {float(t):g}: mean {kl['mean']:.2e}, worst {kl['worst']:.2e}"
         for t, kl in report.price.kl.items()

@@ -1,6 +1,6 @@
 """Rows of bytes by draw id, in shards: written by several processes, read from memory maps.
 
-What lies in the folder is told in :mod:`extracurricular.knowledge.manifest`.
+:mod:`extracurricular.knowledge.manifest` describes the files in the folder.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from extracurricular.knowledge.manifest import (
     shard_name,
 )
 
-# Processes lock the ids they record; the locks on manifest and price lie far above any id.
+# Processes lock the ids that they record; the locks on manifest and price lie far above any id.
 _MANIFEST_LOCK = 1 << 61
 _PRICE_LOCK = _MANIFEST_LOCK + 1
 
 
 class Store:
-    """A record that is read: rows by draw id, from memory maps.
+    """A record to read: rows by draw id, from memory maps.
 
     Args:
         folder: The record.
@@ -60,7 +60,7 @@ class Store:
         """Open a record; every shard is read once, to compare its checksum.
 
         Raises:
-            StorageError: Manifest or a shard is missing or damaged, told by its name.
+            StorageError: The manifest or a shard is missing or damaged; the sentence names it.
         """
         manifest = manifest or read_manifest(folder)
         used = [s for s in map(Shard.parse, manifest.shards) if s and s.last <= manifest.draws]
@@ -70,7 +70,10 @@ class Store:
         return self.manifest.draws
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Rows of draws ``ids`` (int64, [B], on the CPU), uint8, [B, bytes_per_draw].
+        """Return the rows of draws ``ids``, uint8, [B, bytes_per_draw].
+
+        Args:
+            ids: Draw ids, int64, [B], on the CPU.
 
         Raises:
             StorageError: A draw is not in the record.
@@ -109,17 +112,17 @@ class Store:
 
 
 class Recording:
-    """A record that is written, by one process or several at once.
+    """A record to write, by one process or several at once.
 
     Args:
         folder: The record, new or begun before.
-        origin: What is recorded.
+        origin: All that the content depends on.
         dtype: Type of the stored numbers.
         bytes_per_draw: Length of a row.
 
-    Each process locks the ids it is at work on, so that none is recorded twice; the system drops
-    the locks of a process that ends, however it ends. (Where there are no such locks, on Windows,
-    one process at a time may record.) Use it as a context; one at a time in a process.
+    Each process locks the ids that it works on, so that none is recorded twice. The system drops
+    the locks of a process that ends, however it ends. (Windows has no such locks, so there only one
+    process at a time may record.) A recording is a context; a process may enter one at a time.
     """
 
     def __init__(self, folder: Path, origin: Origin, dtype: str, bytes_per_draw: int) -> None:
@@ -129,7 +132,7 @@ class Recording:
         self._locks: io.BufferedWriter | None = None
 
     def __enter__(self) -> Recording:
-        """Take up what is there.
+        """Lock the folder, and check the record that it holds.
 
         Raises:
             StorageError: The folder cannot be written to, holds another record, or is damaged.
@@ -145,7 +148,7 @@ class Recording:
             with self._locked(_MANIFEST_LOCK):
                 manifest = self.manifest()
                 check_origin(self.folder, _fields(manifest), _fields(self.empty))
-                # Shards that the manifest names and that are gone are made anew.
+                # Only present shards are checked: those that are gone will be recorded anew.
                 for shard in self._present():
                     _map_shard(self.folder, self.empty, shard)
                 self._write(manifest.price)
@@ -164,12 +167,12 @@ class Recording:
         self._locks.close()
 
     def manifest(self) -> Manifest:
-        """The manifest as it is on the disk; an empty one where there is none."""
+        """Return the manifest on the disk, or an empty one where there is none."""
         known = (self.folder / "manifest.json").exists()
         return read_manifest(self.folder) if known else self.empty
 
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Ranges of draws within [first, last) that no shard holds."""
+        """Return the ranges of draws within [first, last) that no shard holds."""
         gaps, at = [], first
         for shard in self._present():
             if shard.last > at and shard.first < last:
@@ -180,14 +183,18 @@ class Recording:
 
     @contextmanager
     def claim(self, first: int, last: int, *, wait: bool) -> Iterator[bool]:
-        """Keep other processes from recording draws [first, last) for the time of a block.
+        """Keep other processes from recording draws [first, last) while a block runs.
+
+        Args:
+            first, last: The range.
+            wait: Whether to wait until no other process holds the range.
 
         Yields:
-            Whether the range is ours; always, after a while, if ``wait``.
+            Whether the range is ours; always true with ``wait``.
         """
         with self._locked(first, last - first, wait=wait) as ours:
             if ours:
-                # What an interrupted process left of a shard in this range.
+                # An interrupted process left these parts of shards in this range.
                 for file in self.folder.glob(".draws-*.part"):
                     shard = re.match(r"\.draws-([0-9]{12})-", file.name)
                     if shard and first <= int(shard[1]) < last:
@@ -198,7 +205,7 @@ class Recording:
         """Write the rows of draws ``first`` onwards as a shard, then the manifest.
 
         Raises:
-            StorageError: They cannot be written; what is there already stays usable.
+            StorageError: They cannot be written; the draws recorded before stay usable.
         """
         buffer = io.BytesIO()
         np.save(buffer, rows.cpu().numpy(), allow_pickle=False)
@@ -216,15 +223,15 @@ class Recording:
 
     @contextmanager
     def pricing(self) -> Iterator[Manifest]:
-        """Let one process at a time measure the price of all that is there."""
+        """Let one process at a time measure the price of all that is recorded."""
         with self._locked(_PRICE_LOCK):
             with self._locked(_MANIFEST_LOCK):
-                # A process that ended just after its last shard has not put it into the manifest.
+                # A process may have ended between its last shard and the manifest.
                 self._write(self.manifest().price)
             yield self.manifest()
 
     def set_price(self, price: Price) -> None:
-        """Put what was measured into the manifest."""
+        """Put the measured price into the manifest."""
         with self._locked(_MANIFEST_LOCK):
             self._write(price)
 
@@ -233,7 +240,7 @@ class Recording:
         return sorted((s for s in found if s), key=lambda s: (s.first, s.last, s.name))
 
     def _write(self, price: Price | None) -> None:
-        """Put all that is there into the manifest, which must be locked."""
+        """Put all present shards into the manifest, which must be locked."""
         for file in self.folder.glob(".manifest.json.*.part"):
             file.unlink(missing_ok=True)  # an interrupted process left it
         names, end = [], 0
@@ -252,7 +259,7 @@ class Recording:
 
     @contextmanager
     def _locked(self, start: int, length: int = 1, *, wait: bool = True) -> Iterator[bool]:
-        """Lock part of the lock file; yields False if another process has it and we do not wait."""
+        """Lock part of the lock file, and yield whether it is ours; ``wait`` ensures that."""
         try:
             import fcntl
         except ImportError:
@@ -275,7 +282,7 @@ class Recording:
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
-    """What must be equal for two records to be one, most telling first."""
+    """Return the fields that must be equal for two records to be one, most telling first."""
     value = manifest.model_dump(mode="json")
     return {**value["origin"], "dtype": value["dtype"], "bytes_per_draw": value["bytes_per_draw"]}
 
@@ -290,7 +297,7 @@ def _map_shard(folder: Path, manifest: Manifest, shard: Shard) -> Tensor:
     rows, width = shard.last - shard.first, manifest.bytes_per_draw
     try:
         with path.open("rb") as file:
-            # The header is read first, but nothing is made of it until the checksum is known.
+            # The header is read first, but interpreted only once the checksum is known.
             start = file.read(4096)
             digest.update(start)
             while block := file.read(1 << 20):
@@ -310,13 +317,13 @@ def _map_shard(folder: Path, manifest: Manifest, shard: Shard) -> Tensor:
     offset = _data_offset(start, (rows, width))
     if offset is None or size != offset + rows * width:
         raise StorageError(f"the shard {name!r} does not hold bytes of shape [{rows}, {width}]")
-    # Not numpy's memory map, which keeps a file open for each shard.
+    # Unlike numpy's memory map, this does not keep a file open for each shard.
     whole = torch.from_file(name, shared=False, size=size, dtype=torch.uint8)
     return whole[offset:].view(rows, width)
 
 
 def _data_offset(start: bytes, shape: tuple[int, int]) -> int | None:
-    """Where the numbers of an .npy file begin; None unless they are bytes of this shape."""
+    """Return where the numbers of an .npy file begin; None unless they are bytes of this shape."""
     file = io.BytesIO(start)
     try:
         if np.lib.format.read_magic(file) != (1, 0):

@@ -1,4 +1,4 @@
-"""What every model shares: the registry, the shapes it is built from, and the checks of both."""
+"""The registry of models, the shapes they are built from, and checks of their settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from extracurricular.registry import Registry, split_spec
 
 Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str, tuple[int, ...]]
-"""One example's input: the shape of its tensor, or of each tensor of a tuple or a dict."""
+"""The shape of one example's input: of its tensor, or of each tensor of a tuple or a dict."""
 
 Place: TypeAlias = str | int
-"""Where a tensor stands in an input of several: its key in a dict, its position in a tuple."""
+"""The place of a tensor in an input of several: its key in a dict, its position in a tuple."""
 
 MODELS: Registry[nn.Module] = Registry("model", "extracurricular.models")
 
@@ -38,9 +38,9 @@ def build_model(
         inputs: Shape of one example, without the batch: a tuple for a model called with one tensor
             ``[B, *shape]``, a mapping for a model called with a dict of such tensors.
         outputs: Number of raw outputs; the model returns ``[B, outputs]``.
-        key: Where the spec stands in the recipe, for errors.
-        pixels: How the data standardise bytes of images, for networks that were trained on images
-            standardised otherwise; None where inputs are no such images.
+        key: Key of the spec in the recipe, for errors.
+        pixels: Shift and scale by which the data standardise images of bytes, for networks trained
+            on images standardised otherwise; None if inputs are no such images.
 
     Raises:
         RecipeError: The name or a setting is wrong, or the model does not take such inputs.
@@ -65,7 +65,11 @@ def parts_of(inputs: Shapes) -> dict[Place, tuple[int, ...]] | None:
 
 
 def one_image(inputs: Shapes) -> tuple[int, int, int]:
-    """Return ``(C, H, W)`` of an input that is one image; refuse any other with ``ValueError``."""
+    """Return ``(C, H, W)`` of an input that is one image.
+
+    Raises:
+        ValueError: The input is anything else.
+    """
     if parts_of(inputs) is not None or len(inputs) != 3:
         raise ValueError(f"takes one image [C, H, W], but the input is {_show(inputs)}")
     channels, height, width = (int(size) for size in inputs)  # type: ignore[arg-type]
@@ -73,7 +77,7 @@ def one_image(inputs: Shapes) -> tuple[int, int, int]:
 
 
 def image_and_vectors(inputs: Shapes) -> tuple[Place, tuple[int, int, int], dict[Place, int]]:
-    """Split an input of exactly one image and at least one vector.
+    """Split an input that has exactly one image and at least one vector.
 
     Returns:
         The image's place, its ``(C, H, W)``, and the size of each vector by place, in order.
@@ -107,7 +111,7 @@ def check_dropout(dropout: float) -> None:
 
 
 def blocks_per_stage(depth: int, extra: int) -> int:
-    """Return ``n`` of ``depth = 6n + extra``, three stages of ``n`` two-convolution blocks.
+    """Return ``n`` for ``depth = 6n + extra``: three stages of ``n`` two-convolution blocks.
 
     Raises:
         ValueError: No ``n`` of at least 1 gives this depth.

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds, counted, and seconds on this machine, measured."""
+"""The cost of a network: counted multiply-adds, and measured seconds on this machine."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def example_inputs(inputs: Shapes, batch: int, device: str = "cpu") -> Inputs:
 def multiply_adds(module: nn.Module, inputs: Shapes) -> int:
     """Return the multiply-adds of convolutions and matrix products for one example.
 
-    Nothing is computed where the module is on the device ``meta``; it is left in its mode. Sums,
-    norms and activations are not counted, as in the literature.
+    On the device ``meta`` nothing is computed. The module keeps its mode. Sums, norms and
+    activations are not counted, as in the literature.
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     training = module.training
@@ -46,7 +46,7 @@ def multiply_adds(module: nn.Module, inputs: Shapes) -> int:
             module(example_inputs(inputs, 1, str(device)))
     finally:
         module.train(training)
-    # It counts a multiplication and an addition as two.
+    # The counter counts a multiplication and an addition as two.
     return int(counter.get_total_flops()) // 2
 
 
@@ -57,8 +57,8 @@ def latency(module: nn.Module, inputs: Shapes, batch: int, seconds: float = 1.0)
     Args:
         module: The network, on the CPU.
         inputs: Shape of one example.
-        batch: Examples in a call.
-        seconds: Time to spend, after two calls to warm up; at least three calls count.
+        batch: Number of examples in a call.
+        seconds: Time to spend, after two calls to warm up; at least three calls are timed.
     """
     module.eval()
     x = example_inputs(inputs, batch)
@@ -74,12 +74,12 @@ def latency(module: nn.Module, inputs: Shapes, batch: int, seconds: float = 1.0)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs on this machine.
+    """The cost of a network on this machine.
 
     Args:
-        parameters: Trainable parameters.
-        multiply_adds: For one example.
-        seconds: Time of a call, by the number of examples in it.
+        parameters: Number of trainable parameters.
+        multiply_adds: Multiply-adds for one example.
+        seconds: Seconds of a call, by the number of examples in it.
     """
 
     parameters: int
@@ -95,14 +95,14 @@ def cost(
     batches: Sequence[int] = (1, 32),
     each: float = 1.0,
 ) -> Cost:
-    """Build a network and find what it costs.
+    """Build a network and measure its cost.
 
     Args:
         spec: ``name`` or ``{name: {setting: value}}``.
         inputs: Shape of one example, as for :func:`~extracurricular.models.build_model`.
         outputs: Number of raw outputs.
-        batches: Numbers of examples whose call is timed.
-        each: Seconds to spend on one of them.
+        batches: Numbers of examples per call to time.
+        each: Seconds to spend on each of them.
 
     Raises:
         RecipeError: The name or a setting is wrong, or the network does not take such inputs.
@@ -111,7 +111,7 @@ def cost(
     try:
         count = multiply_adds(module, inputs)
     except RuntimeError as error:
-        # An image can be smaller than what a network halves again and again.
+        # An image can be too small for a network that halves it again and again.
         text = " ".join(str(error).split())
         raise RecipeError("--input", f"the network does not take it: {text}") from error
     seconds = {batch: latency(module, inputs, batch, each) for batch in batches}
@@ -119,10 +119,10 @@ def cost(
 
 
 def read_shapes(texts: Sequence[str]) -> Shapes:
-    """Read shapes as they are written on the command line: ``3x32x32``, or ``NAME=3x32x32`` each.
+    """Read shapes as the command line has them: ``3x32x32``, or ``NAME=3x32x32`` each.
 
     Raises:
-        RecipeError: One is not of that form, or several have no names.
+        RecipeError: A text is not of that form, or one of several has no name of its own.
     """
     found: dict[str, tuple[int, ...]] = {}
     for text in texts:

@@ -1,8 +1,8 @@
-"""Networks that look at an eye and know how the head is turned.
+"""Networks for gaze, which see an eye and get the pose of the head.
 
-They take a dict of exactly one image and one or more vectors, under any names, or a
-tuple of such. The image becomes features, the vectors are appended to these, and one linear layer
-gives the outputs.
+They take a dict of exactly one image and one or more vectors, under any names, or a tuple of such.
+The image becomes features, the vectors are appended to these, and one linear layer gives the
+outputs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from extracurricular.models.layers import pre_activation_features
 
 
 class ImageAndVectors(nn.Module):
-    """Linear outputs of an image's features and of the vectors that come with it.
+    """A linear layer on the features of an image and the vectors that come with it.
 
     Args:
-        image: Name of the image in the input.
-        vectors: Size of each vector by its name in the input.
+        image: Place of the image in the input.
+        vectors: Size of each vector by its place in the input.
         body: Module from ``[B, C, H, W]`` to ``[B, features]``.
         features: Number of features.
         outputs: Number of outputs.
@@ -43,7 +43,7 @@ class ImageAndVectors(nn.Module):
         self.head = nn.Linear(features + sum(vectors.values()), outputs)
 
     def forward(self, x: Any) -> Tensor:
-        """Return ``[B, outputs]`` of the named tensors ``[B, C, H, W]`` and ``[B, D]``."""
+        """Return ``[B, outputs]`` for the tensors ``[B, C, H, W]`` and ``[B, D]`` by place."""
         features = self.body(x[self.image])
         y: Tensor = self.head(torch.cat([features, *(x[name] for name in self.vectors)], dim=1))
         return y
@@ -53,10 +53,9 @@ class ImageAndVectors(nn.Module):
 def gaze_lenet(inputs: Shapes, outputs: int, *, width: float = 1.0) -> nn.Module:
     """Build the LeNet-style network of Zhang et al., CVPR 2015, for eye patch and head pose.
 
-    "Appearance-Based Gaze Estimation in the Wild" (MPIIGaze), the multimodal CNN of its method.
-
-    Two 5x5 convolutions of 20 and 50 channels, each with 2x2 max pooling; a layer of 500 units
-    with ReLU, to which the head pose is appended; linear outputs.
+    It is the multimodal CNN of "Appearance-Based Gaze Estimation in the Wild" (MPIIGaze). It has
+    two 5x5 convolutions of 20 and 50 channels, each with 2x2 max pooling; a layer of 500 units
+    with ReLU, to which the head pose is appended; and linear outputs.
 
     Args:
         inputs: Dict of one image ``(C, H, W)``, of 16x16 or more, and one or more vectors ``(D,)``.
@@ -88,7 +87,7 @@ def gaze_lenet(inputs: Shapes, outputs: int, *, width: float = 1.0) -> nn.Module
 
 
 def _after_convolutions(size: int) -> int:
-    """Return what two 5-wide convolutions with pooling by 2 leave of ``size``."""
+    """Return the size that ``size`` has after two 5-wide convolutions with pooling by 2."""
     return ((size - 4) // 2 - 4) // 2
 
 
@@ -103,16 +102,16 @@ def gaze_preact_resnet(
 ) -> nn.Module:
     """Build an 8-layer pre-activation residual network (He et al. 2016) with a head pose.
 
-    A convolution, three stages of one two-convolution block, average pooling, to which the head
-    pose is appended, and linear outputs.
+    It has a convolution, three stages of one two-convolution block, and average pooling, to which
+    the head pose is appended; linear outputs follow.
 
     Args:
         inputs: Dict of one image ``(C, H, W)``, of 8x8 or more, and one or more vectors ``(D,)``.
         outputs: Number of outputs.
         width: Channels of the first stage; the others have two and four times as many.
         stem_stride: Stride of the first convolution; 2 makes the network four times as fast.
-        pool: Rows and columns that pooling leaves. (1, 1), global pooling, forgets where in the
-            image a feature was, which is much of what the gaze shows in.
+        pool: Rows and columns that pooling leaves. Global pooling, (1, 1), forgets where in the
+            image a feature was, and that place tells much about the gaze.
 
     Raises:
         ValueError: The input is something else, or a setting is out of range.

@@ -1,4 +1,4 @@
-"""Parts that more than one convolutional model is made of. They take and give ``[B, C, H, W]``."""
+"""Parts that several convolutional models share. They take ``[B, C, H, W]``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class GlobalAveragePool(nn.Module):
-    """Average over all positions: ``[B, C, H, W]`` to ``[B, C]``, for any H and W."""
+    """The average over all positions: ``[B, C, H, W]`` to ``[B, C]``, for any H and W."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean of each channel."""
@@ -17,10 +17,10 @@ class GlobalAveragePool(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """Residual block of two 3x3 convolutions, each after batch norm and ReLU.
+    """A residual block of two 3x3 convolutions, each after batch norm and ReLU.
 
-    He et al. 2016, "Identity Mappings in Deep Residual Networks", Fig. 4(e). Where the shape
-    changes, a 1x1 convolution of the activated input is the shortcut; elsewhere the input itself.
+    It is that of He et al. 2016, "Identity Mappings in Deep Residual Networks", Fig. 4(e). If the
+    shape changes, the shortcut is a 1x1 convolution of the activated input, else the input itself.
 
     Args:
         channels_in: Channels of the input.
@@ -79,7 +79,7 @@ def pre_activation_features(
         dropout: Share of units dropped inside each block.
         stem_stride: Stride of the first convolution.
         pool: Rows and columns left by the average pooling at the end; F is their product times the
-            last channels.
+            number of last channels.
     """
     body = nn.Sequential()
     body.add_module("stem", conv3x3(channels_in, channels[0], stem_stride))

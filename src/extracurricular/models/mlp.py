@@ -1,4 +1,4 @@
-"""Fully connected network, for any input."""
+"""A fully connected network for any input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HIDDEN = [64, 64]
 
 
 class FlattenTensor(nn.Module):
-    """One tensor ``[B, *shape]`` to ``[B, size]``."""
+    """A layer that maps one tensor ``[B, *shape]`` to ``[B, size]``."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class FlattenTensor(nn.Module):
 
 
 class FlattenParts(nn.Module):
-    """A dict or tuple of tensors ``[B, *shape]`` to ``[B, size]``, in the order of ``shapes``."""
+    """A layer that joins a dict or tuple of ``[B, *shape]`` to ``[B, size]``, in given order."""
 
     def __init__(self, shapes: Mapping[Place, tuple[int, ...]]) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ def mlp(
         hidden: Units of each hidden layer; an empty list gives a linear model.
         activation: ``relu``, ``gelu``, ``silu`` or ``tanh``.
         dropout: Share of units dropped after each hidden layer.
-        norm: Put a layer norm (Ba et al. 2016) before each activation. It is not a batch norm, so
-            that an example's output never depends on the others of its batch, nor on its size.
+        norm: Whether to put a layer norm (Ba et al. 2016) before each activation. It is no batch
+            norm, so an example's output never depends on the others of its batch, nor on its size.
 
     Raises:
         ValueError: The input is an empty dict, or a setting is out of range.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from extracurricular.models.base import MODELS, Shapes, check_at_least, one_image
 from extracurricular.models.layers import GlobalAveragePool, initialise_convolutions
 
-# Of each stage: expansion, channels at full width, blocks, stride of the first.
+# Each stage has: expansion, channels at full width, blocks, stride of the first block.
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -36,13 +36,15 @@ def _convolution(
 
 
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel by itself, narrow; the narrow ends are joined (Sec. 3.3).
+    """A block that widens, filters each channel by itself, and narrows (Sec. 3.3).
+
+    Its input is added to its output if both have the same shape.
 
     Args:
         channels_in: Channels of the input.
         channels: Channels of the output.
         stride: Stride of the filter.
-        expansion: Factor of the channels between.
+        expansion: Factor on the channels in between.
     """
 
     def __init__(self, channels_in: int, channels: int, *, stride: int, expansion: int) -> None:
@@ -70,7 +72,7 @@ def mobilenet_v2(inputs: Shapes, outputs: int, *, width: float = 0.5) -> nn.Modu
     Args:
         inputs: ``(C, H, W)``.
         outputs: Number of outputs.
-        width: Factor of the channels; the last layer has 1280 at least.
+        width: Factor on the channels; the last convolution has at least 1280.
 
     Raises:
         ValueError: The input is not one image, or a setting is out of range.

@@ -23,7 +23,7 @@ from extracurricular.models.layers import GlobalAveragePool, conv3x3, initialise
 
 
 class BasicBlock(nn.Module):
-    """Residual block of two 3x3 convolutions, each followed by batch norm (He et al. 2015, Fig. 2).
+    """A residual block of two 3x3 convolutions with batch norm after each (He et al. 2015, Fig. 2).
 
     Args:
         channels_in: Channels of the input.

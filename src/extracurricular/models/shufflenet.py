@@ -38,10 +38,10 @@ class GroupedBlock(nn.Module):
 
     Args:
         channels_in: Channels of the input.
-        channels: Channels of the output. With stride 2 the input's are among them.
-        stride: 1, or 2, where the input is averaged and put beside.
-        groups: Groups of the 1x1 convolutions.
-        first: Groups of the first of them.
+        channels: Channels of the output. With stride 2 those of the input are among them.
+        stride: 1, or 2; with 2 the averaged input is appended to the output.
+        groups: Groups of the second 1x1 convolution.
+        first: Groups of the first 1x1 convolution.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class DownBlock(nn.Module):
 
 
 def _body(channels: int) -> nn.Sequential:
-    """Return the network's start: the stem, to which stages are added."""
+    """Return a network that has only its stem; stages are added to it."""
     model = nn.Sequential()
     model.add_module("stem", _pointwise(channels, _STEM))
     model.add_module("norm", nn.BatchNorm2d(_STEM))
@@ -142,7 +142,7 @@ def shufflenet_v1(inputs: Shapes, outputs: int) -> nn.Module:
     for index, (there, blocks) in enumerate(((240, 4), (480, 8), (960, 4))):
         stage = nn.Sequential()
         for block in range(blocks):
-            # So few channels as the stem's are not grouped (Sec. 3.2).
+            # The channels of the stem are too few to be grouped (Sec. 3.2).
             first = 1 if here == _STEM else 3
             stride = 2 if block == 0 else 1
             stage.append(GroupedBlock(here, there, stride=stride, groups=3, first=first))

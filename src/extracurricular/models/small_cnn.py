@@ -1,4 +1,4 @@
-"""Plain convolutional network for small images."""
+"""A plain convolutional network for small images."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def digits_cnn(
 ) -> nn.Module:
     """Build a small CNN for images of 8x8 to 32x32.
 
-    Two stages of ``depth`` 3x3 convolutions, each with batch norm and ReLU, and 2x2 max pooling
-    between them; the second stage has twice the channels. Global average pooling and a linear layer
-    follow.
+    It has two stages of ``depth`` 3x3 convolutions, each with batch norm and ReLU, and 2x2 max
+    pooling between the stages; the second stage has twice the channels. Global average pooling and
+    a linear layer follow.
 
     Args:
         inputs: ``(C, H, W)``.
         outputs: Number of outputs.
         width: Channels of the first stage.
         depth: Convolutions per stage.
-        flatten: Give the linear layer every position's features, as in LeNet, instead of their
-            average; its size then depends on the image size.
+        flatten: Whether the linear layer gets every position's features, as in LeNet, instead of
+            their average; its size then depends on the image size.
         dropout: Share of features dropped before the linear layer.
 
     Raises:

@@ -13,7 +13,7 @@ from extracurricular.errors import known_names
 from extracurricular.models.base import MODELS, Shapes, check_at_least, one_image
 from extracurricular.models.layers import GlobalAveragePool, initialise_convolutions
 
-# Convolutions of each stage; a depth counts them and the linear layer. 8 is of Tian et al., the
+# Convolutions of each stage; a depth counts them and the linear layer. 8 is by Tian et al.; the
 # others are columns A, B, D and E of the table, whose names count two more linear layers.
 _STAGES = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 _STAGES[19] = (2, 2, 4, 4, 4)
@@ -25,9 +25,9 @@ def vgg(inputs: Shapes, outputs: int, *, depth: int) -> nn.Module:
     """Build ``vgg8``, ``vgg11``, ``vgg13``, ``vgg16`` or ``vgg19``.
 
     Args:
-        inputs: ``(C, H, W)``, of 8x8 or more; 32x32 is what it is made for.
+        inputs: ``(C, H, W)``, of 8x8 or more; the network is made for 32x32.
         outputs: Number of outputs.
-        depth: Which of them.
+        depth: The number in the name.
 
     Raises:
         ValueError: The input is not one image of 8x8 or more, or no network has this depth.

@@ -1,6 +1,6 @@
-"""Load trained weights from a file, with errors that say what does not fit.
+"""Load trained weights from a file, with errors that name the tensor that does not fit.
 
-A file is safetensors, or a checkpoint of torch that holds tensors and plain values alone. Names of
+A file is safetensors, or a checkpoint of torch that holds only tensors and plain values. Names of
 tensors may have the prefix ``module.`` of data-parallel training, or be those of the repositories
 of the distillation literature.
 """
@@ -41,9 +41,9 @@ _COUNTER = "num_batches_tracked"
 
 
 def files_of(spec: Any) -> list[Path]:
-    """Return the files of weights that a model's spec names, of those that are there.
+    """Return the existing files of weights that a model's spec names.
 
-    They are what its setting ``weights`` names, and, of a ``transformers`` folder with
+    They are the file that its setting ``weights`` names and, for a ``transformers`` folder with
     ``pretrained: true``, its configuration and its weights.
     """
     name, settings = split_spec(spec, "model", "model")
@@ -55,7 +55,7 @@ def files_of(spec: Any) -> list[Path]:
 
 
 def checksum(path: Path) -> str:
-    """Return what tells one file's content from another's; it is read again once it has changed."""
+    """Return the SHA-256 of a file's content; the file is read again once it has changed."""
     status = path.stat()
     return _checksum(path.absolute(), status.st_mtime_ns, status.st_size, status.st_ino)
 
@@ -71,11 +71,11 @@ def load_pretrained(module: nn.Module, path: Path, noun: str = "outputs") -> Non
     Args:
         module: The network, changed in place.
         path: A ``.safetensors`` file, or a checkpoint as :func:`read_torch_weights` reads it.
-        noun: What the network's outputs are, for errors (``classes``).
+        noun: The word for the network's outputs in errors (``classes``).
 
     Raises:
         StorageError: The file is missing, damaged or refused, or its tensors do not fit the
-            network; a number of outputs that differs is named as such.
+            network; the sentence says so if the number of outputs differs.
     """
     expected = module.state_dict()
     state = fitting_names(read_weights(path), expected)
@@ -95,7 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def read_torch_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict that torch saved, alone or under ``state_dict`` or ``model``.
 
-    Nothing in it is executed: a file that holds more than tensors and plain values is refused.
+    Nothing in the file is executed: one that holds more than tensors and plain values is refused.
 
     Raises:
         StorageError: The file is missing, damaged or refused, or holds no state dict.
@@ -126,12 +126,12 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors by the names that a network has, where these are known to be the same.
+    """Return tensors under the names of a network, as far as the names can be translated.
 
-    That is: without the prefix ``module.``, translated from the published code, with the prefix
-    ``inner.`` of a network that is inside of another module here, and with counters of batch norm
-    that old checkpoints lack (nothing here reads them). Whatever still differs stays as it was, to
-    be told.
+    The prefix ``module.`` is dropped, names of the published code are translated, the prefix
+    ``inner.`` of a network inside of another module is added, and counters of batch norm that old
+    checkpoints lack are taken from the network (nothing here reads them). Names that still differ
+    are kept, so that an error can name them.
     """
     bare = dict(state)
     if all(name.startswith("module.") for name in state):
@@ -144,7 +144,7 @@ def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
         lacking = {k: v for k, v in expected.items() if k not in named and k.endswith(_COUNTER)}
         if len(named) == len(state) and set(named) | set(lacking) == set(expected):
             return {**named, **lacking}
-    # For the person who reads what does not fit: by the names of which most are known.
+    # The error that follows is clearest with the names of which most are known.
     known = (bare, published, *within)
     return max(known, key=lambda named: len(named.keys() & expected.keys()))
 
@@ -171,24 +171,26 @@ def check_state(
     """Refuse tensors that do not fit those of a network.
 
     Args:
-        expected: The network's tensors, the last of which is its last layer's.
-        state: The tensors that it should take.
-        where: Where they are from, for errors.
-        noun: What the network's outputs are.
-        owner: What the network is called.
+        expected: The network's tensors, the last of which belongs to its last layer.
+        state: The tensors to load.
+        where: Name of their source, for errors.
+        noun: The word for the network's outputs in errors.
+        owner: The word for the network in errors.
 
     Raises:
-        StorageError: A tensor is missing, or too many, or has another shape.
+        StorageError: A tensor is missing, too many, or of another shape.
     """
     missing = [name for name in expected if name not in state]
     extra = [name for name in state if name not in expected]
     if missing:
-        more = f", and so for {len(missing)} of {len(expected)}" if len(missing) > 1 else ""
-        other = f"; it has {extra[0]!r}, which the {owner} has not" if extra else ""
-        raise StorageError(f"{where} has no tensor {missing[0]!r}, the {owner} has{more}{other}")
+        more = f"; {len(missing)} of {len(expected)} are missing" if len(missing) > 1 else ""
+        other = f"; it has {extra[0]!r}, which the {owner} lacks" if extra else ""
+        raise StorageError(
+            f"{where} has no tensor {missing[0]!r}, which the {owner} has{more}{other}"
+        )
     if extra:
         more = f", and {len(extra) - 1} more" if len(extra) > 1 else ""
-        raise StorageError(f"{where} has a tensor {extra[0]!r}{more}, the {owner} has not")
+        raise StorageError(f"{where} has a tensor {extra[0]!r}{more}, which the {owner} lacks")
     outputs = tuple(list(expected.values())[-1].shape)[:1] if expected else ()
     for name, value in expected.items():
         found, wanted = tuple(state[name].shape), tuple(value.shape)
@@ -199,10 +201,10 @@ def check_state(
                 f"{where} has a network for {found[0]} {noun}, but this one needs {wanted[0]}"
             )
         raise StorageError(
-            f"tensor {name!r} of {where} has the shape {found}, the {owner} needs {wanted}"
+            f"tensor {name!r} of {where} has the shape {found}, but the {owner} needs {wanted}"
         )
 
 
 def _a(value: object) -> str:
-    """Name the type of a value, for errors."""
+    """Return the type of a value in words, for errors."""
     return f"a value of type {type(value).__name__}"

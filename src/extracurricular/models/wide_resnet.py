@@ -19,12 +19,12 @@ from extracurricular.models.layers import pre_activation_features
 def wide_resnet(
     inputs: Shapes, outputs: int, *, depth: int, width: int, dropout: float = 0.0
 ) -> nn.Module:
-    """Build ``wrn-16-2``, ``wrn-40-1``, …, pre-activation networks of wide blocks.
+    """Build ``wrn-16-2``, ``wrn-40-1``, …: pre-activation networks of wide blocks.
 
     Args:
         inputs: ``(C, H, W)``, of 8x8 or more.
         outputs: Number of outputs.
-        depth: Convolutions, 6n+4 with a projecting shortcut in each of the three stages counted.
+        depth: Number of convolutions, 6n+4; it counts a projecting shortcut in each of the stages.
         width: Factor on the 16, 32 and 64 channels of the stages.
         dropout: Share of units dropped between the convolutions of a block (Sec. 2.4).
 

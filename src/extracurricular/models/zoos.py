@@ -1,25 +1,26 @@
-"""Doors to the usual zoos: ``timm:NAME``, ``torchvision:NAME``, ``transformers:PATH``.
+"""Build networks of other libraries: ``timm:NAME``, ``torchvision:NAME``, ``transformers:PATH``.
 
-Each library is an extra and imported when it is asked for. A network has random weights unless
-``pretrained`` or ``weights`` says otherwise.
+Each library is an extra, which is imported when a recipe names it. A network has random weights
+unless ``pretrained`` or ``weights`` is set.
 
-Published weights are for images that were standardised by the mean and deviation that come with
-them, while data sets here are standardised by their own. ``normalisation`` says which the network
-gets: ``data``, or ``published``, which is what ``null`` means where ``pretrained`` is true. Images
-that are no bytes have units that nobody knows, and are left as the data have them.
+Published weights expect images standardised by the mean and deviation that come with them, while
+data sets here are standardised by their own. ``normalisation`` says which of the two the network
+gets: ``data`` or ``published``. A null means ``published`` where ``pretrained`` is true, and
+``data`` otherwise. Images that are not bytes have unknown units and stay as the data have them.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular.errors import known_names
+from extracurricular.errors import from_extra, known_names
 from extracurricular.models.base import MODELS, Pixels, Shapes, check_at_least, one_image
 from extracurricular.models.weights import load_pretrained
 
@@ -35,21 +36,19 @@ def _library(name: str) -> Any:
     """Import a library.
 
     Raises:
-        ValueError: It is missing, or does not work here.
+        ValueError: The library is missing, or cannot be imported.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"needs {error.name or name}: pip install 'extracurricular[{name}]'"
-        ) from None
+        raise ValueError(f"needs {error.name or name}, {from_extra(name)}") from None
     except Exception as error:  # a build for other hardware fails in ways of its own
         text = " ".join(str(error).split())
         raise ValueError(f"{name} is installed, but cannot be imported: {text}") from error
 
 
 def _made(library: str, name: str, make: Any) -> nn.Module:
-    """Call what makes a network, and tell what it complains about as one sentence."""
+    """Make a network, and turn any complaint of the library into one sentence."""
     try:
         module = make()
     except ImportError as error:
@@ -69,16 +68,10 @@ def _check_name(library: str, name: str, known: list[str]) -> None:
         raise ValueError(f"{library} has no network {name!r}; {told}, and {len(known)} in all")
 
 
-def _finished(module: nn.Module, weights: str | None) -> nn.Module:
-    if weights is not None:
-        load_pretrained(module, Path(weights))
-    return module
-
-
 class Renormalised(nn.Module):
-    """A network that gets images standardised as those it was trained on.
+    """A network that gets images standardised as in its own training.
 
-    With bytes p, the data give x = (p - shift) / scale; the network wants (p / 255 - mean) / std.
+    From bytes p, the data make x = (p - shift) / scale; the network needs (p / 255 - mean) / std.
 
     Args:
         inner: The network; its weights are this module's, under ``inner``.
@@ -94,12 +87,12 @@ class Renormalised(nn.Module):
         self.inner = inner
         shift, scale = (part.detach().cpu().double().view(-1, 1, 1) for part in pixels)
         mean, std = (torch.tensor(part, dtype=torch.float64).view(-1, 1, 1) for part in moments)
-        # They belong to the data and the weights' origin, not to what is trained.
+        # They belong to the data and to the origin of the weights, not to the trained state.
         for name, value in (("factor", scale / 255 / std), ("offset", (shift / 255 - mean) / std)):
             self.register_buffer(name, value.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the network says of images [B, C, H, W] as the data standardise them."""
+        """Return the network's outputs for images [B, C, H, W] as the data standardise them."""
         y: Tensor = self.inner(torch.addcmul(self.offset, x, self.factor))
         return y
 
@@ -111,7 +104,7 @@ def _renormalised(
     pixels: Pixels | None,
     published: Callable[[], Moments | None],
 ) -> nn.Module:
-    """Put a network behind the standardisation that it should get; see the module's text."""
+    """Return the network behind the standardisation that ``normalisation`` asks for."""
     if normalisation == "data" or (normalisation is None and not pretrained):
         return module
     if pixels is None:
@@ -128,102 +121,128 @@ def _renormalised(
     return Renormalised(module, pixels, moments)
 
 
-@MODELS.register("timm:{name}")
-def timm_model(
-    inputs: Shapes,
-    outputs: int,
-    *,
-    name: str,
-    pretrained: bool = False,
-    weights: str | None = None,
-    normalisation: Normalisation = None,
-    settings: dict[str, Any] = NO_SETTINGS,
-    pixels: Pixels | None = None,
-) -> nn.Module:
-    """Build a network of timm.
+@dataclass(frozen=True)
+class Request:
+    """A network that a recipe asks a library for.
 
     Args:
-        inputs: ``(C, H, W)``; timm adapts the first layer to C, pretrained or not.
-        outputs: Number of outputs; the last layer is a new one where it differs.
-        name: As ``timm.list_models()`` has it.
-        pretrained: Start from the published weights, which are downloaded.
-        weights: A file of weights to start from.
-        normalisation: What images it gets: ``data``, ``published``, or null (see above).
-        settings: What else ``timm.create_model`` takes, such as ``{img_size: 32}``.
-        pixels: How the data standardise bytes of images.
+        name: Its name in the library.
+        image: Shape of one image, (C, H, W).
+        outputs: Number of outputs.
+        pretrained: Whether to start from the published weights.
+        settings: Further settings of the library, such as ``{img_size: 32}``.
+    """
+
+    name: str
+    image: tuple[int, int, int]
+    outputs: int
+    pretrained: bool
+    settings: Mapping[str, Any]
+
+
+Make: TypeAlias = Callable[[Any, Request], nn.Module]
+"""Makes a network, given the imported library."""
+
+Published: TypeAlias = Callable[[Any, Request, nn.Module], Moments | None]
+"""Finds the moments that come with a network's published weights; None where there are none."""
+
+
+def zoo(library: str, published: Published) -> Callable[[Make], Make]:
+    """Return a decorator that registers a function as the maker of networks ``library:NAME``.
+
+    Args:
+        library: Name of the library and of the extra that installs it.
+        published: Finds the standardisation of the published weights.
+    """
+
+    def register(make: Make) -> Make:
+        def build(
+            inputs: Shapes,
+            outputs: int,
+            *,
+            name: str,
+            pretrained: bool = False,
+            weights: str | None = None,
+            normalisation: Normalisation = None,
+            settings: dict[str, Any] = NO_SETTINGS,
+            pixels: Pixels | None = None,
+        ) -> nn.Module:
+            request = Request(name, one_image(inputs), outputs, pretrained, settings)
+            check_at_least(1, outputs=outputs)
+            found = _library(library)
+            module = make(found, request)
+            if weights is not None:
+                load_pretrained(module, Path(weights))
+            return _renormalised(
+                module, normalisation, pretrained, pixels, lambda: published(found, request, module)
+            )
+
+        build.__doc__ = make.__doc__
+        MODELS.register(f"{library}:{{name}}")(build)
+        return make
+
+    return register
+
+
+def _timm_moments(timm: Any, request: Request, module: nn.Module) -> Moments | None:
+    found: Any = getattr(module, "pretrained_cfg", None) or {}
+    return (found["mean"], found["std"]) if "mean" in found and "std" in found else None
+
+
+@zoo("timm", _timm_moments)
+def timm_model(timm: Any, request: Request) -> nn.Module:
+    """Build a network of timm, by a name of ``timm.list_models()``.
+
+    timm adapts the first layer to the channels of the images, pretrained or not. The last layer is
+    new where the number of outputs differs. ``settings`` go to ``timm.create_model``.
 
     Raises:
         ValueError: timm is missing, has no such network, or does not take the settings.
     """
-    channels, _, _ = one_image(inputs)
-    check_at_least(1, outputs=outputs)
-    timm = _library("timm")
+    name, channels = request.name, request.image[0]
     _check_name("timm", name.partition(".")[0], timm.list_models())
-    chosen = {"num_classes": outputs, "in_chans": channels, **settings}
-    module = _made("timm", name, lambda: timm.create_model(name, pretrained=pretrained, **chosen))
-
-    def published() -> Moments | None:
-        found: Any = getattr(module, "pretrained_cfg", None) or {}
-        return (found["mean"], found["std"]) if "mean" in found and "std" in found else None
-
-    module = _finished(module, weights)
-    return _renormalised(module, normalisation, pretrained, pixels, published)
+    chosen = {"num_classes": request.outputs, "in_chans": channels, **request.settings}
+    return _made(
+        "timm", name, lambda: timm.create_model(name, pretrained=request.pretrained, **chosen)
+    )
 
 
-@MODELS.register("torchvision:{name}")
-def torchvision_model(
-    inputs: Shapes,
-    outputs: int,
-    *,
-    name: str,
-    pretrained: bool = False,
-    weights: str | None = None,
-    normalisation: Normalisation = None,
-    settings: dict[str, Any] = NO_SETTINGS,
-    pixels: Pixels | None = None,
-) -> nn.Module:
-    """Build a classification network of torchvision.
+def _torchvision_moments(torchvision: Any, request: Request, module: nn.Module) -> Moments | None:
+    found = torchvision.models.get_model_weights(request.name).DEFAULT.transforms()
+    return (found.mean, found.std)
 
-    Args:
-        inputs: ``(3, H, W)``.
-        outputs: Number of outputs; the last layer is a new one where it differs from 1000.
-        name: As ``torchvision.models.list_models()`` has it.
-        pretrained: Start from the published weights, which are downloaded.
-        weights: A file of weights to start from.
-        normalisation: What images it gets: ``data``, ``published``, or null (see above).
-        settings: What else the network takes, such as ``{image_size: 32}``.
-        pixels: How the data standardise bytes of images.
+
+@zoo("torchvision", _torchvision_moments)
+def torchvision_model(torchvision: Any, request: Request) -> nn.Module:
+    """Build a classification network of torchvision, by a name of ``models.list_models()``.
+
+    Images have 3 channels. The last layer is new where the number of outputs is not 1000.
+    ``settings`` go to the network, such as ``{image_size: 32}``.
 
     Raises:
         ValueError: torchvision is missing, has no such network, or does not take the settings; or
-            an image has other than 3 channels.
+            images have other than 3 channels.
     """
-    channels, _, _ = one_image(inputs)
-    check_at_least(1, outputs=outputs)
-    if channels != 3:
-        raise ValueError(f"takes images of 3 channels, but these have {channels}")
-    models = _library("torchvision").models
+    name, models = request.name, torchvision.models
+    if request.image[0] != 3:
+        raise ValueError(f"takes images of 3 channels, but these have {request.image[0]}")
     _check_name("torchvision", name, models.list_models(models))
 
     def make() -> Any:
+        outputs, settings = request.outputs, request.settings
         module = models.get_model(name, weights=None, num_classes=outputs, **settings)
-        if pretrained:
+        if request.pretrained:
             own = module.state_dict()
             published = models.get_model(name, weights="DEFAULT", **settings).state_dict()
             kept = {k: v for k, v in published.items() if k in own and own[k].shape == v.shape}
             module.load_state_dict({**own, **kept})
         return module
 
-    def published() -> Moments | None:
-        found = models.get_model_weights(name).DEFAULT.transforms()
-        return (found.mean, found.std)
-
-    module = _finished(_made("torchvision", name, make), weights)
-    return _renormalised(module, normalisation, pretrained, pixels, published)
+    return _made("torchvision", name, make)
 
 
 class Logits(nn.Module):
-    """A network of transformers that gives its logits alone.
+    """A network of transformers that returns only its logits.
 
     Args:
         inner: The network; its weights are this module's, under ``inner``.
@@ -239,66 +258,47 @@ class Logits(nn.Module):
         return logits
 
 
-@MODELS.register("transformers:{name}")
-def transformers_model(
-    inputs: Shapes,
-    outputs: int,
-    *,
-    name: str,
-    pretrained: bool = False,
-    weights: str | None = None,
-    normalisation: Normalisation = None,
-    settings: dict[str, Any] = NO_SETTINGS,
-    pixels: Pixels | None = None,
-) -> nn.Module:
-    """Build an image classifier of Hugging Face transformers.
+def _transformers_moments(library: Any, request: Request, module: nn.Module) -> Moments | None:
+    try:
+        found = library.AutoImageProcessor.from_pretrained(request.name, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None  # none came with the network
+    normal = getattr(found, "do_normalize", False)
+    return (found.image_mean, found.image_std) if normal else None
 
-    Args:
-        inputs: ``(C, H, W)``.
-        outputs: Number of outputs; the last layer is a new one where it differs.
-        name: A folder with ``config.json``, or a name on the Hub. Code that comes with it is never
-            run, and weights are read from safetensors alone.
-        pretrained: Start from the weights in it.
-        weights: A file of weights to start from.
-        normalisation: What images it gets: ``data``, ``published``, or null (see above).
-        settings: What of the configuration is to be otherwise, such as ``{image_size: 32}``.
-        pixels: How the data standardise bytes of images.
+
+@zoo("transformers", _transformers_moments)
+def transformers_model(library: Any, request: Request) -> nn.Module:
+    """Build an image classifier of Hugging Face transformers, from a folder or a name on the Hub.
+
+    The folder has ``config.json``. Code that comes with it is never run, and weights are read only
+    from safetensors. The last layer is new where the number of outputs differs. ``settings`` change
+    the configuration, such as ``{image_size: 32}``.
 
     Raises:
         ValueError: transformers is missing, or the folder or name cannot be used.
     """
-    channels, rows, columns = one_image(inputs)
-    check_at_least(1, outputs=outputs)
-    library = _library("transformers")
+    channels, rows, columns = request.image
 
     def make() -> Any:
-        config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        config.num_labels = outputs
-        fitting = {"num_channels": channels, "image_size": (rows, columns)}
+        config = library.AutoConfig.from_pretrained(request.name, trust_remote_code=False)
+        config.num_labels = request.outputs
+        fitting: dict[str, Any] = {"num_channels": channels, "image_size": (rows, columns)}
         if rows == columns:
             fitting["image_size"] = rows
-        # What published weights were made for stays as it is.
-        for key, value in {**({} if pretrained else fitting), **settings}.items():
-            if hasattr(config, key) or key in settings:
+        # A configuration of published weights keeps its own sizes.
+        for key, value in {**({} if request.pretrained else fitting), **request.settings}.items():
+            if hasattr(config, key) or key in request.settings:
                 setattr(config, key, value)
         kind = library.AutoModelForImageClassification
-        if not pretrained:
+        if not request.pretrained:
             return kind.from_config(config, trust_remote_code=False)
         return kind.from_pretrained(
-            name,
+            request.name,
             config=config,
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
         )
 
-    def published() -> Moments | None:
-        try:
-            found = library.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError):
-            return None  # none came with the network
-        normal = getattr(found, "do_normalize", False)
-        return (found.image_mean, found.image_std) if normal else None
-
-    module = _finished(Logits(_made("transformers", name, make)), weights)
-    return _renormalised(module, normalisation, pretrained, pixels, published)
+    return Logits(_made("transformers", request.name, make))

@@ -8,39 +8,28 @@ is refused, as reading one evaluates expressions that it holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from extracurricular.assess.survey import find_data
-from extracurricular.data.base import Data, Split
+from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import RecipeError, StorageError, XclError
-from extracurricular.evaluation.predict import own_units
-from extracurricular.inputs import Inputs, is_leaf
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
-from extracurricular.predictors.predictor import (
-    Form,
-    Predictor,
-    input_forms,
-    input_names,
-    named_inputs,
-)
+from extracurricular.predictors.of_data import of_data, with_scales
+from extracurricular.predictors.predictor import Form, Predictor, named_inputs
+from extracurricular.predictors.saved import FILE, load_saved
+from extracurricular.recipe.lookup import find_data
 from extracurricular.registry import split_spec
 from extracurricular.run.finished import Finished, open_run
-from extracurricular.samplers.base import Batch
 from extracurricular.teachers import NetworkTeacher, Teacher
-from extracurricular.teachers.named import OUTSIDE
+from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import open_session
 from extracurricular.teachers.onnx_format import read_layout
 from extracurricular.teachers.raw import read_answer
-
-Ask: TypeAlias = Callable[[dict[str, Tensor]], Distribution]
 
 # The key of an ONNX file's metadata that says what the model takes and gives.
 METADATA = "extracurricular"
@@ -60,13 +49,15 @@ def load(
     """Load a trained model.
 
     Args:
-        source: The folder of a finished run, of which a student or the teacher is loaded; an
-            ``.onnx`` file, or the folder of an exported model; or a file of weights.
-        student: Name of the run's student; the one called ``xcl``, or the only one it could be.
+        source: The folder of a finished run, of which a student or the teacher is loaded; a folder
+            that ``student.save`` wrote; an ``.onnx`` file, or the folder of an exported model; or
+            a file of weights.
+        student: Name of the run's student; the recipe's subject where None.
         seed: Seed of that student, or of the teacher's students; the run's first.
         teacher: Load the run's teacher instead.
-        model: For weights, the network's spec. For an ONNX file that was not exported here, how it
-            is read, as a recipe's teacher would be: ``{"onnx": {"output": "logits"}}``.
+        model: The spec of the network, for weights; the module, for a saved network of your own; or
+            how an ONNX file that was not exported here is read, as a recipe's teacher would be:
+            ``{"onnx": {"output": "logits"}}``.
         data: For weights and such an ONNX file, the data set that the model was trained on, for its
             scales: a :class:`~extracurricular.data.Data`, or a spec as a recipe has it. A run and
             an exported file need none.
@@ -81,6 +72,10 @@ def load(
     """
     path = Path(source)
     if path.is_dir():
+        if (path / FILE).is_file():
+            given = {"student": student, "seed": seed, "teacher": teacher or None, "data": data}
+            _refuse(f"{str(path)!r} is one saved student", **given)
+            return load_saved(path, _own_module(model, path))
         found = _exported_in(path)
         if found is None:
             _refuse(f"the run {str(path)!r} knows its own", model=model)
@@ -116,12 +111,11 @@ def from_run(
     Raises:
         XclError: There is no such student or seed, or its files are damaged.
     """
-    run, recipe = found.run, found.recipe
+    workspace, recipe = found.workspace, found.recipe
     seed = recipe.seeds[0] if seed is None else seed
     if teacher and student is not None:
         raise RecipeError("--student", f"is {student!r}, but the teacher is asked for")
-    if seed not in recipe.seeds:
-        raise RecipeError("--seed", f"is {seed}; the run has the seeds {recipe.seeds}")
+    found.check_seed(seed)
     asked: Teacher
     if teacher:
         asked, title = found.teacher(seed), "teacher"
@@ -130,15 +124,15 @@ def from_run(
         title = found.chosen_student(student)
         asked, entry = found.student(title, seed), found.summary["students"][title]
     shared = teacher and not recipe.teacher.per_seed
-    data = run.data_for(seed)
-    # Not of the run itself, which keeps all its data.
-    ask, fabric = _with_scales(asked, data), run.fabric
+    data = workspace.data_of(seed)
+    # Not the workspace itself, which keeps all its data.
+    ask, fabric = with_scales(asked, data), workspace.fabric
 
     def at_precision(parts: dict[str, Tensor]) -> Distribution:
         with fabric.autocast():
             return ask(parts)
 
-    return _of_data(
+    return of_data(
         f"{title} of {found.folder}" + ("" if shared else f", seed {seed}"),
         at_precision,
         data,
@@ -147,59 +141,23 @@ def from_run(
     )
 
 
+def _own_module(model: Any, path: Path) -> nn.Module | None:
+    if model is None or isinstance(model, nn.Module):
+        return model
+    raise RecipeError("model", f"is of no use here: {str(path)!r} is one saved student")
+
+
 def _refuse(why: str, **settings: Any) -> None:
     for name, value in settings.items():
         if value is not None:
             raise RecipeError(name, f"is of no use here: {why}")
 
 
-def _of_data(
-    name: str, ask: Ask, data: Data, parameters: int | None, batch_size: int = 1024
-) -> Predictor:
-    """Make a predictor for what is described by a data set."""
-    return Predictor(
-        name=name,
-        task=data.task,
-        inputs=input_forms(data),
-        ask=ask,
-        classes=data.classes,
-        outputs=data.outputs,
-        angular=data.angular,
-        parameters=parameters,
-        batch_size=batch_size,
-    )
-
-
-def _with_scales(teacher: Teacher, data: Data) -> Ask:
-    """Let a teacher be asked in raw values and answer in the target's own units."""
-    # Of the examples just one of each split is kept, as a predictor may live long.
-    scales = replace(
-        data,
-        train=_first(data.train),
-        validation=_first(data.validation),
-        test=_first(data.test),
-    )
-    structure, names, device = scales.train.x, input_names(data.train.x), data.device
-
-    def ask(parts: dict[str, Tensor]) -> Distribution:
-        there = {name: part.to(device) for name, part in parts.items()}
-        x = _as(structure, [there[name] for name in names])
-        ids = torch.arange(len(there[names[0]]), device=device)
-        return own_units(teacher(Batch(ids, scales.inputs(x))), scales)
-
-    return ask
-
-
-def _first(split: Split) -> Split:
-    return split[torch.arange(min(1, len(split)))]
-
-
-def _as(structure: Inputs, tensors: list[Tensor]) -> Inputs:
-    if is_leaf(structure):
-        return tensors[0]
-    if isinstance(structure, dict):
-        return dict(zip(structure, tensors, strict=True))
-    return tuple(tensors)
+def known_data(data: Data | str | dict[str, Any]) -> Data:
+    """Return a data set that is given as itself, or as a recipe writes it."""
+    if isinstance(data, Data):
+        return data
+    return find_data(data if isinstance(data, str) else json.dumps(data))
 
 
 def _known_data(path: Path, data: Data | str | dict[str, Any] | None) -> Data:
@@ -209,9 +167,7 @@ def _known_data(path: Path, data: Data | str | dict[str, Any] | None) -> Data:
             f"is needed: {str(path)!r} does not say what it takes and gives; name the data set "
             "that it was trained on",
         )
-    if isinstance(data, Data):
-        return data
-    return find_data(data if isinstance(data, str) else json.dumps(data))
+    return known_data(data)
 
 
 # Weights
@@ -229,7 +185,7 @@ def _from_weights(path: Path, model: Any, data: Data | str | dict[str, Any] | No
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     known = known.to(device)
     network = NetworkTeacher(module.to(device).eval(), known.task)
-    return _of_data(str(path), _with_scales(network, known), known, parameter_count(module))
+    return of_data(str(path), with_scales(network, known), known, parameter_count(module))
 
 
 # ONNX
@@ -267,10 +223,10 @@ def _from_onnx(path: Path, model: Any, data: Data | str | dict[str, Any] | None)
         problem = f"is {name!r}; an ONNX file takes none, or {{onnx: {{output: logits}}}}"
         raise RecipeError("model", problem)
     known = _known_data(path, data)
-    entry = OUTSIDE.build({name: {**settings, "path": str(path)}}, key="model")
+    entry = ENTRIES.build({name: {**settings, "path": str(path)}}, key="model")
     try:
         asked = entry.fit(known, 0)
-        predictor = _of_data(str(path), _with_scales(asked, known), known, layout.parameters)
+        predictor = of_data(str(path), with_scales(asked, known), known, layout.parameters)
         # Asked once, so that what does not fit is told now.
         predictor.ask(named_inputs(known.train[:2].x))
     except XclError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from extracurricular.data.base import Data, check_finite
 from extracurricular.data.images.decode import image_bytes
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, concatenate
-from extracurricular.errors import DataError
+from extracurricular.errors import DataError, StorageError
 from extracurricular.inputs import Deferred, Inputs, is_leaf, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -27,10 +28,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Form:
-    """What one input of a model is, raw.
+    """The raw form of one input of a model.
 
     Args:
-        shape: Of one example.
+        shape: Shape of one example.
         dtype: ``uint8`` for bytes, else ``float32``.
     """
 
@@ -39,7 +40,7 @@ class Form:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image [C, H, W]."""
+        """Whether the input is an image [C, H, W]."""
         return len(self.shape) == 3
 
 
@@ -48,7 +49,7 @@ class Prediction:
     """Distributions for N examples, as NumPy arrays.
 
     Args:
-        distribution: The distributions as the rest of the package has them, tensors on the CPU.
+        distribution: The distributions as tensors on the CPU, as the rest of the package has them.
         classes: Names of the classes, if known.
     """
 
@@ -77,12 +78,12 @@ class Prediction:
 
     @property
     def names(self) -> list[str]:
-        """Names of the most probable classes, N of them; their indices where names are unknown."""
+        """Names of the most probable classes, a list of N; their indices if names are unknown."""
         return [self.classes[k] if self.classes else str(k) for k in self.labels]
 
     @property
     def mean(self) -> Array:
-        """Means of real targets in their own units, [N, D]; of classes their probabilities."""
+        """Means of real targets in their own units, [N, D]; for classes the probabilities."""
         return self.distribution.mean.numpy()
 
     @property
@@ -96,7 +97,7 @@ class Prediction:
         return self.distribution.entropy().numpy()
 
     def interval(self, mass: float = 0.9) -> tuple[Array, Array]:
-        """Bounds [N, D] of the central interval that holds ``mass`` of each target.
+        """Return the bounds [N, D] of the central interval that holds ``mass`` of each target.
 
         Raises:
             ValueError: ``mass`` is not between 0 and 1.
@@ -117,24 +118,37 @@ class Prediction:
         raise AttributeError(f"a prediction of classes has no {what}; it has probs and entropy")
 
 
+class Keeper(Protocol):
+    """Anything that can write a trained model to files."""
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the model to a folder, and return the files."""
+        ...
+
+    def export(self, out: str | Path, **options: Any) -> Any:
+        """Write one verified file."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A trained model: call it with raw arrays.
+    """A trained model that is called with raw arrays.
 
     Args:
-        name: What it is, for a person.
+        name: Name of the model, for a person.
         task: What is predicted.
-        inputs: Its inputs by name: ``x`` where there is one, ``x0``, ``x1``, … of a tuple, else the
-            names that the data have.
+        inputs: Form of each input by name: ``x`` if there is one, ``x0``, ``x1``, … for a tuple,
+            else the names that the data have.
         ask: Maps raw tensors [B, ...] by the names of ``inputs`` to the distribution, float32, on
             the CPU, in the target's own units.
         classes: Names of the classes, if known.
         outputs: Names of the real targets, if known.
-        angular: Targets are (pitch, yaw) in radians.
-        parameters: Numbers that it is made of; None where nobody knows.
-        batch_size: Examples that ``ask`` gets at once.
+        angular: Whether targets are (pitch, yaw) in radians.
+        parameters: Number of parameters; None if unknown.
+        batch_size: Number of examples that ``ask`` gets at once.
+        keeper: Writes the model to files; None where it came from a file itself.
 
-    It is never changed, and may be called from several threads, which are answered one at a time.
+    A predictor never changes. Several threads may call it; they are answered one at a time.
     """
 
     name: str
@@ -146,26 +160,27 @@ class Predictor:
     angular: bool = False
     parameters: int | None = None
     batch_size: int = 1024
+    keeper: Keeper | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
 
     def __call__(self, x: Any, batch_size: int | None = None) -> Prediction:
         """Predict.
 
         Args:
-            x: NumPy arrays or tensors [N, ...], raw; one example [...] is a batch of one. Of
-                several inputs a dict, or a tuple where the data had one. An image may be a PIL
-                image, or a list of them.
-            batch_size: Examples at once; the predictor's own where None.
+            x: NumPy arrays or tensors [N, ...], raw; one example [...] is a batch of one. Several
+                inputs are a dict, or a tuple if the data had one. An image may be a PIL image, or a
+                list of them.
+            batch_size: Number of examples at once; the predictor's own if None.
 
         Raises:
-            DataError: ``x`` is not what the model takes; the sentence says what that is.
+            DataError: The model does not take ``x``; the sentence says what it takes.
         """
         return Prediction(self.distribution(x, batch_size), self.classes)
 
     predict = __call__
 
     def distribution(self, x: Any, batch_size: int | None = None) -> Distribution:
-        """Predict, as the rest of the package has predictions."""
+        """Predict, and return the distribution as tensors on the CPU; arguments as for a call."""
         read = self.read(x)
         size = self.batch_size if batch_size is None else batch_size
         if size < 1:
@@ -178,11 +193,67 @@ class Predictor:
                 parts.append(self.ask(batch))
         return concatenate(parts)
 
+    def score(self, x: Any, y: Any) -> float:
+        """Return how good the predictions are, as scikit-learn's ``score`` does; higher is better.
+
+        Args:
+            x: Raw inputs of N examples, as for a call.
+            y: Class indices [N], or real targets [N, D] (or [N] for one target).
+
+        Returns:
+            The accuracy, in [0, 1]; for real targets R², the mean over targets, at most 1.
+        """
+        prediction = self(x)
+        truth = np.asarray(y)
+        if self.task.kind == "classification":
+            if truth.shape != prediction.labels.shape:
+                raise DataError(
+                    f"y has the shape {truth.shape}; it must be {len(prediction)} labels"
+                )
+            return float((prediction.labels == truth).mean())
+        truth = truth.reshape(len(truth), -1)
+        if truth.shape != prediction.mean.shape:
+            raise DataError(f"y has the shape {truth.shape}; it must be {prediction.mean.shape}")
+        left = np.square(truth - prediction.mean).sum(0)
+        whole = np.square(truth - truth.mean(0)).sum(0)
+        return float((1 - left / whole).mean())
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the model to a folder that :func:`extracurricular.load` reads.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            StorageError: It came from a file itself; or the folder cannot be written to.
+        """
+        return self._kept("saved").save(folder)
+
+    def export(self, out: str | Path, **options: Any) -> Any:
+        """Write one verified file from raw values to a distribution, as ``xcl export`` does.
+
+        Args:
+            out: The file, such as ``student.onnx``.
+            options: As for :func:`extracurricular.export_module`.
+
+        Raises:
+            XclError: It came from a file itself, or the verification failed.
+        """
+        return self._kept("exported").export(out, **options)
+
+    def _kept(self, what: str) -> Keeper:
+        if self.keeper is None:
+            raise StorageError(
+                f"{self.name} cannot be {what}: it was loaded, and its files are there already; "
+                "xcl.export_run exports a student of a run"
+            )
+        return self.keeper
+
     def read(self, x: Any) -> dict[str, Tensor]:
         """Check ``x``, and return it as tensors [N, ...] of the model's types, by input.
 
         Raises:
-            DataError: It is not what the model takes.
+            DataError: The model does not take ``x``.
         """
         given = dict(_parts(x, list(self.inputs)))
         read = {name: read_input(given[name], form, name) for name, form in self.inputs.items()}
@@ -193,7 +264,7 @@ class Predictor:
 
 
 def input_names(x: Inputs) -> list[str]:
-    """Names of the inputs: ``x`` for one, ``x0``, ``x1``, … of a tuple, else the dict's own."""
+    """Return the inputs' names: ``x`` for one, ``x0``, ``x1``, … for a tuple, else the dict's."""
     if is_leaf(x):
         return ["x"]
     return list(x) if isinstance(x, dict) else [f"x{k}" for k in range(len(x))]
@@ -205,7 +276,7 @@ def named_inputs(x: Inputs) -> dict[str, Tensor]:
 
 
 def input_forms(data: Data) -> dict[str, Form]:
-    """Return what the inputs of a data set are."""
+    """Return the form of each input of a data set."""
     return {
         name: Form(tuple(leaf.shape[1:]), "uint8" if leaf.dtype == torch.uint8 else "float32")
         for name, leaf in named_inputs(data.train.x).items()
@@ -214,11 +285,11 @@ def input_forms(data: Data) -> dict[str, Form]:
 
 def _parts(x: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
     """Yield each input with its name."""
-    told = ", ".join(names)
+    wanted = ", ".join(names)
     if isinstance(x, Mapping):
         if set(x) != set(names):
             found = ", ".join(map(str, x)) or "nothing"
-            raise DataError(f"x has the inputs {found}; the model takes {told}")
+            raise DataError(f"x has the inputs {found}; the model takes {wanted}")
         yield from x.items()
     elif len(names) == 1:
         yield names[0], x
@@ -226,17 +297,17 @@ def _parts(x: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
         yield from zip(names, x, strict=True)
     else:
         kind = f"tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
-        raise DataError(f"x is a {kind}; the model takes a dict of {told}")
+        raise DataError(f"x is a {kind}; the model takes a dict of {wanted}")
 
 
 def read_input(given: Any, form: Form, name: str = "x") -> Tensor:
     """Check one input of a model and make it a tensor [N, ...] of its type.
 
     Raises:
-        DataError: Its shape, its type or a value is not what the model takes.
+        DataError: The model does not take its shape, its type or a value in it.
     """
     if isinstance(given, Deferred):
-        # Images that are decoded batch by batch; what they are like is known without that.
+        # These images are decoded batch by batch; their shape and type are known without that.
         stands: Any = given
         if (tuple(stands.shape[1:]), stands.dtype) == (form.shape, getattr(torch, form.dtype)):
             return stands  # type: ignore[no-any-return]
@@ -256,8 +327,8 @@ def read_input(given: Any, form: Form, name: str = "x") -> Tensor:
         if array.dtype.kind in "fiu" and not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
         if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-            array = array.astype(np.int64)  # torch knows little of other unsigned integers
-        # A copy where torch could not share it: negative strides, or memory that is read only.
+            array = array.astype(np.int64)  # torch does little with other unsigned integers
+        # torch cannot share negative strides or read-only memory, so such arrays are copied.
         shared = array.flags.writeable and all(step >= 0 for step in array.strides)
         values = torch.from_numpy(array if shared else array.copy())
     return _typed(_batch(values, form, name), form, name)
@@ -272,7 +343,7 @@ def _stacked(given: Any, name: str) -> Array:
 
 def _image(image: Image.Image, form: Form, name: str) -> Array:
     if not form.is_image or form.shape[0] not in (1, 3) or form.dtype != "uint8":
-        raise DataError(f"{name} is an image; the model takes {_told(form)}")
+        raise DataError(f"{name} is an image; the model takes {_values_of(form)}")
     try:
         return image_bytes(image, form.shape)
     except ValueError as error:
@@ -296,7 +367,7 @@ def _batch(values: Tensor, form: Form, name: str) -> Tensor:
     elif len(shape) != len(wanted) + 1 or shape[1:] != wanted:
         last = form.is_image and len(shape) in (3, 4) and shape[-3:] == (*wanted[1:], wanted[0])
         remedy = (
-            "; it has the channels last, which are to stand before height and width" if last else ""
+            "; it has the channels last, but they must come before height and width" if last else ""
         )
         several = ", ".join(["N", *map(str, wanted)])
         raise DataError(f"{name} has the shape {shape}; the model takes ({several}){remedy}")
@@ -308,7 +379,9 @@ def _batch(values: Tensor, form: Form, name: str) -> Tensor:
 def _typed(values: Tensor, form: Form, name: str) -> Tensor:
     """Return bytes, or finite float32."""
     if values.dtype == torch.bool or values.is_complex():
-        raise DataError(f"{name} has values of type {values.dtype}; the model takes {_told(form)}")
+        raise DataError(
+            f"{name} has values of type {values.dtype}; the model takes {_values_of(form)}"
+        )
     if form.dtype == "uint8":
         if values.dtype == torch.uint8:
             return values
@@ -320,21 +393,21 @@ def _typed(values: Tensor, form: Form, name: str) -> Tensor:
                 else ", as the data set had them"
             )
             raise DataError(
-                f"{name} has reals from {low:g} to {high:g}, but the model takes {_told(form)}"
+                f"{name} has reals from {low:g} to {high:g}, but the model takes {_values_of(form)}"
                 f"{remedy}"
             )
         if low < 0 or high > 255:
             value = low if low < 0 else high
-            raise DataError(f"{name} has the value {value:g}; the model takes {_told(form)}")
+            raise DataError(f"{name} has the value {value:g}; the model takes {_values_of(form)}")
         return values.to(torch.uint8)
     if form.is_image and values.dtype == torch.uint8:
         raise DataError(
-            f"{name} has bytes, but the model takes {_told(form)}, in the units of its data set"
+            f"{name} has bytes, but the model takes {_values_of(form)} in the units of its data set"
         )
     values = values.float()
     check_finite(values, name)
     return values
 
 
-def _told(form: Form) -> str:
+def _values_of(form: Form) -> str:
     return "bytes, 0 to 255 (uint8)" if form.dtype == "uint8" else "reals (float32)"

@@ -1,1 +1,1 @@
-"""What a person asks for: the schema of recipes, and those that ship."""
+"""Recipes: their schema, how they are read, and the shipped ones."""

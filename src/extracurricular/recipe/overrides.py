@@ -5,9 +5,10 @@ A budget is a named set of changes that the recipe itself brings along::
     budgets:
       tiny: {seeds: [0], data.cifar100.train: 1000, defaults.training.steps: 50}
 
-``budget: tiny``, in the recipe or on the command line, makes them before any override, so an
-override has the last word wherever it stands. What was changed is kept as ``budget: {tiny: {…}}``,
-which says that it is done; the section ``budgets`` is not kept.
+``budget: tiny``, in the recipe or on the command line, applies them before any override, so an
+override has the last word wherever it stands. The changes are kept as ``budget: {tiny: {…}}``,
+which says that they are made; the section ``budgets`` is not kept. Both may use the words of the
+previous release (:mod:`~extracurricular.recipe.old_words`).
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from typing import Any, TypeAlias
 import yaml
 
 from extracurricular.errors import RecipeError, known_names, shorten
+from extracurricular.recipe.old_words import Notes, translate, upgrade
 
 FULL = "full"
 """The budget of a recipe as it is written."""
 
 TINY = "tiny"
-"""The budget that only shows that a recipe runs, by convention of the recipes that ship."""
+"""The budget that only shows that a recipe runs, by convention of the shipped recipes."""
 
 Change: TypeAlias = tuple[str, Any]
 """A dotted path, and the value to put there."""
 
 
 def override(values: dict[str, Any], change: str) -> None:
-    """Change one of the values, nested dicts and lists, in place, as ``key.path=value`` says.
+    """Apply one change, ``key.path=value``, to nested dicts and lists, in place.
 
     Raises:
         RecipeError: It is not of that form, not YAML, or there is no such place.
@@ -41,14 +43,15 @@ def override(values: dict[str, Any], change: str) -> None:
     _put(values, path.split("."), value, path)
 
 
-def override_recipe(values: dict[str, Any], overrides: Sequence[str]) -> None:
+def override_recipe(values: dict[str, Any], overrides: Sequence[str], notes: Notes) -> None:
     """Apply the budget of a recipe and then the overrides, in place.
 
     Args:
-        values: What the recipe file holds. ``budgets`` is removed, and ``budget`` replaced by what
-            the budget changed.
+        values: The content of the recipe file, upgraded to the words of this release. ``budgets``
+            is removed, and ``budget`` replaced by the changes it made.
         overrides: ``key.path=value`` each. ``data.SETTING`` is a setting of the recipe's data set,
             as ``data.NAME.SETTING`` is.
+        notes: Takes a note of each old word in a budget or an override.
 
     Raises:
         RecipeError: There is no such budget, or a change cannot be made.
@@ -60,10 +63,10 @@ def override_recipe(values: dict[str, Any], overrides: Sequence[str]) -> None:
                 path, "cannot be changed from outside of the recipe; override the setting itself, "
                 "such as defaults.training.steps=100"
             )  # fmt: skip
-    _apply_budget(values, [value for path, value in changes if path == "budget"])
+    _apply_budget(values, [value for path, value in changes if path == "budget"], notes)
     for path, value in changes:
         if path != "budget":
-            _put(values, _full_path(path, values), value, path)
+            _change(values, _full_path(path, values), value, path, notes)
 
 
 def read_change(text: str) -> Change:
@@ -82,17 +85,17 @@ def read_change(text: str) -> Change:
 
 
 def describe_budget(name: str, changes: Mapping[str, Any]) -> str:
-    """Say in one line what a budget is, and what it changed."""
+    """Return one line that names a budget and lists its changes."""
     note = ", too small for figures that mean anything" if name == TINY else ""
-    told = ", ".join(f"{path} = {shorten(v)}" for path, v in changes.items() if path != "about")
-    return f"budget: {name}{note}" + (f"; it has {told}" if told else "")
+    listed = ", ".join(f"{path} = {shorten(v)}" for path, v in changes.items() if path != "about")
+    return f"budget: {name}{note}" + (f"; it has {listed}" if listed else "")
 
 
-def _apply_budget(values: dict[str, Any], chosen: list[Any]) -> None:
+def _apply_budget(values: dict[str, Any], chosen: list[Any], notes: Notes) -> None:
     budgets = _budgets(values.pop("budgets", None))
     own = values.get("budget", FULL)
     if isinstance(own, Mapping):
-        # Of a recipe that a run kept: the changes are made, and those of another are not known.
+        # A run kept this recipe: the changes are made, and the other budgets are not known.
         if chosen and [chosen[-1]] != list(own):
             raise RecipeError(
                 "budget", f"is {shorten(chosen[-1])}, but {', '.join(map(str, own))!r} is applied "
@@ -110,11 +113,11 @@ def _apply_budget(values: dict[str, Any], chosen: list[Any]) -> None:
         parts = _full_path(path, values)
         where = f"budgets.{name}.{path}"
         # Elsewhere a path that does not exist is an unknown key; here it would be a new entry.
-        entries = values.get(parts[0]) if parts[0] in ("students", "generators") else None
+        entries = values.get(parts[0]) if parts[0] in ("students", "generators", "chains") else None
         if isinstance(entries, Mapping) and len(parts) > 1 and parts[1] not in entries:
             known = known_names(parts[1], entries)
             raise RecipeError(where, f"{parts[0]} has no {parts[1]!r}; {known}")
-        _put(values, parts, copy.deepcopy(value), where)
+        _change(values, parts, copy.deepcopy(value), where, notes)
     values["budget"] = {name: dict(budgets[name])}
 
 
@@ -140,7 +143,7 @@ def _budgets(given: Any) -> dict[str, dict[str, Any]]:
 
 
 def _full_path(path: str, values: Mapping[str, Any]) -> list[str]:
-    """Split a path, and put the name of the data set into one that leaves it out."""
+    """Split a path, and add the name of the data set where it is left out."""
     first, *rest = path.split(".")
     data = values.get("data")
     name = next(iter(data)) if isinstance(data, Mapping) and len(data) == 1 else data
@@ -149,8 +152,16 @@ def _full_path(path: str, values: Mapping[str, Any]) -> list[str]:
     return [first, *rest]
 
 
+def _change(
+    values: dict[str, Any], parts: Sequence[str], value: Any, path: str, notes: Notes
+) -> None:
+    """Put a value into a recipe, at a path and with words that may be old ones."""
+    _put(values, translate(values, parts, value, notes), value, path)
+    upgrade(values, notes)
+
+
 def _put(values: dict[str, Any], parts: Sequence[str], value: Any, path: str) -> None:
-    """Put a value into nested dicts and lists, where ``parts`` lead; ``path`` is for errors."""
+    """Put a value into nested dicts and lists, at ``parts``; errors call the place ``path``."""
     here: Any = values
     for depth, part in enumerate(parts):
         final = depth == len(parts) - 1
@@ -175,10 +186,10 @@ def _put(values: dict[str, Any], parts: Sequence[str], value: Any, path: str) ->
 
 
 class Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, and reads 1e-3 as the number it looks like."""
+    """Safe YAML loader that refuses a repeated key and reads 1e-3 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a mapping of a node."""
+        """Build the mapping of a node."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:

@@ -1,34 +1,41 @@
-"""The schema of a recipe file, and how one is read.
+"""The schema of a recipe: its sections, their settings, and the values these may have.
 
-A recipe says which data, which teacher, and which students to train and compare. It is YAML, read
-with the safe loader; keys that the schema does not know are refused. Everything a recipe can set
-has a dotted path (``students.xcl.matching.temperature``), which names it in overrides and errors.
+A recipe says which data, which teacher and which students to train and compare. Each setting has a
+dotted path (``students.xcl.matching.temperature``), which names it in overrides and errors.
+:mod:`extracurricular.recipe.read` reads recipes from files.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from extracurricular.errors import RecipeError, known_names, shorten
-from extracurricular.recipe.overrides import FULL, Loader, override_recipe
-from extracurricular.recipe.overrides import override as override
-from extracurricular.registry import explain_validation, first_complaint, split_spec
+from extracurricular.recipe.old_words import spelt_out
+from extracurricular.recipe.overrides import FULL
+from extracurricular.registry import split_spec
 from extracurricular.training import Training
+
+SEED = "$seed"
+"""A setting of the data set with this value takes each seed in turn."""
+
+ROLES = ("reference", "plain", "subject")
+"""The fields that name a student."""
+
+# A student with one of these names has the role, where the recipe gives it to no other.
+_REFERENCE = "kd"
+_PLAIN = "erm"
 
 
 def _check_spec(value: Any) -> Any:
@@ -47,12 +54,17 @@ def _check_chain(value: Any) -> Any:
     return value
 
 
+def _check_record(value: Any) -> Any:
+    if value is not None and not isinstance(value, Mapping | RecordSection):
+        raise ValueError(f"is {shorten(value)}; it should be {{draws: N, codec: …}}, or null")
+    if isinstance(value, Mapping) and value.get("draws") is None and value.get("codec") is not None:
+        raise ValueError("codec says how a record is stored, but draws, its size, is not set")
+    return value
+
+
 Chain = Annotated[Any, AfterValidator(_check_chain)]
 
-# A setting of the data set with this value takes each seed in turn.
-SEED = "$seed"
-
-# NAME or {NAME: {setting: value}}. What names and settings there are is for the registries to say.
+# NAME or {NAME: {setting: value}}. Which names and settings there are is for the registries to say.
 Spec = Annotated[Any, AfterValidator(_check_spec)]
 
 
@@ -60,85 +72,123 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class TeacherSection(_Section):
-    """The teacher: one network, or an ensemble, trained here or read from a file; or no network.
+class RecordSection(_Section):
+    """A record of the teacher's answers, which students replay instead of asking it.
 
     Args:
-        model: The network; a list of several makes an ensemble of them.
-        outside: A teacher that is no torch module, instead of ``model``: ``random_forest``,
-            ``gaussian_process``, ``gradient_boosting``, ``sklearn``, ``onnx``, ``function`` (see
-            docs/teachers.md).
+        draws: Number of draws on which the teacher is asked once, for all students and seeds with
+            the same sampler. A longer training replays them, each time in another order.
+        codec: How the answers are stored; null for float16 (see docs/knowledge.md).
+    """
+
+    draws: Annotated[int, Field(ge=1)]
+    codec: Any = None
+
+
+class TeacherSection(_Section):
+    """The teacher: a network, an ensemble of networks, an estimator, an ONNX file, or a function.
+
+    Exactly one of ``model``, ``estimator``, ``onnx`` and ``function`` is set (docs/teachers.md).
+
+    Args:
+        model: The network; a list makes an ensemble of several.
+        estimator: An estimator fitted to the training examples: ``random_forest``,
+            ``gaussian_process``, ``gradient_boosting``, ``sklearn``.
+        onnx: An ONNX file: its path, or ``{path: FILE, setting: value}``.
+        function: A Python function: ``module:name``, or ``{function: module:name, …}``.
         members: Networks of each model, trained from different seeds.
-        sampler: Where the teacher's training examples come from.
-        training: How it is trained.
-        weights: A file of trained weights, instead of training (one network only): safetensors,
-            or a checkpoint of torch (see docs/models.md).
+        sampler: The source of the teacher's training examples.
+        training: The training of each network.
+        weights: A file of trained weights, which replaces training (one network only):
+            safetensors, or a checkpoint of torch (see docs/models.md).
         mc_dropout: Passes of Monte Carlo dropout; null for none.
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
-        record: Draws on which the teacher is asked once, for all students and seeds that have the
-            same sampler; a longer training goes through them again, each time in another order.
-            Null to ask it in every training.
-        codec: How what it said is stored; null for float16 (see docs/knowledge.md).
+        record: Ask the teacher once and keep its answers; null to ask it in every training.
     """
 
     model: Any = None
-    outside: Any = None
+    estimator: Any = None
+    onnx: dict[str, Any] | None = None
+    function: dict[str, Any] | None = None
     members: Annotated[int, Field(ge=1)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     training: Training = Training()
     weights: str | None = None
     mc_dropout: Annotated[int, Field(ge=1)] | None = None
     per_seed: bool = False
-    record: Annotated[int, Field(ge=1)] | None = None
-    codec: Any = None
+    record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
 
     @property
     def networks(self) -> list[Spec]:
-        """The model of each member."""
-        if self.outside is not None:
+        """The model of each member; none if the teacher is no network."""
+        if self.fitted is not None:
             return []
         models = self.model if isinstance(self.model, list) else [self.model]
         return [model for model in models for _ in range(self.members)]
 
+    @property
+    def fitted(self) -> dict[str, Any] | None:
+        """The spec ``{name: settings}`` of a teacher that is no network; None for networks."""
+        if self.estimator is not None:
+            name, settings = split_spec(self.estimator, "teacher", self.fitted_key)
+            return {name: settings}
+        if self.onnx is not None:
+            return {"onnx": self.onnx}
+        return None if self.function is None else {"function": self.function}
+
+    @property
+    def fitted_key(self) -> str:
+        """The dotted path at which :attr:`fitted` stands."""
+        return "teacher" if self.estimator is None else "teacher.estimator"
+
     @field_validator("model")
     @classmethod
-    def _specs(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        for spec in value if isinstance(value, list) else [value]:
+    def _check_models(cls, value: Any) -> Any:
+        for spec in value if isinstance(value, list) else [] if value is None else [value]:
             _check_spec(spec)
         return value
 
-    @field_validator("outside")
+    @field_validator("estimator")
     @classmethod
-    def _outside_spec(cls, value: Any) -> Any:
-        return value if value is None else _check_spec(value)
+    def _check_estimator(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        name, _ = split_spec(_check_spec(value), "teacher", "")
+        if name in ("onnx", "function"):
+            raise ValueError(f"is {name!r}, which has a word of its own: set teacher.{name}")
+        return value
+
+    @field_validator("onnx", "function", mode="before")
+    @classmethod
+    def _spell_out(cls, value: Any, info: ValidationInfo) -> Any:
+        settings = spelt_out(str(info.field_name), value)
+        if settings is not None and not isinstance(settings, Mapping):
+            raise ValueError(f"is {shorten(value)}; it should be a text or {{setting: value}}")
+        return settings
 
     @model_validator(mode="after")
-    def _model_or_outside(self) -> TeacherSection:
-        if self.outside is None and self.model is None:
-            raise ValueError("has neither model nor outside; it needs one of them")
-        if self.outside is not None:
-            fresh = TeacherSection.model_fields
-            of_networks = ("model", "members", "sampler", "training", "weights", "mc_dropout")
-            given = [
-                k
-                for k in of_networks
-                if getattr(self, k) != fresh[k].get_default(call_default_factory=True)
-            ]
-            if given:
+    def _check_kind(self) -> TeacherSection:
+        kinds = [k for k in ("estimator", "onnx", "function") if getattr(self, k) is not None]
+        if len(kinds) > 1:
+            raise ValueError(f"has both {kinds[0]} and {kinds[1]}; it needs only one of them")
+        if not kinds and self.model is None:
+            raise ValueError(
+                "has neither model nor estimator, onnx or function; it needs one of them"
+            )
+        for_networks = ("model", "members", "sampler", "training", "weights", "mc_dropout")
+        for key in for_networks if kinds else ():
+            field = TeacherSection.model_fields[key]
+            if getattr(self, key) != field.get_default(call_default_factory=True):
                 raise ValueError(
-                    f"{given[0]} is for networks, but outside is set: the teacher is none"
+                    f"{key} is for networks, but {kinds[0]} is set; remove one of them"
                 )
         return self
 
     @model_validator(mode="after")
-    def _one_file_one_network(self) -> TeacherSection:
-        if not self.networks and self.outside is None:
+    def _check_networks(self) -> TeacherSection:
+        if not self.networks and self.fitted is None:
             raise ValueError("model is an empty list; it needs at least one model")
-        if self.codec is not None and self.record is None:
-            raise ValueError("codec says how a record is stored, but record is not set")
         if self.weights is not None and len(self.networks) > 1:
             raise ValueError(
                 f"weights holds one network, but there are {len(self.networks)} members"
@@ -152,9 +202,9 @@ class StudentSection(_Section):
     Args:
         learns_from: ``teacher``, or ``labels`` for training without one (ERM).
         model: The network.
-        sampler: Where the examples come from.
-        matching: Divergence, temperature and share of the hard-label term.
-        training: How it is trained.
+        sampler: The source of its training examples.
+        matching: Divergence, temperature and weight of the label term.
+        training: The training.
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
@@ -168,9 +218,9 @@ class GeneratorSection(_Section):
     """A model of the data distribution, for the samplers ``generated`` and ``pool``.
 
     Args:
-        model: What it is: ``gan``, ``gmm``, ``kde``, ``module``, ``diffusers``.
+        model: Its kind: ``gan``, ``gmm``, ``kde``, ``module``, ``diffusers``.
         least_variety: Distance between its draws of one condition, as a part of that between real
-            examples, below which it counts as collapsed and the run stops; 0 to use it regardless.
+            examples. Below this it counts as collapsed and the run stops; 0 never stops it.
     """
 
     model: Spec
@@ -178,7 +228,7 @@ class GeneratorSection(_Section):
 
 
 class EvaluationSection(_Section):
-    """How results are measured.
+    """The measurement of results.
 
     Args:
         split: ``test`` for final figures; ``validation`` while settings are being chosen.
@@ -190,7 +240,7 @@ class EvaluationSection(_Section):
 
 
 class DeviceSection(_Section):
-    """Where and how precisely to compute (names as in Lightning Fabric).
+    """The device and the precision of computation (names as in Lightning Fabric).
 
     Args:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -209,15 +259,22 @@ class Recipe(_Section):
         name: Its name.
         about: What it shows, for the person who lists recipes.
         budget: ``full`` for the recipe as it is written; or one of those in its section
-            ``budgets``, with what it changed: ``{tiny: {seeds: [0]}}``.
+            ``budgets``, with its changes: ``{tiny: {seeds: [0]}}``.
         data: The data set. A setting whose value is ``$seed`` takes each seed in turn (a published
             split for each); the teacher is then one for each seed too.
         seeds: Everything is trained once for each.
         teacher: The teacher.
         generators: Models of the data distribution by name.
-        students: Students by name; the gap is measured from the one called ``kd``.
-        evaluation: How results are measured.
-        device: Where to compute.
+        students: Students by name.
+        reference: The student from which the gap to the teacher is measured, by default the one
+            called ``kd``; null to measure no gap.
+        plain: The student that learns without a teacher, by default the one called ``erm``; null
+            for none.
+        subject: The student that the verdict, the gallery, ``export`` and ``load`` are about; by
+            default the first that learns from the teacher and is neither ``reference`` nor
+            ``plain``.
+        evaluation: The measurement of results.
+        device: The device to compute on.
         log: Where the curves go while it runs, besides ``log.jsonl``: ``tensorboard``, ``wandb``,
             any class of a Lightning logger, or a list of them.
     """
@@ -231,12 +288,28 @@ class Recipe(_Section):
     teacher: TeacherSection
     generators: dict[str, GeneratorSection] = Field(default_factory=dict)
     students: Annotated[dict[str, StudentSection], Field(min_length=1)]
+    reference: str | None = None
+    plain: str | None = None
+    subject: str = ""
     evaluation: EvaluationSection = EvaluationSection()
     device: DeviceSection = DeviceSection()
     log: Any = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _give_roles(cls, values: Any) -> Any:
+        return {**values, **roles(values)} if isinstance(values, Mapping) else values
+
+    @field_validator(*ROLES)
+    @classmethod
+    def _check_role(cls, value: str | None, info: ValidationInfo) -> str | None:
+        students = info.data.get("students")
+        if value is not None and students is not None and value not in students:
+            raise ValueError(f"is {value!r}, which is no student; {known_names(value, students)}")
+        return value
+
     @model_validator(mode="after")
-    def _sound(self) -> Recipe:
+    def _check_whole(self) -> Recipe:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; each may occur only once")
         for what, names in (("student", self.students), ("generator", self.generators)):
@@ -260,13 +333,13 @@ class Recipe(_Section):
 
     @property
     def budget_changes(self) -> dict[str, Any]:
-        """What the budget changed, by dotted path."""
+        """The changes that the budget made, by dotted path."""
         _, changes = split_spec(self.budget, "budget", "budget")
         return changes
 
     @property
     def folder_name(self) -> str:
-        """What a run's folder is called where nobody says otherwise."""
+        """Name of the run's folder, unless the person gives another."""
         return self.name if self.budget_name == FULL else f"{self.name}-{self.budget_name}"
 
     @property
@@ -285,122 +358,31 @@ class Recipe(_Section):
             for name, settings in self.data.items()
         }
 
-    def plain(self) -> dict[str, Any]:
-        """Return the recipe as plain values, defaults filled in."""
+    def dump(self) -> dict[str, Any]:
+        """Return the recipe as plain values, with defaults and roles filled in."""
         return self.model_dump(mode="json", by_alias=True)
 
 
-def shipped_recipes() -> dict[str, str]:
-    """Return the text of each recipe that ships with the package, by name."""
-    folder = resources.files("extracurricular.recipe") / "shipped"
-    return {
-        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
-        for file in sorted(folder.iterdir(), key=lambda file: file.name)
-        if file.name.endswith(".yaml")
-    }
-
-
-def read_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from a file, or by the name of a shipped one.
+def roles(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``reference``, ``plain`` and ``subject`` of a recipe that may leave them out.
 
     Args:
-        source: A path, or a shipped recipe's name.
-        overrides: ``key.path=value`` each, the value in YAML; ``data.path=value`` sets the path of
-            whatever data set the recipe has.
-
-    Raises:
-        RecipeError: Not found, not YAML, an unknown key, or a value that cannot be.
+        values: The recipe as plain values, valid or not. The section ``defaults`` may still be
+            there, or merged into the students.
     """
-    path, shipped = Path(source), shipped_recipes()
-    if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError("", f"the recipe {source!r} cannot be read: {error}") from None
-    elif source in shipped:
-        text = shipped[source]
-    else:
-        raise RecipeError(
-            "", f"there is no recipe file {source!r}, nor a shipped recipe; "
-            f"{known_names(source, shipped)}"
-        )  # fmt: skip
-    try:
-        loaded = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise RecipeError("", f"the recipe {source!r} is not valid YAML: {where}") from None
-    return parse_recipe(loaded, overrides)
-
-
-def parse_recipe(loaded: Any, overrides: Sequence[str] = ()) -> Recipe:
-    """Check what a recipe file holds.
-
-    The section ``defaults`` gives what students do not set themselves; ``training`` and
-    ``matching`` are merged key by key, everything else is replaced. The section ``budgets`` has
-    changes by name, of which ``budget`` chooses (see :mod:`extracurricular.recipe.overrides`).
-
-    Raises:
-        RecipeError: An unknown key, or a value that cannot be.
-    """
-    if not isinstance(loaded, Mapping):
-        raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
-    values = _unshared(loaded)
-    override_recipe(values, overrides)
-    defaults = values.pop("defaults", None) or {}
-    if not isinstance(defaults, Mapping):
-        raise RecipeError("defaults", f"is {shorten(defaults)}; it should be a mapping")
-    unknown = [key for key in defaults if key not in StudentSection.model_fields]
-    if unknown:
-        known = known_names(str(unknown[0]), StudentSection.model_fields)
-        raise RecipeError(f"defaults.{unknown[0]}", f"unknown key {unknown[0]!r}; {known}")
-    students = values.get("students")
-    if isinstance(students, Mapping):
-        values["students"] = {k: _with_defaults(v, defaults) for k, v in students.items()}
-    top = [field.alias or name for name, field in Recipe.model_fields.items()]
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, top) from None
-
-
-def _unshared(value: Any) -> Any:
-    """Copy plain values such that what YAML's aliases share is no longer shared.
-
-    Else a setting that is overridden in one place would change in the others too.
-    """
-    if isinstance(value, Mapping):
-        return {key: _unshared(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_unshared(part) for part in value]
-    return value
-
-
-def _explain(error: ValidationError, top: list[str]) -> RecipeError:
-    """Explain a schema error, with the keys known at the place where it stands."""
-    place = [part for part in first_complaint(error)["loc"] if isinstance(part, str)]
-    sections: dict[str, type[BaseModel]] = {
-        "teacher": TeacherSection,
-        "students": StudentSection,
-        "generators": GeneratorSection,
-        "evaluation": EvaluationSection,
-        "device": DeviceSection,
+    students, defaults = values.get("students"), values.get("defaults")
+    if not isinstance(students, Mapping) or not students:
+        return {role: values.get(role) for role in ("reference", "plain")}
+    found = {
+        "reference": values.get("reference", _REFERENCE if _REFERENCE in students else None),
+        "plain": values.get("plain", _PLAIN if _PLAIN in students else None),
     }
-    known: Sequence[str] = [*top, "defaults", "budgets"]
-    if "training" in place[:-1]:
-        known = list(Training.model_fields)
-    elif len(place) > 1 and place[0] in sections:
-        known = list(sections[place[0]].model_fields)
-    return explain_validation(error, "", dict.fromkeys(known))
+    usual = defaults.get("learns_from", "teacher") if isinstance(defaults, Mapping) else "teacher"
+    others = [name for name in students if name not in found.values()]
+    taught = [name for name in others if _learns_from(students[name], usual) == "teacher"]
+    best = [values.get("subject"), *taught, *others, found["reference"], found["plain"]]
+    return {**found, "subject": next((name for name in best if name is not None), None)}
 
 
-def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
-    if student is None:
-        student = {}
-    if not isinstance(student, Mapping):
-        return student
-    merged = {**defaults, **student}
-    for key in ("training", "matching"):
-        base, own = defaults.get(key), student.get(key)
-        if isinstance(base, Mapping) and isinstance(own, Mapping):
-            merged[key] = {**base, **own}
-    return copy.deepcopy(merged)
+def _learns_from(student: Any, usual: Any) -> Any:
+    return student.get("learns_from", usual) if isinstance(student, Mapping) else usual

@@ -19,9 +19,11 @@ from torch import Tensor
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import XclError
-from extracurricular.evaluation.summary import mean_error, told_students
+from extracurricular.evaluation.metrics import error_of
+from extracurricular.evaluation.summary import Parts, mean_error
+from extracurricular.evaluation.words import WORDS, error_measure
 from extracurricular.files import read_json, read_lines
-from extracurricular.recipe.schema import read_recipe, shipped_recipes
+from extracurricular.recipe.read import read_recipe, shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, Band, band, confusion
 from extracurricular.report.gallery import Gallery, galleries
@@ -82,7 +84,7 @@ class Report:
         examples: Number of examples that figures are measured on, of the first seed.
         unit: Unit of errors of real targets.
         shown: Students whose curves are drawn, in the recipe's order.
-        compared: The student that confusions are compared with kd for; None where there is none.
+        compared: The student whose confusions are compared with the reference's; None for none.
         teacher, students: Their answers.
         teacher_entropy: Entropy of the teacher's answers in nats, for each seed, [N].
         losses: Loss in training of the students shown.
@@ -118,7 +120,8 @@ def collect(finished: Finished) -> Report:
     Raises:
         XclError: Something of the run is missing or damaged.
     """
-    data, run = finished.run.data, finished.run
+    workspace = finished.workspace
+    data = finished.data
     shown = shown_students(finished.summary)
     teacher, students, entropy = _answers(finished, shown)
     classes: tuple[str, ...] = ()
@@ -127,7 +130,7 @@ def collect(finished: Finished) -> Report:
     return Report(
         summary=finished.summary,
         classes=classes,
-        examples=len(run.split_of(data)),
+        examples=len(workspace.evaluated(data)),
         unit=_unit(data),
         shown=shown,
         compared=compared_student(finished.summary),
@@ -145,11 +148,15 @@ def collect(finished: Finished) -> Report:
 
 
 def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]:
-    """Return the students whose curves are drawn: all, or erm, kd and those of least error."""
-    students = summary["students"]
+    """Return the students whose curves are drawn.
+
+    They are all; of more than ``most``, the plain one, the reference, the subject and those of
+    least error.
+    """
+    students, parts = summary["students"], Parts.of(summary)
     if len(students) <= most:
         return list(students)
-    kept = [name for name in ("erm", "kd") if name in students]
+    kept = parts.named
     errors = {name: mean_error(entry) for name, entry in students.items() if name not in kept}
     known = {name: error for name, error in errors.items() if error is not None}
     kept += sorted(known, key=lambda name: known[name])[: most - len(kept)]
@@ -157,16 +164,9 @@ def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]
 
 
 def compared_student(summary: dict[str, Any]) -> str | None:
-    """Return the student that is set against kd: xcl, or the best of those the verdict tells of."""
-    students = summary["students"]
-    if "kd" not in students:
-        return None
-    if "xcl" in students:
-        return "xcl"
-    names, _ = told_students(summary)
-    errors = {name: mean_error(students[name]) for name in names}
-    known = {name: error for name, error in errors.items() if error is not None}
-    return min(known, key=lambda name: known[name]) if known else None
+    """Return the subject where it can be compared with the reference; else None."""
+    parts = Parts.of(summary)
+    return None if parts.reference in (None, parts.subject) else parts.subject
 
 
 # -- answers --------------------------------------------------------------------------------------
@@ -175,23 +175,23 @@ def compared_student(summary: dict[str, Any]) -> str | None:
 def _answers(
     finished: Finished, shown: Sequence[str]
 ) -> tuple[Answers, dict[str, Answers], list[Array]]:
-    run = finished.run
+    workspace = finished.workspace
     teacher, students = Answers(), {name: Answers() for name in shown}
-    said: dict[int, Distribution] = {}
+    said: dict[str, Distribution] = {}
     entropy: list[Array] = []
-    for seed in run.recipe.seeds:
-        data = run.data_for(seed)
-        split = run.split_of(data)
+    for seed, planned in finished.plan.teachers.items():
+        data = workspace.data_of(seed)
+        split = workspace.evaluated(data)
         assert split.y is not None
         y = split.y.cpu()
-        own = seed if run.recipe.teacher.per_seed else 0
+        own = planned.path
         if own not in said:
-            said[own] = run.answers(f"teacher/{own}", data, partial(run.teacher, own))
+            said[own] = workspace.answers(own, data, partial(finished.teacher, seed))
             add_answers(teacher, said[own], y, None, data)
         entropy.append(_array(said[own].entropy()))
         for name in shown:
-            path = run.student_stage(name, seed).path
-            prediction = run.answers(path, data, partial(finished.student, name, seed))
+            path = finished.stage(name, seed).path
+            prediction = workspace.answers(path, data, partial(finished.student, name, seed))
             add_answers(students[name], prediction, y, said[own], data)
     for answers in (teacher, *students.values()):
         if answers.confusion is not None:
@@ -272,17 +272,14 @@ def _loss(line: dict[str, Any]) -> float | None:
 
 
 def _validation_error(line: dict[str, Any]) -> float | None:
-    figures = line.get("evaluation") or {}
-    for name in ("angular_error", "rmse"):
-        if name in figures:
-            return float(figures[name])
-    return 100 * (1 - float(figures["accuracy"])) if "accuracy" in figures else None
+    figures = line.get("evaluation")
+    return WORDS[error_measure(figures)].scale * error_of(figures) if figures else None
 
 
 def _time(finished: Finished) -> Iterator[Stretch]:
     """Give what the run's stages took, students by name and everything else by kind."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for stage in finished.run.stages():
+    for stage in finished.plan.trained:
         kind, name = stage.path.split("/")[:2]
         title = {
             "teacher": "teacher",
@@ -306,7 +303,7 @@ def command(finished: Finished) -> str:
     name = finished.summary["recipe"]["name"]
     if name in shipped_recipes():
         try:
-            if read_recipe(name).plain() == finished.summary["recipe"]:
+            if read_recipe(name).dump() == finished.summary["recipe"]:
                 return f"xcl run {name} --out again"
         except XclError:
             pass  # a file of this name in the working directory is something else

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from extracurricular.assess.compare import Comparison, Row
+from extracurricular.assess.compare import Comparison, Difference, Row
 from extracurricular.errors import shorten
-from extracurricular.evaluation.summary import COLUMNS, figure_text
-from extracurricular.report import figures
+from extracurricular.evaluation.words import ABSENT, Words
+from extracurricular.report import cells, figures
 from extracurricular.report.comparison_table import (
     better,
     difference_text,
     findings,
     shown_figures,
-    unit_of,
 )
 from extracurricular.report.page import environment
 
-# Colours of the runs, in their order; more runs than these begin again.
+# Colours of the runs, in their order; with more runs than these, colours come again.
 _ROLES = ("s1", "s0", "s2", "s3", "s4", "s5")
 _MOST_SETTINGS = 20
 
@@ -40,7 +39,7 @@ class Compared:
 
 def render_comparison(found: Comparison) -> str:
     """Return the page of a comparison as HTML."""
-    names = shown_figures(found)
+    shown = shown_figures(found)
     compared = [row for row in found.rows if row.differences]
     return (
         environment()
@@ -48,11 +47,11 @@ def render_comparison(found: Comparison) -> str:
         .render(
             fingerprint="",
             runs=list(dict.fromkeys(row.run for row in found.rows)),
-            headings=[COLUMNS[name][0] for name in names],
-            rows=[(row, _cells(row, names)) for row in found.rows],
-            units=[unit_of(name) for name in names],
-            differences=[(row, [_difference(row, name) for name in names]) for row in compared],
-            pictures=_pictures(compared, names),
+            headings=cells.headings(shown),
+            rows=[(row, cells.row(row.entry, shown, row.reference)) for row in found.rows],
+            units=[words.change for words in shown],
+            differences=[(row, [_difference(row, words) for words in shown]) for row in compared],
+            pictures=_pictures(compared, shown),
             changed={run: _settings(settings) for run, settings in found.changed.items()},
             findings=findings(found),
             notes=found.notes,
@@ -60,61 +59,50 @@ def render_comparison(found: Comparison) -> str:
     )
 
 
-def _cells(row: Row, names: list[str]) -> list[str]:
-    parameters, gap = row.entry["parameters"], row.entry["gap_closed"]
-    told = "–" if gap is None else f"{100 * gap['value']:.0f}\N{NO-BREAK SPACE}%"
-    return [
-        "–" if parameters is None else f"{parameters:,}",
-        *(figure_text(row.entry["metrics"].get(name), COLUMNS[name][1]) or "–" for name in names),
-        "reference" if row.student == "kd" else told,
-    ]
-
-
-def _difference(row: Row, name: str) -> Compared:
-    difference = row.differences.get(name)
+def _difference(row: Row, words: Words) -> Compared:
+    difference = row.differences.get(words.name)
     if difference is None:
-        return Compared("–", "", "")
-    side = {True: "better", False: "worse", None: ""}[better(difference, name)]
-    mean, bracket, interval = difference_text(difference, name).partition(" (")
+        return Compared(ABSENT, "", "")
+    side = {True: "better", False: "worse", None: ""}[better(difference, words)]
+    mean, bracket, interval = difference_text(difference, words).partition(" (")
     return Compared(mean, f"({interval}" if bracket else "", side)
 
 
-def _pictures(compared: list[Row], names: list[str]) -> list[dict[str, Any]]:
+def _pictures(compared: list[Row], shown: list[Words]) -> list[dict[str, Any]]:
     """Draw the differences of each figure with their intervals, one student below the other."""
     from markupsafe import Markup
 
     runs = list(dict.fromkeys(row.run for row in compared))
+    colours = {run: _ROLES[place % len(_ROLES)] for place, run in enumerate(runs)}
     drawn = []
-    for name in names:
-        scale = 100 if COLUMNS[name][1] == "percent" else 1
-        rows = []
-        for row in compared:
-            difference = row.differences.get(name)
-            if difference is not None:
-                low, high = difference.low, difference.high
-                rows.append(
-                    figures.Row(
-                        f"{row.run} {row.student}",
-                        _ROLES[runs.index(row.run) % len(_ROLES)],
-                        scale * difference.mean,
-                        scale * (difference.mean if low is None else low),
-                        scale * (difference.mean if high is None else high),
-                    )
-                )
+    for words in shown:
+        rows = [
+            _picture_row(row, row.differences[words.name], colours[row.run], words.scale)
+            for row in compared
+            if words.name in row.differences
+        ]
         if not rows:
             continue
-        unit, higher = unit_of(name), COLUMNS[name][2]
         svg = figures.dots(
-            f"difference-{name}",
-            f"Differences of {unit} with their intervals",
+            f"difference-{words.name}",
+            f"Differences of {words.change} with their intervals",
             rows,
-            figures.Axis(f"difference in {unit}"),
+            figures.Axis(f"difference in {words.change}"),
             figures.Guides(x=[0.0]),
         )
-        side = {True: "Right of 0 is better.", False: "Left of 0 is better.", None: ""}[higher]
-        text = f"Differences of the means over seeds, with 95 % intervals. {side}"
-        drawn.append({"title": unit, "legend": (), "svg": Markup(svg), "text": text.strip()})
+        side = {"higher": "Right of 0 is better.", "lower": "Left of 0 is better.", "neither": ""}
+        text = f"Differences of the means over seeds, with 95 % intervals. {side[words.better]}"
+        drawn.append(
+            {"title": words.change, "legend": (), "svg": Markup(svg), "text": text.strip()}
+        )
     return drawn
+
+
+def _picture_row(row: Row, difference: Difference, colour: str, scale: int) -> figures.Row:
+    mean = difference.mean
+    low = mean if difference.low is None else difference.low
+    high = mean if difference.high is None else difference.high
+    return figures.Row(f"{row.run} {row.student}", colour, scale * mean, scale * low, scale * high)
 
 
 def _settings(settings: list[tuple[str, Any, Any]]) -> list[tuple[str, str, str]]:

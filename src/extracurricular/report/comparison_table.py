@@ -1,4 +1,4 @@
-"""A comparison of runs, as the tables that a person reads in a terminal."""
+"""A comparison of runs as a terminal shows it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from rich.table import Table
 
 from extracurricular.assess.compare import Comparison, Difference, Row
 from extracurricular.errors import shorten
-from extracurricular.evaluation.summary import COLUMNS, figure_text
+from extracurricular.evaluation.words import ABSENT, Words, small
+from extracurricular.report import cells
 
-# Settings told of one run; a run of another recipe differs in all of them.
+# Settings shown for one run; a run of another recipe differs in all of them.
 _MOST_SETTINGS = 8
 _MOST_FINDINGS = 6
 
 
 def lines(found: Comparison) -> Iterator[RenderableType]:
     """Yield the tables and sentences, to be printed one after another."""
-    names = shown_figures(found)
-    yield _figures(found, names)
+    shown = shown_figures(found)
+    yield _figures(found, shown)
     if any(row.differences for row in found.rows):
-        yield _differences(found, names)
+        yield _differences(found, shown)
     for sentence in findings(found):
         yield escape(sentence)
     for run, settings in found.changed.items():
@@ -33,103 +34,84 @@ def lines(found: Comparison) -> Iterator[RenderableType]:
         yield escape(note)
 
 
-def shown_figures(found: Comparison) -> list[str]:
-    """Return the figures that the tables show, of those that the summaries have."""
+def shown_figures(found: Comparison) -> list[Words]:
+    """Return the figures of the tables, among those that the summaries have."""
     students = [row for row in found.rows if row.student != "teacher"]
-    names = [n for n in COLUMNS if any(n in row.entry["metrics"] for row in students)]
-    if "angular_error" in names:
-        names.remove("rmse")  # it says the same in other units
-    return names
-
-
-def unit_of(name: str) -> str:
-    """Return the heading of a figure's differences: of percentages, points."""
-    heading, form, _ = COLUMNS[name]
-    return heading.replace("%", "points") if form == "percent" else heading
+    return small({name for row in students for name in row.entry["metrics"]})
 
 
 def findings(found: Comparison) -> list[str]:
-    """Return a sentence for each difference that is not to be explained by chance, or one of none.
+    """Return a sentence for each difference that chance does not explain, or one if there is none.
 
-    Only the first few; the tables have them all.
+    They are the first few; the tables have them all.
     """
-    told = []
+    sentences = []
     for row in found.rows:
-        for name in shown_figures(found):
-            good = better(row.differences[name], name) if name in row.differences else None
-            if good is not None and row.against is not None:
-                side = "better" if good else "worse"
-                text = difference_text(row.differences[name], name)
-                other = " ".join(row.against)
-                told.append(
-                    f"{row.run} {row.student} is {side} than {other}: {unit_of(name)} {text}."
+        for words in shown_figures(found):
+            difference = row.differences.get(words.name)
+            good = None if difference is None else better(difference, words)
+            if difference is not None and good is not None and row.against is not None:
+                side, other = "better" if good else "worse", " ".join(row.against)
+                text = difference_text(difference, words)
+                sentences.append(
+                    f"{row.run} {row.student} is {side} than {other}: {words.change} {text}."
                 )
-    if not told and any(d.low is not None for row in found.rows for d in row.differences.values()):
+    differences = [d for row in found.rows for d in row.differences.values()]
+    if not sentences and any(d.low is not None for d in differences):
         return ["No difference is larger than chance explains: every interval holds 0."]
-    more = len(told) - _MOST_FINDINGS
-    return told[:_MOST_FINDINGS] + ([f"So are {more} more differences."] if more > 0 else [])
+    more = len(sentences) - _MOST_FINDINGS
+    return sentences[:_MOST_FINDINGS] + ([f"So are {more} more differences."] if more > 0 else [])
 
 
-def difference_text(difference: Difference, name: str) -> str:
+def difference_text(difference: Difference, words: Words) -> str:
     """Return a difference with its interval; percentages as points."""
-    form = COLUMNS[name][1]
-    scale, form = (100, ".2f") if form == "percent" else (1, form)
-
-    def signed(value: float) -> str:
-        # A true minus; and no sign before a 0.
-        text = format(scale * value, f"+{form}").replace("-", "−")
-        return text if any(c in "123456789" for c in text) else text[1:]
-
-    text = signed(difference.mean)
-    if difference.low is None or difference.high is None:
-        return text
-    if difference.mean == difference.low == difference.high == 0:
+    mean, low, high = difference.mean, difference.low, difference.high
+    if low is None or high is None:
+        return words.signed(mean)
+    if mean == low == high == 0:
         return "the same"
+    widest = max(abs(mean), abs(low), abs(high))
+    mean_text, *ends = (words.signed(value, like=widest) for value in (mean, low, high))
     # In a narrow terminal the line breaks before the interval, not inside it.
-    return f"{text} ({signed(difference.low)}\u00a0to\u00a0{signed(difference.high)})"
+    return f"{mean_text} ({ends[0]}\u00a0to\u00a0{ends[1]})"
 
 
-def better(difference: Difference, name: str) -> bool | None:
-    """Tell whether a difference is for the better; None where it may be chance, or is neither."""
-    higher = COLUMNS[name][2]
-    if higher is None or not difference.certain:
+def better(difference: Difference, words: Words) -> bool | None:
+    """Return whether a difference is for the better; None where that is open.
+
+    It is open where chance may explain the difference, and where neither direction is better.
+    """
+    if words.better == "neither" or not difference.certain:
         return None
-    return (difference.mean > 0) == higher
+    return (difference.mean > 0) == (words.better == "higher")
 
 
-def _figures(found: Comparison, names: list[str]) -> Table:
+def _figures(found: Comparison, shown: list[Words]) -> Table:
     result = _table()
-    result.add_column("parameters", justify="right")
-    for name in names:
-        result.add_column(COLUMNS[name][0], justify="right")
-    result.add_column("gap closed", justify="right")
+    for heading in cells.headings(shown):
+        result.add_column(heading, justify="right")
     for run, student, row, last in _grouped(found.rows):
-        parameters = row.entry["parameters"]
-        cells = ["–" if parameters is None else f"{parameters:,}"]
-        cells += [figure_text(row.entry["metrics"].get(n), COLUMNS[n][1]) for n in names]
-        gap = row.entry["gap_closed"]
-        told = "" if gap is None else f"{100 * gap['value']:.0f} %"
-        cells.append("reference" if row.student == "kd" else told)
-        result.add_row(run, student, *cells, end_section=last)
+        texts = cells.row(row.entry, shown, row.reference)
+        result.add_row(run, student, *map(escape, texts), end_section=last)
     return result
 
 
-def _differences(found: Comparison, names: list[str]) -> Table:
+def _differences(found: Comparison, shown: list[Words]) -> Table:
     result = _table(title="Differences, seed by seed", title_justify="left")
     result.add_column("compared to")
-    for name in names:
-        result.add_column(unit_of(name))
+    for words in shown:
+        result.add_column(words.change)
     compared = [row for row in found.rows if row.against is not None]
     for run, student, row, last in _grouped(compared):
         assert row.against is not None
-        cells = [escape(" ".join(row.against))]
-        for name in names:
-            difference = row.differences.get(name)
-            text = "" if difference is None else difference_text(difference, name)
-            good = None if difference is None else better(difference, name)
+        texts = [escape(" ".join(row.against))]
+        for words in shown:
+            difference = row.differences.get(words.name)
+            text = ABSENT if difference is None else difference_text(difference, words)
+            good = None if difference is None else better(difference, words)
             style = {True: "bold green", False: "bold red", None: ""}[good]
-            cells.append(f"[{style}]{text}[/{style}]" if style else text)
-        result.add_row(run, student, *cells, end_section=last)
+            texts.append(f"[{style}]{text}[/{style}]" if style else text)
+        result.add_row(run, student, *texts, end_section=last)
     return result
 
 
@@ -141,7 +123,7 @@ def _table(**given: Any) -> Table:
 
 
 def _grouped(rows: list[Row]) -> Iterator[tuple[str, str, Row, bool]]:
-    """Yield rows with the name of a run only where it begins, and whether it ends there."""
+    """Yield rows, each with its run's name if the run begins there, and whether the run ends."""
     for place, row in enumerate(rows):
         first = place == 0 or rows[place - 1].run != row.run
         last = place + 1 < len(rows) and rows[place + 1].run != row.run

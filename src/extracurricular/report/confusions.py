@@ -1,4 +1,4 @@
-"""How the confusions of a student differ from those of kd."""
+"""How the confusions of a student differ from those of the reference."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from extracurricular.evaluation.summary import Parts
 from extracurricular.report.collect import Report
 from extracurricular.report.curves import Array
 
 
 @dataclass(frozen=True)
 class Confusions:
-    """How confusions of one student differ from those of kd.
+    """The differences between the confusions of two students.
 
     Args:
         student: The student.
+        reference: The student that it is compared with.
         classes: Names of the classes.
-        table: Student less kd, true by predicted, means over seeds, [C, C]; empty for many classes.
+        table: Student less reference, true by predicted, means over seeds, [C, C]; empty for many
+            classes.
         largest: The largest difference.
-        pairs: The largest differences: true class, predicted class, count of kd, of the student.
+        pairs: The largest differences: true class, predicted class, count of the reference, count
+            of the student.
     """
 
     student: str
+    reference: str
     classes: Sequence[str]
     table: list[list[float]]
     largest: float
@@ -31,35 +36,46 @@ class Confusions:
 
 
 def confusions(report: Report, most: int = 16, pairs: int = 8) -> Confusions | None:
-    """Return how the confusions of a student differ from those of kd; None where there are none.
+    """Compare the confusions of a student with those of the reference; None where they are alike.
 
     Args:
-        report: What the page shows.
-        most: Classes of which the whole table is shown.
-        pairs: Number of pairs that are told.
+        report: The content of the page.
+        most: Largest number of classes with a whole table.
+        pairs: Number of pairs of classes to list.
     """
-    name = report.compared
-    if name is None or not {name, "kd"} <= set(report.students):
+    name, reference = report.compared, Parts.of(report.summary).reference
+    if name is None or reference is None or not {name, reference} <= set(report.students):
         return None
-    kd, own = report.students["kd"].confusion, report.students[name].confusion
-    if kd is None or own is None or not (own != kd).any():
+    theirs, own = report.students[reference].confusion, report.students[name].confusion
+    if theirs is None or own is None or not (own != theirs).any():
         return None
-    return compare(name, report.classes, kd, own, most, pairs)
+    return compare((name, reference), report.classes, theirs, own, most, pairs)
 
 
 def compare(
-    name: str, classes: Sequence[str], kd: Array, own: Array, most: int, pairs: int
+    names: tuple[str, str],
+    classes: Sequence[str],
+    theirs: Array,
+    own: Array,
+    most: int,
+    pairs: int,
 ) -> Confusions:
-    """Compare two tables of confusions, [C, C], true by predicted; see :func:`confusions`."""
-    difference = own - kd
+    """Compare two tables of confusions.
+
+    Args:
+        names: The student, and the reference.
+        classes: Names of the classes.
+        theirs, own: Tables of reference and student, true by predicted, [C, C].
+        most, pairs: See :func:`confusions`.
+    """
+    difference = own - theirs
     wrong = difference * (1 - np.eye(len(classes)))
     order = np.argsort(-np.abs(wrong), axis=None, kind="stable")[:pairs]
     places = [divmod(int(k), len(classes)) for k in order if wrong.flat[k]]
-    told = [(classes[a], classes[b], float(kd[a, b]), float(own[a, b])) for a, b in places]
     return Confusions(
-        student=name,
+        *names,
         classes=classes,
         table=difference.tolist() if len(classes) <= most else [],
         largest=float(np.abs(difference).max()),
-        pairs=told,
+        pairs=[(classes[a], classes[b], float(theirs[a, b]), float(own[a, b])) for a, b in places],
     )

@@ -16,7 +16,6 @@ from extracurricular.inputs import Inputs, batch_size, tree_map
 from extracurricular.models.cost import latency
 from extracurricular.run.environment import cpu_name
 from extracurricular.run.finished import Finished
-from extracurricular.run.teaching import as_teacher, network_stages
 from extracurricular.samplers import Batch
 from extracurricular.teachers import Teacher
 
@@ -72,30 +71,32 @@ def _read(finished: Finished) -> dict[str, Any] | None:
 def _networks(finished: Finished) -> dict[str, Any]:
     """What the times depend on, as plain values."""
     recipe = finished.summary["recipe"]
-    teacher = {key: recipe["teacher"][key] for key in ("model", "outside", "members", "mc_dropout")}
+    keys = ("model", "estimator", "onnx", "function", "members", "mc_dropout")
+    teacher = {key: recipe["teacher"][key] for key in keys}
     students = {name: section["model"] for name, section in recipe["students"].items()}
     return {"data": recipe["data"], "teacher": teacher, "students": students}
 
 
 def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str, Any]:
-    run, shapes = finished.run, finished.run.data.shapes
-    seed = run.recipe.seeds[0]
+    workspace, seed = finished.workspace, finished.recipe.seeds[0]
+    shapes = workspace.data_of(seed).shapes
 
     def timed(module: nn.Module) -> dict[str, float]:
         return {str(b): round(latency(module, shapes, b, seconds), 9) for b in BATCHES}
 
-    if run.recipe.teacher.outside is not None:
-        teacher, device = run.teacher(seed), run.fabric.device
+    planned = finished.plan.teachers[seed]
+    if planned.fitted is not None:
+        teacher, device = finished.teacher(seed), workspace.fabric.device
     else:
-        # What a network costs does not depend on its weights, so none are read.
-        modules = [run.model(s, "teacher.model").eval() for s in network_stages(run, seed)]
-        teacher, device = as_teacher(run, modules), torch.device("cpu")
+        # The cost of a network does not depend on its weights, so none are read.
+        modules = [one.untrained(workspace).eval() for one in planned.members]
+        teacher, device = planned.of(modules, workspace), torch.device("cpu")
     known: dict[str, dict[str, float]] = {}
     students: dict[str, dict[str, float]] = {}
     for name in finished.students:
-        stage = run.student_stage(name, seed)
+        stage = finished.stage(name, seed)
         spec = repr(stage.model)
-        known[spec] = known.get(spec) or timed(run.model(stage, f"{stage.key}.model"))
+        known[spec] = known.get(spec) or timed(stage.untrained(workspace))
         students[name] = known[spec]
     return {
         "schema": SCHEMA,

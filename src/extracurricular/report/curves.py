@@ -131,7 +131,8 @@ def log_edges(values: Array, bins: int = 32, decades: float = 6.0) -> Array:
         bins: Number of bins.
         decades: Powers of ten that are shown at most.
     """
-    positive = values[np.isfinite(values) & (values > 0)]
+    # Edges below 1e-300 would run together.
+    positive = values[np.isfinite(values) & (values > 1e-300)]
     high = np.log10(positive.max()) if len(positive) else 0.0
     low = np.log10(np.quantile(positive, 0.005)) if len(positive) else -1.0
     low = min(max(low, high - decades), high - 0.5)

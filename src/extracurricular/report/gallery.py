@@ -18,9 +18,7 @@ from extracurricular.distributions import Categorical, Distribution
 from extracurricular.errors import XclError
 from extracurricular.inputs import leaves
 from extracurricular.run.finished import Finished
-from extracurricular.run.pipeline import Run
-from extracurricular.run.recording import replayed
-from extracurricular.run.stages import Stage
+from extracurricular.run.network import NetworkStage
 from extracurricular.samplers import Batch, is_pure
 from extracurricular.samplers.uncertain import Uncertain
 
@@ -84,23 +82,23 @@ def galleries(finished: Finished, count: int = DRAWS) -> list[Gallery]:
     groups: dict[str, list[str]] = {}
     for name, section in finished.recipe.students.items():
         # Students that learn from records see the draws of the record, not those of the others.
-        recorded = finished.recipe.teacher.record is not None and section.learns_from == "teacher"
+        recorded = finished.stage(name, seed).record is not None
         key = json.dumps([section.sampler, recorded], sort_keys=True)
         groups.setdefault(key, []).append(name)
     return [_gallery(finished, names, seed, count) for names in groups.values()]
 
 
 def _gallery(finished: Finished, names: list[str], seed: int, count: int) -> Gallery:
-    run, stage = finished.run, finished.run.student_stage(names[0], seed)
+    workspace, stage = finished.workspace, finished.stage(names[0], seed)
     seen = stage.training.steps * stage.training.batch_size
     ids = (torch.arange(min(count, seen)) * seen) // min(count, seen)
     empty = Gallery(names, _written(stage.sampler), seen, [])
     try:
-        batch, said, note = _draw(finished, stage, names[0], ids.to(run.fabric.device))
+        batch, said, note = _draw(finished, stage, ids.to(workspace.fabric.device))
     except (XclError, ValueError) as error:
         # A page without these draws is better than none: a record may have been deleted since.
         return replace(empty, note=f"They cannot be drawn again: {error}.")
-    return show(replace(empty, note=note), run.data_of(stage), batch, said)
+    return show(replace(empty, note=note), workspace.data(stage.data), batch, said)
 
 
 def _written(chain: Any) -> str:
@@ -113,20 +111,19 @@ def _written(chain: Any) -> str:
 
 @torch.no_grad()
 def _draw(
-    finished: Finished, stage: Stage, name: str, ids: Tensor
+    finished: Finished, stage: NetworkStage, ids: Tensor
 ) -> tuple[Batch, Distribution, str]:
-    """Return draws with these ids, and what the teacher says about them."""
-    run: Run = finished.run
-    if run.recipe.teacher.record is not None and stage.learns_from == "teacher":
-        replay, recorded = replayed(run, stage)
+    """Return draws with these ids, the teacher's distributions on them, and a note."""
+    workspace = finished.workspace
+    if stage.record is not None:
+        replay, recorded = stage.record.replay(workspace, stage.seed)
         batch = replay(ids)
         return batch, recorded(batch), "The teacher's answers are those of the record."
     note = ""
-    student = finished.student(name, stage.seed).module
-    sampler = run.sampler(stage, run.context(stage, student))
+    sampler = stage.draws(workspace, stage.trained(workspace))
     if not is_pure(sampler):
         note = "These draws depend on the student in training; here it is the finished one."
-    teacher = run.teacher(stage.seed)
+    teacher = finished.teacher(stage.seed)
     if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
         choice = sampler.choose(ids)
         return choice.batch, choice.prediction, note

@@ -1,20 +1,21 @@
-"""The page: templates filled with what :mod:`~extracurricular.report.collect` gathered.
+"""The page: templates, filled with the content that :mod:`~extracurricular.report.collect` gathers.
 
-Whatever comes from data or recipes is escaped by Jinja2, and a policy in the page's head forbids
-scripts and the network altogether.
+Jinja2 escapes every text from data or recipes, and a policy in the page's head forbids scripts and
+the network altogether.
 """
 
 from __future__ import annotations
 
 import re
-import statistics
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from extracurricular.errors import XclError
-from extracurricular.evaluation.summary import cells, sentences, table_note
-from extracurricular.report import sections
+from extracurricular.evaluation.summary import Parts, sentences
+from extracurricular.evaluation.words import Words, figure_text, known
+from extracurricular.report import cells, sections
 from extracurricular.report.collect import Report, Stretch
 from extracurricular.report.confusions import confusions
 from extracurricular.report.figures import clean
@@ -22,26 +23,12 @@ from extracurricular.report.figures import clean
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# Draws of a gallery that are seen at once; the others are a click away.
+# Draws of a gallery that the page shows at once; the others are a click away.
 _FIRST = 12
-
-# Figures of the summary that the small print explains, in the order of the full table.
-METRICS = {
-    "accuracy": ("accuracy", "share of right classes; higher is better"),
-    "angular_error": ("angular error, °", "mean angle between predicted and true gaze"),
-    "rmse": ("RMSE", "root mean square error over all targets, in their own units"),
-    "nll": ("NLL", "negative log-likelihood in nats, a proper score; lower is better"),
-    "brier": ("Brier score", "a proper score between 0 and 2; lower is better"),
-    "crps": ("CRPS", "a proper score in units of the target; lower is better"),
-    "ece": ("ECE", "calibration error; no proper score"),
-    "coverage90": ("coverage", "share of targets in the 90 % intervals; 0.9 would be right"),
-    "kl_to_teacher": ("KL to teacher", "mean divergence from the teacher in nats"),
-    "agreement": ("agreement", "with the teacher, as below"),
-}
 
 
 def environment() -> Environment:
-    """Return Jinja2 with the package's templates; everything is escaped.
+    """Return Jinja2 with the package's templates, which escapes everything.
 
     Raises:
         XclError: Jinja2 is not installed.
@@ -62,7 +49,7 @@ def environment() -> Environment:
     )
     found.filters["duration"] = duration
     found.filters["signed"] = signed
-    # A number and its sign of percent stay on one line.
+    # A number and its percent sign stay on one line.
     found.filters["bound"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
     found.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)
     return found
@@ -72,17 +59,17 @@ def render(report: Report, fingerprint: str) -> str:
     """Return the page as HTML.
 
     Args:
-        report: What it shows.
-        fingerprint: Kept in its head, to tell later whether it is up to date.
+        report: Its content.
+        fingerprint: The page keeps it in its head, to tell later whether it is up to date.
     """
     from markupsafe import Markup
 
     def figures(found: Any) -> list[dict[str, Any]]:
-        # The pictures are made here, from texts that were escaped on the way.
+        # The pictures come from this package, which escaped their texts.
         return [{**vars(figure), "svg": Markup(figure.svg)} for figure in found]
 
-    recipe = report.summary["recipe"]
-    headings, rows = cells(report.summary)
+    recipe, parts = report.summary["recipe"], Parts.of(report.summary)
+    headings, rows = cells.table(report.summary)
     template = environment().get_template("report.html.j2")
     return template.render(
         fingerprint=fingerprint,
@@ -94,8 +81,9 @@ def render(report: Report, fingerprint: str) -> str:
         verdict=sentences(report.summary),
         headings=headings,
         rows=rows,
-        note=table_note(report.summary),
-        metrics=full_table(report.summary),
+        note=cells.table_note(report.summary),
+        all_figures=full_table(report.summary),
+        kept=parts.named,
         overview=figures(sections.overview(report)),
         learning=figures(sections.learning(report)),
         calibration=figures(sections.calibration(report)),
@@ -111,37 +99,30 @@ def render(report: Report, fingerprint: str) -> str:
 
 
 def open_galleries(report: Report) -> set[int]:
-    """Return the places of the galleries that are open: of kd, and of what it is compared with."""
-    wanted = {"kd", report.compared}
+    """Return the places of the open galleries: those of the reference and the compared student."""
+    wanted = {Parts.of(report.summary).reference, report.compared} - {None}
     found = {k for k, g in enumerate(report.galleries) if wanted & set(g.students)}
     return found or {0, 1}
 
 
-def full_table(summary: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """Return all figures of the summary: name, what it is, and a text for teacher and students."""
-    entries = [summary["teacher"], *summary["students"].values()]
-    names = [name for name in METRICS if any(name in e["metrics"] for e in entries)]
-    return [(*METRICS[name], [_figure(e["metrics"].get(name)) for e in entries]) for name in names]
-
-
-def _figure(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return "–"
-    values = [v for v in figure["per_seed"] if v is not None]
-    if len(values) < len(figure["per_seed"]):
-        return "not finite"
-    text = f"{statistics.fmean(values):.4g}"
-    return text if len(set(values)) == 1 else f"{text} ± {figure['std']:.2g}"
+def full_table(summary: Mapping[str, Any]) -> list[tuple[Words, list[str]]]:
+    """Return all figures of the summary: their words, and a text for teacher and students."""
+    entries = [entry["metrics"] for entry in (summary["teacher"], *summary["students"].values())]
+    names = {name for figures in entries for name in figures}
+    return [
+        (words, [figure_text(words, figures.get(words.name)) for figures in entries])
+        for words in known(names)
+    ]
 
 
 def bars(stretches: list[Stretch]) -> list[tuple[Stretch, float]]:
-    """Return rows of where the time went with the length of their bars, in percent."""
+    """Return the rows of where the time went, with the lengths of their bars in percent."""
     longest = max((s.seconds or 0.0 for s in stretches), default=0.0) or 1.0
     return [(s, 100 * (s.seconds or 0.0) / longest) for s in stretches]
 
 
 def by_time(students: dict[str, dict[str, float]]) -> list[tuple[list[str], dict[str, float]]]:
-    """Return times with the names of those that have them, as students of one network do."""
+    """Return times with the names of their students; students of one network share theirs."""
     groups: list[tuple[list[str], dict[str, float]]] = []
     for name, times in students.items():
         same = next((names for names, known in groups if known == times), None)
@@ -170,9 +151,11 @@ def signed(value: float) -> str:
 
 
 def _install(report: Report) -> str | None:
+    """Return a command that installs the versions of the run, in a clone of this package."""
     if not report.trained:
         return None
     last = report.trained[-1]
     # A build for one kind of device has a suffix that no registry knows.
     torch_version = str(last.get("torch", "")).partition("+")[0]
-    return f"pip install extracurricular=={last.get('extracurricular')} torch=={torch_version}"
+    version = last.get("extracurricular")
+    return f"pip install torch=={torch_version} -e .  # in a clone of extracurricular {version}"

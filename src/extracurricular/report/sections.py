@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from extracurricular.evaluation.metrics import error_of
-from extracurricular.evaluation.summary import error_name
+from extracurricular.evaluation.summary import Parts, seed_errors
+from extracurricular.evaluation.words import WORDS, Words, error_measure
 from extracurricular.report.collect import Answers, Report, pooled
 from extracurricular.report.curves import (
     band,
@@ -32,7 +32,7 @@ from extracurricular.report.figures import (
     short_count,
 )
 
-# One hopeless student must not press all others into a corner of the figure of gaps.
+# One hopeless student must not squeeze the others into a corner of the figure of gaps.
 _GAP_ENDS = (-100.0, 250.0)
 _MASSES = np.arange(0.05, 0.96, 0.05).round(2)
 _COVERAGE = np.linspace(0.02, 1, 50)
@@ -42,7 +42,7 @@ _FEWEST = 20
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with all that stands around it.
+    """A figure with its title, legend and explanation.
 
     Args:
         title: What it shows.
@@ -58,8 +58,13 @@ class Figure:
 
 
 def roles(report: Report) -> dict[str, str]:
-    """Return the colour of each student, the same in all figures; erm and kd have their own."""
-    fixed = {name: role for name, role in (("erm", "s0"), ("kd", "s1")) if name in report.shown}
+    """Return the colour of each student, the same in all figures.
+
+    The plain student and the reference have colours of their own.
+    """
+    parts = Parts.of(report.summary)
+    own = {parts.plain: "s0", parts.reference: "s1"}
+    fixed = {name: own[name] for name in report.shown if name in own}
     taken = set(fixed.values())
     free = (role for role in ("s2", "s3", "s4", "s5", "s0", "s1") if role not in taken)
     for name in report.shown:
@@ -68,7 +73,7 @@ def roles(report: Report) -> dict[str, str]:
 
 
 def over_seeds(report: Report, what: str = "Curves") -> str:
-    """Say what curves or points are of."""
+    """Return a sentence on the seeds behind curves or points."""
     count = len(report.summary["seeds"])
     if count < 2:
         return "One seed."
@@ -79,24 +84,25 @@ def over_seeds(report: Report, what: str = "Curves") -> str:
 
 
 def overview(report: Report) -> Iterator[Figure]:
-    """Give the figures that stand beside the table."""
+    """Yield the figures that stand beside the table."""
     yield from _gap(report)
     yield from _costs(report)
 
 
 def _gap(report: Report) -> Iterator[Figure]:
     rows, colour = [], roles(report)
+    reference = Parts.of(report.summary).reference
     for name, entry in report.summary["students"].items():
         gap = entry["gap_closed"]
-        if gap is not None and name != "kd":
+        if gap is not None and name != reference:
             low, high = (None if v is None else 100 * v for v in gap["ci95"])
             value = 100 * gap["value"]
             if len(report.summary["seeds"]) < 2:
-                low = high = value  # of a single seed there is no interval to draw
+                low = high = value  # a single seed has no interval to draw
             rows.append(Row(name, colour[name], value, low, high))
     if not rows:
         return
-    told = ", ".join(f"{row.name} {row.value:.0f} %" for row in rows)
+    values = ", ".join(f"{row.name} {row.value:.0f} %" for row in rows)
     known = [v for r in rows for v in (r.value, r.low, r.high) if v is not None] + [0.0, 100.0]
     low, high = max(min(known), _GAP_ENDS[0]), min(max(known), _GAP_ENDS[1])
     beyond = (low, high) != (min(known), max(known))
@@ -114,15 +120,16 @@ def _gap(report: Report) -> Iterator[Figure]:
         "How much of the gap is closed",
         dots(
             "gap",
-            f"Part of the gap between kd and the teacher that each student closes: {told}.",
+            f"Part of the gap between {reference} and the teacher that each student closes: "
+            f"{values}.",
             rows,
             Axis("gap closed, %", limits=limits),
             Guides(x=(0, 100)),
         ),
         [],
-        "At 0 % a student is as good as kd, at 100 % as good as the teacher. Bars are 95 % "
-        "bootstrap intervals over seeds. They are too narrow: they know nothing of other data, and "
-        f"with few seeds little of other seeds.{cut}",
+        f"At 0 % a student is as good as {reference}, at 100 % as good as the teacher. Bars are "
+        "95 % bootstrap intervals over seeds. They are too narrow: they know nothing of other "
+        f"data, and with few seeds little of other seeds.{cut}",
     )
 
 
@@ -135,9 +142,8 @@ def _costs(report: Report) -> Iterator[Figure]:
         name: 1e3 * (latency["teacher"] if not name else latency["students"][name])["1"]
         for name in entries
     }
-    scale, what = (100, "error, %") if "accuracy" in summary["teacher"]["metrics"] else (1, "")
-    what = what or _error_label(report)
-    errors = {name: [scale * v for v in errors_of(entry)] for name, entry in entries.items()}
+    error = _error_words(report)
+    errors = {name: [error.scale * v for v in seed_errors(e)] for name, e in entries.items()}
     legend = _legend(report, others=True)
     threads = latency["threads"]
     where = f"one thread of {latency['cpu']}" if threads == 1 else f"{threads} threads"
@@ -182,19 +188,19 @@ def _costs(report: Report) -> Iterator[Figure]:
         yield Figure(
             title,
             chart(key, f"{title}: {told}.", lines, Axis(axis.label, True, limits, axis.form),
-                  Axis(what)),
+                  Axis(error.label)),
             legend,
             f"{text} {over_seeds(report, 'Points')}",
         )  # fmt: skip
 
 
 def _beside(values: dict[str, float]) -> dict[str, float]:
-    """Move points of equal value apart on a logarithmic axis, by the width of a dot."""
+    """Move points of equal value apart, on a logarithmic axis, by the width of a dot."""
     low, high = min(values.values()), max(values.values())
     groups: dict[float, list[str]] = {}
     for name, value in values.items():
         groups.setdefault(value, []).append(name)
-    # Never so far apart that it could be taken for a difference.
+    # They must not be so far apart that it looks like a difference.
     pixel = (high / low * 2.6) ** (1 / 280)
     return {
         name: value * pixel ** (min(8, 36 / len(names)) * (k - (len(names) - 1) / 2))
@@ -203,28 +209,16 @@ def _beside(values: dict[str, float]) -> dict[str, float]:
     }
 
 
-def errors_of(entry: dict[str, dict[str, dict[str, list[float | None]]]]) -> list[float]:
-    """Return the error of each seed, of an entry of the summary; none where one is not finite."""
-    per_seed = {name: figure["per_seed"] for name, figure in entry["metrics"].items()}
-    count = len(next(iter(per_seed.values())))
-    found = []
-    for k in range(count):
-        row = {name: values[k] for name, values in per_seed.items() if values[k] is not None}
-        if {"accuracy", "rmse"} & set(row):
-            found.append(error_of(row))  # type: ignore[arg-type]
-    return found if len(found) == count else []
-
-
-def _error_label(report: Report) -> str:
-    name = error_name(report.summary["teacher"])
-    return {"angular error": "angular error, °", "RMSE": "RMSE"}.get(name, "error, %")
+def _error_words(report: Report) -> Words:
+    """Return the words for the error that gaps are measured in."""
+    return WORDS[error_measure(report.summary["teacher"]["metrics"])]
 
 
 # -- learning -------------------------------------------------------------------------------------
 
 
 def learning(report: Report) -> Iterator[Figure]:
-    """Give the learning curves."""
+    """Yield the learning curves."""
     colour = roles(report)
 
     def lines(curves: dict[str, object]) -> list[Line]:
@@ -243,8 +237,8 @@ def learning(report: Report) -> Iterator[Figure]:
                 Axis("loss, nats", log=log),
             ),
             _legend(report, teacher=False),
-            "Compare shapes, not heights: each student has a loss of its own, from labels or from "
-            "the teacher, at its own temperature and on its own examples. "
+            "Compare shapes, not heights: each student has its own loss, from labels or from the "
+            "teacher, at its own temperature and on its own examples. "
             f"{over_seeds(report)}",
         )
     if report.validation:
@@ -255,7 +249,7 @@ def learning(report: Report) -> Iterator[Figure]:
                 f"Validation error of {', '.join(report.validation)} by step of training.",
                 lines(dict(report.validation)),
                 Axis("step"),
-                Axis(_error_label(report)),
+                Axis(_error_words(report).label),
             ),
             _legend(report, teacher=False),
             f"It decides nothing: every student is used as it is at its last step. "
@@ -267,7 +261,7 @@ def learning(report: Report) -> Iterator[Figure]:
 
 
 def calibration(report: Report) -> Iterator[Figure]:
-    """Give the figures on whether predictions are as sure as they should be."""
+    """Yield the figures on whether predictions are as sure as they should be."""
     if report.classes:
         yield _reliability(report)
         yield _risk(report)
@@ -277,7 +271,7 @@ def calibration(report: Report) -> Iterator[Figure]:
 
 
 def _each(report: Report) -> list[tuple[str, str, Answers]]:
-    """Name, colour and answers of students and teacher, the teacher last, so that it is on top."""
+    """Return name, colour and answers of students and teacher; the teacher is last, so on top."""
     colour = roles(report)
     students = [(name, colour[name], report.students[name]) for name in report.shown]
     return [*students, ("teacher", "teacher", report.teacher)]
@@ -305,7 +299,7 @@ def _reliability(report: Report) -> Figure:
         ),
         _legend(report),
         "On the diagonal a confidence of 80 % is right 80 times in 100; below it, answers are too "
-        f"sure. Large dots stand for many examples; for fewer than {_FEWEST} there is none. All "
+        f"sure. Large dots stand for many examples; fewer than {_FEWEST} have none. All "
         "seeds together. "
         "Calibration error is no proper score: a useless prediction can have none, so read it with "
         "the NLL.",
@@ -371,7 +365,7 @@ def _deviations(report: Report) -> Figure:
         lines.append(Line(role, predicted[sound], true[sound], style="both"))
     unit = f", {report.unit}" if report.unit else ""
     ends = np.concatenate([v for line in lines for v in (line.x, line.y)])
-    # What is too sure by orders of magnitude is at the edge; the others are to be told apart.
+    # Predictions that are too sure by orders of magnitude are at the edge; the others need room.
     high = float(ends.max()) * 1.4 if len(ends) else 1.0
     low = max(float(ends.min()) / 1.4, high / 3000) if len(ends) else 0.1
     return Figure(
@@ -395,7 +389,7 @@ def _deviations(report: Report) -> Figure:
 
 
 def fidelity(report: Report) -> Iterator[Figure]:
-    """Give the figures on how near students are to the teacher."""
+    """Yield the figures on how near students are to the teacher."""
     colour, rows = roles(report), []
     for name, entry in report.summary["students"].items():
         values = entry["metrics"].get("agreement", {}).get("per_seed", [])
@@ -411,7 +405,7 @@ def fidelity(report: Report) -> Iterator[Figure]:
         told = ", ".join(f"{row.name} {row.value:.1f} %" for row in rows)
         yield Figure(
             "Agreement with the teacher",
-            dots("agreement", f"{how}: {told}.", rows, Axis("agreement, %")),
+            dots("agreement", f"{how}: {told}.", rows, Axis(WORDS["agreement"].label)),
             [],
             f"{how}, right or wrong. {over_seeds(report, 'Dots')}",
         )
@@ -462,8 +456,8 @@ def _unsure(report: Report) -> Figure:
             Axis("mean KL to the teacher", log=log),
         ),
         _legend(report, teacher=False),
-        "Examples in the order of the teacher's entropy, cut into tenths. On the right are those "
-        "that carry most of what a distribution tells beyond a label. "
+        "Examples in the order of the teacher's entropy, cut into tenths. Those on the right carry "
+        "most of what a distribution tells beyond a label. "
         f"{over_seeds(report)}",
     )
 

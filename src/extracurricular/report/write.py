@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from extracurricular.evaluation import words
 from extracurricular.files import read_json, sha256, write_if_changed
 from extracurricular.run.environment import trained_in
 from extracurricular.run.finished import Finished
+from extracurricular.run.plan import plan
+from extracurricular.run.stages import Stage
+from extracurricular.run.workspace import Workspace
 
 _MARK = '<meta name="xcl-report" content="{}">'
 _START = 4096
@@ -42,10 +48,41 @@ def write_report(finished: Finished, file: Path | None = None, *, again: bool = 
     return True
 
 
+@dataclass(frozen=True)
+class ReportStage(Stage):
+    """The page as the last stage of a run; it is made again only when it shows something else."""
+
+    path: str = "report.html"
+    title: str = "report"
+    key: str = "report"
+    data: Any = None
+
+    @property
+    def steps(self) -> int:
+        """No steps: the progress of a run counts trainings."""
+        return 0
+
+    def is_done(self, workspace: Workspace) -> bool:
+        """Whether there is a page."""
+        return (workspace.folder / self.path).is_file()
+
+    def do(self, workspace: Workspace) -> None:
+        """Make the page. A run whose figures are written does not fail by it."""
+        summary = read_json(workspace.folder / "summary.json")
+        try:
+            write_report(Finished(workspace, plan(workspace.recipe), summary), again=False)
+        except Exception as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            workspace.watcher.tell(
+                f"the report could not be made: {text}; `xcl report {workspace.folder}` tries again"
+            )
+
+
 def fingerprint(finished: Finished) -> str:
     """Return a checksum of all that the page depends on: the run, and what makes the page."""
-    stages = [finished.folder / stage.path / "stage.json" for stage in finished.run.stages()]
-    made_by = [f for f in sorted(Path(__file__).parent.rglob("*")) if f.suffix in _SUFFIXES]
+    stages = [finished.folder / stage.path / "stage.json" for stage in finished.plan.trained]
+    rooms = (Path(__file__).parent, Path(words.__file__).parent)
+    made_by = [f for room in rooms for f in sorted(room.rglob("*")) if f.suffix in _SUFFIXES]
     depends = {
         "summary": finished.summary,
         "trained": trained_in(finished.folder),

@@ -6,37 +6,61 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError, StorageError, known_names
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import read_json
-from extracurricular.recipe.schema import Recipe, read_recipe
-from extracurricular.run.pipeline import Run
+from extracurricular.recipe.read import parse_recipe, read_recipe
+from extracurricular.recipe.schema import DeviceSection, Recipe
+from extracurricular.run.network import NetworkStage
+from extracurricular.run.plan import Plan, plan
+from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import NetworkTeacher, Teacher
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run.
+    """A finished run; nothing of it is trained here.
 
     Args:
-        folder: Where it lies.
-        run: The run, to build its data and to read its networks; nothing of it is trained here.
-        summary: What ``summary.json`` says.
+        workspace: Its folder, to build its data and to read its networks.
+        plan: Its stages.
+        summary: What ``summary.json`` says, with the recipe in today's words.
     """
 
-    folder: Path
-    run: Run
+    workspace: Workspace
+    plan: Plan
     summary: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.workspace.folder
 
     @property
     def recipe(self) -> Recipe:
         """The recipe, with its defaults filled in."""
-        return self.run.recipe
+        return self.plan.recipe
+
+    @property
+    def data(self) -> Data:
+        """The data set of the first seed, on the device."""
+        return self.workspace.data_of(self.recipe.seeds[0])
 
     @property
     def students(self) -> list[str]:
         """Names of the students, in the recipe's order."""
         return list(self.recipe.students)
+
+    def stage(self, name: str, seed: int) -> NetworkStage:
+        """Return the stage of a student.
+
+        Raises:
+            RecipeError: There is no such student or seed.
+        """
+        self.check_student(name)
+        self.check_seed(seed)
+        return self.plan.students[name, seed]
 
     def student(self, name: str, seed: int) -> NetworkTeacher:
         """Read a trained student.
@@ -45,15 +69,11 @@ class Finished:
             RecipeError: There is no such student or seed.
             StorageError: Its weights are missing or damaged.
         """
-        self.check_student(name)
-        if seed not in self.recipe.seeds:
-            raise RecipeError("--seed", f"is {seed}; the run has the seeds {self.recipe.seeds}")
-        stage = self.run.student_stage(name, seed)
-        return NetworkTeacher(self.run.load(stage), self.run.data_for(seed).task)
+        return self.stage(name, seed).as_teacher(self.workspace)
 
     def teacher(self, seed: int) -> Teacher:
         """Return the trained teacher of the students of a seed."""
-        return self.run.teacher(seed)
+        return self.workspace.made(self.plan.teachers[seed])
 
     def check_student(self, name: str) -> None:
         """Raise RecipeError if there is no student of this name."""
@@ -61,29 +81,31 @@ class Finished:
             problem = f"is {name!r}, but the run has no such student"
             raise RecipeError("--student", f"{problem}; {known_names(name, self.students)}")
 
-    def chosen_student(self, name: str | None = None) -> str:
-        """Return the student that is meant where none, or this one, is named.
+    def check_seed(self, seed: int) -> None:
+        """Raise RecipeError if there is no such seed."""
+        if seed not in self.recipe.seeds:
+            raise RecipeError("--seed", f"is {seed}; the run has the seeds {self.recipe.seeds}")
 
-        It is the one called ``xcl``, or the only one beside ``erm`` and ``kd``, or the only one.
-        Never the one that was best on test data.
+    def chosen_student(self, name: str | None = None) -> str:
+        """Return the student that is meant by this name, or the recipe's subject where None.
+
+        It is never the one that was best on test data.
 
         Raises:
-            RecipeError: There is no such student, or several could be meant.
+            RecipeError: There is no such student.
         """
-        if name is not None:
-            self.check_student(name)
-            return name
-        others = [n for n in self.students if n not in ("erm", "kd")]
-        for found in ([n for n in others if n == "xcl"], others, self.students):
-            if len(found) == 1:
-                return found[0]
-        raise RecipeError("--student", f"is needed: the run has {', '.join(self.students)}")
+        chosen = self.recipe.subject if name is None else name
+        self.check_student(chosen)
+        return chosen
 
 
-def open_run(folder: Path) -> Finished:
+def open_run(folder: Path, device: DeviceSection | None = None) -> Finished:
     """Open a finished run.
 
-    It is opened on whatever device is at hand, which need not be the one that it was trained on.
+    Args:
+        folder: Where it lies.
+        device: Where to compute; whatever is at hand where None, at the run's precision. It need
+            not be the device that the run was trained on.
 
     Raises:
         StorageError: There is no run, it is not finished, or it is of another schema.
@@ -100,18 +122,23 @@ def open_run(folder: Path) -> Finished:
             f"`xcl run {recipe_file} --out {folder}` goes on with it"
         )
     summary = _summary(summary_file)
-    recipe = read_recipe(str(recipe_file))
-    if _but_device(summary.get("recipe")) != _but_device(recipe.plain()):
+    recipe = read_recipe(str(recipe_file), quiet=True)
+    if _but_device(summary["recipe"]) != _but_device(recipe.dump()):
         raise StorageError(
             f"the run {str(folder)!r} is not finished: its recipe.yaml is not the recipe of its "
             f"summary.json; `xcl run {recipe_file} --out {folder}` goes on with it"
         )
-    device = recipe.device.model_copy(update={"accelerator": "auto"})
-    return Finished(folder, Run(recipe.model_copy(update={"device": device}), folder), summary)
+    device = device or recipe.device.model_copy(update={"accelerator": "auto"})
+    return opened(recipe.model_copy(update={"device": device}), folder, summary)
+
+
+def opened(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> Finished:
+    """Return a run that has just been finished in this process."""
+    return Finished(Workspace(recipe, folder), plan(recipe), summary)
 
 
 def _but_device(recipe: Any) -> Any:
-    """Where it is run changes no more than digits, so a run can be looked at elsewhere."""
+    """Leave out where a run is computed: it changes no more than digits."""
     return {k: v for k, v in recipe.items() if k != "device"} if isinstance(recipe, dict) else None
 
 
@@ -124,4 +151,9 @@ def _summary(file: Path) -> dict[str, Any]:
             f"{str(file)!r} is of schema {found['schema']!r}, and this version reads {SCHEMA}; "
             "delete it and run the recipe again into the same folder: what is trained is kept"
         )
-    return found
+    try:
+        recipe = parse_recipe(found.get("recipe"), quiet=True).dump()
+    except RecipeError:
+        return found | {"recipe": None}
+    # The device as it was written, with the defaults of what an older version did not know.
+    return found | {"recipe": recipe}

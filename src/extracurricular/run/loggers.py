@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from extracurricular.errors import RecipeError, XclError
+from extracurricular.errors import RecipeError, XclError, from_extra
 from extracurricular.registry import Registry, split_spec
 
 
@@ -111,7 +111,7 @@ def check_loggers(log: Any) -> None:
             try:
                 importlib.import_module(_NEEDS[name])
             except ImportError as error:
-                problem = f"{name} is missing: pip install 'extracurricular[{name}]'"
+                problem = f"{name} is missing, {from_extra(name)}"
                 raise RecipeError(key, problem) from error
         entry, _ = LOGGERS.find(name, key=key)
         LOGGERS.settings(spec, key=key, context=tuple(_supplied(entry, Path(), "", "", 0)))
@@ -154,6 +154,12 @@ class Curves:
         figures = _flat(line)
         for name, logger in list(self.loggers.items()):
             self._guarded(name, logger.log_metrics, figures, step)
+
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close("success" if kind is None else "failed")
 
     def close(self, status: str) -> None:
         """End all loggers: ``success`` or ``failed``."""

@@ -1,196 +1,181 @@
-"""One stage of a run: what to train or fit, all that its result depends on, and who watches it."""
+"""A stage of a run: one thing to do, all that its result depends on, and how its folder is kept.
+
+``stage.json`` is begun before a stage's work and finished after it. Where the settings in it are
+others than the recipe's, the run is refused instead of mixing results.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
-from extracurricular.files import first_difference as first_difference
-from extracurricular.models.weights import checksum, files_of
-from extracurricular.recipe.schema import Recipe
-from extracurricular.training import Training
+from extracurricular.data.base import Split
+from extracurricular.errors import StorageError, XclError, during, shorten
+from extracurricular.files import Checkpoints, write_json
+from extracurricular.generators import Generator
+from extracurricular.recipe.difference import first_difference
+from extracurricular.run.settings import SCHEMA, stored_settings
+from extracurricular.run.workspace import Workspace
+from extracurricular.teachers import Teacher
 
 
-class Watcher(Protocol):
-    """What wants to know how a run comes along."""
+@dataclass
+class Checks:
+    """What a check of a recipe has built so far, so that nothing is built twice.
 
-    def plan(self, steps: int, done: int) -> None:
-        """Tell the student and teacher steps of the whole run, and those that are done already."""
+    Args:
+        asks: How often each student's draw asks the teacher, by the key of the student.
+        seen: Keys of the stages that were checked.
+        teacher: The teacher as it will be, untrained.
+        generators: The generators as they will be, unfitted, by name.
+    """
 
-    def begin(self, title: str, steps: int) -> None:
-        """Tell that a stage begins."""
+    asks: dict[str, float] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    teacher: Teacher | None = None
+    generators: dict[str, Generator | Split] = field(default_factory=dict)
 
-    def advance(self, step: int, loss: float | None) -> None:
-        """Tell how many steps of the stage are done, and the loss if there is one."""
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
-        """Tell that a stage has ended."""
+@dataclass(frozen=True)
+class Price:
+    """What a stage will take.
 
-    def tell(self, text: str) -> None:
-        """Tell something that a person should know."""
+    Args:
+        steps: Steps of its progress.
+        draws: Draws of examples.
+        questions: Examples that the teacher is asked about.
+        bytes: Bytes that it leaves, about.
+        parameters: Numbers of its network.
+    """
+
+    steps: int
+    draws: int = 0
+    questions: int = 0
+    bytes: int = 0
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One network to train.
+    """One thing to do in a run.
 
     Args:
         path: Its folder, relative to the run.
         title: What a person calls it.
         key: Where its settings stand in the recipe.
         data: Spec of the data set.
-        model: Spec of the network.
-        sampler: Chain of the sampler.
-        training: How it is trained.
-        seed: Seed of everything in it.
-        matching: Settings of the loss.
-        learns_from: ``labels`` or ``teacher``.
-        upstream: Settings of the stages it depends on.
-
-    The files of weights that the model's spec names are among the settings by their content.
     """
 
     path: str
     title: str
     key: str
     data: Any
-    model: Any
-    sampler: Any
-    training: Training
-    seed: int
-    matching: dict[str, Any] = field(default_factory=dict)
-    learns_from: str = "labels"
-    upstream: tuple[dict[str, Any], ...] = ()
 
     @property
     def steps(self) -> int:
-        """Steps that it takes."""
-        return self.training.steps
-
-    def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """All that the result depends on, as plain values."""
-        training = self.training.model_dump(mode="json")
-        for key in ("evaluate_every", "checkpoint_every"):
-            del training[key]
-        files = [checksum(file) for file in files_of(self.model)]
-        return {
-            "data": self.data,
-            "model": self.model,
-            **({"files": files} if files else {}),
-            "sampler": self.sampler,
-            "training": training,
-            "matching": self.matching,
-            "learns_from": self.learns_from,
-            "seed": self.seed,
-            "precision": recipe.device.precision,
-            "upstream": list(self.upstream),
-        }
-
-
-@dataclass(frozen=True)
-class OutsideStage:
-    """A teacher that is no torch module, to fit or to open.
-
-    Args:
-        path: Its folder, relative to the run.
-        title: What a person calls it.
-        key: Where its settings stand in the recipe.
-        data: Spec of the data set.
-        spec: What it is.
-        seed: Seed of everything in it.
-        of: The recipe's seed whose teacher it is.
-        files: Checksum of each file that it reads.
-    """
-
-    path: str
-    title: str
-    key: str
-    data: Any
-    spec: Any
-    seed: int
-    of: int
-    files: tuple[str, ...] = ()
-
-    @property
-    def steps(self) -> int:
-        """Fitting is a single act."""
+        """Steps that its progress counts; 1 where it is a single act."""
         return 1
 
-    def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """All that the result depends on, as plain values."""
-        files = list(self.files)
-        return {"data": self.data, "outside": self.spec, "seed": self.seed, "files": files}
-
-
-@dataclass(frozen=True)
-class GeneratorStage:
-    """One generator to fit.
-
-    Args:
-        path: Its folder, relative to the run.
-        title: What a person calls it.
-        key: Where its settings stand in the recipe.
-        name: Its name there.
-        data: Spec of the data set.
-        model: Spec of the generator.
-        seed: Seed of everything in it.
-        steps: Steps that it takes.
-    """
-
-    path: str
-    title: str
-    key: str
-    name: str
-    data: Any
-    model: Any
-    seed: int
-    steps: int
-
-    def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """All that the result depends on, as plain values."""
-        return {"data": self.data, "model": self.model, "seed": self.seed}
-
-
-@dataclass(frozen=True)
-class KnowledgeStage:
-    """A teacher to record on the draws of one sampler, for all students that draw from it.
-
-    Args:
-        path: Its folder, relative to the run.
-        title: What a person calls it.
-        key: Where its settings stand in the recipe.
-        student: The stage of a student that learns from it.
-        seed: Seed of the sampler.
-        draws: Draws to record.
-    """
-
-    path: str
-    title: str
-    key: str
-    student: Stage
-    seed: int
-    draws: int
+    @property
+    def needs(self) -> tuple[Stage, ...]:
+        """The stages that must be done before this one."""
+        return ()
 
     @property
-    def data(self) -> Any:
-        """Spec of the data set."""
-        return self.student.data
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on but the content of the data, as plain values.
 
-    @property
-    def steps(self) -> int:
-        """Steps that it takes: as many as the student would ask the teacher in."""
-        return -(-self.draws // self.student.training.batch_size)
+        Empty for a stage that is done anew in every run.
+        """
+        return {}
 
-    def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """All that the result depends on, as plain values; more draws can be added to fewer."""
-        return {
-            "data": self.data,
-            "sampler": self.student.sampler,
-            "seed": self.seed,
-            "codec": recipe.teacher.codec,
-            "precision": recipe.device.precision,
-            "upstream": [part for part in self.student.upstream if "record" not in part],
-        }
+    def do(self, workspace: Workspace) -> None:
+        """Do it, unless it is done already.
+
+        Raises:
+            XclError: With one sentence for the user.
+        """
+        raise NotImplementedError
+
+    def check(self, workspace: Workspace, checks: Checks) -> None:
+        """Build once all that the stage names, so that a mistake shows before anything is written.
+
+        Raises:
+            XclError: Something cannot be built.
+        """
+
+    def price(self, workspace: Workspace, checks: Checks) -> Price:
+        """Return what it will take."""
+        return Price(self.steps)
+
+    def is_done(self, workspace: Workspace) -> bool:
+        """Whether its folder says that it is finished."""
+        file = workspace.folder / self.path / "stage.json"
+        return file.exists() and self.is_finished(workspace.record(self.path))
+
+    def is_finished(self, record: dict[str, Any]) -> bool:
+        """Whether a ``stage.json`` is that of a finished stage."""
+        return bool(record.get("done"))
+
+    def blame(self, error: ValueError) -> XclError:
+        """Return what is told of a value that something refused while the stage was at work."""
+        return XclError(f"{self.title}: {error}")
+
+    def check_folder(self, workspace: Workspace) -> None:
+        """Refuse a folder that was made with other settings or from other data.
+
+        Raises:
+            StorageError: It was.
+        """
+        if not (workspace.folder / self.path / "stage.json").exists():
+            return
+        record = workspace.record(self.path)
+        where = f"{self.key}: {str(workspace.folder)!r} holds {self.path}"
+        found = stored_settings(record, f"{where}, which")
+        way_out = "choose another --out, or delete that stage's folder"
+        if found != self.settings:
+            path, was, now = first_difference(found, self.settings, "")
+            raise StorageError(
+                f"{where} made with {path} = {shorten(was)}, "
+                f"but the recipe says {shorten(now)}; {way_out}"
+            )
+        content = record.get("content")
+        if content is not None and content != workspace.content(self.data):
+            raise StorageError(
+                f"{where} made from other data: the training examples are not those that it "
+                f"learned from; {way_out}"
+            )
 
 
-AnyStage: TypeAlias = Stage | OutsideStage | GeneratorStage | KnowledgeStage
+@contextmanager
+def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
+    """Keep the books of a stage for the time of its work.
+
+    ``stage.json`` is begun, the watcher follows, and what the block puts into the dict it gets is
+    noted when it ends: ``seconds`` (the time of the block where it says none), and whatever else
+    there is to say. An error names the stage, and leaves it unfinished.
+    """
+    folder = workspace.folder / stage.path
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "settings": stage.settings,
+        "content": workspace.content(stage.data),
+        "done": False,
+    }
+    write_json(folder / "stage.json", record)
+    workspace.watcher.begin(stage.title, stage.steps)
+    started = time.perf_counter()
+    outcome: dict[str, Any] = {}
+    try:
+        yield outcome
+    except XclError as error:
+        raise during(stage.title, error) from error
+    except ValueError as error:
+        raise stage.blame(error) from error
+    seconds = outcome.setdefault("seconds", round(time.perf_counter() - started, 3))
+    write_json(folder / "stage.json", record | {"done": True} | outcome)
+    Checkpoints(folder).clear()
+    workspace.watcher.end(stage.title, stage.steps, seconds)

@@ -1,21 +1,16 @@
-"""Where examples come from: samplers map draw ids to examples, and nest.
+"""Samplers map draw ids to examples, and nest.
 
-A name is looked up in every module of this package, so one file adds an entry.
+The registry looks a name up in every module of this package, so one file adds an entry.
 """
 
-from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, is_pure, soft_labels
+from extracurricular.inputs import Batch, soft_labels
+from extracurricular.samplers.augment import Augment, crop_flip
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, is_pure
 from extracurricular.samplers.blend import Blend
 from extracurricular.samplers.build import Context, build_sampler
 from extracurricular.samplers.generated import Generated
-from extracurricular.samplers.mixing import (
-    Augment,
-    CutMix,
-    Mixup,
-    Noise,
-    crop_flip,
-    cutmix_batch,
-    mixup_batch,
-)
+from extracurricular.samplers.mixing import CutMix, Mixup, cutmix_batch, mixup_batch
+from extracurricular.samplers.noise import Noise
 from extracurricular.samplers.pool import Pool
 from extracurricular.samplers.resized_crop import ResizedCrop
 from extracurricular.samplers.stored import Empirical

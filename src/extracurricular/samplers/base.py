@@ -1,9 +1,8 @@
-"""What a sampler is, and what it gives.
+"""The interface of samplers: anything with ``sampler(ids) -> Batch`` whose draws are pure.
 
-A sampler is anything with ``sampler(ids) -> Batch`` such that a draw is a pure function of its id:
-example ``k`` of the batch depends on ``ids[k]`` alone. All randomness comes from
-:mod:`extracurricular.rng`. Samplers nest; a sampler that needs a second example of a child derives
-that child's ids by hashing its own.
+A draw is a pure function of its id: example ``k`` of the batch depends on ``ids[k]`` alone. All
+randomness comes from :mod:`extracurricular.rng`. Samplers nest; a sampler that needs a second
+example of its child derives that child's id by hashing its own.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from extracurricular.inputs import Batch as Batch
-from extracurricular.inputs import soft_labels as soft_labels
+from extracurricular.inputs import Batch
 from extracurricular.registry import Registry
 
 
@@ -38,8 +35,8 @@ SAMPLERS: Registry[Sampler] = Registry("sampler", "extracurricular.samplers")
 class Seeded:
     """Base of the project's samplers, which are dataclasses with a ``seed``.
 
-    It names the random streams, such that a sampler inside another of the same kind and seed
-    (mixup of mixup) still draws other numbers. A sampler of your own needs no base.
+    It names the random streams so that a sampler inside another of the same kind and seed (mixup
+    of mixup) still draws other numbers. A sampler of your own does not need this base.
     """
 
     @cached_property
@@ -66,26 +63,26 @@ class Seeded:
         return sum(getattr(child, "asks", 0.0) for child in self._children)
 
     def announce(self, ids: Tensor) -> None:
-        """Learn that draws with these ids come soon; see :func:`announce`.
+        """Prepare for draws with these ids, which come soon; see :func:`announce`.
 
-        A sampler that asks a child for other ids than its own passes on those instead.
+        A sampler that asks its child for other ids than its own announces those instead.
         """
         for child in self._children:
             announce(child, ids)
 
     def stream(self, use: str) -> str:
-        """Name of the random stream for one use of this sampler."""
+        """Return the name of the random stream for one use of this sampler."""
         return f"{type(self).__name__}.{self.depth}.{use}"
 
 
 def announce(sampler: object, ids: Tensor) -> None:
-    """Tell a sampler that draws with these ids come soon, so that it may prepare them.
+    """Announce to a sampler that draws with these ids come soon, so that it may prepare them.
 
-    It is a hint: no draw depends on it, and a sampler without ``announce`` does without.
+    This is a hint: no draw depends on it, and a sampler without ``announce`` does not get it.
 
     Args:
         sampler: Any sampler.
-        ids: Draw ids, int64, [B], on any device; on the CPU nobody waits for a GPU.
+        ids: Draw ids, int64, [B], on any device. On the CPU, no announcement waits for a GPU.
     """
     hint = getattr(sampler, "announce", None)
     if hint is not None:
@@ -93,7 +90,7 @@ def announce(sampler: object, ids: Tensor) -> None:
 
 
 def announced(sampler: object, chunks: Iterable[Tensor], ahead: int) -> Iterator[Tensor]:
-    """Give ids chunk by chunk, each of which the sampler has learnt of ``ahead`` chunks before."""
+    """Yield ids chunk by chunk, each announced to the sampler ``ahead`` chunks before."""
     waiting: deque[Tensor] = deque()
     for ids in chunks:
         announce(sampler, ids)
@@ -104,19 +101,9 @@ def announced(sampler: object, chunks: Iterable[Tensor], ahead: int) -> Iterator
 
 
 def is_pure(sampler: object) -> bool:
-    """Whether a sampler's draws are functions of their ids alone.
+    """Return whether a sampler's draws are functions of their ids alone.
 
-    They are unless the sampler says otherwise (``pure = False``), as one does whose choice depends
-    on the student in training. Its draws cannot be recorded, and are made one step at a time.
+    They are unless the sampler has ``pure = False``, as one whose choice depends on the student in
+    training. Impure draws cannot be recorded, and are made one step at a time.
     """
     return bool(getattr(sampler, "pure", True))
-
-
-def merge_weights(first: Batch, second: Batch, share: Tensor) -> Tensor | None:
-    """Weights of examples mixed from two, with ``share`` [B] of the first."""
-    if first.weight is None and second.weight is None:
-        return None
-    ones = torch.ones_like(share)
-    a = ones if first.weight is None else first.weight
-    b = ones if second.weight is None else second.weight
-    return torch.lerp(b, a, share)

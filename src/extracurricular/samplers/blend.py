@@ -1,4 +1,4 @@
-"""Draws from several samplers in given proportions."""
+"""Draw from several samplers in given proportions."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from extracurricular import rng
-from extracurricular.inputs import leaves, tree_map
-from extracurricular.samplers.base import Batch, Sampler, Seeded, announce, soft_labels
+from extracurricular.inputs import Batch, leaves, soft_labels, tree_map
+from extracurricular.samplers.base import Sampler, Seeded, announce
 
 
 @dataclass(frozen=True)
 class Blend(Seeded):
-    """Each draw comes from one of several samplers, chosen by its id.
+    """Take each draw from one of several samplers, which the draw's id chooses.
 
     Args:
         children: Samplers by name. They must give inputs of the same shapes.
-        weights: How often each is chosen, by the same names, in any unit: at least 0, not all 0.
+        weights: Share of the draws of each, by the same names, in any unit: at least 0, not all 0.
         seed: Seed of the choice.
 
-    Labels are kept where every child gives them (as soft labels if any child's are soft), and are
-    left out otherwise, so that what a batch holds does not depend on which children it met.
+    Batches have labels where every child gives them (soft labels if any child's are soft), and no
+    labels otherwise, so their fields do not depend on which children were chosen.
     """
 
     children: dict[str, Sampler]
@@ -47,12 +47,12 @@ class Blend(Seeded):
         return sum(share * getattr(child, "asks", 0.0) for child, share in parts)
 
     def announce(self, ids: Tensor) -> None:
-        """Learn that draws with these ids come soon."""
+        """Prepare for draws with these ids, which come soon."""
         for child, place in zip(self.children.values(), self._places(ids), strict=True):
             announce(child, ids[place])
 
     def _places(self, ids: Tensor) -> list[Tensor]:
-        """Which of the draws each child gives."""
+        """Return the places of the draws that each child gives."""
         weights = torch.tensor([self.weights[name] for name in self.children], dtype=torch.float64)
         edges = (weights.cumsum(0) / weights.sum())[:-1].float().to(ids.device)
         choice = torch.bucketize(
@@ -63,7 +63,7 @@ class Blend(Seeded):
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
         places = self._places(ids)
-        # A child that no id chose still draws an empty batch, to tell what its batches hold.
+        # A child that no id chose still draws an empty batch, which shows its fields and shapes.
         parts = [
             child(ids[place]) for child, place in zip(self.children.values(), places, strict=True)
         ]
@@ -89,7 +89,7 @@ class Blend(Seeded):
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuse weights that are no proportions.
+    """Refuse weights that are not proportions.
 
     Raises:
         ValueError: A weight is negative or not finite, or none is positive.

@@ -1,4 +1,4 @@
-"""Build a sampler from the way a recipe writes it: a chain, read from the data outwards.
+"""Build a sampler from a recipe's chain, which starts at the data and goes outwards.
 
 ``[empirical, {augment: {pad: 1}}, {mixup: {alpha: 1.0}}]`` is ``Mixup(Augment(Empirical(data)))``.
 A ``blend`` names further chains, each with its weight::
@@ -28,13 +28,13 @@ from extracurricular.samplers.blend import Blend
 
 @dataclass(frozen=True)
 class Context:
-    """What a sampler may need besides the data, where there is such a thing.
+    """Teacher, student and generators, which some samplers need besides the data.
 
     Args:
-        teacher: The trained teacher.
-        student: The network in training.
-        generators: What a recipe's section ``generators`` made, by name: generators, and pools of
-            examples (splits in raw units).
+        teacher: The trained teacher, if there is one.
+        student: The network in training, if there is one.
+        generators: The generators of a recipe's section ``generators``, and its pools of examples
+            (splits in raw units), by name.
     """
 
     teacher: Any = None
@@ -53,13 +53,13 @@ def build_sampler(
 
     Args:
         chain: A list of specs, innermost first; or one spec.
-        data: The data set for those that draw from it.
-        seed: Seed of the whole; each sampler's own is derived from it and from its place.
-        key: Where the chain stands, for errors.
-        context: Teacher, student and generators, for samplers that take them.
+        data: The data set.
+        seed: Seed of the whole chain; each sampler derives its own from it and from its place.
+        key: Key of the chain in the recipe, for errors.
+        context: Teacher, student and generators.
 
     Raises:
-        RecipeError: A name or setting is unknown or wrong, or the chain starts or goes on wrongly.
+        RecipeError: A name or setting is unknown or wrong, or a sampler stands at a wrong place.
     """
     specs = chain if isinstance(chain, list) else [chain]
     if not specs:
@@ -74,11 +74,11 @@ def build_sampler(
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a chain takes from its :class:`Context`.
+    """The parts of a :class:`Context` that a chain takes.
 
     Args:
         teacher: Whether it asks the teacher.
-        generators: Names of the generators and pools it draws from.
+        generators: Names of the generators and pools that it draws from.
     """
 
     teacher: bool
@@ -86,10 +86,10 @@ class Requirements:
 
 
 def requirements(chain: Any) -> Requirements:
-    """Tell what a chain needs besides the data, before any of that exists.
+    """Return the needs of a chain besides the data, before any of them exists.
 
     Raises:
-        RecipeError: It names a sampler that there is not.
+        RecipeError: The chain names an unknown sampler.
     """
     teacher, generators = False, []
     for spec in chain if isinstance(chain, list) else [chain]:

@@ -1,4 +1,4 @@
-"""Examples from a model of the data distribution, between classes too."""
+"""Draw examples from a generator, also between classes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from extracurricular import rng
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import known_names
 from extracurricular.generators.base import Generator, conditions
-from extracurricular.inputs import Inputs, fixed_batches, join, leaves, tree_map
-from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
+from extracurricular.inputs import Batch, Inputs, fixed_batches, join, leaves, tree_map
+from extracurricular.samplers.base import SAMPLERS, Seeded
 
-# Raw values may leave the range of the data by as much as rounding does.
+# Raw values may leave the range of the data by this part of it, which allows for rounding.
 _SLACK = 1e-3
 
 
 @dataclass(frozen=True)
 class Generated(Seeded):
-    """Draws of a generator, whose latent and condition are functions of the draw id.
+    """Draw from a generator, with latent and condition as functions of the draw id.
 
     The condition is that of a random training example. With ``between`` it is a convex combination
-    of the conditions of two, λ ~ Beta(between, between), so that draws lie between classes (or
-    between real targets), where teachers are unsure; the label is combined alike.
+    of two such conditions, λ ~ Beta(between, between). Such draws lie between classes (or between
+    real targets), where teachers are unsure. The label is combined in the same way.
 
     Args:
         data: The data set, for conditions, shapes and scales.
-        generator: What draws; see :class:`~extracurricular.generators.Generator`.
+        generator: The generator; see :class:`~extracurricular.generators.Generator`.
         between: Parameter of the Beta distribution of λ, greater than 0: near 0 hardly leaves the
-            classes, 1 is uniform between them. None for draws of one condition.
+            classes, 1 is uniform between them. None to use one condition for each draw.
         scale: Factor on the normal part of the latent, at least 0: below 1 the draws are more
             typical and less varied (the truncation of Brock, Donahue and Simonyan 2019).
         seed: Seed of latents and conditions.
@@ -65,7 +65,7 @@ class Generated(Seeded):
         return conditions(self.data, self.data.train)
 
     def latent(self, ids: Tensor) -> Tensor:
-        """Latents of these draws, float32, [B, Z]: uniform ones first, then scaled normals."""
+        """Return latents, float32, [B, Z]: uniform numbers first, then scaled normal ones."""
         uniforms = self.generator.uniforms
         normals = self.generator.latent - uniforms
         return torch.cat(
@@ -77,7 +77,7 @@ class Generated(Seeded):
         )
 
     def condition(self, ids: Tensor) -> Tensor:
-        """Conditions of these draws, float32, [B, K]."""
+        """Return the conditions of these draws, float32, [B, K]."""
         known = self._conditions
         first = known[rng.integer(len(known), self.seed, ids, self.stream("first"))]
         if self.between is None:
@@ -104,10 +104,10 @@ def _has_bytes(data: Data) -> bool:
 
 @torch.no_grad()
 def draw(generator: Generator, data: Data, latent: Tensor, condition: Tensor) -> Inputs:
-    """Draw examples in the raw units of the data, checked.
+    """Draw examples in the raw units of the data, and check them.
 
     Args:
-        generator: What draws.
+        generator: The generator.
         data: The data set.
         latent, condition: [B, Z] and [B, K].
 
@@ -139,7 +139,7 @@ def _in_range(made: Inputs, generator: Generator, data: Data) -> Inputs:
     """Check values, and turn them into raw units.
 
     Raises:
-        ValueError: A value is not finite, or outside of what the generator promised.
+        ValueError: A value is not finite, or not in the range that the generator promised.
     """
 
     def check(leaf: Tensor, low: float, high: float, hint: str) -> None:
@@ -165,7 +165,7 @@ def _in_range(made: Inputs, generator: Generator, data: Data) -> Inputs:
         check(leaf, low, high, "its range was given as")
         return (leaf - low) * (255 / (high - low))
 
-    # By the data, so that the parts come in its order.
+    # The data come first, so that the parts keep their order.
     return tree_map(convert, data.train.x, made)
 
 
@@ -178,7 +178,7 @@ def generated(
     scale: float = 1.0,
     seed: int = 0,
 ) -> Generated:
-    """As a recipe names it, with one of the recipe's ``generators``; see :class:`Generated`."""
+    """Make :class:`Generated` from the settings of a recipe, with one of its ``generators``."""
     found = find_generator(generators, generator)
     if isinstance(found, Split):
         raise ValueError(
@@ -192,7 +192,7 @@ def find_generator(generators: Mapping[str, Any], name: str) -> Any:
     """Return one of a recipe's generators by name.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: The recipe has no generator of that name.
     """
     if name not in generators:
         known = known_names(name, generators) if generators else "the recipe has none"

@@ -1,4 +1,4 @@
-"""Examples without labels that lie around: p̂(x) from more than the training split."""
+"""Draw unlabelled examples of a pool, so that p̂(x) covers more than the training split."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
 from extracurricular.data.formats.examples import fingerprint, read_pool
-from extracurricular.inputs import leaves, tree_map
-from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
+from extracurricular.inputs import Batch, leaves, tree_map
+from extracurricular.samplers.base import SAMPLERS, Seeded
 from extracurricular.samplers.generated import find_generator
 
 
 @dataclass(frozen=True)
 class Pool(Seeded):
-    """Examples of a pool, each once an epoch, in an order of its own for each epoch.
+    """Draw each example of a pool once an epoch, in an order of its own for each epoch.
 
-    They have no labels: a pool's own, if any, are left aside, as only the teacher's word is asked.
+    Draws have no labels. Those of the pool, if any, are ignored, as the teacher labels the draws.
     Ids [e·N, (e + 1)·N) are a permutation of the N examples (:func:`extracurricular.rng.permuted`).
 
     Args:
-        data: The data set that says how raw values become network inputs.
-        pool: The examples, raw, in the form of the data's and on its device.
+        data: The data set, whose scales make raw values network inputs.
+        pool: The raw examples, with the shapes and on the device of the data's.
         seed: Seed of the orders.
 
     Raises:
-        ValueError: The pool is empty, or its examples have not the form of the data's.
+        ValueError: The pool is empty, or its examples differ from the data's in shape or type.
     """
 
     data: Data
@@ -78,20 +78,21 @@ def pool(
     resize: bool = False,
     seed: int = 0,
 ) -> Pool:
-    """Examples without labels, from files or from a generator that makes a pool.
+    """Make a :class:`Pool` from files, or from a generator that makes a pool.
 
     Args:
         data: The data set.
-        generators: What a recipe's section ``generators`` made, by name.
+        generators: Generators and pools of the recipe, by name.
         path: A folder of images, or an .npy, .npz or .parquet file
-            (:func:`extracurricular.data.formats.examples.read_pool`). It is read once for several
-            samplers.
-        generator: Instead of ``path``: the entry of ``generators`` that is a pool.
+            (:func:`extracurricular.data.formats.examples.read_pool`). Several samplers share one
+            reading.
+        generator: The entry of ``generators`` that is a pool, instead of ``path``.
         resize: Bring the images of ``path`` to the size of the data's.
         seed: Seed of the orders.
 
     Raises:
-        ValueError: Not exactly one of ``path`` and ``generator`` is given, or that is no pool.
+        ValueError: Not exactly one of ``path`` and ``generator`` is given, or the generator is no
+            pool.
         DataError: The files cannot be used; the sentence says why.
     """
     if (path is None) == (generator is None):
@@ -111,7 +112,7 @@ def pool(
     return Pool(data, made.to(data.device), seed)
 
 
-# A few pools that were read, the latest last: the students and seeds of a run share them.
+# The last few pools that were read, which the students and seeds of a run share.
 _READ: dict[Any, Split] = {}
 _KEPT = 4
 

@@ -1,4 +1,4 @@
-"""Random parts of images that are decoded as they are needed."""
+"""Draw random parts of streamed images."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.data.images.decode import Crop
 from extracurricular.data.images.stream import streamed
-from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
+from extracurricular.inputs import Batch
+from extracurricular.samplers.base import SAMPLERS, Seeded
 from extracurricular.samplers.stored import Empirical
 
 
 @SAMPLERS.register("resized_crop")
 @dataclass(frozen=True)
 class ResizedCrop(Seeded):
-    """Random parts of the training images, brought to one size, half of them mirrored.
+    """Draw random parts of the training images, bring them to one size, and mirror half of them.
 
-    Images come in the order in which :class:`~extracurricular.samplers.Empirical` of the same seed
-    has them. The part is drawn from bits that are a function of the draw's id, in the worker that
-    decodes the image, as only there its size is known
-    (:func:`extracurricular.data.images.decode.random_box`).
+    Images come in the order of :class:`~extracurricular.samplers.Empirical` with the same seed. The
+    worker that decodes an image draws its part, as only the worker knows its size
+    (:func:`extracurricular.data.images.decode.random_box`); it uses bits that are a function of the
+    draw's id.
 
     Args:
-        data: A data set whose images are streamed from their files.
+        data: A data set of streamed images.
         scale: Smallest and largest part of an image's area, in (0, 1].
         ratio: Smallest and largest width of the part as a multiple of its height, above 0.
         flip: Mirror half of the images left to right.
         seed: Seed of orders and parts.
 
     Raises:
-        ValueError: A setting is out of its range, or the images are in memory, at one size already.
+        ValueError: A setting is out of its range, or the images are in memory, at one size.
     """
 
     data: Data
@@ -64,7 +65,7 @@ class ResizedCrop(Seeded):
         return self._images.take(ids, self._crop, self._words(ids))
 
     def announce(self, ids: Tensor) -> None:
-        """Learn that draws with these ids come soon."""
+        """Prepare for draws with these ids, which come soon."""
         self._images.prepare(ids, self._crop, self._words(ids))
 
     @cached_property

@@ -1,8 +1,8 @@
-"""How unsure the teacher is of an example, as one number that is larger for the more uncertain.
+"""Scores of the teacher's uncertainty: one number for each example, larger where it is unsure.
 
-A score is a function whose parameters say what it needs: ``prediction`` (the teacher's
-distribution), ``members`` (the distribution of each member of an ensemble) or ``student`` (the
-student's distribution). It gives one number per example, [B].
+A score is a function whose parameters name its inputs: ``prediction`` (the teacher's distribution),
+``members`` (the distribution of each member of an ensemble) or ``student`` (the student's
+distribution). It returns one number for each example, [B].
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ SCORES: Registry[Tensor] = Registry("score")
 
 @SCORES.register("entropy")
 def entropy(prediction: Distribution) -> Tensor:
-    """Entropy of the prediction in nats: in [0, log C] for classes, any real for Gaussians."""
+    """Return the entropy in nats: in [0, log C] for classes, any real number for Gaussians."""
     return prediction.entropy()
 
 
 @SCORES.register("margin")
 def margin(prediction: Distribution) -> Tensor:
-    """One less the lead of the most probable class over the second, in [0, 1]."""
+    """Return 1 minus the lead of the most probable class over the second, in [0, 1]."""
     if not isinstance(prediction, Categorical):
         raise ValueError(
-            "score is 'margin', which only classes have; for real targets use "
+            "score is 'margin', which is for classes; for real targets use "
             "'predictive_variance', 'epistemic_variance' or 'entropy'"
         )
     best = prediction.probs.topk(2, dim=-1).values
@@ -38,10 +38,10 @@ def margin(prediction: Distribution) -> Tensor:
 
 @SCORES.register("mutual_information")
 def mutual_information(members: list[Distribution]) -> Tensor:
-    """Disagreement of an ensemble on the class, in nats, in [0, log of the number of members].
+    """Return an ensemble's disagreement on the class, in nats, in [0, log of the member count].
 
-    Entropy of the mean prediction less the mean entropy of the members (Houlsby et al. 2011,
-    "Bayesian active learning for classification and preference learning", section 2).
+    It is the entropy of the mean prediction minus the mean entropy of the members (Houlsby et al.
+    2011, "Bayesian active learning for classification and preference learning", section 2).
     """
     if not isinstance(members[0], Categorical):
         raise ValueError(
@@ -53,7 +53,7 @@ def mutual_information(members: list[Distribution]) -> Tensor:
 
 @SCORES.register("predictive_variance")
 def predictive_variance(prediction: Distribution) -> Tensor:
-    """Variance of the prediction, summed over outputs, in squared standardised units."""
+    """Return the variance summed over outputs, in squared standardised units."""
     if not isinstance(prediction, Gaussian):
         raise ValueError(
             "score is 'predictive_variance', which is for real targets; for classes use "
@@ -64,7 +64,7 @@ def predictive_variance(prediction: Distribution) -> Tensor:
 
 @SCORES.register("epistemic_variance")
 def epistemic_variance(members: list[Distribution]) -> Tensor:
-    """Variance of the members' means, summed over outputs, in squared standardised units."""
+    """Return the variance of the members' means, summed over outputs, in squared standard units."""
     if not isinstance(members[0], Gaussian):
         raise ValueError(
             "score is 'epistemic_variance', which is for real targets; for classes use "
@@ -75,9 +75,9 @@ def epistemic_variance(members: list[Distribution]) -> Tensor:
 
 @SCORES.register("divergence")
 def divergence(prediction: Distribution, student: Distribution) -> Tensor:
-    """KL(teacher ‖ student) in nats: the examples that the student has yet to learn.
+    """Return KL(teacher ‖ student) in nats, which is large where the student has yet to learn.
 
-    It depends on the student, so draws chosen by it are no function of their ids alone.
+    It depends on the student, so draws that it chooses are not functions of their ids alone.
     """
     return prediction.kl(student)  # type: ignore[arg-type]
 

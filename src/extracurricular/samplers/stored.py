@@ -1,4 +1,4 @@
-"""The stored examples themselves."""
+"""Draw the stored training examples."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.data.images.decode import Crop
 from extracurricular.data.images.stream import streamed
-from extracurricular.inputs import Inputs, tree_map
-from extracurricular.samplers.base import SAMPLERS, Batch, Seeded
+from extracurricular.inputs import Batch, Inputs, tree_map
+from extracurricular.samplers.base import SAMPLERS, Seeded
 
 
 @SAMPLERS.register("empirical")
 @dataclass(frozen=True)
 class Empirical(Seeded):
-    """Training examples, each once an epoch, in an order of its own for each epoch.
+    """Draw each training example once an epoch, in an order of its own for each epoch.
 
-    Ids [e·N, (e + 1)·N) are a permutation of the N examples, and still each id alone decides its
+    Ids [e·N, (e + 1)·N) are a permutation of the N examples, in which each id alone decides its
     example (:func:`extracurricular.rng.permuted`).
 
     Args:
-        data: The data set; its tensors lie where batches are wanted.
+        data: The data set, on the device where batches are wanted.
         seed: Seed of the orders.
     """
 
@@ -35,18 +35,18 @@ class Empirical(Seeded):
         return self.take(ids)
 
     def announce(self, ids: Tensor) -> None:
-        """Learn that draws with these ids come soon."""
+        """Prepare for draws with these ids, which come soon."""
         self.prepare(ids)
 
     def index(self, ids: Tensor) -> Tensor:
-        """Which training example each draw is, int64, [B]."""
+        """Return the number of each draw's training example, int64, [B]."""
         return rng.permuted(len(self.data.train), self.seed, ids, self.stream("order"))
 
     def take(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> Batch:
-        """Draw examples; of streamed images, random parts.
+        """Draw examples; with ``crop``, random parts of streamed images.
 
-        Where an image cannot be read and may be left out, another stands for it, which the draw's
-        id decides, with its own label.
+        An image that cannot be read and may be left out is replaced by another one, which the
+        draw's id chooses, with its own label.
 
         Args:
             ids: The draw ids, [B].
@@ -68,7 +68,7 @@ class Empirical(Seeded):
         return Batch(ids, x, y, classes)
 
     def prepare(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> None:
-        """Have what :meth:`take` will give decoded, where images are streamed."""
+        """Let workers decode the images that :meth:`take` will give, where they are streamed."""
         images = streamed(self.data.train.x)
         if images is not None:
             images.announce(self.index(ids), crop, words)

@@ -1,10 +1,10 @@
-"""Examples on which the teacher is unsure, sought out instead of avoided."""
+"""Draw several candidates and keep one on which the teacher is unsure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,18 +15,18 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, concatenate, mixture
 from extracurricular.errors import known_names
-from extracurricular.inputs import Inputs, batch_size, fixed_batches
-from extracurricular.samplers.base import SAMPLERS, Batch, Sampler, Seeded, announce
+from extracurricular.inputs import Batch, Inputs, batch_size, fixed_batches
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce
 from extracurricular.samplers.scores import SCORES, needs
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What :meth:`Uncertain.choose` gives.
+    """The result of :meth:`Uncertain.choose`.
 
     Args:
         batch: The chosen examples.
-        index: Which candidate was chosen, int64, [B]: 0 for the plain draw.
+        index: Number of the chosen candidate, int64, [B]: 0 for the plain draw.
         prediction: The teacher's distribution on the chosen examples.
     """
 
@@ -37,21 +37,22 @@ class Choice:
 
 @dataclass(frozen=True)
 class Uncertain(Seeded):
-    """Of a few candidate draws, the one of which the teacher is least sure.
+    """Draw several candidates and keep the one with the highest teacher uncertainty.
 
-    Candidate 0 of draw ``id`` is the child's draw ``id``; the others have ids derived from it. A
-    share of the draws stays plain (candidate 0, unscored), so that the student still sees what is
-    common. The teacher is asked ``candidates · (1 - plain) + plain`` times as often as without.
+    Candidate 0 of draw ``id`` is the child's draw ``id``; the other candidates have ids derived
+    from it. A share of the draws stays plain (candidate 0, unscored), so that the student still
+    sees common examples. The teacher is asked ``candidates · (1 - plain_share) + plain_share``
+    times as often as without the choice.
 
     Args:
-        child: Where the candidates come from.
-        teacher: Whose uncertainty counts.
+        child: The sampler that draws the candidates.
+        teacher: The teacher whose uncertainty counts.
         score: Name of the score: ``entropy``, ``margin``, ``mutual_information``,
             ``predictive_variance``, ``epistemic_variance``, ``divergence``, or ``module:function``.
         candidates: Draws to choose from, c, at least 1.
         tau: None to keep the most uncertain candidate; else one is drawn with probability
             proportional to exp(score / tau), tau > 0 in units of the score.
-        plain: Share of draws left plain, in [0, 1].
+        plain_share: Share of draws that stay plain, in [0, 1].
         student: For scores that compare with the student (``divergence``): a network that maps
             inputs to raw outputs. Such a sampler is not pure (see ``pure``).
         task: How the student's raw outputs are read.
@@ -63,7 +64,7 @@ class Uncertain(Seeded):
     score: str = "entropy"
     candidates: int = 4
     tau: float | None = None
-    plain: float = 0.1
+    plain_share: float = field(default=0.1, metadata={"recorded_as": "plain"})
     student: nn.Module | None = None
     task: Task | None = None
     seed: int = 0
@@ -74,8 +75,8 @@ class Uncertain(Seeded):
             raise ValueError(f"candidates is {self.candidates}; it must be at least 1")
         if self.tau is not None and not 0 < self.tau < math.inf:
             raise ValueError(f"tau is {self.tau}; it must be finite and greater than 0, or null")
-        if not 0 <= self.plain <= 1:
-            raise ValueError(f"plain is {self.plain}; it must be between 0 and 1")
+        if not 0 <= self.plain_share <= 1:
+            raise ValueError(f"plain_share is {self.plain_share}; it must be between 0 and 1")
         if ":" not in self.score and self.score not in SCORES:
             raise ValueError(
                 f"score is {self.score!r}, which is unknown; "
@@ -102,13 +103,13 @@ class Uncertain(Seeded):
 
     @property
     def pure(self) -> bool:
-        """Whether draws are functions of their ids alone; not if the student has a say."""
+        """Whether draws depend on their ids alone; they do unless the score asks the student."""
         return "student" not in needs(self._score) and super().pure
 
     @property
     def asks(self) -> float:
         """How many times a teacher is asked for one draw, on average."""
-        drawn = self.candidates * (1 - self.plain) + self.plain
+        drawn = self.candidates * (1 - self.plain_share) + self.plain_share
         return drawn * (1 + getattr(self.child, "asks", 0.0))
 
     def __call__(self, ids: Tensor) -> Batch:
@@ -116,7 +117,7 @@ class Uncertain(Seeded):
         return self.choose(ids).batch
 
     def choose(self, ids: Tensor) -> Choice:
-        """Draw examples, and tell which candidates were chosen and what the teacher said."""
+        """Draw examples; return them with the chosen candidates and the teacher's answers."""
         count = len(ids)
         scored, inner = self._candidates(ids)
         drawn = self.child(inner)
@@ -138,15 +139,15 @@ class Uncertain(Seeded):
         return Choice(chosen, index, prediction[rows])
 
     def announce(self, ids: Tensor) -> None:
-        """Learn that draws with these ids come soon."""
+        """Prepare for draws with these ids, which come soon."""
         announce(self.child, self._candidates(ids)[1])
 
     def _candidates(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which draws choose, and the child's ids of all candidates.
+        """Return the places of the draws that choose, and the child's ids of all candidates.
 
-        These are candidate 0 of every draw, then candidates 1 … c-1 of those that choose.
+        The ids are candidate 0 of every draw, then candidates 1 … c-1 of the draws that choose.
         """
-        plain = rng.uniform(self.seed, ids, self.stream("plain")) < self.plain
+        plain = rng.uniform(self.seed, ids, self.stream("plain")) < self.plain_share
         scored = (~plain).nonzero().squeeze(1)
         others = [
             rng.derive(self.seed, ids[scored], self.stream(f"candidate.{k}"))
@@ -155,19 +156,19 @@ class Uncertain(Seeded):
         return scored, torch.cat([ids, *others])
 
     def replay(self, ids: Tensor, index: Tensor) -> Batch:
-        """Draw the candidates ``index`` [B] that were chosen for ``ids`` before; nobody is asked.
+        """Draw the candidates ``index`` [B] that were chosen for ``ids`` before.
 
-        What a recording of the choices needs: the same examples without the teacher.
+        The teacher is not asked, so a record of the choices gives the same examples without it.
         """
         batch = self.child(self.chosen(ids, index))
         return Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
 
     def announce_replay(self, ids: Tensor, index: Tensor) -> None:
-        """Learn that :meth:`replay` will be asked for these."""
+        """Prepare for a :meth:`replay` of these draws, which comes soon."""
         announce(self.child, self.chosen(ids, index))
 
     def chosen(self, ids: Tensor, index: Tensor) -> Tensor:
-        """The child's ids of the candidates ``index`` [B]."""
+        """Return the child's ids of the candidates ``index`` [B]."""
         inner = ids.clone()
         for k in range(1, self.candidates):
             other = rng.derive(self.seed, ids, self.stream(f"candidate.{k}"))
@@ -192,7 +193,7 @@ class Uncertain(Seeded):
                 given["student"] = self._student(x)
             predictions.append(given["prediction"][:true])
             scores.append(score(**{k: given[k] for k in needed})[:true].double())
-        # A NaN wins, so that it is not passed over: the loop then names the draw at fault.
+        # A NaN wins, so that it is not passed over; the loop then names the draw at fault.
         values = torch.cat(scores).nan_to_num(nan=math.inf)
         return concatenate(predictions), values
 
@@ -216,10 +217,10 @@ def uncertain(
     score: str = "entropy",
     candidates: int = 4,
     tau: float | None = None,
-    plain: float = 0.1,
+    plain_share: float = 0.1,
     seed: int = 0,
 ) -> Uncertain:
-    """As a recipe names it; see :class:`Uncertain`."""
+    """Make :class:`Uncertain` from the settings of a recipe."""
     if teacher is None:
         raise ValueError("asks a trained teacher, but here there is none yet")
     return Uncertain(
@@ -228,7 +229,7 @@ def uncertain(
         score=score,
         candidates=candidates,
         tau=tau,
-        plain=plain,
+        plain_share=plain_share,
         student=student if "student" in needs(SCORES.find(score, key="score")[0]) else None,
         task=data.task,
         seed=seed,

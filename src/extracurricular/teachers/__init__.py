@@ -1,22 +1,20 @@
-"""Anything that gives q_T(y|x): labels, networks, ensembles, and what is no torch module at all.
+"""Teachers give q_T(y|x): labels, networks, ensembles, estimators, ONNX files, Python functions.
 
-``networks`` has the teachers of torch. ``raw`` is the adapter for those that know only raw values
-in their own units: ``function`` for any Python function, ``estimators`` for scikit-learn, ``onnx``
-for ONNX files. ``outside`` holds their names, by which a recipe asks for them.
+``networks`` holds the teachers of torch. ``raw`` adapts teachers that know only raw values in their
+own units: there is one for any Python function, ``estimators`` has those of scikit-learn, and
+``onnx`` those of ONNX files. ``named`` holds the entries that a recipe can name.
 """
 
+from extracurricular.teachers.base import HasMembers, Teacher, check_answer, epistemic_uncertainty
 from extracurricular.teachers.networks import (
     DropoutTeacher,
     Ensemble,
     EnsembleTeacher,
-    HasMembers,
     Labels,
     LabelTeacher,
     MCDropout,
     Network,
     NetworkTeacher,
-    Teacher,
-    epistemic_uncertainty,
 )
 
 __all__ = [
@@ -30,5 +28,6 @@ __all__ = [
     "Network",
     "NetworkTeacher",
     "Teacher",
+    "check_answer",
     "epistemic_uncertainty",
 ]

@@ -2,7 +2,7 @@
 
 A classifier answers by ``predict_proba``, a regressor by ``predict`` with ``return_std`` (a
 Gaussian process) or by its members (a forest, a bagging ensemble). Estimators are fitted here or
-handed over in Python, and never read from disk, as unpickling one would run what the file says.
+handed over in Python. They are never read from disk, since unpickling a file runs its code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from extracurricular.teachers.raw import (
 
 
 def flat(x: Arrays) -> Array:
-    """Return raw inputs as the table [B, K] that estimators take; parts side by side, in order."""
+    """Return raw inputs as the table [B, K] that estimators take, parts side by side, in order."""
     parts = [part.reshape(len(part), -1) for part in parts_of(x).values()]
     return np.concatenate(parts, axis=1)
 
@@ -36,7 +36,7 @@ def flat(x: Arrays) -> Array:
 def training_table(data: Data) -> tuple[Array, Array]:
     """Return the training split as estimators take it: inputs [N, K], and raw labels [N] or [N, D].
 
-    The inputs are what a sampler's would be, standardised and back, to the last bit.
+    The inputs are standardised and brought back, so they equal a sampler's to the last bit.
     """
     y = data.train.y
     assert y is not None
@@ -47,7 +47,9 @@ def training_table(data: Data) -> tuple[Array, Array]:
 
 
 def sklearn_teacher(estimator: Any, data: Data, *, std: Any = None) -> RawTeacher:
-    """Make a teacher of a fitted scikit-learn estimator.
+    """Return a fitted scikit-learn estimator as a teacher.
+
+    Its public name is ``EstimatorTeacher``.
 
     Args:
         estimator: A classifier with ``predict_proba``; or a regressor whose ``predict`` takes
@@ -55,12 +57,12 @@ def sklearn_teacher(estimator: Any, data: Data, *, std: Any = None) -> RawTeache
             members; or any other regressor, which needs ``std``. It was fitted on raw inputs
             [N, K] (:func:`training_table` gives them), a pipeline's own scaling included.
         data: The data set.
-        std: The deviation of a regressor that gives means alone, or of the members of one that are
-            no trees: in the target's own units, a number or one for each target.
+        std: The deviation of a regressor that gives only means, or of members that are no trees,
+            in the target's own units: one number, or one for each target.
 
     Raises:
-        ValueError: It is not fitted, cannot give a distribution, or was fitted on other columns or
-            classes than the data have.
+        ValueError: The estimator is not fitted, cannot give a distribution, or was fitted on other
+            columns or classes than the data have.
     """
     _check_fitted(estimator, data)
     if data.task.kind == "classification":
@@ -80,11 +82,14 @@ def sklearn_teacher(estimator: Any, data: Data, *, std: Any = None) -> RawTeache
     return _Regressor(estimator, data, std)
 
 
+EstimatorTeacher = sklearn_teacher
+
+
 def class_order(estimator: Any, data: Data) -> list[int]:
-    """Return which class of the data each column of ``predict_proba`` is, by ``classes_``.
+    """Return the data's class of each column of ``predict_proba``, by ``classes_``.
 
     Raises:
-        ValueError: The estimator knows a class that the data have not.
+        ValueError: The estimator knows a class that the data lack.
     """
     order: list[int] = []
     for label in np.asarray(estimator.classes_).tolist():
@@ -102,21 +107,21 @@ def class_order(estimator: Any, data: Data) -> list[int]:
 
 
 def returns_std(estimator: Any) -> bool:
-    """Whether an estimator's ``predict`` can give standard deviations."""
+    """Return whether an estimator's ``predict`` can give standard deviations."""
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
     predict = getattr(last, "predict", None)
     return predict is not None and "return_std" in inspect.signature(predict).parameters
 
 
 def has_own_spread(estimator: Any) -> bool:
-    """Whether a regressor gives variances by itself, by ``return_std`` or by trees as members."""
+    """Return whether a regressor gives variances itself, by ``return_std`` or by its trees."""
     if returns_std(estimator):
         return True
     return _has_members(estimator) and all(_is_tree(one) for one in estimator.estimators_)
 
 
 def _has_members(estimator: Any) -> bool:
-    """Whether its members stand for the same thing, each; those of boosting add up instead."""
+    """Return whether each member predicts the target itself; members of boosting add up to it."""
     from sklearn import ensemble
 
     kinds = (
@@ -137,7 +142,7 @@ def _is_tree(estimator: Any) -> bool:
 
 
 def _columns(ensemble: Any) -> list[Any]:
-    """Return the columns that each member sees; bagging may show a part of them alone."""
+    """Return the columns that each member sees; bagging may show it only some of them."""
     every = slice(None)
     return list(getattr(ensemble, "estimators_features_", [every] * len(ensemble.estimators_)))
 
@@ -161,14 +166,14 @@ def _check_fitted(estimator: Any, data: Data) -> None:
 
 
 def _placed(scores: Array, order: list[int], size: int) -> Array:
-    """Put columns of probabilities where their classes belong; other classes have none."""
+    """Put columns of probabilities where their classes belong; other classes get 0."""
     placed = np.zeros((len(scores), size))
     placed[:, order] = scores
     return placed
 
 
 class _Classifier(RawTeacher):
-    """A classifier asked by ``predict_proba``."""
+    """A classifier that answers by ``predict_proba``."""
 
     def __init__(self, estimator: Any, data: Data, order: list[int]) -> None:
         super().__init__(data)
@@ -196,8 +201,8 @@ class _ClassifierEnsemble(RawEnsemble):
         table, result = flat(x), []
         columns = _columns(self.estimator)
         for member, seen in zip(self.estimator.estimators_, columns, strict=True):
-            # Members count classes by their place among those of the ensemble, and one of a
-            # bagging may have missed some.
+            # A member numbers classes by their place in the ensemble's, and a member of a bagging
+            # may have missed some.
             order = [self.order[int(place)] for place in member.classes_]
             scores = np.asarray(member.predict_proba(table[:, seen]))
             result.append(read_answer(_placed(scores, order, self.task.size), self.task, "probs"))
@@ -205,7 +210,7 @@ class _ClassifierEnsemble(RawEnsemble):
 
 
 class _Regressor(RawTeacher):
-    """A regressor asked by ``predict``, for its deviation too if it has one."""
+    """A regressor that answers by ``predict``, with its own deviation if it has one."""
 
     def __init__(self, estimator: Any, data: Data, std: Any) -> None:
         super().__init__(data)
@@ -215,7 +220,7 @@ class _Regressor(RawTeacher):
     @property
     def parameters(self) -> int | None:
         last = self.estimator[-1] if hasattr(self.estimator, "steps") else self.estimator
-        # Of a Gaussian process: its examples, and what it multiplies with at every prediction.
+        # A Gaussian process keeps its examples, and the matrices that every prediction multiplies.
         names = ("X_train_", "alpha_", "L_")
         if not all(hasattr(last, name) for name in names):
             return None
@@ -231,9 +236,9 @@ class _Regressor(RawTeacher):
 class _RegressorEnsemble(RawEnsemble):
     """A forest or bagging of regressors.
 
-    A tree's variance is the mean squared error of the training examples in the leaf, so that the
-    mixture has both parts: the spread inside leaves, and that between trees (Hutter et al. 2014,
-    "Algorithm runtime prediction", Sec. 4.3.2). Members that are no trees all have ``std``.
+    A tree's variance is the mean squared error of the training examples in the leaf. So the mixture
+    has both the spread inside leaves and the spread between trees (Hutter et al. 2014, "Algorithm
+    runtime prediction", Sec. 4.3.2). Members that are no trees all get ``std``.
     """
 
     def __init__(self, estimator: Any, data: Data, std: Any) -> None:
@@ -253,7 +258,7 @@ class _RegressorEnsemble(RawEnsemble):
         return _size(self.estimator)
 
     def _leaf_variances(self) -> list[Array]:
-        """Return the variance in each node of each tree, [nodes, D]; only those of leaves count."""
+        """Return the variance in each node of each tree, [nodes, D]; only leaves count."""
         table, y = training_table(self.data)
         targets = y.reshape(len(y), -1).astype(np.float64)
         found = []
@@ -265,7 +270,7 @@ class _RegressorEnsemble(RawEnsemble):
             count = np.zeros((tree.tree_.node_count, 1))
             np.add.at(total, leaf, error)
             np.add.at(count, leaf, 1)
-            # A leaf that no training example reaches has the spread of all.
+            # A leaf that no training example reaches gets the spread of all examples.
             found.append(np.where(count > 0, total / np.maximum(count, 1), error.mean(0)))
         return found
 
@@ -285,7 +290,10 @@ class _RegressorEnsemble(RawEnsemble):
 
 
 def _size(ensemble: Any) -> int | None:
-    """Numbers in the trees of an ensemble: a column and threshold at a split, values at a leaf."""
+    """Count the numbers in an ensemble's trees: column and threshold of splits, values of leaves.
+
+    The count is None where a member is no tree.
+    """
     if not all(_is_tree(member) for member in ensemble.estimators_):
         return None
     total = 0

@@ -1,8 +1,8 @@
-"""Teachers that are no torch modules, by the names that recipes use.
+"""Entries of teachers that are no torch modules, by the names that recipes use.
 
-An entry holds settings alone; its ``fit`` makes the teacher, from the training split where there is
+An entry holds only settings. Its ``fit`` makes the teacher, from the training split where there is
 something to fit. Fitting is a function of data, settings and seed, so a run keeps no estimator: it
-fits again, and checks that the answers are what they were.
+fits again, and checks that the answers are the same.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from extracurricular.data.base import Data, split_indices
 from extracurricular.errors import RecipeError
 from extracurricular.models.base import check_at_least
 from extracurricular.registry import Registry
+from extracurricular.teachers.base import Teacher
 from extracurricular.teachers.estimators import (
+    EstimatorTeacher,
     has_own_spread,
-    sklearn_teacher,
     training_table,
 )
-from extracurricular.teachers.networks import Teacher
 from extracurricular.teachers.onnx import OnnxTeacher
 from extracurricular.teachers.raw import LEAST_STD, Array, FunctionTeacher, Output
 
 
 @runtime_checkable
-class Outside(Protocol):
+class Entry(Protocol):
     """Settings of a teacher that is no torch module."""
 
     def fit(self, data: Data, seed: int) -> Teacher:
         """Make the teacher, the same one for the same data and seed.
 
         Raises:
-            ValueError: It does not go with the data.
+            ValueError: The settings do not go with the data.
         """
         ...
 
 
-OUTSIDE: Registry[Outside] = Registry("teacher")
+ENTRIES: Registry[Entry] = Registry("teacher")
 
-# Hold nothing: only what is imported as module:function is found.
+# These hold no entries: they only import what a recipe names as module:function.
 _FACTORIES: Registry[Any] = Registry("estimator")
 _FUNCTIONS: Registry[Any] = Registry("function")
 
-# Rows of each class, or of a regression, that a mistake shows on as well as on all.
+# Training rows to try a teacher on: of each class, or of a regression.
 _FEW = {"classification": 4, "regression": 64}
 
 
@@ -63,23 +63,23 @@ def few(data: Data) -> Data:
     return replace(data, train=data.train[torch.cat(places)])
 
 
-def files_of(entry: Outside) -> list[Path]:
-    """Return the files whose content decides what a teacher says."""
+def files_of(entry: Entry) -> list[Path]:
+    """Return the files whose content decides a teacher's answers."""
     return list(getattr(entry, "files", []))
 
 
 # scikit-learn
 
 
-@OUTSIDE.register("random_forest")
+@ENTRIES.register("random_forest")
 @dataclass(frozen=True)
 class RandomForest:
-    """A random forest (Breiman 2001), whose trees are members: it knows where it is unsure.
+    """A random forest (Breiman 2001), whose trees are members, so its uncertainty has two parts.
 
     Args:
         trees: Number of trees.
         leaf: Fewest training examples in a leaf.
-        columns: Part of the columns that a split chooses from, in (0, 1]; scikit-learn's choice
+        columns: Part of the columns that a split chooses from, in (0, 1]; scikit-learn's default
             where None (the square root of their number for classes, all for real targets).
     """
 
@@ -109,16 +109,16 @@ class RandomForest:
         return _fitted(forest, data)
 
 
-@OUTSIDE.register("gradient_boosting")
+@ENTRIES.register("gradient_boosting")
 @dataclass(frozen=True)
 class GradientBoosting:
     """Boosted trees on binned columns (Friedman 2001; Ke et al. 2017).
 
-    Real targets have one variance each, that of the errors in cross-validation.
+    Each real target has one variance, that of the errors in cross-validation.
 
     Args:
         rounds: Number of trees, for each class or target.
-        rate: Shrinkage of each.
+        rate: Shrinkage of each tree.
         leaves: Most leaves of a tree.
         folds: Folds of the cross-validation.
     """
@@ -148,7 +148,7 @@ class GradientBoosting:
                 max_iter=self.rounds,
                 learning_rate=self.rate,
                 max_leaf_nodes=self.leaves,
-                # Each training takes all its rounds, whatever the number of examples.
+                # Every fit takes all its rounds, whatever the number of examples.
                 early_stopping=False,
                 random_state=_state(seed),
             )
@@ -157,16 +157,16 @@ class GradientBoosting:
         return _fitted(make(), data, make, self.folds, seed)
 
 
-@OUTSIDE.register("gaussian_process")
+@ENTRIES.register("gaussian_process")
 @dataclass(frozen=True)
 class GaussianProcess:
     """A Gaussian process on standardised columns (Rasmussen and Williams 2006).
 
-    The kernel is a squared exponential with a length for each column, and noise; both are found by
-    maximum likelihood. With N examples this takes time as N³.
+    The kernel is a squared exponential with a length for each column, and noise; maximum likelihood
+    finds both. The time to fit grows as the cube of the number of examples.
 
     Args:
-        rows: Most examples to fit on, chosen by the seed where there are more.
+        rows: Most examples to fit on; the seed chooses them where there are more.
         restarts: Further starts of the search for the kernel.
     """
 
@@ -191,7 +191,7 @@ class GaussianProcess:
         kernel = ConstantKernel(1.0, (1e-3, 1e4)) * RBF(np.full(width, width**0.5), (1e-2, 1e4))
         chosen = {"n_restarts_optimizer": self.restarts, "random_state": _state(seed)}
         if data.task.kind == "classification":
-            # Its search, in each of one problem for each class, is over one length only.
+            # It solves a problem for each class, and searches each for one length only.
             shared = ConstantKernel(1.0, (1e-3, 1e4)) * RBF(width**0.5, (1e-2, 1e4))
             process: Any = GaussianProcessClassifier(
                 shared, n_restarts_optimizer=self.restarts, random_state=_state(seed)
@@ -205,14 +205,14 @@ class GaussianProcess:
         return _fitted(make_pipeline(StandardScaler(), process), data, table=(x, y))
 
 
-@OUTSIDE.register("sklearn")
+@ENTRIES.register("sklearn")
 @dataclass(frozen=True)
 class Estimator:
     """A scikit-learn estimator of your own, fitted here.
 
     Args:
-        estimator: ``package.module:function``, called without arguments; it gives an estimator,
-            not fitted. Where it has a ``random_state`` that is None, the run's seed is put there.
+        estimator: ``package.module:function``, which is called without arguments and returns an
+            unfitted estimator. A ``random_state`` of None is set from the run's seed.
         folds: Folds of the cross-validation that finds the variance of a regressor without one.
     """
 
@@ -254,27 +254,27 @@ def _fitted(
     seed: int = 0,
     table: tuple[Array, Array] | None = None,
 ) -> Teacher:
-    """Fit an estimator on the training split, and find its deviation where it gives none."""
+    """Fit an estimator on the training split, and find the deviation of one that gives none."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     x, y = training_table(data) if table is None else table
     # On one thread sums have one order, so that fitting again gives the same estimator.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        # A length at its bound says that a column does not matter; there is nothing to be done.
+        # A length at its bound only says that a column does not matter.
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(x, y)
         std = None
         if data.task.kind == "regression" and not has_own_spread(estimator):
             assert make is not None
             std = _cross_validated_std(make, x, y, folds, seed)
-    return sklearn_teacher(estimator, data, std=std)
+    return EstimatorTeacher(estimator, data, std=std)
 
 
 def _cross_validated_std(
     make: Callable[[], Any], x: Array, y: Array, folds: int, seed: int
 ) -> Array:
-    """Return the deviation of errors on examples that were left out, for each target, [D]."""
+    """Return the deviation of the errors on left-out examples, for each target, [D]."""
     count = len(x)
     if count < folds:
         raise ValueError(f"folds is {folds}, but there are {count} training examples")
@@ -292,15 +292,16 @@ def _cross_validated_std(
 # Functions and files
 
 
-@OUTSIDE.register("function")
+@ENTRIES.register("function")
 @dataclass(frozen=True)
 class Function:
     """A Python function of your own on NumPy arrays; see :class:`FunctionTeacher`.
 
     Args:
         function: ``package.module:function``, called with raw inputs.
-        output: How its answer is read: ``probs``, ``logits``; ``mean_std``, ``mean_var``,
-            ``mean_log_var``, ``mean``. The first of its kind where None.
+        output: How to read its answer: ``probs`` or ``logits`` for classes; ``mean_std``,
+            ``mean_var``, ``mean_log_var`` or ``mean`` for real targets. The first of these where
+            None.
         std: The deviation, in the target's own units, for ``mean``.
     """
 
@@ -318,7 +319,7 @@ class Function:
         return FunctionTeacher(function, data, output=self.output, std=self.std)
 
 
-@OUTSIDE.register("onnx")
+@ENTRIES.register("onnx")
 @dataclass(frozen=True)
 class Onnx:
     """An ONNX file; see :class:`~extracurricular.teachers.onnx.OnnxTeacher`.
@@ -327,10 +328,10 @@ class Onnx:
         path: The file.
         output: As for ``function``.
         std: The deviation, in the target's own units, for ``mean``.
-        inputs: Which input of the file each tensor of the data is, where their names differ.
-        outputs: Which outputs of the file the answer is; all that hold real numbers where empty.
-        raw: Whether the file takes raw values and answers in the target's own units; else it takes
-            and gives standardised values, as networks trained here do.
+        inputs: The file's input for each tensor of the data, where their names differ.
+        outputs: The file's outputs that are the answer; where empty, all that hold real numbers.
+        raw: Whether the file takes raw values and answers in the target's own units; otherwise it
+            takes and gives standardised values, as networks trained here do.
         shift, scale: The file takes ``(raw - shift) / scale``: one number, or one for each channel.
     """
 
@@ -350,7 +351,7 @@ class Onnx:
 
     @property
     def files(self) -> list[Path]:
-        """The file, and those that hold tensors for it."""
+        """The file, and those that hold its tensors."""
         from extracurricular.teachers.onnx_format import read_layout
 
         path = Path(self.path)
@@ -358,7 +359,7 @@ class Onnx:
 
 
 def _state(seed: int) -> int:
-    """Return a seed as scikit-learn takes it."""
+    """Return a seed in scikit-learn's range, [0, 2^32)."""
     return seed % 2**32
 
 

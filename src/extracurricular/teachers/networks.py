@@ -1,58 +1,33 @@
 """Teachers of torch: labels, a network, an ensemble, a network with dropout.
 
-A teacher is a callable from :class:`~extracurricular.samplers.Batch` to a distribution. It is never
-part of the student, so it never reaches the student's checkpoint. Networks are always run in
-evaluation mode and without gradients.
+A teacher is never part of the student, so it never reaches the student's checkpoint. Networks
+always run in evaluation mode and without gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from extracurricular import rng
-from extracurricular.distributions import (
-    Categorical,
-    Distribution,
-    Gaussian,
-    Task,
-    epistemic,
-    mixture,
-)
-from extracurricular.samplers.base import Batch, soft_labels
-
-
-@runtime_checkable
-class Teacher(Protocol):
-    """Anything that maps a batch to the teacher's predictive distribution on its examples."""
-
-    def __call__(self, batch: Batch) -> Distribution:
-        """Return the distribution for the B examples of ``batch``."""
-        ...
-
-
-@runtime_checkable
-class HasMembers(Teacher, Protocol):
-    """A teacher whose uncertainty has an epistemic part, because it has several members."""
-
-    def members(self, batch: Batch) -> list[Distribution]:
-        """Return each member's distribution for the B examples of ``batch``."""
-        ...
+from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
+from extracurricular.inputs import Batch, soft_labels
+from extracurricular.teachers.base import Teacher
 
 
 @dataclass(frozen=True)
 class LabelTeacher:
-    """The labels as a teacher, so that training without one is matching too (ERM).
+    """A teacher that repeats the labels, so that ERM is matching too.
 
-    Classes become the (possibly soft) label as a distribution, real targets a point mass.
+    A class, or a soft label, becomes a categorical distribution; a real target a point mass.
     """
 
     def __call__(self, batch: Batch) -> Distribution:
-        """Return the labels' distribution.
+        """Return the labels as a distribution.
 
         Raises:
             ValueError: The examples have no labels.
@@ -70,8 +45,8 @@ class NetworkTeacher:
     """One trained network.
 
     Args:
-        module: Maps the inputs of a batch to raw outputs [B, task.outputs]. It is switched to
-            evaluation mode, and back to it if something else switches it to training.
+        module: Maps the inputs of a batch to raw outputs [B, task.outputs]. Every call puts it in
+            evaluation mode first.
         task: How raw outputs are read.
     """
 
@@ -88,7 +63,7 @@ class NetworkTeacher:
 
 
 class EnsembleTeacher:
-    """Several teachers as one: probabilities are averaged, Gaussian moments are matched.
+    """Several teachers as one, which averages probabilities or matches Gaussian moments.
 
     Args:
         teachers: One or more teachers of the same task.
@@ -115,8 +90,8 @@ class DropoutTeacher:
     """A network with dropout as an ensemble of thinned networks (Gal and Ghahramani 2016).
 
     Each pass has its own dropout masks, drawn once from (seed, pass, layer) and shared by all
-    examples. So it is a function of the example, whatever batch that is in, as law 1 asks; the
-    network itself stays in evaluation mode. Only dropout *layers* are seen, not calls of
+    examples. So the answer is a function of the example alone, as law 1 asks, and the network
+    stays in evaluation mode. Masks act on dropout *layers*, not on calls of
     ``torch.nn.functional.dropout``.
 
     Args:
@@ -126,7 +101,7 @@ class DropoutTeacher:
         seed: Seed of the masks.
 
     Raises:
-        ValueError: No dropout layer with a probability above 0, or passes < 1.
+        ValueError: The network has no dropout layer with p above 0, or passes is below 1.
     """
 
     def __init__(self, module: nn.Module, task: Task, passes: int = 8, seed: int = 0) -> None:
@@ -176,12 +151,7 @@ class DropoutTeacher:
         return mixture(self.members(batch))
 
 
-def epistemic_uncertainty(teacher: HasMembers, batch: Batch) -> Tensor:
-    """Disagreement of a teacher's members: mutual information [B], or variance of means [B, D]."""
-    return epistemic(teacher.members(batch))
-
-
-# Short names, as they are used in Python and in the documentation.
+# Short names, which the documentation uses.
 Network = NetworkTeacher
 Ensemble = EnsembleTeacher
 Labels = LabelTeacher

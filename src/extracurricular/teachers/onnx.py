@@ -12,9 +12,8 @@ import torch
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, concatenate
-from extracurricular.errors import known_names
-from extracurricular.inputs import Inputs, fixed_batches, leaves
-from extracurricular.samplers.base import Batch
+from extracurricular.errors import from_extra, known_names
+from extracurricular.inputs import Batch, Inputs, fixed_batches, leaves
 from extracurricular.teachers.onnx_format import Layout, read_layout
 from extracurricular.teachers.raw import (
     Array,
@@ -38,7 +37,7 @@ _REALS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
 
 def open_session(path: Path) -> Any:
-    """Open an ONNX file, whose layout is checked already, for the CPU.
+    """Open an ONNX file for the CPU, once its layout has been checked.
 
     Raises:
         ValueError: onnxruntime is not installed, or cannot open the file.
@@ -46,38 +45,36 @@ def open_session(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise ValueError(
-            "an ONNX file needs onnxruntime: pip install 'extracurricular[onnx]'"
-        ) from None
+        raise ValueError(f"an ONNX file needs onnxruntime, {from_extra('onnx')}") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has a class of its own for each way to fail
+    except Exception as error:  # onnxruntime has a class of its own for each way to fail
         text = " ".join(str(error).split())
         raise ValueError(f"the file {str(path)!r} cannot be opened: {text}") from None
 
 
 class OnnxTeacher(RawTeacher):
-    """An ONNX file, run on the CPU. Nothing in it is executed but operators of onnxruntime.
+    """An ONNX file, run on the CPU. Only operators of onnxruntime are executed.
 
     Args:
         path: The file.
         data: The data set. A single tensor goes to the only input of the file; several go to the
             inputs of their names (positions of a tuple: ``0``, ``1``, …), or as ``inputs`` says.
-        output: How answers are read, as :func:`~extracurricular.teachers.raw.read_answer` tells;
+        output: How to read answers (see :func:`~extracurricular.teachers.raw.read_answer`);
             ``probs`` or ``mean_std`` where None.
-        std: The deviation where the answer is the mean alone, in the units of the answer.
+        std: The deviation where the answer is only the mean, in the units of the answer.
         inputs: Name of the file's input for each tensor of the data.
-        outputs: Names of the file's outputs that are the answer, one or two; all that hold real
-            numbers where empty.
-        raw: Whether the file takes raw values and answers in the target's own units; else it takes
-            and gives standardised values, as networks trained here do.
+        outputs: Names of the file's outputs that are the answer, one or two; where empty, all
+            that hold real numbers.
+        raw: Whether the file takes raw values and answers in the target's own units; otherwise it
+            takes and gives standardised values, as networks trained here do.
         shift, scale: The file takes ``(raw - shift) / scale``: one number, or one for each channel
             (255 for an image whose values should be from 0 to 1).
 
-    The file is opened when it is first asked, and then may raise ``ValueError``: it is missing or
-    damaged, reads a file outside of its folder, or does not go with the data.
+    The first call opens the file. It raises ``ValueError`` where the file is missing or damaged,
+    reads a file out of its folder, or does not go with the data.
     """
 
     def __init__(
@@ -109,12 +106,12 @@ class OnnxTeacher(RawTeacher):
 
     @cached_property
     def layout(self) -> Layout:
-        """What the file is made of, checked before anything is loaded."""
+        """Parameters and further files of the file, checked before anything is loaded."""
         return read_layout(self.path)
 
     @property
     def parameters(self) -> int | None:
-        """Numbers in its tensors."""
+        """Count of the numbers in its tensors."""
         return self.layout.parameters
 
     @cached_property
@@ -125,7 +122,7 @@ class OnnxTeacher(RawTeacher):
 
     @cached_property
     def _places(self) -> dict[str, Any]:
-        """Which input of the file each tensor of the data is."""
+        """The file's input for each tensor of the data."""
         found = {one.name: one for one in self.session.get_inputs()}
         keys = list(leaves(self.data.train.x))
         if keys == [""] and not self.input_names:
@@ -176,14 +173,14 @@ class OnnxTeacher(RawTeacher):
         return names
 
     def inputs(self, x: Inputs) -> Arrays:
-        """Return raw arrays; or the standardised ones, for a file that takes these."""
+        """Return raw arrays, or standardised ones for a file that takes those."""
         if self.raw:
             return super().inputs(x)
         parts = {key: leaf.float().cpu().numpy() for key, leaf in leaves(x).items()}
         return parts if isinstance(x, dict) else parts[""] if "" in parts else tuple(parts.values())
 
     def answer(self, x: Arrays) -> Distribution:
-        """Run the file; in the target's own units if it is ``raw``, else in standardised ones."""
+        """Run the file; the answer is in the target's own units if ``raw``, else standardised."""
         parts = {key: self._ready(part, self._places[key]) for key, part in parts_of(x).items()}
         fixed = self._fixed_batch()
         if fixed is None:
@@ -196,7 +193,7 @@ class OnnxTeacher(RawTeacher):
         return concatenate(done)
 
     def __call__(self, batch: Batch) -> Distribution:
-        """Return the distribution, standardised, where the batch lies."""
+        """Return the standardised distribution, on the device of the batch."""
         if self.raw:
             return super().__call__(batch)
         said = self.answer(self.inputs(batch.x))
@@ -206,7 +203,7 @@ class OnnxTeacher(RawTeacher):
         feed = {self._places[key].name: part for key, part in parts.items()}
         try:
             found = self.session.run(self._answers, feed)
-        except Exception as error:  # as above
+        except Exception as error:  # onnxruntime has a class of its own for each way to fail
             text = " ".join(str(error).split())
             shapes = ", ".join(f"{name} {part.shape}" for name, part in feed.items())
             raise ValueError(
@@ -216,13 +213,13 @@ class OnnxTeacher(RawTeacher):
         return read_answer(answer, self.task, self.output, self.std)
 
     def _fixed_batch(self) -> int | None:
-        """The batch size that the file was made for, if it takes no other."""
+        """Return the only batch size that the file takes; None if it takes any."""
         shapes = [one.shape for one in self._places.values()]
         sizes = {shape[0] for shape in shapes if shape and isinstance(shape[0], int)}
         return min(sizes) if sizes else None
 
     def _ready(self, values: Array, wanted: Any) -> Array:
-        """Shift and scale an input, and give it the type that the file takes."""
+        """Shift and scale an input, and convert it to the type that the file takes."""
         if self.shift != (0.0,) or self.scale != (1.0,):
             shape = (-1, *[1] * (values.ndim - 2))
             shift, scale = (np.asarray(part, np.float32) for part in (self.shift, self.scale))
@@ -234,7 +231,7 @@ class OnnxTeacher(RawTeacher):
         return np.ascontiguousarray(values, dtype=kind)
 
     def identity(self) -> Any:
-        """The content of the file, and of those that hold tensors for it; and how it is read."""
+        """Return a hash of the file and its further files, and how answers are read."""
         digest = hashlib.sha256()
         for file in (self.path, *self.layout.files):
             digest.update(hashlib.sha256(file.read_bytes()).digest())

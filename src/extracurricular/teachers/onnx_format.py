@@ -1,8 +1,8 @@
-"""What an ONNX file is made of, read before anything is loaded from it.
+"""Read the layout of an ONNX file before anything is loaded from it.
 
 An ONNX file is a protocol buffer: fields of (number, wire type, value), nested. Tensors may lie in
-further files, which the file names by relative paths; these are checked here, so that a file from
-elsewhere cannot name one outside of its folder. Field numbers are those of ``onnx.proto``.
+further files, which the file names by relative paths. These paths are checked here, so that none
+leads out of the file's folder. ``onnx.proto`` defines the field numbers.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _NESTED: dict[str, dict[int, str]] = {
 }  # fmt: skip
 _DIMS, _TYPE, _EXTERNAL = 1, 2, 13
 _KEY, _VALUE = 1, 2
-# float, uint8, int8, float16, double, bfloat16: what weights are, unlike shapes and indices.
+# float, uint8, int8, float16, double, bfloat16: types of weights, unlike shapes and indices.
 _WEIGHTS = frozenset({1, 2, 3, 10, 11, 16})
 _DEEPEST = 64
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file holds.
+    """Contents of an ONNX file.
 
     Args:
-        parameters: Numbers in its tensors, shapes and indices left out.
+        parameters: Count of the numbers in its tensors, without shapes and indices.
         files: The further files that it reads tensors from, all in its folder.
     """
 
@@ -48,8 +48,8 @@ def read_layout(path: Path) -> Layout:
     """Read the layout of an ONNX file.
 
     Raises:
-        ValueError: It is missing or damaged, or reads tensors from a file that is missing or lies
-            outside of its folder.
+        ValueError: The file is missing or damaged, or reads tensors from a file that is missing or
+            leads out of its folder.
     """
     try:
         content = path.read_bytes()
@@ -71,7 +71,7 @@ def _inside(path: Path, name: str) -> Path:
     file = (folder / name).resolve()
     if not file.is_relative_to(folder):
         raise ValueError(
-            f"the file {str(path)!r} reads tensors from {name!r}, which lies outside of its folder"
+            f"the file {str(path)!r} reads tensors from {name!r}, which leads out of its folder"
         )
     if not file.is_file():
         raise ValueError(f"the file {str(path)!r} reads tensors from {name!r}, which is missing")
@@ -109,7 +109,7 @@ def _tensor(message: memoryview) -> tuple[list[int], int, str | None]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each field; fixed-size numbers, which nobody here needs, as 0."""
+    """Yield number and value of each field; a fixed-size number, which is not needed, becomes 0."""
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)

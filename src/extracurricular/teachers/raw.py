@@ -1,8 +1,8 @@
-"""Teachers that know raw values alone: NumPy arrays in, an answer in its own units out.
+"""Teachers that take and give raw values: NumPy arrays in, an answer in the target's units out.
 
-A sampler gives standardised inputs, and a student predicts standardised targets. What was fitted
-elsewhere knows neither, so the standardisation is undone before it is asked, and its answer is
-standardised: :class:`RawTeacher` does both.
+A sampler gives standardised inputs, and a student predicts standardised targets. A model that was
+fitted elsewhere knows neither. :class:`RawTeacher` undoes the standardisation of the inputs before
+it asks the model, and standardises the answer.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
-from extracurricular.inputs import Inputs, leaves
-from extracurricular.samplers.base import Batch
+from extracurricular.inputs import Batch, Inputs, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Arrays: TypeAlias = Array | tuple[Array, ...] | dict[str, Array]
 """Raw inputs: float32 [B, ...], or a tuple or dict of such arrays."""
 
 Output: TypeAlias = Literal["probs", "logits", "mean", "mean_std", "mean_var", "mean_log_var"]
-"""How an answer is read; the first two are for classes, the others for real targets."""
+"""How to read an answer; the first two are for classes, the others for real targets."""
 
 _KINDS: dict[str, tuple[str, ...]] = {
     "classification": ("probs", "logits"),
     "regression": ("mean_std", "mean_var", "mean_log_var", "mean"),
 }
-# A share of the targets' standard deviation. Below it a teacher knows more than any data tell; and
-# a variance of nothing would be a point mass.
+# The least deviation, as a part of the targets' own. No data can support a smaller one, and a
+# variance of 0 would be a point mass.
 LEAST_STD = 1e-3
-# Rows of the training split whose answers tell one teacher from another, and their digits.
+# Training rows whose answers, rounded to some digits, distinguish one teacher from another.
 _PROBE = 32
 _PROBE_DIGITS = 4
 
@@ -44,12 +43,12 @@ def raw_arrays(x: Inputs, data: Data) -> Arrays:
     """Undo the standardisation of network inputs.
 
     Args:
-        x: As a sampler gives them, [B, ...] or a tuple or dict of such.
+        x: Inputs as a sampler gives them, [B, ...] or a tuple or dict of such.
         data: The data set, for its scales.
 
     Returns:
-        Raw values as float32 arrays, in the structure of ``x``. Bytes of images come as numbers
-        from 0 to 255, and as what lies between where images were mixed.
+        Raw values as float32 arrays, in the structure of ``x``. Images of bytes become numbers
+        from 0 to 255, with fractions where images were mixed.
     """
 
     def undo(key: str, leaf: Tensor) -> Array:
@@ -73,25 +72,25 @@ def parts_of(x: Arrays) -> dict[str, Array]:
 
 
 def standardised(answer: Distribution, data: Data) -> Distribution:
-    """Bring an answer in the targets' own units to standardised ones; classes have none.
+    """Standardise an answer in the targets' own units; answers for classes stay as they are.
 
-    Deviations below a thousandth of the targets' are read as that.
+    Deviations are at least a thousandth of the targets'.
     """
     if isinstance(answer, Categorical) or data.y_scale is None:
         return answer
     scales = data.y_scale.to(answer.mean.device)
     shift, scale = scales.shift.double(), scales.scale.double()
-    # The mean in double precision, as both may be large where their difference is not.
+    # In double precision, since mean and shift may be large where their difference is small.
     mean = (answer.mean.double() - shift) / scale
     log_var = answer.log_var.double() - 2 * scale.log()
     return Gaussian(mean.float(), log_var.clamp_min(2 * float(np.log(LEAST_STD))).float())
 
 
 def check_output(output: str | None, task: Task, std: object = None) -> str:
-    """Return how answers are read, ``probs`` or ``mean_std`` where that is not said.
+    """Return how to read answers: ``output``, or where it is None ``probs`` or ``mean_std``.
 
     Raises:
-        ValueError: It does not go with the task, or ``mean`` lacks a deviation.
+        ValueError: ``output`` does not go with the task, or ``mean`` lacks a deviation.
     """
     known = _KINDS[task.kind]
     found = known[0] if output is None else output
@@ -103,18 +102,18 @@ def check_output(output: str | None, task: Task, std: object = None) -> str:
 
 
 def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distribution:
-    """Read what a teacher said as a distribution, in the units that it said it in.
+    """Read a teacher's answer as a distribution, in the answer's own units.
 
     Args:
         answer: For classes, probabilities or logits [B, C]. For real targets, means [B, D], and
             with them deviations, variances or log variances: two arrays, or one [B, 2 D]. With one
             target, [B] will do.
-        task: What is predicted.
-        output: Which of these it is.
-        std: The deviation where the answer is the mean alone: a number, or one for each target.
+        task: What the teacher predicts.
+        output: How to read the answer.
+        std: The deviation where the answer is only the mean: one number, or one for each target.
 
     Raises:
-        ValueError: The shape or a value cannot be.
+        ValueError: The answer has a wrong shape or an impossible value.
     """
     if task.kind == "classification":
         scores = _array(answer, task, "logits" if output == "logits" else "probabilities")
@@ -142,7 +141,7 @@ def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distri
 
 
 def gaussian(mean: Array, var: Array) -> Gaussian:
-    """Make a Gaussian of means and variances [B, D]; float64, as units may be large or small."""
+    """Make a Gaussian of means and variances [B, D], in float64, as units may be large or small."""
     tiny = np.finfo(np.float64).tiny
     log_var = torch.from_numpy(np.log(np.maximum(var, tiny)))
     return Gaussian(torch.from_numpy(np.asarray(mean, dtype=np.float64)), log_var)
@@ -178,13 +177,13 @@ def _probabilities(found: Array) -> Array:
     if least < -1e-6 or off > 1e-2:
         problem = f"one of {least:.3g}" if least < -1e-6 else f"sums that miss 1 by {off:.3g}"
         raise ValueError(
-            f"the teacher gave probabilities with {problem}; of logits, say so by output"
+            f"the teacher gave probabilities with {problem}; if they are logits, set output: logits"
         )
     return found
 
 
 class RawTeacher(ABC):
-    """A teacher asked in raw values and its own units.
+    """A teacher that takes raw values and answers in the target's own units.
 
     Args:
         data: The data set, for its task and scales.
@@ -199,23 +198,23 @@ class RawTeacher(ABC):
         """Return the distribution for raw inputs of B examples, in the target's own units."""
 
     def __call__(self, batch: Batch) -> Distribution:
-        """Return the distribution, standardised, where the batch lies."""
+        """Return the standardised distribution, on the device of the batch."""
         said = standardised(self.answer(self.inputs(batch.x)), self.data)
         return _checked(said, batch)
 
     def inputs(self, x: Inputs) -> Arrays:
-        """Return the arrays that the teacher is asked with."""
+        """Return the arrays that :meth:`answer` takes."""
         return raw_arrays(x, self.data)
 
     @property
     def parameters(self) -> int | None:
-        """Numbers that it is made of; None where nobody knows."""
+        """Count of the numbers the teacher is made of; None where it is unknown."""
         return None
 
     def identity(self) -> Any:
-        """What tells this teacher from others of its kind: its answers to some training examples.
+        """Return a hash of the answers to some training examples, which identifies the teacher.
 
-        They are rounded, so that the last bits of another machine make no other teacher.
+        The answers are rounded, so that the last bits of another machine make no other teacher.
         """
         raw = self.data.train[:_PROBE]
         ids = torch.arange(len(raw), device=next(iter(leaves(raw.x).values())).device)
@@ -228,7 +227,7 @@ class RawTeacher(ABC):
 
 
 class RawEnsemble(RawTeacher):
-    """A teacher made of members, whose disagreement is the epistemic part of its uncertainty."""
+    """A teacher with several members, whose disagreement is epistemic uncertainty."""
 
     @abstractmethod
     def answers(self, x: Arrays) -> list[Distribution]:
@@ -245,7 +244,7 @@ class RawEnsemble(RawTeacher):
 
     def __call__(self, batch: Batch) -> Distribution:
         """Return the mixture of the members, standardised."""
-        # Of standardised ones, as their moments are near 1 and stay exact in single precision.
+        # Standardised members have moments near 1, which stay exact in single precision.
         return mixture(self.members(batch))
 
 
@@ -263,7 +262,7 @@ class FunctionTeacher(RawTeacher):
         function: Maps raw inputs, float32 [B, ...] (or a tuple or dict of such), to an answer as
             :func:`read_answer` describes. It must be a function of each example alone.
         data: The data set.
-        output: How answers are read; ``probs`` or ``mean_std`` where None.
+        output: How to read answers; ``probs`` or ``mean_std`` where None.
         std: The deviation, in the target's own units, for ``mean``.
 
     Raises:

@@ -33,8 +33,8 @@ from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.evaluation.predict import predict
 from extracurricular.knowledge.fingerprint import data_fingerprint
-from extracurricular.recipe.schema import parse_recipe
-from extracurricular.run.pipeline import Run
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.run.execute import execute
 from extracurricular.samplers import Empirical, Mixup, ResizedCrop, build_sampler
 from extracurricular.teachers import Network
 from extracurricular.teachers.estimators import training_table
@@ -518,14 +518,15 @@ def test_a_run_tells_of_damaged_images_once_a_stage(farm: Path, tmp_path: Path) 
             "data": {"imagefolder": {"path": str(farm), "size": 8, "stream": True,
                                      "damaged": "skip"}},
             "seeds": [0],
-            "teacher": {"model": {"mlp": {"hidden": [8]}}, "training": training, "record": 200},
+            "teacher": {"model": {"mlp": {"hidden": [8]}}, "training": training,
+                        "record": {"draws": 200}},
             "defaults": {"model": {"mlp": {"hidden": [4]}}, "training": training},
             "students": {"kd": {"sampler": ["resized_crop", "mixup"]},
                          "erm": {"learns_from": "labels"}},
         }
     )  # fmt: skip
     told = Told()
-    Run(recipe, tmp_path / "run", told).execute()
+    execute(recipe, tmp_path / "run", told)
     damage = [line for line in told.lines if "damaged" in line]
     # The teacher, the record, and both students.
     assert len(damage) == 4

@@ -208,7 +208,7 @@ def test_without_the_package_or_with_an_old_one(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DataError, match=r"version 3.6.0, which runs code .* 4 or later is needed"):
         hf("some/set")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'extracurricular\[datasets\]'"):
+    with pytest.raises(DataError, match=r"needs datasets, .*pip install -e '.\[datasets\]'"):
         hf("some/set")
 
 

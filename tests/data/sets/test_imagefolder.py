@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from extracurricular.assess.survey import find_data
 from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
 from extracurricular.data.sets import imagefolder as module
@@ -19,6 +18,7 @@ from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.inputs import leaves
+from extracurricular.recipe.lookup import find_data
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -212,7 +212,7 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'.*test/dog' is of a class that 'train' does not have"):
         imagefolder(str(root))
     write(root / "more" / "a.png", 1)
-    with pytest.raises(DataError, match="has 'train' beside 'more'; beside it only validation"):
+    with pytest.raises(DataError, match="has 'train' beside 'more'; only validation"):
         imagefolder(str(root))
     root = tmp_path / "c"
     folder(root / "train")

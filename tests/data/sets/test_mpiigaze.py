@@ -149,7 +149,7 @@ def test_without_scipy_a_sentence_says_how_to_get_it(
 ) -> None:
     path = made(tmp_path / "a")
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(DataError, match=r"day01.mat' the package scipy is needed; .*\[mat\]"):
+    with pytest.raises(DataError, match=r"day01.mat' needs scipy, .*pip install -e '.\[mat\]'"):
         mpiigaze(path)
 
 

@@ -258,7 +258,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"different lengths: {'a': 3, 'b': 4}"):
         table(str(tmp_path / "b.npz"))
     np.savez(tmp_path / "b.npz", a=np.zeros((3, 1, 1)))
-    with pytest.raises(DataError, match=r"'a' has shape \(3, 1, 1\); a table's are"):
+    with pytest.raises(DataError, match=r"'a' has shape \(3, 1, 1\); the arrays of a table must"):
         table(str(tmp_path / "b.npz"))
     with pytest.raises(RecipeError, match=r"data.table.task: is 'odd'; it should be 'classifica"):
         DATA.build({"table": {"path": "x.csv", "task": "odd"}}, key="data")

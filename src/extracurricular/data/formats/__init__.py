@@ -1,1 +1,1 @@
-"""Formats of files: archives, tables, pickles, folders of examples."""
+"""Readers of file formats: archives, tables, pickles, folders of examples."""

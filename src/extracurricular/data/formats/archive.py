@@ -1,4 +1,4 @@
-"""Files of a data set as it is published: in a folder, or still in its .tar.gz."""
+"""Read the files of a published data set from a folder, or from its .tar.gz."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path, PurePosixPath
 
 from extracurricular.errors import DataError
 
-_LARGEST = 1 << 29  # bytes; the largest file of any of these sets has a third of it
+_LARGEST = 1 << 29  # bytes; the largest file of the sets read here has a third of it
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path names an archive by its ending."""
+    """Return whether a path names an archive by its ending."""
     return path.name.lower().endswith((".tar.gz", ".tgz", ".tar"))
 
 
 def folders(path: Path) -> list[Path]:
-    """Return a folder and the folders right in it, where an unpacked archive may have its files."""
+    """Return a folder and its direct subfolders, where an unpacked archive may have its files."""
     inner = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
     return [path, *inner]
 
 
 def read_members(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """Read the files of an archive that are called so, whatever folder in it they are in.
+    """Read the files of an archive that have given names, in whatever folder they are.
 
     Nothing is unpacked. The whole archive is refused if a member's path leaves the folder it would
     be unpacked to, or if it is a link or a device.
@@ -49,7 +49,7 @@ def read_members(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
                 content = archive.extractfile(member)
                 assert content is not None
                 found[name] = content.read()
-            # To the end, where the checksum is.
+            # Read to the end, where the checksum is.
             while archive.fileobj is not None and archive.fileobj.read(1 << 20):
                 pass
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Decoded arrays kept on the disk, so that the second time takes seconds.
+"""A cache of decoded arrays on the disk, so that the second reading takes seconds.
 
-An entry is a folder with one .npy file an array and, written last, ``entry.json`` with their
-checksums and what they were made from. An entry that is damaged, or whose sources have changed, is
-made anew; nothing in it is executed.
+An entry is a folder with one .npy file per array and ``entry.json``, which is written last and has
+their checksums and the state of their source files. An entry that is damaged, or whose sources have
+changed, is made anew; nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _VERSION = 1
 
 
 def cache_folder() -> Path:
-    """Where entries lie unless a folder is given: the user's cache folder."""
+    """Return the user's cache folder, where entries lie unless a folder is given."""
     home = os.environ.get("XDG_CACHE_HOME") or ""
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says that relative paths are ignored.
     base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
     return base / "extracurricular"
 
@@ -40,23 +40,23 @@ def cached(
     cache: bool | str = True,
     settings: Any = None,
 ) -> Arrays:
-    """Return what ``make`` makes, from the disk where it was made before.
+    """Return the arrays that ``make`` makes, from the disk if they were made before.
 
     Args:
         name: First part of the entry's name.
-        files: What it is made from. Another time of change or size of one is another content.
-        make: Makes the arrays; none may hold objects.
-        cache: Whether to keep them, or the folder to keep them in. In the user's cache folder,
-            failing to write is no error; in a folder that was asked for, it is.
-        settings: What else the arrays depend on, as plain values.
+        files: The source files. A file whose time of change or size differs counts as changed.
+        make: Function that makes the arrays; none may hold objects.
+        cache: Whether to keep them, or the folder to keep them in. A failure to write is no error
+            in the user's cache folder, but it is one in a given folder.
+        settings: Plain values that the arrays depend on too.
 
     Raises:
-        DataError: The folder that was asked for cannot be written.
+        DataError: The given folder cannot be written.
     """
     if cache is False:
         return make()
     base = cache_folder() if cache is True else Path(cache)
-    # One entry for one source, so that a source that changes does not leave its old ones behind.
+    # Each source has one entry, so that a source that changes leaves no old entries behind.
     source = [name, _VERSION, [os.path.realpath(f) for f in files], settings]
     folder = base / f"{name}-{sha256(json.dumps(source).encode())[:16]}"
     made_from = [_stamp(file) for file in files]
@@ -72,7 +72,7 @@ def cached(
 
 
 def _stamp(file: Path) -> list[int] | None:
-    """Time of change (ns) and size (bytes) of a file, or None where it is a link to nowhere."""
+    """Return time of change (ns) and size (bytes) of a file, or None for a link to nowhere."""
     if not file.exists():
         return None
     stat = file.stat()
@@ -80,7 +80,7 @@ def _stamp(file: Path) -> list[int] | None:
 
 
 def _read(folder: Path, made_from: Any) -> Arrays | None:
-    """Read an entry, or return None where it is missing, damaged or of other content."""
+    """Read an entry, or return None if it is missing, damaged or made from other sources."""
     try:
         entry = read_json(folder / "entry.json")
         if entry["made_from"] != made_from:

@@ -1,4 +1,4 @@
-"""Columns of tables, from CSV, parquet and .npz files: numbers or texts, none of them missing."""
+"""Read the columns of tables from CSV, parquet and .npz files: numbers or texts, none missing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KINDS = "a .csv, .tsv, .parquet or .npz file"
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is in its file.
+    """A table as its file has it.
 
     Args:
         path: The file.
         columns: float64 or texts, [N] each, by name, in the order of the file.
-        place: What errors call row k, counted from 0 (``"line 2"``).
+        place: Function from row k, counted from 0, to its name in errors (``"line 2"``).
     """
 
     path: Path
@@ -39,7 +39,11 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def named(self, which: str | int, setting: str) -> str:
-        """Return the name of a column that is given by name or position; -1 is the last."""
+        """Return the name of a column that is given by name or position; -1 is the last.
+
+        Raises:
+            DataError: There is no such column; the sentence names the setting.
+        """
         names = list(self.columns)
         if isinstance(which, str) and which in names:
             return which
@@ -52,7 +56,7 @@ class Table:
 
 
 def shorten_names(names: Sequence[str]) -> str:
-    """List names, the middle ones left out where they are many."""
+    """Return a list of names for a sentence; of many names the middle ones are left out."""
     return ", ".join(names if len(names) <= 12 else [*names[:8], "…", *names[-3:]])
 
 
@@ -66,13 +70,13 @@ def read_table(
     """Read a table.
 
     Args:
-        path: A .csv (or .tsv, .txt), .parquet or .npz file. Of an .npz file each array [N] is a
+        path: A .csv (or .tsv, .txt), .parquet or .npz file. In an .npz file each array [N] is a
             column, and each array [N, D] is D columns, ``NAME.0`` and so on.
-        separator: What stands between the columns of a text.
-        header: Whether the first line of a text has their names; else they are ``"0"``, ``"1"``, …
-        categorical: Columns, by name or position, whose values are names even where they look like
+        separator: The character between the columns of a text.
+        header: Whether the first line of a text names the columns; else they are ``"0"``, ``"1"``…
+        categorical: Columns, by name or position, whose values are names even if they look like
             numbers.
-        drop: Columns to leave out, with whatever they hold.
+        drop: Columns to leave out, whatever they hold.
 
     Raises:
         DataError: The file is missing or damaged, or a value is missing, too large, or a text
@@ -100,7 +104,7 @@ def read_table(
 
 
 def _column(table: Table, name: str, values: Array, categorical: bool) -> Array:
-    """Check a column: numbers become float64, and whatever is no number a text."""
+    """Check a column and return numbers as float64, anything else as texts."""
     where = f"the file {str(table.path)!r}"
     if values.dtype.kind in "fiub":
         reals = values.astype(np.float64)
@@ -149,7 +153,7 @@ def _missing(table: Table, name: str, row: int, value: Any) -> DataError:
 
 def _number(word: str) -> float | None:
     try:
-        # Python reads 1_000 as a number; no such file means it.
+        # Python reads 1_000 as a number, but no such file means one.
         return float(word) if "_" not in word else None
     except ValueError:
         return None
@@ -224,14 +228,14 @@ def _parquet(path: Path) -> dict[str, Array]:
                 values = values.cast(kind)
             numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
             if any(is_kind(kind) for is_kind in numbers):
-                # A missing value becomes NaN, which is told of as one.
+                # A missing value becomes NaN, which is reported as missing.
                 columns[name] = np.array(
                     [math.nan if v is None else float(v) for v in values.to_pylist()]
                 )
             elif types.is_string(kind) or types.is_large_string(kind):
                 columns[name] = np.array(values.to_pylist(), dtype=object)
             else:
-                # Of no use, but it may be one to drop.
+                # This column is of no use, but it may be one to drop.
                 columns[name] = np.zeros(len(values), "V1")
     return columns
 
@@ -239,7 +243,7 @@ def _parquet(path: Path) -> dict[str, Array]:
 def _npz(path: Path) -> dict[str, Array]:
     where = f"the file {str(path)!r}"
     try:
-        # An open file of our own, as numpy leaks its handle where the archive is damaged.
+        # The file is opened here, as numpy leaks its own handle if the archive is damaged.
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
@@ -252,7 +256,8 @@ def _npz(path: Path) -> dict[str, Array]:
             columns |= {f"{name}.{k}": array[:, k] for k in range(array.shape[1])}
         else:
             raise DataError(
-                f"{where}: {name!r} has shape {array.shape}; a table's are [N] or [N, D]"
+                f"{where}: {name!r} has shape {array.shape}; the arrays of a table must be [N] or "
+                "[N, D]"
             )
     counts = {name: len(array) for name, array in columns.items()}
     if len(set(counts.values())) > 1:

@@ -1,6 +1,6 @@
-"""Examples without labels, from files: a folder of images, arrays, or a parquet file.
+"""Read examples without labels from a folder of images, arrays, or a parquet file.
 
-What is read takes the form of the examples at hand: their structure, shapes and type. Nothing is
+The examples get the form of the data's own examples: their structure, shapes and type. Nothing is
 executed: arrays hold no pickles, and only image formats that are data are decoded.
 """
 
@@ -38,7 +38,7 @@ _KINDS = "a folder of images, or an .npy, .npz or .parquet file"
 _BLOCK = 1024
 
 Array: TypeAlias = np.ndarray[Any, Any]
-# An image by the name that errors call it by, and its file or the file's content.
+# An image: its name for errors, and its file or the file's content.
 Source: TypeAlias = tuple[str, Path | bytes]
 
 
@@ -48,12 +48,12 @@ def read_pool(path: Path, like: Inputs, resize: bool = False) -> Split:
     Args:
         path: A folder of images, read with its subfolders in the order of their paths, hidden
             files left out; an .npy file of one array [N, ...]; an .npz file with ``x``, or
-            ``x_NAME`` for each of several inputs; or a .parquet file, of which the first column of
-            images is read for images, the columns of numbers, in their order, for tables.
-        like: Raw examples of the data, [N, ...] or a tuple or dict of such. What is read gets
-            their structure and shapes, and is uint8 where they are and float32 elsewhere.
-        resize: Bring images of bytes to the height and width of ``like``, as
-            :func:`image_bytes` does; without it an image of another size is an error.
+            ``x_NAME`` for each of several inputs; or a .parquet file, whose first column of images
+            is read for images, and whose columns of numbers, in their order, for tables.
+        like: Raw examples of the data, [N, ...] or a tuple or dict of such. The examples read get
+            their structure and shapes, and are uint8 where they are and float32 elsewhere.
+        resize: Whether to bring images of bytes to the height and width of ``like``, as
+            :func:`image_bytes` does; if not, an image of another size is an error.
 
     Returns:
         The examples, on the CPU.
@@ -74,21 +74,24 @@ def read_pool(path: Path, like: Inputs, resize: bool = False) -> Split:
 
 
 def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, time of change (ns) and size (bytes) of each file that :func:`read_pool` would read."""
+    """Return name, time of change (ns) and size (bytes) of each file that a pool is read from."""
     files = image_files(path) if path.is_dir() else [path] if path.is_file() else []
     found = [(file, file.stat()) for file in files if file.exists()]
     return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in found)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files in a folder and its subfolders, sorted by path; hidden ones left out."""
+    """Return the image files in a folder and its subfolders, without hidden ones, by path."""
     return [folder / name for name in image_names(folder)]
 
 
 def image_names(folder: Path) -> list[str]:
-    """Paths of :func:`image_files` within the folder, with ``/`` between their parts.
+    """Return the paths of :func:`image_files` within the folder, with ``/`` between their parts.
 
     Links are followed, but no folder is read twice, so links in a circle do no harm.
+
+    Raises:
+        DataError: A folder cannot be read.
     """
     found: list[str] = []
     seen = {os.path.realpath(folder)}
@@ -97,7 +100,7 @@ def image_names(folder: Path) -> list[str]:
         prefix = waiting.pop()
         current = folder / prefix
         try:
-            # What the folder itself knows of its entries saves a look at each of a million files.
+            # A scan knows the type of its entries, which saves a look at each of a million files.
             with os.scandir(current) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
@@ -106,7 +109,7 @@ def image_names(folder: Path) -> list[str]:
         for entry in listed:
             if entry.name.startswith("."):
                 continue
-            # A scan's entry raises for a link to itself, where a path says that it is no folder.
+            # An entry of a scan raises for a link to itself; a path says that it is no folder.
             folder_like = Path(entry.path) if entry.is_symlink() else entry
             if folder_like.is_dir():
                 real = os.path.realpath(entry.path)
@@ -119,7 +122,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    # A link to nowhere is kept, so that it is told of and not passed over.
+    # A link to nowhere is kept, so that it is reported and not passed over.
     if entry.is_symlink():
         target = Path(entry.path)
         return target.is_file() or not target.exists()
@@ -139,7 +142,7 @@ def _folder(folder: Path, shape: tuple[int, ...], resize: bool) -> Tensor:
 
 
 def _image_form(path: Path, like: Inputs) -> tuple[int, ...]:
-    """Return the (C, H, W) of the data's one image, or say why images cannot stand for it."""
+    """Return the (C, H, W) of the data's images, or refuse data whose input is no such image."""
     where = f"{str(path)!r} holds images"
     if not is_leaf(like):
         raise DataError(
@@ -165,16 +168,16 @@ def decode_images(
     remedy: str = "; `resize: true` brings all to that size",
     damaged: list[int] | None = None,
 ) -> Tensor:
-    """Decode images, several at a time; Pillow lets threads run.
+    """Decode images by several threads, which Pillow lets run side by side.
 
     Args:
-        blocks: The images, some hundreds at once.
-        count: How many they are.
+        blocks: The images, in blocks of some hundreds.
+        count: Number of images.
         shape: Their (C, H, W).
-        resize: As for :func:`image_bytes`; or what is taken of each image.
+        resize: Whether to resize, as in :func:`image_bytes`; or the view to take of each image.
         remedy: End of the sentence about an image of another size.
-        damaged: Where given, the numbers of images that cannot be read are added to it, and their
-            rows are zeros; without it the first of them is an error.
+        damaged: A list to add the numbers of images to that cannot be read; their rows are zeros.
+            If None, the first such image is an error.
 
     Returns:
         uint8, [N, C, H, W].
@@ -190,7 +193,7 @@ def decode_images(
             first = first or block[0][0]
             rows = out[done : done + len(block)]
             try:
-                # In order, so that the image that is told of does not depend on the threads.
+                # Results come in order, so that the image reported does not depend on threads.
                 skip = damaged is not None
                 good = list(threads.map(_decode, block, rows, repeat(resize), repeat(skip)))
             except SizeError as error:
@@ -202,7 +205,7 @@ def decode_images(
 
 
 def _decode(source: Source, row: Array, resize: bool | View, skip: bool) -> bool:
-    """Decode an image into a row; False where it cannot be read and may be skipped."""
+    """Decode an image into a row; return False if it cannot be read and may be skipped."""
     try:
         _decode_one(source, row, resize)
     except DataError:
@@ -231,7 +234,7 @@ def _decode_one(source: Source, row: Array, resize: bool | View) -> None:
 def _size_problem(
     error: SizeError, block: Sequence[Source], first: str, shape: tuple[int, ...]
 ) -> str:
-    """Say which image is of another size, and, where sizes are mixed, which is of another yet."""
+    """Return a sentence about an image of another size, and one of a third size if there is one."""
     wanted = f"{shape[2]} × {shape[1]}"
     if error.name != first:
         return (
@@ -243,7 +246,7 @@ def _size_problem(
         try:
             with open_image(file) as image:
                 size = ImageOps.exif_transpose(image).size
-        except Exception:  # a damaged one is told of once the sizes are right
+        except Exception:  # a damaged image is reported once the sizes are right
             continue
         if size != error.size:
             return f"{problem}, and {name!r} is {size[0]} × {size[1]}"
@@ -255,7 +258,7 @@ def _size_problem(
 
 def _arrays(path: Path, kind: str, like: Inputs, resize: bool) -> Inputs:
     try:
-        # An open file of our own, as numpy leaks its handle where the archive is damaged.
+        # The file is opened here, as numpy leaks its own handle if the archive is damaged.
         with path.open("rb") as handle:
             stored = np.load(handle, allow_pickle=False)
             archive = isinstance(stored, np.lib.npyio.NpzFile)
@@ -286,7 +289,7 @@ def _is_x(name: str) -> bool:
 
 
 def _leaf(values: Array, like: Tensor, which: str, resize: bool) -> Tensor:
-    """Check an array against the data's tensor and make it one of the same kind."""
+    """Check an array against the data's tensor and return it as a tensor of the same type."""
     shape = tuple(like.shape[1:])
     if values.dtype.kind not in "fiub":
         raise DataError(f"{which} has values of type {values.dtype}; they must be numbers")

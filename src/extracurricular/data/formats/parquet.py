@@ -1,4 +1,4 @@
-"""Parquet files: opened lazily, their images and columns with sentences for what is wrong."""
+"""Read images and columns of parquet files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from extracurricular.errors import DataError, XclError
+from extracurricular.errors import DataError, XclError, from_extra
 
 
 @contextmanager
@@ -23,10 +23,7 @@ def opened(path: Path) -> Iterator[Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise DataError(
-            f"to read {str(path)!r} the package pyarrow is needed; "
-            "`pip install 'extracurricular[parquet]'` brings it"
-        ) from None
+        raise DataError(f"reading {str(path)!r} needs pyarrow, {from_extra('parquet')}") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             if file.metadata.num_rows == 0:
@@ -39,7 +36,11 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def image_column(path: Path, file: Any) -> str:
-    """Return the name of the first column that can hold images, as bytes or {bytes, path}."""
+    """Return the name of the first column that can hold images, as bytes or {bytes, path}.
+
+    Raises:
+        DataError: There is no such column.
+    """
     from pyarrow import types
 
     def binary(kind: Any) -> bool:
@@ -59,7 +60,11 @@ def image_column(path: Path, file: Any) -> str:
 
 
 def images(path: Path, file: Any, column: str, size: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Give the images of a column, ``size`` rows at a time: names for errors, and contents."""
+    """Yield the images of a column, ``size`` rows at a time: names for errors, and contents.
+
+    Raises:
+        DataError: An image has no bytes.
+    """
     from pyarrow import types
 
     row = 0
@@ -79,7 +84,11 @@ def images(path: Path, file: Any, column: str, size: int) -> Iterator[list[tuple
 
 
 def integers(path: Path, file: Any, column: str) -> np.ndarray[Any, Any]:
-    """Read a column of whole numbers, int64, [N]."""
+    """Read a column of whole numbers, int64, [N].
+
+    Raises:
+        DataError: There is no such column, it has another type, or a value is missing.
+    """
     from pyarrow import types
 
     schema = file.schema_arrow

@@ -1,8 +1,8 @@
 """Pickled dictionaries of arrays, read without running anything that they ask for.
 
 A pickle is a program that may call any function by name. Here the few names that arrays of numbers
-need stand for functions of our own, and any other name ends the reading. numpy's own functions are
-not called with what a file says either, except to view bytes as numbers.
+need stand for functions of our own, and any other name ends the reading. No function of numpy is
+called with values from a file either, except to view bytes as numbers.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from extracurricular.errors import DataError
 def read_dict(content: bytes, where: str) -> dict[str, Any]:
     """Read a pickled dict of arrays, bytes, texts, numbers and containers of such.
 
-    Texts of Python 2 are bytes. Keys come back as texts, arrays of numbers as arrays.
+    Texts of Python 2 come back as bytes, keys as texts, and arrays of numbers as arrays.
 
     Args:
         content: The pickle, of any protocol.
-        where: What it is, for errors (``"the file 'a'"``).
+        where: Name of its source, for errors (``"the file 'a'"``).
 
     Raises:
-        DataError: It is damaged, is no dict, or asks for anything else.
+        DataError: The pickle is damaged, holds no dict, or asks for anything else.
     """
     try:
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
@@ -55,7 +55,7 @@ class _RefusedError(Exception):
 
 
 class _DType:
-    """What a pickle says of a type: its code, and, as its state, the order of bytes."""
+    """A type as a pickle describes it: a code and, as its state, the order of bytes."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
@@ -68,9 +68,9 @@ class _DType:
         self.order = order.decode("ascii") if isinstance(order, bytes) else str(order)
 
     def array(self, content: Any, shape: Any, fortran: bool) -> np.ndarray[Any, Any]:
-        """View bytes as an array of its own."""
+        """Return bytes as an array with memory of its own."""
         size = tuple(int(n) for n in shape)
-        # Texts are how protocols 0 to 2 of Python 3 hold bytes.
+        # Protocols 0 to 2 of Python 3 hold bytes as texts.
         raw = content.encode("latin1") if isinstance(content, str) else bytes(content)
         dtype = np.dtype(f"{self.order if self.order in '<>' else '='}{self.code}")
         if min(size, default=0) < 0 or math.prod(size) * dtype.itemsize != len(raw):
@@ -80,7 +80,7 @@ class _DType:
 
 
 class _Array:
-    """Stands for numpy's ndarray until its state is known."""
+    """A stand-in for numpy's ndarray until its state is known."""
 
     def __init__(self) -> None:
         self.array = np.zeros(0)
@@ -110,7 +110,7 @@ def _no_bytes() -> bytes:
     return b""
 
 
-# What numpy 1 and 2, and bytes in old protocols, are pickled as.
+# The names that pickles of numpy 1 and 2, and of bytes in old protocols, ask for.
 _ADMITTED = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
@@ -128,5 +128,5 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in _ADMITTED:
             raise _RefusedError(f"{module}.{name}")
         entry: Any = _ADMITTED[module, name]
-        # A function of its own each time, as a pickle can set attributes of what it is given.
+        # Each time a new function is returned, as a pickle can set attributes of what it gets.
         return entry if isinstance(entry, type) else lambda *given: entry(*given)

@@ -1,1 +1,1 @@
-"""Images: decoded, streamed, drawn on sheets."""
+"""Images: decoding, streaming from files, contact sheets."""

@@ -19,9 +19,8 @@ _INK = (40, 40, 44)
 _FAINT = (130, 130, 136)
 _GAP = 3
 _MARGIN = 16
-_CELL = (
-    56  # a small image is enlarged to about this height, by whole factors, so pixels stay pixels
-)
+# A small image is enlarged to about this height, by whole factors, so pixels stay pixels.
+_CELL = 56
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Block:
     """Images side by side under one heading: rows down, columns across.
 
     Args:
-        heading: What they are.
-        images: uint8, [rows, columns, C, H, W], C 1 or 3 (of any other number the first is shown).
+        heading: Name of the block.
+        images: uint8, [rows, columns, C, H, W]; if C is not 1 or 3, the first channel is shown.
     """
 
     heading: str
@@ -40,13 +39,13 @@ class Block:
 def contact_sheet(
     title: str, blocks: Sequence[Block], rows: Sequence[str], note: str = ""
 ) -> Image:
-    """Draw blocks beside each other, which share their rows.
+    """Draw blocks with the same rows side by side.
 
     Args:
-        title: What a person reads first.
-        blocks: At least one.
+        title: Title of the sheet.
+        blocks: The blocks, at least one.
         rows: Name of each row.
-        note: Said below, in small print.
+        note: Small print below.
     """
     from PIL import Image, ImageDraw
 
@@ -81,7 +80,7 @@ def contact_sheet(
 
 
 def to_bytes(images: Tensor, low: float = 0, high: float = 255) -> Tensor:
-    """Raw images in [low, high] to uint8, rounded."""
+    """Map raw images in [low, high] to uint8, rounded."""
     scaled = (images.float() - low) * (255 / (high - low))
     return scaled.round().clamp(0, 255).to(torch.uint8).cpu()
 
@@ -95,7 +94,7 @@ def _picture(image: Tensor) -> Image:
 
 
 def _font(size: int) -> Any:
-    """DejaVu Sans where matplotlib brought it, which knows most scripts; else Pillow's own."""
+    """Return DejaVu Sans, which has most scripts, if matplotlib brought it; else Pillow's font."""
     from PIL import ImageFont
 
     found = importlib.util.find_spec("matplotlib")

@@ -1,4 +1,4 @@
-"""How one image file becomes bytes, and the worker process that does it for many.
+"""Decode one image file to bytes, and serve orders to decode many as a worker process.
 
 Nothing here needs torch, so that a worker starts in a fraction of a second and takes little memory.
 """
@@ -24,7 +24,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 Array: TypeAlias = np.ndarray[Any, Any]
 Box: TypeAlias = tuple[float, float, float, float]
 
-# Whatever a file is called: Pillow hands PostScript, for one, to a program that runs it.
+# No other format is opened, whatever a file's name: Pillow, for one, has PostScript run.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _ORIENTATION = ExifTags.Base.Orientation.value
 _SIDEWAYS = (5, 6, 7, 8)
@@ -35,12 +35,12 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Crop:
-    """A random part of an image, the one on which networks for ImageNet are trained.
+    """A random part of an image, as networks for ImageNet are trained on.
 
     Args:
-        scale: Smallest and largest part of the image's area, in (0, 1].
+        scale: Smallest and largest share of the image's area, in (0, 1].
         ratio: Smallest and largest width of the part as a multiple of its height.
-        flip: Whether half of them are mirrored left to right.
+        flip: Whether half of the parts are mirrored left to right.
     """
 
     scale: tuple[float, float]
@@ -50,15 +50,15 @@ class Crop:
 
 @dataclass(frozen=True)
 class View:
-    """What is taken of an image, and what becomes of it.
+    """The part to take of an image, and the shape to bring it to.
 
     Args:
         shape: The (C, H, W) wanted, with C of 1 or 3.
-        centre: Of the largest part in the middle with the proportions of ``shape``, the part of
-            its height and width that is taken, in (0, 1].
-        draft: Let a JPEG be decoded at half, a quarter or an eighth of its size, where what is
-            taken of it still has at least the pixels of ``shape``.
-        crop: Take a random part instead.
+        centre: Share of height and width to take of the largest central part with the proportions
+            of ``shape``, in (0, 1].
+        draft: Whether a JPEG may be decoded at half, a quarter or an eighth of its size, if the
+            part taken of it still has at least the pixels of ``shape``.
+        crop: A random part to take instead of the central one.
     """
 
     shape: tuple[int, int, int]
@@ -68,7 +68,7 @@ class View:
 
 
 class SizeError(ValueError):
-    """An image is of another size than the data's."""
+    """An image has another size than the data's images."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__(f"is {size[0]} × {size[1]} pixels")
@@ -77,24 +77,24 @@ class SizeError(ValueError):
 
 
 def open_image(file: Path | str | bytes) -> Image.Image:
-    """Open an image by what it holds, of the formats that are data and not programs."""
+    """Open an image by its content, if its format is data and not a program."""
     return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
 
 
 def image_bytes(image: Image.Image, shape: tuple[int, ...], resize: bool = False) -> Array:
     """Turn an image into bytes, uint8, [C, H, W].
 
-    It is turned upright as its EXIF orientation says. 16 bits become 8, transparent parts become
-    white, colours become grey where C is 1 and the other way round where C is 3.
+    The image is turned upright by its EXIF orientation. 16 bits become 8, and transparent parts
+    become white. Colours become grey if C is 1, and grey becomes colours if C is 3.
 
     Args:
         image: The image.
         shape: The (C, H, W) wanted, with C of 1 or 3.
-        resize: Bring it to H × W: the largest part in the middle with their proportions is scaled
-            by Pillow's bicubic filter, which averages where it makes smaller.
+        resize: Whether to bring the image to H × W: the largest central part with these proportions
+            is scaled by Pillow's bicubic filter, which averages when it shrinks.
 
     Raises:
-        ValueError: Its pixels have no meaning as bytes, or, without ``resize``, its size differs.
+        ValueError: The pixels have no meaning as bytes, or, without ``resize``, the size differs.
     """
     channels, height, width = shape
     if not resize:
@@ -105,25 +105,25 @@ def image_bytes(image: Image.Image, shape: tuple[int, ...], resize: bool = False
 
 
 def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None = None) -> Array:
-    """Turn what a view takes of an image into bytes, as :func:`image_bytes` does.
+    """Turn the part of an image that a view takes into bytes, as :func:`image_bytes` does.
 
     Args:
-        image: The image, not yet decoded where ``view.draft`` is to help.
-        view: What is taken.
-        word: 64 random bits, for a random part; the result is a function of the image and of them.
-        out: Where the bytes go; a fresh array where None.
+        image: The image, not yet decoded if ``view.draft`` is to help.
+        view: The part to take.
+        word: 64 random bits that choose a random part; the result depends on image, view and bits.
+        out: The array to write to; a new one if None.
 
     Returns:
         uint8, [C, H, W]
 
     Raises:
-        ValueError: Its pixels have no meaning as bytes.
+        ValueError: The pixels have no meaning as bytes.
     """
     channels, height, width = view.shape
     jpeg = image.format in ("JPEG", "MPO")
-    # Of a JPEG the draft must be asked for before anything is decoded, so before it is upright.
-    told = jpeg and ("exif" in image.info or "xmp" in image.info)
-    turn = image.getexif().get(_ORIENTATION, 1) if told else 1
+    # A JPEG's draft must be requested before anything is decoded, so before it is upright.
+    tagged = jpeg and ("exif" in image.info or "xmp" in image.info)
+    turn = image.getexif().get(_ORIENTATION, 1) if tagged else 1
     sideways = turn in _SIDEWAYS
     if not jpeg:
         image = ImageOps.exif_transpose(image)
@@ -143,14 +143,14 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     out = np.empty(view.shape, np.uint8) if out is None else out
-    # Row by row the red, then the green, then the blue, so that runs and not single bytes move.
+    # Each row comes as its reds, its greens and its blues, so that runs of bytes are copied.
     lines = image.tobytes("raw", "L" if channels == 1 else "RGB;L")
     out[...] = np.frombuffer(lines, np.uint8).reshape(height, channels, width).transpose(1, 0, 2)
     return out
 
 
 def _draft(image: Image.Image, box: Box, wanted: tuple[int, int]) -> int:
-    """Have a JPEG decoded at the smallest scale that is enough; return by what its sides shrink."""
+    """Let a JPEG be decoded at the smallest scale that is enough; return how far sides shrink."""
     enough = min((box[2] - box[0]) / wanted[0], (box[3] - box[1]) / wanted[1])
     shrink = next((k for k in (8, 4, 2) if k <= enough), 1)
     if shrink == 1:
@@ -168,7 +168,7 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise ValueError("its pixels are reals, of which black and white are not known")
+        raise ValueError("its pixels are reals, and the values of black and white are not known")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -188,12 +188,12 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
 
 
 def central_box(size: tuple[int, int], wanted: tuple[int, int], centre: float = 1.0) -> Box:
-    """Return the part in the middle of an image, with given proportions.
+    """Return the central part of an image with given proportions.
 
     Args:
         size: Width and height of the image.
         wanted: Width and height that have the proportions.
-        centre: The part of the largest such box's sides that is taken, in (0, 1].
+        centre: Share of the sides of the largest such part, in (0, 1].
 
     Returns:
         Left, top, right and bottom edge, in pixels.
@@ -209,10 +209,9 @@ def central_box(size: tuple[int, int], wanted: tuple[int, int], centre: float = 
 def random_box(size: tuple[int, int], crop: Crop, word: int) -> tuple[Box, bool]:
     """Return a random part of an image, and whether it is mirrored, as functions of 64 bits.
 
-    The part's share of the area is uniform and the logarithm of its ratio too; it lies anywhere
-    (Szegedy et al. 2015, section 6). As in the usual training on ImageNet, ten tries are made for
-    one that fits into the image, and then the largest part in the middle with an allowed ratio is
-    taken.
+    The part's share of the area, the logarithm of its ratio, and its place are uniform (Szegedy et
+    al. 2015, section 6). As in the usual training on ImageNet, ten parts are tried; if none fits
+    into the image, the largest central part with an allowed ratio is taken.
 
     Args:
         size: Width and height of the image.
@@ -220,7 +219,7 @@ def random_box(size: tuple[int, int], crop: Crop, word: int) -> tuple[Box, bool]
         word: The bits.
 
     Returns:
-        Left, top, right and bottom edge in whole pixels; and whether it is mirrored.
+        Left, top, right and bottom edge in whole pixels; and whether the part is mirrored.
     """
     width, height = size
     low, high = (math.log(ratio) for ratio in crop.ratio)
@@ -244,7 +243,7 @@ def _between(low: float, high: float, part: float) -> float:
 
 
 def _mixed(word: int, k: int) -> int:
-    """Return further bits, number k ≥ 0, as ``rng.bits(…, shape)`` derives them from a key."""
+    """Return word k ≥ 0 of the bits that ``rng.bits(…, shape)`` derives from a key."""
     x = (word + (k + 1) * 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -260,17 +259,17 @@ def _unit(word: int, k: int) -> float:
 
 
 def decode(file: Path | str | bytes, view: View, word: int = 0, out: Array | None = None) -> Array:
-    """Read a file and return what a view takes of it, uint8, [C, H, W]; see :func:`view_bytes`.
+    """Read a file and return the part that a view takes, uint8, [C, H, W] (:func:`view_bytes`).
 
     Raises:
-        Exception: Of whatever kind the decoder chooses for a damaged file; :func:`problem` tells.
+        Exception: The file is damaged. The decoder chooses the kind; :func:`problem` explains it.
     """
     with open_image(file) as image:
         return view_bytes(image, view, word, out)
 
 
 def problem(error: Exception) -> str:
-    """Tell why an image could not be decoded: a sentence that its name goes before."""
+    """Return why an image could not be decoded, as a sentence that lacks the image's name."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return (
             f"has more than {Image.MAX_IMAGE_PIXELS} pixels, "
@@ -284,11 +283,11 @@ def problem(error: Exception) -> str:
     return f"cannot be read: {error or type(error).__name__}"
 
 
-# A worker: one order a line on the standard input, one answer a line on the standard output.
+# A worker reads one order per line of its standard input and writes one answer per line of output.
 
 
 def order(view: View, first: int, images: list[tuple[str, int]]) -> bytes:
-    """Write an order: files with their bits, to be decoded to places from ``first`` on."""
+    """Return an order to decode files with their bits to the places from ``first`` on."""
     return json.dumps({"view": asdict(view), "first": first, "images": images}).encode() + b"\n"
 
 
@@ -306,10 +305,10 @@ def obey(line: bytes, pixels: Array) -> bytes:
 
     Args:
         line: The order.
-        pixels: Where the images go, uint8, flat.
+        pixels: The memory for the images, uint8, flat.
 
     Returns:
-        The answer: what is wrong with those that cannot be decoded, by their place in the order.
+        The answer: the problem of each image that cannot be decoded, by its place in the order.
     """
     given = json.loads(line)
     view = _view(json.dumps(given["view"]))
@@ -325,17 +324,17 @@ def obey(line: bytes, pixels: Array) -> bytes:
 
 
 def serve(memory: int, size: int) -> None:
-    """Carry out orders until there are no more, which is also when the parent has ended.
+    """Carry out orders until the input ends, which it also does when the parent has ended.
 
     Args:
         memory: Descriptor of the memory that is shared with the parent.
         size: Its size in bytes.
     """
-    # Ctrl-C reaches every process of a terminal; it is the parent's to decide what follows.
+    # Ctrl-C reaches every process of a terminal; the parent decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    # Whatever a decoder prints must not be taken for an answer.
+    # Text that a decoder prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     pixels = np.frombuffer(mmap.mmap(memory, size), np.uint8)
@@ -347,5 +346,5 @@ def serve(memory: int, size: int) -> None:
             answers.flush()
     except BrokenPipeError:
         pass
-    # Without a look at what is still open: there is nothing to be kept.
+    # Nothing is open that has to be closed properly.
     os._exit(0)

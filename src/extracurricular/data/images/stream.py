@@ -1,4 +1,4 @@
-"""Images that are decoded from their files when they are asked for, by worker processes."""
+"""Images that worker processes decode from their files on demand."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from extracurricular.data.images.workers import Picture, Workers, cpu_count, wor
 from extracurricular.errors import DataError
 from extracurricular.inputs import Deferred
 
-# Which images stand for those at places [K] that cannot be read, at the k-th try.
+# Chooses images to replace those at places [K] that cannot be read, at the k-th try.
 Others: TypeAlias = Callable[[Tensor, int], Tensor]
-# What is done with images: the place of the first among those asked for, and their bytes.
+# Takes decoded images: the place of the first among those asked for, and their bytes.
 Put: TypeAlias = Callable[[int, Tensor], object]
 
-# Of images one after the other that cannot be read. So many say that it is not about images.
+# If so many images in a row cannot be read, the fault is not in single images.
 _TRIES = 20
 _BLOCK = 1024
 
 
 class _NotInMemoryError(DataError, AttributeError):
-    """Something asks for all the values at once."""
+    """Code asked for all the values at once."""
 
 
 class _Buffers:
-    """Memory for network inputs, used again when no tensor lies in it any more.
+    """Memory for network inputs, which is reused once no tensor lies in it any more.
 
-    The pages of fresh memory cost the system as much time as the inputs take to be computed.
+    Fresh pages of memory cost the system as much time as computing the inputs.
     """
 
     def __init__(self) -> None:
         self._free: deque[Any] = deque(maxlen=4)
 
     def take(self, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor, float32, whose values are not defined."""
+        """Return a tensor, float32, with undefined values."""
         for k, array in enumerate(self._free):
             if array.shape == shape:
                 base = array
@@ -52,22 +52,22 @@ class _Buffers:
                 break
         else:
             base = np.empty(shape, np.float32)
-        # The tensor, and whatever is a view of it, holds on to the lease, but not to its base.
+        # The tensor and its views keep the lease alive, but not its base.
         lease = base.view()
         weakref.finalize(lease, self._free.append, base).atexit = False
         return torch.from_numpy(lease)
 
 
 class Files:
-    """Images of a folder, as files.
+    """The image files of a folder, and the workers that decode them.
 
     Args:
-        name: What the data set is called.
+        name: Name of the data set.
         root: The folder.
         names: Path of each image within it.
-        view: What is taken of an image that is looked at as a whole.
-        skip: Whether another image stands for one that cannot be read.
-        count: Number of worker processes; as many as there are CPUs where None.
+        view: The part to take of an image where no random part is asked for.
+        skip: Whether another image replaces one that cannot be read.
+        count: Number of worker processes; None for one per CPU.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class Files:
         self.forget()
 
     def forget(self) -> None:
-        """Count draws, and the damaged images that they met, anew."""
+        """Restart the counts of draws and of the damaged images that they met."""
         self.draws = 0
         self.met: set[int] = set()
 
     @property
     def pool(self) -> Workers:
-        """The worker processes, those of this process and in working order.
+        """The worker processes, which belong to this process and are in working order.
 
         Raises:
-            DataError: One of those before was killed, and nobody was told yet.
+            DataError: A worker of the pool before was killed, and this was not reported yet.
         """
         if self._pool is not None:
             self._pool.check()
@@ -107,8 +107,8 @@ class Files:
     def pictures(
         self, places: Sequence[int], crop: Crop | None, words: Sequence[int]
     ) -> list[Picture]:
-        """Return what is to be decoded for images by their place among the names."""
-        # One object for all its pictures, as it is then compared at once.
+        """Return the pictures to decode for images, given by their places among the names."""
+        # All pictures share one view object, so that comparing their views is fast.
         view = self._views.setdefault(crop, View(self.view.shape, 1.0, self.view.draft, crop))
         root, names = str(self.root), self.names
         return [
@@ -118,15 +118,15 @@ class Files:
 
 
 class Streamed(Deferred):
-    """Images of one split, which stand for a tensor of bytes [N, C, H, W] and take no memory.
+    """The images of one split, which replace a tensor of bytes [N, C, H, W] and take no memory.
 
     Indexing decodes: ``images[places]`` and ``images[a:b]`` are tensors of bytes, on the device.
-    What needs all values at once ends in a :class:`~extracurricular.errors.DataError`.
+    Code that needs all values at once gets a :class:`~extracurricular.errors.DataError`.
 
     Args:
         files: The images of all splits.
-        rows: Which of them these are, int64, [N].
-        device: Where the tensors are wanted.
+        rows: Places of this split's images among them, int64, [N].
+        device: Device of the decoded tensors; the CPU if None.
     """
 
     dtype = torch.uint8
@@ -138,14 +138,14 @@ class Streamed(Deferred):
 
     @property
     def shape(self) -> torch.Size:
-        """[N, C, H, W]."""
+        """The shape [N, C, H, W]."""
         return torch.Size((len(self.rows), *self.files.view.shape))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device) -> Streamed:
-        """Return the same images, to be decoded for a device."""
+        """Return the same images, with their decoded tensors on a device."""
         return Streamed(self.files, self.rows, device)
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class Streamed(Deferred):
     def announce(
         self, index: slice | Tensor, crop: Crop | None = None, words: Tensor | None = None
     ) -> None:
-        """Have images decoded that will be asked for soon; this changes no result."""
+        """Start to decode images that will be asked for soon; this changes no result."""
         places = self._places(index)
         self.files.pool.announce(self._pictures(places, crop, words))
 
@@ -183,19 +183,19 @@ class Streamed(Deferred):
 
         Args:
             index: Their places, int64, of any shape.
-            crop: Take a random part of each instead of the part that is shown as a whole.
-            words: 64 bits that decide which part, for each image.
-            others: Which images stand for those at ``index[bad]`` that cannot be read, where
-                ``Files.skip`` allows it: gives places for (``bad``, number of the try). The next
-                ones of the split where None.
-            scale: The map to network inputs, for these instead of bytes.
+            crop: A random part to take of each instead of the part that ``Files.view`` takes.
+            words: 64 bits for each image, which choose its random part.
+            others: Function that replaces images which cannot be read, if ``Files.skip`` allows
+                it. It maps (``bad``, number of the try) to the places of images that replace those
+                at ``index[bad]``. If None, the next images of the split replace them.
+            scale: The map to network inputs; None to get bytes.
 
         Returns:
             Bytes, or network inputs in float32, [..., C, H, W], on the device; and the places of
             the images that were taken.
 
         Raises:
-            DataError: An image cannot be read, told by its name; or a worker was killed.
+            DataError: An image cannot be read, and the sentence names it; or a worker was killed.
         """
         places = index.flatten().cpu()
         drawn = others is not None
@@ -229,10 +229,10 @@ class Streamed(Deferred):
         return found, taken.view(index.shape).to(index.device)
 
     def _target(self, count: int, scale: Affine | None) -> tuple[Tensor, Put]:
-        """Return a tensor for images, and what puts one into it."""
+        """Return a tensor for images, and a function that puts images into it."""
         shape = (count, *self.files.view.shape)
         if scale is None or self.device.type != "cpu":
-            # Bytes cross to a GPU, as they are a quarter of the floats.
+            # A GPU gets bytes, as they are a quarter of the size of floats.
             pinned = self.device.type == "cuda"
             rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
             return rows, lambda k, images: rows[k : k + len(images)].copy_(images)
@@ -244,7 +244,7 @@ class Streamed(Deferred):
         return [self.files.names[row] for row in self.rows[index.cpu()].tolist()]
 
     def whole(self) -> tuple[Tensor, list[str]]:
-        """Decode all once; return which can be read, bool, [N], and the names of the others."""
+        """Decode every image; return which can be read, bool, [N], and the names of the others."""
         good = torch.ones(len(self), dtype=torch.bool)
         places = torch.arange(len(self))
         for start in range(0, len(self), _BLOCK):
@@ -255,7 +255,7 @@ class Streamed(Deferred):
         return good, self.names(places[~good])
 
     def identity(self) -> dict[str, Any]:
-        """What tells these images from others: names and sizes of the files, and what is taken.
+        """Return plain values that identify these images: names and sizes of files, and the view.
 
         A file that is replaced by another of the same name and size is not noticed.
         """
@@ -296,7 +296,7 @@ class Streamed(Deferred):
     def _sentence(self) -> str:
         return (
             f"the images of data {self.files.name!r} are streamed from their files, so they cannot "
-            "be taken all at once; where they fit into memory, stream: false has them there"
+            "be taken all at once; if they fit into memory, stream: false keeps them there"
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -325,19 +325,22 @@ def _at(rows: list[int], put: Put) -> Put:
 
 
 def streamed(x: object) -> Streamed | None:
-    """Return inputs that are streamed as what they are, and None for any others."""
+    """Return the inputs if they are streamed, and None otherwise."""
     return x if isinstance(x, Streamed) else None
 
 
 def announce_split(split: Split, index: slice | Tensor) -> None:
-    """Have examples of a split decoded that will be asked for soon, if they are streamed."""
+    """Start to decode examples of a split that will be asked for soon, if they are streamed."""
     images = streamed(split.x)
     if images is not None:
         images.announce(index)
 
 
 def left_out_of_draws(data: Data) -> list[str]:
-    """Tell, once, of the damaged images that others stood for since this was asked before."""
+    """Return a sentence about the damaged images that others replaced since the last call, if any.
+
+    The counts start again with each call.
+    """
     images = streamed(data.train.x)
     if images is None:
         return []

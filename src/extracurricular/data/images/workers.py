@@ -1,8 +1,9 @@
-"""Processes that decode images into memory they share with this one.
+"""Worker processes that decode images into memory they share with this one.
 
 They are started by ``sys.executable``, not by :mod:`multiprocessing`: a worker then needs neither
-torch nor the ``__main__`` of whoever trains, takes over no threads and no CUDA, and ends by itself
-when its pipe does, however the parent ended. The shared memory has no name, so none is left over.
+torch nor the ``__main__`` module of the training, inherits no threads and no CUDA state, and ends
+by itself when its pipe does, however the parent ended. The shared memory has no name, so none is
+left over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any, NamedTuple, NoReturn
@@ -31,7 +32,7 @@ from extracurricular.errors import DataError
 
 # Decoded images that wait to be collected take at most this much, in bytes.
 _MEMORY = 2**28
-# Images in an order: the more, the less often a worker waits for the next one.
+# Images in an order; the more there are, the less often a worker waits for the next order.
 _BLOCK = 32
 _MOST_WANTED = 2**16
 _PATIENCE = 10.0
@@ -44,12 +45,12 @@ _RUN = (
 
 
 class Picture(NamedTuple):
-    """What is decoded, and all that the result depends on.
+    """An image to decode, with everything that the result depends on.
 
     Args:
         file: Path of the image.
-        word: 64 random bits, for a random part.
-        view: What is taken of it.
+        word: 64 random bits, which choose a random part.
+        view: The part to take.
     """
 
     file: str
@@ -57,19 +58,19 @@ class Picture(NamedTuple):
     view: View
 
     def __hash__(self) -> int:
-        """Hash without the view, of which there are few."""
+        """Return a hash that leaves out the view, as there are few different views."""
         return hash(self[:2])
 
 
 def cpu_count() -> int:
-    """Number of CPUs that this process may use; of several that torchrun started, its share."""
+    """Return the number of CPUs for this process: its share if torchrun started several."""
     known = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class _Block:
-    """An order, and what came of it."""
+    """An order and its answer."""
 
     def __init__(self, number: int, slot: int, pictures: Sequence[Picture]) -> None:
         self.number, self.slot = number, slot
@@ -82,13 +83,13 @@ class _Block:
         self._begun = self._dropped = False
 
     def begin(self) -> bool:
-        """Begin, unless nobody wants it any more."""
+        """Mark the order as begun unless it was dropped; return whether it is begun."""
         with self._lock:
             self._begun = not self._dropped
             return self._begun
 
     def drop(self) -> None:
-        """Have it not begun, or wait for its end, so that its place in the memory is free."""
+        """Drop the order, or wait for its end if it is begun, so that its memory is free."""
         with self._lock:
             self._dropped = True
             begun = self._begun
@@ -97,7 +98,10 @@ class _Block:
 
 
 class _Shared:
-    """What the threads that tend the workers know; not the pool, so that the pool can be freed."""
+    """State that the threads which tend the workers share.
+
+    They know this and not the pool, so that the pool can be freed.
+    """
 
     def __init__(self) -> None:
         self.orders: SimpleQueue[_Block | None] = SimpleQueue()
@@ -105,15 +109,15 @@ class _Shared:
 
 
 class Workers:
-    """A pool of worker processes, begun with the first order.
+    """A pool of worker processes, which starts with the first order.
 
-    Pictures can be announced before they are collected; what is announced and never collected is
-    dropped when its place is needed.
+    Pictures can be announced before they are collected; an announced picture that is never
+    collected is dropped when its memory is needed.
 
     Args:
         count: Number of processes, at least 1.
         shape: The (C, H, W) of all pictures.
-        memory: Most that decoded pictures take, in bytes.
+        memory: Most memory that decoded pictures take, in bytes.
     """
 
     def __init__(self, count: int, shape: tuple[int, int, int], memory: int = _MEMORY) -> None:
@@ -121,43 +125,44 @@ class Workers:
         size = math.prod(shape)
         self.block = max(1, min(_BLOCK, memory // (4 * count * size)))
         self.slots = max(2 * count, memory // (self.block * size))
-        # In turn: memory that was read a moment ago is dear to write, as it lies in another cache.
+        # Slots are used in turn: memory that was read a moment ago is slow to write, as it lies in
+        # another core's cache.
         self._free = deque(range(self.slots))
         self._blocks: dict[int, _Block] = {}
         self._ordered: dict[Picture, _Block] = {}
         self._wanted: dict[Picture, None] = {}
         self._number = self._collected = -1
         self._shared = _Shared()
-        self._told = False
+        self._reported = False
         self._pixels = torch.empty(0, dtype=torch.uint8)
         self._finalizer: weakref.finalize[Any, Workers] | None = None
 
     @property
     def broken(self) -> str | None:
-        """Why it is of no use any more, if so."""
+        """The reason why the pool is of no use any more; None if it works."""
         return self._shared.broken
 
     def check(self) -> None:
-        """Tell, once, that it is broken.
+        """Raise an error, once, if the pool is broken.
 
         Raises:
             DataError: A worker was killed.
         """
-        if self.broken is not None and not self._told:
+        if self.broken is not None and not self._reported:
             self._fail(self.broken)
 
     def _fail(self, why: str) -> NoReturn:
         self.close()
-        self._told = True
+        self._reported = True
         raise DataError(why)
 
     @property
     def processes(self) -> list[int]:
-        """Ids of the worker processes."""
+        """The ids of the worker processes."""
         return [process.pid for process in self._processes] if self._finalizer else []
 
     def announce(self, pictures: Sequence[Picture]) -> None:
-        """Learn that these pictures will be collected, and begin with them as there is room."""
+        """Note pictures that will be collected, and order as many as there is room for."""
         self._wanted |= dict.fromkeys(p for p in pictures if p not in self._ordered)
         while len(self._wanted) > _MOST_WANTED:
             del self._wanted[next(iter(self._wanted))]
@@ -166,15 +171,15 @@ class Workers:
     def collect(
         self, pictures: Sequence[Picture], put: Callable[[int, Tensor], object]
     ) -> dict[int, str]:
-        """Give pictures of one view, decoded now where they were not announced.
+        """Hand out pictures of one view; those that were not announced are decoded now.
 
         Args:
             pictures: The pictures, of any number.
-            put: Called with a place and the bytes of the pictures from there on, uint8,
-                [N, C, H, W], on the CPU, which are to be copied at once; in any order.
+            put: Function that is called, in any order, with a place and the bytes of the pictures
+                from there on, uint8, [N, C, H, W], on the CPU; it must copy them at once.
 
         Returns:
-            What is wrong with those that cannot be decoded, by their place.
+            The problem of each picture that cannot be decoded, by its place.
 
         Raises:
             DataError: A worker was killed.
@@ -215,19 +220,16 @@ class Workers:
         wrong: dict[int, str],
     ) -> None:
         start = block.slot * self.block
-        # Runs of neighbours here and there: first place, first picture, number.
-        runs: list[list[int]] = []
+        pairs: list[tuple[int, int]] = []
         for picture in [picture for picture in block.left if picture in places]:
             offset = block.left.pop(picture)
             del self._ordered[picture]
             for k in places[picture]:
                 if offset in block.wrong:
                     wrong[k] = block.wrong[offset]
-                elif runs and runs[-1][0] + runs[-1][2] == k and sum(runs[-1][1:]) == offset:
-                    runs[-1][2] += 1
                 else:
-                    runs.append([k, offset, 1])
-        for k, offset, count in runs:
+                    pairs.append((k, offset))
+        for k, offset, count in _runs(pairs):
             put(k, self._pixels[start + offset : start + offset + count])
         self._collected = max(self._collected, block.number)
         if not block.left:
@@ -235,7 +237,7 @@ class Workers:
             self._free.append(block.slot)
 
     def _slot(self, keep: set[_Block]) -> int | None:
-        """Return a place in the memory; where none is free, that of the oldest other order."""
+        """Return a free slot of the memory; if there is none, drop the oldest order not kept."""
         if not self._free:
             old = next((block for block in self._blocks.values() if block not in keep), None)
             if old is None:
@@ -251,11 +253,11 @@ class Workers:
         self._free.append(block.slot)
 
     def _feed(self) -> None:
-        """Order what was announced, as there is room."""
+        """Order announced pictures as long as there is room."""
         while self._wanted and self.broken is None:
             if not self._free:
                 oldest = next(iter(self._blocks.values()))
-                # What is older than what was collected will hardly be collected itself.
+                # An order older than one that was collected will hardly be collected itself.
                 if oldest.number >= self._collected:
                     return
                 self._drop(oldest)
@@ -282,16 +284,7 @@ class Workers:
         with _memory(size) as file:
             shared = mmap.mmap(file.fileno(), size)
             self._pixels = torch.frombuffer(shared, dtype=torch.uint8).view(-1, *self.shape)
-            command = [sys.executable, "-c", _RUN, str(file.fileno()), str(size), *sys.path]
-            self._processes = [
-                subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    pass_fds=[file.fileno()],
-                )
-                for _ in range(self.count)
-            ]
+            self._processes = [_process(file.fileno(), size) for _ in range(self.count)]
         threads = [
             threading.Thread(
                 target=_tend,
@@ -308,8 +301,26 @@ class Workers:
         )
 
 
+def _runs(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return runs of pairs that are consecutive in both numbers: the first pair, and the count."""
+    runs: list[tuple[int, int, int]] = []
+    for k, offset in pairs:
+        if runs and (k, offset) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+        else:
+            runs.append((k, offset, 1))
+    return runs
+
+
+def _process(file: int, size: int) -> subprocess.Popen[bytes]:
+    """Start a process that decodes into ``size`` bytes of an open file."""
+    command = [sys.executable, "-c", _RUN, str(file), str(size), *sys.path]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, pass_fds=[file])
+
+
 def _memory(size: int) -> Any:
-    """Open a file of ``size`` bytes in memory, which goes when nobody has it open any more."""
+    """Open a file of ``size`` bytes in memory, which vanishes when nobody has it open any more."""
     if hasattr(os, "memfd_create"):
         file: Any = os.fdopen(os.memfd_create("xcl-decode"), "r+b", buffering=0)
     else:
@@ -334,7 +345,7 @@ def _tend(process: subprocess.Popen[bytes], shared: _Shared, block_size: int) ->
                 block.wrong = {int(k): text for k, text in json.loads(answer).items()}
             except (OSError, ValueError):
                 shared.broken = shared.broken or _ended(process, block)
-        # After an end, so that nobody waits for what will not come.
+        # This happens after a worker's end too, so that nobody waits for an answer in vain.
         block.done.set()
 
 
@@ -359,13 +370,11 @@ def _end(
     owner: int,
 ) -> None:
     if os.getpid() != owner:
-        return  # in a fork of the process whose workers these are
+        return  # this is a fork of the process that owns the workers
     shared.broken = shared.broken or "the worker processes that decode images were ended"
     for _ in threads:
         shared.orders.put(None)
     for process in processes:
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
         try:
             assert process.stdin is not None
             # An empty line ends a worker even where a fork of this process keeps the pipe open.
@@ -387,14 +396,14 @@ def _end(
         process.stdout.close()
 
 
-# By process, as a fork has none of its parent's threads.
+# The key has the process's id, as a fork has none of its parent's threads.
 _POOLS: weakref.WeakValueDictionary[tuple[int, int, tuple[int, int, int]], Workers] = (
     weakref.WeakValueDictionary()
 )
 
 
 def workers(count: int, shape: tuple[int, int, int]) -> Workers:
-    """Return the pool of so many processes for pictures of this shape; data sets share it."""
+    """Return the pool of ``count`` processes for pictures of a shape, which data sets share."""
     key = (os.getpid(), count, shape)
     pool = _POOLS.get(key)
     if pool is None or pool.broken is not None:

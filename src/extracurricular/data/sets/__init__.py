@@ -1,6 +1,6 @@
 """The data sets that recipes name.
 
-A name is looked up in every module of this package, so one file adds a data set.
+The registry imports every module of this package, so one new file adds a data set.
 """
 
 from extracurricular.data.base import Data

@@ -1,4 +1,4 @@
-"""Data that a person has as arrays: NumPy arrays, tensors, an .npz file, a torch Dataset."""
+"""Data sets from arrays: NumPy arrays, tensors, an .npz file, a torch Dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from extracurricular.data.base import (
     Data,
@@ -24,7 +24,7 @@ from extracurricular.data.sets import DATA
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
-# What numpy and zipfile raise for files that are empty, cut short, encrypted, or no archive at all.
+# numpy and zipfile raise these for files that are empty, cut short, encrypted, or no archive.
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -34,6 +34,9 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+# Examples that a loader without indexing may give; more are most likely an endless stream.
+_MOST_STREAMED = 2_000_000
 
 
 def from_arrays(
@@ -55,13 +58,13 @@ def from_arrays(
         validation: The same for the validation examples; 0 for none.
         seed: Seed of the split.
         name: The data set's name.
-        task: What is predicted; read from y where None.
+        task: What is predicted; read from y if None.
 
     Raises:
         DataError: The values cannot be used; the sentence says why.
     """
     count = _count(x, y, name)
-    # Before the split, so that the row named is a row of what was given.
+    # This check comes before the split, so that errors name the row of the given array.
     for which, values in [*_named(x), ("y", y)]:
         array = np.asarray(values)
         if array.dtype.kind == "f":
@@ -91,18 +94,56 @@ def from_dataset(dataset: Dataset[Any], **settings: Any) -> Data:
     """Make a data set from a torch ``Dataset`` with integer indexing, read once into memory.
 
     Args:
-        dataset: Its items are (x, y), or (x1, x2, ..., y) for inputs that are a tuple; x may be a
-            dict. Images may be PIL images. A dataset that augments gives each example as it was
-            augmented once; leave that to the samplers.
+        dataset: The dataset. Its items are (x, y), or (x1, x2, ..., y) for inputs that are a tuple;
+            x may be a dict. Images may be PIL images. If the dataset augments, each example is
+            augmented once and then fixed; leave augmentation to the samplers.
         settings: As for :func:`from_arrays`; ``test`` and ``validation`` may be datasets too.
 
     Raises:
-        DataError: It has no length or integer indexing, or items of different forms.
+        DataError: The dataset has no length or integer indexing, or its items differ in form.
     """
     for part in ("test", "validation"):
         if isinstance(settings.get(part), Dataset):
             settings[part] = _stacked(settings[part], f"the {part} dataset")
     return from_arrays(*_stacked(dataset, "the dataset"), **settings)
+
+
+def from_loader(loader: DataLoader[Any], **settings: Any) -> Data:
+    """Make a data set from a torch ``DataLoader``, read once into memory.
+
+    Its ``dataset`` is read by index, so that draws stay functions of their ids, whatever order the
+    loader has. One without integer indexing is read batch by batch, once.
+
+    Args:
+        loader: Its items, or those of its data set, are as for :func:`from_dataset`.
+        settings: As for :func:`from_arrays`.
+
+    Raises:
+        DataError: An endless or too large stream, or items of different forms.
+    """
+    dataset = loader.dataset
+    if hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset):
+        return from_dataset(dataset, **settings)
+    items: list[tuple[Any, ...]] = []
+    for batch in loader:
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise DataError(f"the loader gives {shorten(batch)}; each batch must be (x, y)")
+        items += _unbatched(batch)
+        if len(items) > _MOST_STREAMED:
+            raise DataError(
+                f"the loader's {type(dataset).__name__} has no integer indexing, and gave more "
+                f"than {_MOST_STREAMED:,} examples; give a data set that can be indexed"
+            )
+    return from_arrays(*_columns_of(items, "the loader"), **settings)
+
+
+def _unbatched(batch: Any) -> list[tuple[Any, ...]]:
+    """Return the examples of a batch (x, …, y), whose parts have the examples first."""
+
+    def pick(part: Any, k: int) -> Any:
+        return {key: value[k] for key, value in part.items()} if isinstance(part, dict) else part[k]
+
+    return [tuple(pick(part, k) for part in batch) for k in range(len(batch[-1]))]
 
 
 def _stacked(dataset: Dataset[Any], where: str) -> tuple[Any, Any]:
@@ -116,15 +157,19 @@ def _stacked(dataset: Dataset[Any], where: str) -> tuple[Any, Any]:
         return tensors[0] if len(tensors) == 2 else tensors[:-1], tensors[-1]
     if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
         raise DataError(f"{where} is a {type(dataset).__name__}, which has no integer indexing")
-    items = [dataset[k] for k in range(len(dataset))]
+    return _columns_of([dataset[k] for k in range(len(dataset))], where)
+
+
+def _columns_of(items: list[Any], where: str) -> tuple[Any, Any]:
+    """Return items (x, …, y) as arrays (x, y)."""
     if not items:
         raise DataError(f"{where} has no examples")
     for k, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) < 2 or len(item) != len(items[0]):
             raise DataError(f"{where}: item {k} is {shorten(item)}; each must be (x, y)")
-    columns = list(zip(*items, strict=True))
-    *inputs, y = [_column(column, where, "y" if last else "x") for column, last in
-                  zip(columns, [*[False] * (len(columns) - 1), True], strict=True)]  # fmt: skip
+    *parts, labels = zip(*items, strict=True)
+    inputs = [_column(part, where, "x") for part in parts]
+    y = _column(labels, where, "y")
     return inputs[0] if len(inputs) == 1 else tuple(inputs), y
 
 
@@ -143,7 +188,7 @@ def _column(values: tuple[Any, ...], where: str, which: str) -> Any:
         if array.shape != arrays[0].shape or array.dtype.kind not in "fiub":
             raise DataError(
                 f"{where}: {which} of item {k} is {array.dtype} of shape {array.shape}; all must "
-                f"be numbers of shape {arrays[0].shape}, as that of item 0"
+                f"be numbers of shape {arrays[0].shape}, like that of item 0"
             )
     return np.stack(arrays)
 
@@ -159,12 +204,12 @@ def _item(value: Any) -> np.ndarray[Any, Any]:
 
 @DATA.register("arrays")
 def arrays(path: str, test: float = 0.2, validation: float = 0.1, seed: int = 0) -> Data:
-    """Arrays in an .npz file.
+    """Read arrays from an .npz file.
 
     Args:
-        path: The file. It holds ``x`` (or ``x_NAME`` for each of several inputs) and ``y``; and may
+        path: The file. It holds ``x`` (or ``x_NAME`` for each of several inputs) and ``y``, and may
             hold ``x_test``/``y_test`` and ``x_validation``/``y_validation`` for splits of its own.
-        test, validation: Parts to set aside where the file has no such split.
+        test, validation: Parts to set aside if the file has no such split.
         seed: Seed of the split.
 
     Raises:
@@ -174,7 +219,7 @@ def arrays(path: str, test: float = 0.2, validation: float = 0.1, seed: int = 0)
     if not file.is_file():
         raise DataError(f"the file {path!r} does not exist; path must name an .npz file")
     try:
-        # An open file of our own, as numpy leaks its handle where the archive is damaged.
+        # The file is opened here, as numpy leaks its own handle if the archive is damaged.
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except _UNREADABLE as error:
@@ -230,7 +275,7 @@ def _count(x: Any, y: Any, name: str) -> int:
 
 
 def _named(x: Any) -> list[tuple[str, Any]]:
-    """Return each array of an input with the name that errors call it by."""
+    """Return each array of an input with its name for errors."""
     if isinstance(x, dict | tuple):
         items = x.items() if isinstance(x, dict) else enumerate(x)
         return [(f"x[{key!r}]", part) for key, part in items]

@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100, from the archives of their authors or from parquet files.
 
-The forms that are read (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html):
+These forms are read (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html):
 
-* the binary version: a record is one byte for each label (of CIFAR-100 the coarse one first) and
+* the binary version: a record is one byte for each label (for CIFAR-100 the coarse one first) and
   3,072 bytes of an image [3, 32, 32];
 * the Python version: pickled dicts, read by :mod:`extracurricular.data.formats.pickles`;
 * parquet with the columns of the copies on the Hugging Face Hub: ``img`` {bytes, path}, and
@@ -39,13 +39,13 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class _Set:
-    """What tells the two sets apart. Lists over labels have the order of the binary version."""
+    """The differences between the two sets; labels have the order of the binary version."""
 
     title: str
     train: tuple[str, ...]  # files of the Python version; the binary one adds .bin
     test: tuple[str, ...]
     pickled: tuple[str, ...]  # keys of labels in them
-    columns: tuple[str, ...]  # of labels in parquet
+    columns: tuple[str, ...]  # columns of labels in parquet
     texts: tuple[str, ...]  # files of class names beside the binary version
     meta: tuple[str, tuple[str, ...]]  # file of class names of the Python version, and its keys
     names: tuple[tuple[str, ...], ...]
@@ -81,7 +81,7 @@ def cifar10(
     seed: int = 0,
     cache: bool | str = True,
 ) -> Data:
-    """CIFAR-10: 32×32 colour images of 10 classes, 50,000 to train and 10,000 to test on.
+    """Read CIFAR-10: 32×32 colour images of 10 classes, 50,000 to train and 10,000 to test on.
 
     Args:
         path: Folder of the files, or folder around it, or the .tar.gz archive: the binary version,
@@ -94,7 +94,7 @@ def cifar10(
             keep them in.
 
     Raises:
-        DataError: A file is missing or damaged, or a setting does not go with it.
+        DataError: A file is missing or damaged, or a setting does not fit the data.
     """
     return _data("cifar10", _CIFAR10, 0, path, train, validation, seed, cache)
 
@@ -108,14 +108,14 @@ def cifar100(
     seed: int = 0,
     cache: bool | str = True,
 ) -> Data:
-    """CIFAR-100: 32×32 colour images of 100 classes, 50,000 to train and 10,000 to test on.
+    """Read CIFAR-100: 32×32 colour images of 100 classes, 50,000 to train and 10,000 to test on.
 
     Args:
         path, train, validation, seed, cache: As for :func:`cifar10`.
-        coarse: Predict the 20 superclasses instead of the 100 classes.
+        coarse: Whether to predict the 20 superclasses instead of the 100 classes.
 
     Raises:
-        DataError: A file is missing or damaged, or a setting does not go with it.
+        DataError: A file is missing or damaged, or a setting does not fit the data.
     """
     label, name = (0, "cifar100-coarse") if coarse else (1, "cifar100")
     return _data(name, _CIFAR100, label, path, train, validation, seed, cache)
@@ -139,8 +139,8 @@ def _data(
     left = len(y) - aside
     if train is not None and not 1 <= train <= left:
         raise DataError(
-            f"{where}: train is {train}; it must be 1 to {left}, as of {len(y)} training examples "
-            f"{aside} are set aside for validation"
+            f"{where}: train is {train}; it must be 1 to {left}, as {aside} of {len(y)} training "
+            "examples are set aside for validation"
         )
     parts = stratified_parts(y, [aside, left if train is None else train], seed)
     return make_data(
@@ -157,7 +157,7 @@ def _data(
 
 
 def _find(kind: _Set, path: Path) -> tuple[list[Path], Callable[[], Arrays]]:
-    """Return the files that a data set is in, and what decodes them."""
+    """Return the files of a data set, and the function that decodes them."""
     if is_archive(path) and path.is_file():
         return [path], lambda: _published(kind, path, read_members(path, _wanted(kind)))
     if not path.is_dir():

@@ -10,15 +10,15 @@ from extracurricular.data.sets import DATA
 
 @DATA.register("digits")
 def digits(train: int = 600, validation: int = 300, seed: int = 0) -> Data:
-    """1,797 real handwritten digits, 8×8 grey pixels with values 0 to 16.
+    """Load 1,797 real handwritten digits, 8×8 grey pixels with values 0 to 16.
 
-    The test set of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak
-    1998), as shipped with scikit-learn.
+    They are the test set of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and
+    Kaynak 1998), as shipped with scikit-learn.
 
     Args:
-        train: Examples to train on.
-        validation: Examples to choose settings on.
-        seed: Seed of the split. Whatever is in neither part is the test split.
+        train: Number of examples to train on.
+        validation: Number of examples to choose settings on. The rest is the test split.
+        seed: Seed of the split.
 
     Raises:
         ValueError: The parts leave no test examples.

@@ -1,4 +1,4 @@
-"""Gaze from eye patches that the project renders itself, with test persons nobody has seen."""
+"""Rendered eye patches with gaze labels; each person is in one split only."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def gaze(
     test_images: int = 100,
     seed: int = 0,
 ) -> Data:
-    """Rendered eye patches and head poses in, gaze pitch and yaw out, in the shapes of MPIIGaze.
+    """Render eye patches, head poses and gaze labels in the shapes of MPIIGaze.
 
     Inputs are a dict: ``eye`` [1, 36, 60], grey bytes, and ``pose`` [2], radians. Targets are pitch
     and yaw in radians. The splits have different persons, as in leave-one-person-out evaluation.
     See :mod:`extracurricular.data.sets.gaze_render`.
 
     Args:
-        train_persons, validation_persons, test_persons: Persons in each split.
-        train_images: Images of each person to train on.
-        test_images: Images of each person to validate and test on.
+        train_persons, validation_persons, test_persons: Number of persons in each split.
+        train_images: Number of images of each person to train on.
+        test_images: Number of images of each person to validate and test on.
         seed: Seed of the population.
 
     Raises:
@@ -41,7 +41,7 @@ def gaze(
     for name, (count, least) in counts.items():
         if count < least:
             raise ValueError(f"{name} is {count}; it must be at least {least}")
-    # Each split has numbers of its own, so that the size of one does not change who is in another.
+    # Each split has its own numbers of persons, so its size does not change who is in another.
     parts = {
         "train": (range(train_persons), train_images),
         "validation": (range(1000, 1000 + validation_persons), test_images),
@@ -51,7 +51,7 @@ def gaze(
         raise ValueError("train_persons and validation_persons may be at most 1000")
     pairs = {}
     for part, (persons, count) in parts.items():
-        # One person stands in for none, to give the empty split its shapes.
+        # An empty split renders one person, which gives it its shapes.
         images = render_gaze(persons or [0], count, seed)
         kept = slice(len(persons) * count)
         pairs[part] = {"eye": images.eye[kept], "pose": images.pose[kept]}, images.gaze[kept]

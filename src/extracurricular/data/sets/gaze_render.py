@@ -1,8 +1,8 @@
 """Synthetic eye patches with gaze labels, in the shapes of MPIIGaze: 36×60 grey pixels and a pose.
 
-The patches stand in for the normalised ones of MPIIGaze (Zhang et al., CVPR 2015 and TPAMI 2019),
-which may not be passed on. An eyeball turns under two lids; what makes the real task hard is here
-too: persons differ in shape, colour and in the angle between the axis one sees and the line of
+The patches replace the normalised ones of MPIIGaze (Zhang et al., CVPR 2015 and TPAMI 2019), which
+may not be passed on. An eyeball turns under two lids. The difficulties of the real task are here
+too: persons differ in shape, colour and in the angle between the visible axis and the line of
 sight, lids close, frames are blurred, and the crop is never quite in place.
 
 **Angles** are (pitch, yaw) in radians, with the vector that MPIIGaze gives them, in camera axes (x
@@ -29,8 +29,8 @@ from torch import Tensor
 
 HEIGHT, WIDTH = 36, 60
 
-# Rendered together, always in full: the last digits of vectorised arithmetic can depend on where in
-# a tensor a value lies, and an image must not depend on how many others were asked for.
+# Images are rendered in full chunks of this size: the last digits of vectorised arithmetic can
+# depend on where in a tensor a value lies, and an image must not depend on the number of others.
 CHUNK = 32
 
 KAPPA = math.radians(1.5)  # standard deviation between the visible axis and the line of sight
@@ -121,7 +121,7 @@ class GazeImages(NamedTuple):
         pose: Head pitch and yaw [N, 2], radians, as a face tracker would report them: within about
             20 degrees of the camera, with an error of 1.5 degrees.
         gaze: Gaze pitch and yaw [N, 2], radians, the label; from -25 to 10 degrees and within 25.
-        person: Who it is [N], int64.
+        person: Number of the person [N], int64.
         openness: Part of the iris that the lids leave visible [N], 0 to 1.
         blur: Standard deviation of the Gaussian blur [N], pixels.
     """
@@ -141,8 +141,8 @@ def render_gaze(persons: Sequence[int], per_person: int, seed: int = 0) -> GazeI
     leaves the others as they were.
 
     Args:
-        persons: Who to render, at least one number from 0 up; in this order.
-        per_person: Images of each, at least 1.
+        persons: Numbers of the persons to render, from 0 up and in this order, at least one.
+        per_person: Number of images of each person, at least 1.
         seed: Seed of the whole population, at least 0.
 
     Raises:
@@ -161,7 +161,7 @@ def render_gaze(persons: Sequence[int], per_person: int, seed: int = 0) -> GazeI
 
 
 def _render_person(person: int, count: int, seed: int) -> GazeImages:
-    # One stream for each kind of draw, so that each is filled image by image.
+    # Each kind of draw has its own stream, which is filled image by image.
     who, what, pixels = (
         np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, person, stream])))
         for stream in range(3)
@@ -212,7 +212,7 @@ def _render_chunk(p: Params, pores: Tensor, noise: Tensor) -> tuple[Tensor, ...]
 
 
 def _directions(p: Params) -> tuple[Tensor, Tensor, Tensor]:
-    """Gaze and head [CHUNK, 2, 1, 1] and the recorded pose [CHUNK, 2], in radians."""
+    """Return gaze and head [CHUNK, 2, 1, 1] and the recorded pose [CHUNK, 2], in radians."""
     gaze_pitch, gaze_yaw = p["screen_pitch"] + p["look_pitch"], p["screen_yaw"] + p["look_yaw"]
     # The head follows the eyes part of the way.
     head_pitch = 0.4 * (gaze_pitch + 7.5) + p["head_pitch"] + p["turn_pitch"]
@@ -224,7 +224,7 @@ def _directions(p: Params) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _crop_grid(p: Params) -> tuple[Tensor, Tensor]:
-    """Where each pixel lies from the middle of the eye's corners: the crop is never quite right."""
+    """Return each pixel's offset from the middle of the eye's corners, with errors of the crop."""
     y = torch.arange(HEIGHT).view(1, -1, 1) - (HEIGHT - 1) / 2 - p["shift_y"]
     x = torch.arange(WIDTH).view(1, 1, -1) - (WIDTH - 1) / 2 - p["shift_x"]
     cos, sin = p["roll"].deg2rad().cos() / p["scale"], p["roll"].deg2rad().sin() / p["scale"]
@@ -234,13 +234,13 @@ def _crop_grid(p: Params) -> tuple[Tensor, Tensor]:
 def _lids(
     p: Params, gaze: Tensor, head: Tensor, u: Tensor, v: Tensor
 ) -> tuple[_Lids, Tensor, Tensor]:
-    """The lids, and where each pixel lies from the eyeball's centre."""
+    """Return the lids, and each pixel's offset from the eyeball's centre."""
     radius, half, zero = p["eyeball"], p["half_width"], torch.zeros_like(p["shut"])
     inner_x, inner_y = _turn(head, -half, p["inner_y"], 0.5 * radius)
     outer_x, outer_y = _turn(head, half, p["outer_y"], 0.3 * radius)
     middle_x, middle_y = (inner_x + outer_x) / 2, (inner_y + outer_y) / 2
 
-    # Lids slide with the eye; these are the elevations of their edges above the ball's middle.
+    # Lids slide with the eye; these are the elevations of their edges from the ball's middle.
     eye_pitch = (gaze - head)[:, 0].rad2deg()
     up = (p["upper"] + UPPER_FOLLOWS * eye_pitch).deg2rad()
     down = (p["lower"] - LOWER_FOLLOWS * eye_pitch).deg2rad()
@@ -262,19 +262,19 @@ def _lids(
 
 
 def _turn(head: Tensor, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn a point of the head, z towards the camera; return where one sees it."""
+    """Turn a point of the head, z towards the camera, and return its place in the image."""
     pitch, yaw = head[:, 0], head[:, 1]
     depth = y * pitch.sin() + z * pitch.cos()
     return x * yaw.cos() - depth * yaw.sin(), y * pitch.cos() - z * pitch.sin()
 
 
 def _eyeball(p: Params, gaze: Tensor, a: Tensor, b: Tensor, lids: _Lids) -> tuple[Tensor, Tensor]:
-    """The eyeball without its lids, and the part of each pixel that the iris covers."""
+    """Return the eyeball without its lids, and the part of each pixel that the iris covers."""
     radius, size = p["eyeball"], p["iris"]
     depth = (radius.square() - a.square() - b.square()).clamp_min(0).sqrt()
     kappa = torch.stack([_normal(p["kappa_pitch"]), _normal(p["kappa_yaw"])], 1)
     pitch, yaw = (gaze + KAPPA * kappa).unbind(1)
-    # The pixel in axes that turn with the eye: (q, r) is the offset from the axis one sees.
+    # The pixel in axes that turn with the eye: (q, r) is its offset from the visible axis.
     q = a * yaw.cos() + depth * yaw.sin()
     r = b * pitch.cos() + (depth * yaw.cos() - a * yaw.sin()) * pitch.sin()
     off = (q.square() + r.square()).sqrt()
@@ -287,7 +287,7 @@ def _eyeball(p: Params, gaze: Tensor, a: Tensor, b: Tensor, lids: _Lids) -> tupl
     colour = colour * (1 + 0.3 * (b - a * p["light_x"]) / size * (p["iris_albedo"] > 0.15))
     colour = torch.lerp(colour, torch.full_like(colour, 0.025), _cover(p["pupil"] * size - off))
 
-    white = p["sclera"] * (0.45 + 0.55 * depth / radius)  # it turns away towards the corners
+    white = p["sclera"] * (0.45 + 0.55 * depth / radius)  # the ball turns away at the corners
     white = white * (1 + 0.2 * p["light"] * (p["light_x"] * a + p["light_y"] * b) / radius)
     veins = (0.9 * a + 0.7 * b + 2 * p["iris_phase"]).sin() * (0.5 * a - 0.9 * b).sin()
     white = white * (1 + 0.05 * veins)
@@ -298,7 +298,7 @@ def _eyeball(p: Params, gaze: Tensor, a: Tensor, b: Tensor, lids: _Lids) -> tupl
     ball = ball * (1 - p["lid_shadow"] * torch.exp(-lids.upper.clamp_min(0) / 2.5))
     ball = ball * (1 - 0.15 * torch.exp(lids.lower.clamp_max(0) / 1.5))
 
-    # The cornea is a mirror, about half as curved again as the eyeball.
+    # The cornea is a mirror, about one and a half times as curved as the eyeball.
     x = a + radius * (0.45 * yaw.sin() * pitch.cos() - 0.32 * p["light_x"])
     y = b + radius * (0.45 * pitch.sin() - 0.32 * p["light_y"])
     glint = torch.exp(-(x.square() + y.square()) / (2 * p["glint_size"].square()))
@@ -308,7 +308,7 @@ def _eyeball(p: Params, gaze: Tensor, a: Tensor, b: Tensor, lids: _Lids) -> tupl
 def _skin(
     p: Params, pores: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, lids: _Lids
 ) -> Tensor:
-    """The skin around the eye, as if the lids had no opening."""
+    """Return the skin around the eye, as if the lids had no opening."""
     ball = 1.25 * p["eyeball"]
     far = (a.square() + b.square()) / ball.square()
     # The ball bulges under the lids; away from it the skin faces the camera.
@@ -331,14 +331,14 @@ def _skin(
 
 
 def _brow(p: Params, u: Tensor, v: Tensor) -> Tensor:
-    """How much of each pixel the eyebrow covers, with slanting hairs."""
+    """Return the part of each pixel that the eyebrow covers, with slanting hairs."""
     edge = v - p["brow_y"] - p["brow_bend"] * (u + 4).square()
     hairs = 0.8 + 0.2 * (1.1 * u + 0.8 * v + p["lash_phase"]).sin()
     return torch.sigmoid(-edge / 1.1) * torch.sigmoid((edge + 7) / 1.2) * hairs
 
 
 def _lashes(p: Params, u: Tensor, lids: _Lids) -> Tensor:
-    """The light that the lashes and the rims of the lids let through."""
+    """Return the part of the light that the lashes and the rims of the lids let through."""
     within = ((1.04 - lids.along.abs()) * 8).clamp(0, 1)
     above = -lids.upper
     core = torch.exp(-((above - 0.5) / 0.9).square())
@@ -353,7 +353,7 @@ def _lashes(p: Params, u: Tensor, lids: _Lids) -> Tensor:
 
 
 def _expose(p: Params, scene: Tensor, noise: Tensor) -> Tensor:
-    """What the camera makes of linear intensities: bytes."""
+    """Return the bytes that the camera makes of linear intensities."""
     scene = scene * (1 + p["slope"] * _ramp(p))
     scene = scene.clamp_min(0) * (0.24 / scene.mean((1, 2), keepdim=True))
     tone = scene.pow(p["gamma"] / 1.6)
@@ -363,14 +363,14 @@ def _expose(p: Params, scene: Tensor, noise: Tensor) -> Tensor:
 
 
 def _ramp(p: Params) -> Tensor:
-    """A plane that falls away from the light, in pixels."""
+    """Return a plane that falls away from the light, in pixels."""
     y = torch.arange(HEIGHT).view(1, -1, 1) - (HEIGHT - 1) / 2
     x = torch.arange(WIDTH).view(1, 1, -1) - (WIDTH - 1) / 2
     return p["light_x"] * x + p["light_y"] * y
 
 
 def _cover(inside: Tensor) -> Tensor:
-    """Part of a pixel within a shape whose edge lies that far from the pixel's middle."""
+    """Return the part of a pixel in a shape whose edge is ``inside`` pixels from its middle."""
     return (inside + 0.5).clamp(0, 1)
 
 
@@ -380,7 +380,7 @@ def _normal(quantile: Tensor) -> Tensor:
 
 
 def _smoothing(to: int, of: int, sigma: Tensor) -> Tensor:
-    """Matrices [N, to, of] of Gaussian averages; sigma [N, 1, 1] in cells of the finer grid."""
+    """Return matrices [N, to, of] of Gaussian averages; sigma [N, 1, 1], in finer cells."""
     at = (torch.arange(to) + 0.5) * max(1.0, of / to)
     cells = (torch.arange(of) + 0.5) * max(1.0, to / of)
     weights = torch.exp(-((at[:, None] - cells) / sigma).square() / 2)
@@ -388,7 +388,7 @@ def _smoothing(to: int, of: int, sigma: Tensor) -> Tensor:
 
 
 def _upsample(grid: Tensor) -> Tensor:
-    """Smooth noise [N, 36, 60] from standard normal draws on a coarse grid [N, h, w]."""
+    """Return smooth noise [N, 36, 60] from standard normal draws on a coarse grid [N, h, w]."""
     height, width = grid.shape[1:]
     rows = _smoothing(HEIGHT, height, torch.full((1, 1, 1), 0.6 * HEIGHT / height))
     columns = _smoothing(WIDTH, width, torch.full((1, 1, 1), 0.6 * WIDTH / width))

@@ -1,6 +1,6 @@
-"""Images that the package datasets of Hugging Face can load: from the Hub, or from local files.
+"""Images that the package datasets of Hugging Face loads, from the Hub or from local files.
 
-Only version 4 and later is used, which runs no code that comes with a data set. Images are decoded
+Version 4 or later is needed, which runs no code that comes with a data set. Images are decoded
 here, not there, so that the same formats and limits hold as everywhere.
 """
 
@@ -20,7 +20,7 @@ from extracurricular.data.images.sizes import check_memory, left_out, pair
 from extracurricular.data.sets import DATA
 from extracurricular.data.splits import name_splits, set_aside
 from extracurricular.distributions import Task
-from extracurricular.errors import DataError, shorten
+from extracurricular.errors import DataError, from_extra, shorten
 
 _BLOCK = 1024
 _READERS = {".parquet": "parquet", ".arrow": "arrow"}
@@ -42,24 +42,24 @@ def hf(
     damaged: Literal["error", "skip"] = "error",
     memory: int | float = 4,
 ) -> Data:
-    """Labelled images that ``datasets.load_dataset`` can load.
+    """Load labelled images by ``datasets.load_dataset``.
 
-    Its splits are kept; where there is no ``test``, its validation split is the test split. What is
-    missing is set aside from the training examples.
+    Its splits are kept; if there is no ``test``, its validation split is the test split. Splits
+    that are missing are set aside from the training examples.
 
     Args:
         path: A name on the Hub; a folder that the package can load or has saved; or a .parquet or
             .arrow file.
-        config: Which configuration of a data set that has several.
-        image, label: Columns; without them the first of images, and the first of classes or else
-            one that is called so.
-        size: Height and width, or [height, width], to bring all to; without it all must have the
-            size of the first.
-        channels: 3 for colours, 1 for grey; without it as the first image.
+        config: Name of the configuration, if the data set has several.
+        image, label: Columns; without them the first column of images, and the first of classes or
+            else one with a usual name.
+        size: Height and width, or [height, width], to bring all images to; without it all must
+            have the size of the first.
+        channels: 3 for colours, 1 for grey; without it those of the first image.
         test, validation: Examples to set aside, as parts or numbers; ``validation`` may be 0.
         seed: Seed of the choice.
         damaged: ``error``, or ``skip`` to leave out images that cannot be read.
-        memory: Most that the images may take, in GB (10^9 bytes).
+        memory: Most memory that the images may take, in GB (10^9 bytes).
 
     Raises:
         DataError: The package is missing or cannot load it, or its examples cannot be used.
@@ -98,7 +98,7 @@ def hf(
     rows = {name: np.flatnonzero((which == name) & whole) for name in splits}
     rows = set_aside(where, rows, y, {"test": test, "validation": validation}, seed)
     pairs = {name: (x[places], y[places]) for name, places in rows.items()}
-    told = f"Images are read from the column {image_name!r}, labels from {label_name!r}."
+    read_from = f"Images are read from the column {image_name!r}, labels from {label_name!r}."
     return make_data(
         path.rstrip("/").rpartition("/")[2],
         train=pairs["train"],
@@ -107,7 +107,7 @@ def hf(
         task=Task("classification", len(classes)) if classes else None,
         classes=classes,
         outputs=() if classes else (label_name,),
-        notes=[*notes, *([] if image and label else [told])],
+        notes=[*notes, *([] if image and label else [read_from])],
     )
 
 
@@ -116,10 +116,7 @@ def _load(path: str, config: str | None) -> dict[str, Any]:
     try:
         import datasets
     except ImportError:
-        raise DataError(
-            f"to load {path!r} the package datasets is needed; "
-            "`pip install 'extracurricular[datasets]'` brings it"
-        ) from None
+        raise DataError(f"loading {path!r} needs datasets, {from_extra('datasets')}") from None
     if int(datasets.__version__.partition(".")[0]) < 4:
         raise DataError(
             f"datasets is of version {datasets.__version__}, which runs code that comes with data; "
@@ -127,7 +124,9 @@ def _load(path: str, config: str | None) -> dict[str, Any]:
         )
     local = Path(path)
     if path.startswith((".", "/", "~")) and not local.exists():
-        raise DataError(f"path {path!r} does not exist; it must name a folder, a file, or a set")
+        raise DataError(
+            f"path {path!r} does not exist; it must name a folder, a file, or a data set of the Hub"
+        )
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -142,7 +141,7 @@ def _load(path: str, config: str | None) -> dict[str, Any]:
             found = datasets.load_dataset(path, config)
     except DataError:
         raise
-    except Exception as error:  # of the network, of the Hub, of every format it reads
+    except Exception as error:  # the network, the Hub and every format have errors of their own
         reason = " ".join(str(error).split())
         raise DataError(f"datasets cannot load {path!r}: {reason}") from error
     finally:
@@ -172,7 +171,7 @@ def _guess(where: str, features: Any, what: str, words: tuple[str, ...]) -> str:
 def _labels(
     where: str, splits: dict[str, Any], name: str
 ) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """Return labels of all splits one after another: indices and names of classes, or reals."""
+    """Return the labels of all splits in turn: class indices with names, or reals without."""
     values = [np.asarray(split[name][:]) for split in splits.values()]
     feature = splits["train"].features[name]
     y = np.concatenate(values)
@@ -236,7 +235,7 @@ def _source(where: str, name: str, value: Any) -> Source:
 def _shape(
     where: str, split: Any, name: str, size: int | list[int] | None, channels: int | None
 ) -> tuple[int, int, int]:
-    """Return (C, H, W): what is set, and for the rest that of the first image."""
+    """Return (C, H, W); the first image decides what the settings leave open."""
     if size is not None and channels is not None:
         return channels, *pair(size)
     [[(which, source), *_], *_] = _blocks(where, {"train": split.select([0])}, name)

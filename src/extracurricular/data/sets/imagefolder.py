@@ -1,7 +1,8 @@
-"""Images in folders that are called by their classes: in memory as one tensor, or streamed."""
+"""Load images from folders named after their classes, into memory or as a stream."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -41,16 +42,16 @@ def imagefolder(
     centre: int | float = 1.0,
     draft: bool = True,
 ) -> Data:
-    """Images in class sub-folders: ``PATH/CLASS/*.jpg``, or ``PATH/train/CLASS/*.jpg`` and so on.
+    """Load images in class sub-folders: ``PATH/CLASS/*.jpg``, or ``PATH/train/CLASS/*.jpg`` etc.
 
-    With a folder ``train`` the splits are those of the folders ``train``, ``validation`` (or
-    ``val``) and ``test``. If there is no ``test``, ``val`` is the test split, as in the published
-    figures of ImageNet. What is missing is set aside from the training images.
+    If there is a folder ``train``, the splits are the folders ``train``, ``validation`` (or
+    ``val``) and ``test``. Without ``test``, ``val`` is the test split, as in the published figures
+    of ImageNet. Missing splits are set aside from the training images.
 
-    Images are decoded once into memory, or streamed: decoded by worker processes as they are
-    needed. The two give the same pixels. Streamed, no file is opened here but for the
-    :data:`~extracurricular.data.base.SAMPLE` from all over the training images that the scale is
-    fitted on, and, with ``damaged: skip``, those of validation and test.
+    Images are decoded once into memory, or streamed: worker processes decode them as they are
+    needed. Both give the same pixels. A streamed data set opens only the
+    :data:`~extracurricular.data.base.SAMPLE` training images that the scale is fitted on and, with
+    ``damaged: skip``, the images of validation and test.
 
     Args:
         path: The folder.
@@ -60,97 +61,141 @@ def imagefolder(
         test, validation: Images to set aside, as parts or numbers, each class in proportion;
             ``validation`` may be 0.
         seed: Seed of the choice.
-        damaged: What happens to an image that cannot be read: ``error`` ends with its name,
-            ``skip`` leaves it out and names it in the notes of the data. Of streamed training
-            images, another one then stands for it in the draws that would have it.
-        memory: Most that the images may take, in GB (10^9 bytes).
+        damaged: Treatment of an image that cannot be read: ``error`` ends with its name, ``skip``
+            leaves it out and names it in the notes of the data. In draws of streamed training
+            images, another image replaces it.
+        memory: Most memory that the images may take, in GB (10^9 bytes).
         cache: Whether to keep the decoded images in the user's cache folder, or the folder to keep
-            them in; not of streamed ones.
-        stream: Whether images are streamed; ``auto`` for those that exceed ``memory``.
-        workers: Processes that decode streamed images; as many as there are CPUs where None.
+            them in. Streamed images are not kept.
+        stream: Whether images are streamed; ``auto`` streams those that exceed ``memory``.
+        workers: Processes that decode streamed images; one for each CPU where None.
         centre: The part of the height and width that is shown of the largest part in the middle,
             in (0, 1]; 0.875 for figures on ImageNet.
-        draft: Let JPEGs be decoded at the half, a quarter or an eighth of their size where that
-            is enough, which is faster.
+        draft: Decode JPEGs at a half, a quarter or an eighth of their size where that is enough,
+            which is faster.
 
     Raises:
-        DataError: The folder has no classes or images, an image cannot be read, or all together
-            would not fit.
+        DataError: The folder has no classes or images, an image cannot be read, or the images do
+            not fit into memory.
     """
-    root, where = Path(path), f"data {path!r}"
+    where = f"data {path!r}"
     height, width = pair(size)
     if not 0 < centre <= 1:
         raise DataError(f"{where}: centre is {centre}; it must be a part in (0, 1]")
     if workers is not None and workers < 1:
         raise DataError(f"{where}: workers is {workers}; it must be at least 1, or null")
     view = View((channels, height, width), float(centre), draft)
-    folders, notes = _folders(root)
-    classes = _classes(folders["train"])
-    labels: list[int] = []
-    names: list[str] = []
-    splits: list[str] = []
-    for part, folder in folders.items():
-        found = _images(root, folder, classes)
-        labels += [label for label, _ in found]
-        names += [name for _, name in found]
-        splits += [part] * len(found)
-    y, which = np.array(labels, dtype=np.int64), np.array(splits)
+    found = _find_images(where, Path(path), view, damaged == "skip")
     if stream == "auto":
-        stream = gigabytes(len(names), view.shape) > memory
-    whole = np.ones(len(names), dtype=bool)
-    if not stream:
-        check_memory(where, len(names), view.shape, memory)
-        x, whole = _decoded(root, names, view, damaged == "skip", cache)
-        if not whole.all():
-            notes.append(left_out([names[k] for k in np.flatnonzero(~whole)], len(names)))
-    elif cache is not False:
-        raise DataError(
-            f"{where}: cache is {cache!r}, but the images are streamed, of which nothing is kept; "
-            "leave it out, or have them in memory (stream: false)"
-        )
-    rows = {part: np.flatnonzero((which == part) & whole) for part in folders}
-    rows = set_aside(where, rows, y, {"test": test, "validation": validation}, seed)
-    present = np.bincount(y[rows["train"]], minlength=len(classes))
-    if present.min() == 0:
-        gone = classes[int(present.argmin())]
-        raise DataError(f"{where}: no image of the class {gone!r} is left to train on")
-    name = root.absolute().name
+        stream = gigabytes(len(found.names), view.shape) > memory
     images: dict[str, Any]
     if stream:
-        files = Files(name, root, names, view, damaged == "skip", workers)
-        images, rows = _streamed(files, rows, notes)
-        notes.append(_how(files, len(rows["train"]), len(names)))
+        if cache is not False:
+            raise DataError(
+                f"{where}: cache is {cache!r}, but the images are streamed and not kept; leave it "
+                "out, or have them in memory (stream: false)"
+            )
+        rows = found.split(np.ones(len(found.names), dtype=bool), test, validation, seed)
+        images, rows, notes = _streamed(found, rows, workers)
     else:
+        check_memory(where, len(found.names), view.shape, memory)
+        x, whole, notes = _decoded(found, cache)
+        rows = found.split(whole, test, validation, seed)
         images = {part: x[own] for part, own in rows.items()}
     return make_data(
-        name,
-        train=(images["train"], y[rows["train"]]),
-        validation=(images["validation"], y[rows["validation"]]),
-        test=(images["test"], y[rows["test"]]),
-        task=Task("classification", len(classes)),
-        classes=classes,
-        notes=notes,
+        found.name,
+        train=(images["train"], found.y[rows["train"]]),
+        validation=(images["validation"], found.y[rows["validation"]]),
+        test=(images["test"], found.y[rows["test"]]),
+        task=Task("classification", len(found.classes)),
+        classes=found.classes,
+        notes=[*found.notes, *notes],
     )
 
 
-def _streamed(
-    files: Files, rows: dict[str, Array], notes: list[str]
-) -> tuple[dict[str, Streamed], dict[str, Array]]:
-    """Return the images of each split, and the rows of those that can be read.
+@dataclass(frozen=True)
+class _Found:
+    """The images of a folder, not yet opened.
 
-    Training images are not looked at, as others can stand for them in a draw.
+    Args:
+        where: The data, for errors.
+        root: The folder.
+        view: The part of each image, and its size.
+        skip: Whether images that cannot be read are left out.
+        classes: Names of the classes.
+        names: Path of each image within the folder, N of them.
+        y: Class of each image, int64, [N].
+        parts: Name of each image's split, [N].
+        notes: Notes on the choice of splits.
     """
+
+    where: str
+    root: Path
+    view: View
+    skip: bool
+    classes: list[str]
+    names: list[str]
+    y: Array
+    parts: Array
+    notes: list[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.root.absolute().name
+
+    def split(self, whole: Array, test: float, validation: float, seed: int) -> dict[str, Array]:
+        """Return the rows of each split, with missing splits set aside.
+
+        Args:
+            whole: Whether each image can be read, bool, [N].
+            test, validation, seed: See :func:`imagefolder`.
+
+        Raises:
+            DataError: A class has no training images left.
+        """
+        known = dict.fromkeys(self.parts.tolist())
+        rows = {part: np.flatnonzero((self.parts == part) & whole) for part in known}
+        rows = set_aside(self.where, rows, self.y, {"test": test, "validation": validation}, seed)
+        present = np.bincount(self.y[rows["train"]], minlength=len(self.classes))
+        if present.min() == 0:
+            gone = self.classes[int(present.argmin())]
+            raise DataError(f"{self.where}: no image of the class {gone!r} is left to train on")
+        return rows
+
+
+def _find_images(where: str, root: Path, view: View, skip: bool) -> _Found:
+    """List the images of a folder, without opening them."""
+    folders, notes = _folders(root)
+    classes = _classes(folders["train"])
+    found = [
+        (part, label, name)
+        for part, folder in folders.items()
+        for label, name in _images(root, folder, classes)
+    ]
+    parts, labels, names = zip(*found, strict=True)
+    y = np.array(labels, dtype=np.int64)
+    return _Found(where, root, view, skip, classes, list(names), y, np.array(parts), notes)
+
+
+def _streamed(
+    found: _Found, rows: dict[str, Array], workers: int | None
+) -> tuple[dict[str, Streamed], dict[str, Array], list[str]]:
+    """Return the images of each split, the rows of those that can be read, and notes.
+
+    Training images are not opened, as other images can replace them in a draw.
+    """
+    files = Files(found.name, found.root, found.names, found.view, found.skip, workers)
     images = {part: Streamed(files, torch.from_numpy(own)) for part, own in rows.items()}
-    if not files.skip:
-        return images, rows
-    rows = dict(rows)
-    for part in ("validation", "test"):
+    rows, notes = dict(rows), []
+    for part in ("validation", "test") if files.skip else ():
         good, lost = images[part].whole()
         if lost:
             notes.append(f"{part}: {left_out(lost, len(good))}")
             rows[part] = rows[part][good.numpy()]
             images[part] = Streamed(files, torch.from_numpy(rows[part]))
-    return images, rows
+    notes.append(_how(files, len(rows["train"]), len(found.names)))
+    return images, rows, notes
 
 
 def _how(files: Files, train: int, count: int) -> str:
@@ -170,7 +215,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _folders(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the folder of each split that has one, and what is to be told about that."""
+    """Return the folder of each split that has one, and notes on the choice."""
     if not root.is_dir():
         raise DataError(
             f"the folder {str(root)!r} does not exist; path must name a folder of class folders"
@@ -183,8 +228,8 @@ def _folders(root: Path) -> tuple[dict[str, Path], list[str]]:
     other = [name for name in inside if name.lower() not in known]
     if other:
         raise DataError(
-            f"the folder {str(root)!r} has {found['train']!r} beside {other[0]!r}; beside it "
-            "only validation (or val) and test may be"
+            f"the folder {str(root)!r} has {found['train']!r} beside {other[0]!r}; only validation "
+            "(or val) and test may be beside it"
         )
     return {part: inside[name] for part, name in found.items()}, notes
 
@@ -219,19 +264,21 @@ def _images(root: Path, folder: Path, classes: list[str]) -> list[tuple[int, str
     return found
 
 
-def _decoded(
-    root: Path, names: list[str], view: View, skip: bool, cache: bool | str
-) -> tuple[Array, Array]:
-    """Return all images, and which could be read."""
-    sources: list[Source] = [(name, root / name) for name in names]
-    found = cached(
+def _decoded(found: _Found, cache: bool | str) -> tuple[Array, Array, list[str]]:
+    """Return all images, whether each could be read, bool, [N], and notes."""
+    sources: list[Source] = [(name, found.root / name) for name in found.names]
+    view = found.view
+    kept = cached(
         "imagefolder",
-        [root / name for name in names],
-        partial(_decode, sources, view, skip),
+        [found.root / name for name in found.names],
+        partial(_decode, sources, view, found.skip),
         cache=cache,
-        settings=[list(view.shape), "skip" if skip else "error", view.centre, view.draft],
+        settings=[list(view.shape), "skip" if found.skip else "error", view.centre, view.draft],
     )
-    return found["x"], found["whole"]
+    whole = kept["whole"]
+    lost = [found.names[k] for k in np.flatnonzero(~whole)]
+    notes = [left_out(lost, len(found.names))] if lost else []
+    return kept["x"], whole, notes
 
 
 def _decode(sources: list[Source], view: View, skip: bool) -> Arrays:

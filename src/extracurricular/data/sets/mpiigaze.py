@@ -1,14 +1,14 @@
 """MPIIGaze as its authors ship it, normalised: eye patches and head poses in, gaze out.
 
-Zhang, Sugano, Fritz and Bulling (CVPR 2015, "Appearance-based gaze estimation in the wild"). Of its
-folders two are read::
+The data are by Zhang, Sugano, Fritz and Bulling (CVPR 2015, "Appearance-based gaze estimation in
+the wild"). Two of the folders are read::
 
     Data/Normalized/p00/day01.mat                          eyes of person 0 on one day
-    Evaluation Subset/sample list for eye image/p00.txt    the ones that count, a line each:
+    Evaluation Subset/sample list for eye image/p00.txt    the eyes to use, one per line:
                                                            day01/0005.jpg left
 
-A .mat file has ``filenames`` [n] and a struct ``data`` of ``left`` and ``right``, each of ``image``
-[n, 36, 60], ``gaze`` [n, 3] (unit vectors) and ``pose`` [n, 3] (rotation vectors).
+A .mat file has ``filenames`` [n] and a struct ``data`` with ``left`` and ``right``, each with
+``image`` [n, 36, 60], ``gaze`` [n, 3] (unit vectors) and ``pose`` [n, 3] (rotation vectors).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from extracurricular.data.base import Data, make_data, split_indices
 from extracurricular.data.formats.cache import Arrays, cached
 from extracurricular.data.sets import DATA
-from extracurricular.errors import DataError, shorten
+from extracurricular.errors import DataError, from_extra, shorten
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -40,7 +40,7 @@ def mpiigaze(
     seed: int = 0,
     cache: bool | str = True,
 ) -> Data:
-    """MPIIGaze's evaluation subset, one person left out to test on.
+    """Read MPIIGaze's evaluation subset, with one person left out to test on.
 
     Inputs are a dict: ``eye`` [1, 36, 60], grey bytes, and ``pose`` [2], pitch and yaw of the head
     in radians. Targets are pitch and yaw of the gaze in radians. Right eyes are mirrored to look
@@ -49,9 +49,10 @@ def mpiigaze(
     Args:
         path: The folder ``MPIIGaze``.
         leave_out: The person to test on, 0 to 14.
-        validation: Number of other persons to choose settings on, who do not train; 0 for none.
-        seed: Seed of which persons these are.
-        cache: Whether to keep what is read in the user's cache folder, or the folder to keep it
+        validation: Number of other persons to choose settings on, who are not trained on; 0 for
+            none.
+        seed: Seed of the choice of these persons.
+        cache: Whether to keep the arrays in the user's cache folder, or the folder to keep them
             in.
 
     Raises:
@@ -92,20 +93,20 @@ def mpiigaze(
 
 
 def gaze_angles(vectors: Array) -> Array:
-    """Pitch and yaw of gaze vectors, radians, [N, 2] from [N, 3].
+    """Return pitch and yaw of gaze vectors, radians, [N, 2] from [N, 3].
 
-    The convention of the authors' code: pitch = asin(-y), yaw = atan2(-x, -z); its inverse is
-    :func:`extracurricular.evaluation.metrics.gaze_vector`.
+    The convention is that of the authors' code: pitch = asin(-y), yaw = atan2(-x, -z); its inverse
+    is :func:`extracurricular.evaluation.metrics.gaze_vector`.
     """
     x, y, z = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
     return np.stack([np.arcsin(-y), np.arctan2(-x, -z)], axis=1)
 
 
 def pose_angles(vectors: Array) -> Array:
-    """Pitch and yaw of head poses, radians, [N, 2] from rotation vectors [N, 3].
+    """Return pitch and yaw of head poses, radians, [N, 2] from rotation vectors [N, 3].
 
-    The convention of the authors' code: v is the z axis of the rotation, the third column of its
-    matrix; pitch = asin(v_y), yaw = atan2(v_x, v_z). By Rodrigues' formula
+    The convention is that of the authors' code: v is the z axis of the rotation, the third column
+    of its matrix; pitch = asin(v_y), yaw = atan2(v_x, v_z). By Rodrigues' formula
     v = z cos θ + (k × z) sin θ + k k_z (1 - cos θ), with angle θ and axis k.
     """
     angle = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -192,7 +193,7 @@ def read_day(file: Path) -> tuple[list[str], dict[str, tuple[Array, Array, Array
 
     Returns:
         The n file names; and for each side eyes [n, 36, 60] uint8, head poses and gazes [n, 2]
-        float32, pitch and yaw in radians, of the right eye mirrored.
+        float32, pitch and yaw in radians. Those of the right side are mirrored.
 
     Raises:
         DataError: The file is missing, damaged, or of another form.
@@ -240,10 +241,7 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise DataError(
-            f"to read {str(file)!r} the package scipy is needed; "
-            "`pip install 'extracurricular[mat]'` brings it"
-        ) from None
+        raise DataError(f"reading {str(file)!r} needs scipy, {from_extra('mat')}") from None
     if not file.is_file():
         raise DataError(f"the file {str(file)!r} is missing")
     try:

@@ -1,4 +1,4 @@
-"""Tables that people have: numbers and categories in, real targets or classes out."""
+"""Data sets from tables: numbers and categories in, real targets or classes out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extracurricular.data.splits import part_size
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
-# Whole numbers of at most so many kinds are taken for classes.
+# A target of at most so many different whole numbers is taken for classes.
 _FEW = 20
 _MOST = 1000
 _PARTS = ("train", "validation", "test")
@@ -34,7 +34,7 @@ def table(
     header: bool = True,
     seed: int = 0,
 ) -> Data:
-    """A table in a CSV, parquet or .npz file.
+    """Read a table from a CSV, parquet or .npz file.
 
     Columns of texts, and those named in ``categorical``, become one column of 0 and 1 for each of
     their values. A row with a missing value is refused. Targets stay in their own units.
@@ -42,20 +42,20 @@ def table(
     Args:
         path: The file (see :func:`extracurricular.data.formats.columns.read_table`).
         target: Name or position of the target's column, or a list of several; -1 is the last.
-        task: What the target is. Without it texts are classes, and so are whole numbers of at most
-            20 kinds; several targets are real.
+        task: Kind of the target. Without it texts are classes, and so are at most 20 different
+            whole numbers; several targets are real.
         test, validation: Rows to set aside, as parts or as numbers of rows; ``validation`` may be
             0.
-        split: Column that says ``train``, ``validation`` or ``test`` of each row. Without rows of
-            validation in it, they are set aside from those of training.
+        split: Column that has ``train``, ``validation`` or ``test`` in each row. If it has no
+            validation rows, they are set aside from the training rows.
         categorical: Columns whose numbers are names.
         drop: Columns to leave out.
-        separator: What stands between the columns of a text file.
-        header: Whether a text file has the names of its columns in the first line.
+        separator: The character between the columns of a text file.
+        header: Whether the first line of a text file names the columns.
         seed: Seed of the split.
 
     Raises:
-        DataError: The file or a value in it cannot be used, or a setting does not go with it.
+        DataError: The file or a value in it cannot be used, or a setting does not fit the file.
     """
     read = read_table(Path(path), separator, header, categorical or (), drop or ())
     given = target if isinstance(target, list) else [target]
@@ -104,7 +104,7 @@ def _inputs(read: Table, names: list[str]) -> tuple[Array, list[str]]:
 
 
 def _sorted(values: Array) -> list[str]:
-    """Different texts, sorted as numbers where all are."""
+    """Return the different texts, sorted as numbers if all are numbers."""
     kinds = np.unique(values).tolist()
     try:
         return sorted(kinds, key=float)

@@ -17,7 +17,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @DATA.register("uci")
 def uci(path: str, split: int = 0, validation: float = 0.2, seed: int = 0) -> Data:
-    """A regression set in a folder, with published splits.
+    """Read a regression set with published splits from a folder.
 
     The folder has the files of the sets and splits of Hernández-Lobato and Adams (2015,
     "Probabilistic backpropagation for scalable learning of Bayesian neural networks"), which Gal
@@ -26,8 +26,8 @@ def uci(path: str, split: int = 0, validation: float = 0.2, seed: int = 0) -> Da
     ``index_test_K.txt``, the rows of split K; all counted from 0. Targets are in their own units.
 
     Args:
-        path: The folder. Its name is the data set's.
-        split: Which of the published splits, from 0.
+        path: The folder, whose name becomes the data set's.
+        split: Number of the published split, from 0.
         validation: Part of the published training rows to choose settings on; 0 for none.
         seed: Seed of the choice of these rows.
 
@@ -73,14 +73,14 @@ def _numbers(file: Path) -> list[tuple[int, list[float]]]:
     """Return the numbers of each line that has any, with the number of the line, from 1."""
     if not file.is_file():
         raise DataError(f"the file {str(file)!r} is missing")
-    # What is no text cannot become a number either, so the sentence below covers it.
+    # Bytes that are no text become no number either, so the error below covers them.
     lines = file.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     found = []
     for line, text in enumerate(lines, start=1):
         values = []
         for word in text.split():
             try:
-                # Python reads 1_000 as a number; no such file means it.
+                # Python reads 1_000 as a number, but no such file means one.
                 value = float(word) if "_" not in word else float("nan")
             except ValueError:
                 value = float("nan")
@@ -105,7 +105,7 @@ def _table(file: Path) -> np.ndarray[Any, Any]:
         if len(values) != width:
             raise DataError(
                 f"the file {str(file)!r}, line {line}: the row has {len(values)} numbers, "
-                f"the first one {width}; all must have the same"
+                f"the first one {width}; all rows must have the same number"
             )
     return np.array([values for _, values in found])
 
@@ -147,7 +147,7 @@ def _disjoint(
 
 
 def _check_split(folder: Path, split: int) -> None:
-    """Refuse a split of which neither file is there."""
+    """Refuse a split if neither of its files is there."""
     matches = (re.fullmatch(r"index_(?:train|test)_(\d+)\.txt", f.name) for f in folder.iterdir())
     known = sorted({int(match[1]) for match in matches if match})
     if not known:
@@ -156,7 +156,7 @@ def _check_split(folder: Path, split: int) -> None:
             "and index_test_0.txt"
         )
     if split not in known:
-        # Where one is missing in between, all are named.
+        # If a number in between is missing, all are listed.
         gapless = known == list(range(len(known)))
         names = f"0 to {known[-1]}" if gapless and len(known) > 1 else ", ".join(map(str, known))
         plural = "s" if len(known) > 1 else ""

@@ -1,0 +1,36 @@
+"""The command that looks at a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extracurricular.cli import base
+
+
+@base.app.command(rich_help_panel=base.LOOK)
+def data(
+    what: Annotated[
+        str, typer.Argument(metavar="SPEC", help="A data set, or a recipe's file or name.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SETTING=VALUE]...", help="Its settings, such as path=FILE."),
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Where to draw some images, as PNG.")] = None,
+) -> None:
+    """Look at a data set: sizes, values, classes or targets, and what in it looks wrong."""
+    from extracurricular.assess.survey import survey
+    from extracurricular.cli import survey_table
+    from extracurricular.files import write_atomic
+    from extracurricular.recipe.lookup import find_data
+
+    console = base.console()
+    found = find_data(what, overrides or [])
+    for line in survey_table.lines(found, survey(found)):
+        console.print(line)
+    if sheet is not None:
+        write_atomic(sheet, survey_table.sheet(found))
+        console.print(f"Look at [bold]{base.escaped(str(sheet))}[/bold]")

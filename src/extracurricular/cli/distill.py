@@ -1,0 +1,86 @@
+"""The command that distils one teacher into one student, without a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from extracurricular.cli import base
+from extracurricular.errors import RecipeError
+
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+
+@base.app.command(rich_help_panel=base.RUN)
+def distill(
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="An ONNX file; weights, with --model; random_forest or '{NAME: {setting: value}}' "
+            "for an estimator to fit; or module:function."
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(help="A data set: NAME, NAME:PATH or '{NAME: {setting: value}}'."),
+    ],
+    student: Annotated[
+        str, typer.Option(help="The student's network: NAME or '{NAME: {setting: value}}'.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the run; what is done there is kept.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change in its recipe."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Network of the teacher's weights.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; 2000.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+) -> None:
+    """Distil a teacher into a student with good defaults, and show how they compare.
+
+    The folder is that of a run: xcl evaluate, report and export take it, and recipe.yaml in it is
+    the recipe to change.
+    """
+    from extracurricular.cli.run import execute_recipe
+    from extracurricular.distillation import recipe_for
+    from extracurricular.predictors.load import known_data
+    from extracurricular.recipe.lookup import data_spec, read_spec
+    from extracurricular.recipe.read import parse_recipe
+
+    spec = data_spec(data)
+    task = known_data(spec).task
+    values = recipe_for(
+        _teacher(teacher, model),
+        read_spec(student, "--student"),
+        spec,
+        task,
+        name=out.resolve().name,
+        steps=steps,
+        seed=seed,
+    )
+    execute_recipe(parse_recipe(values, overrides or []), out)
+
+
+def _teacher(given: str, model: str | None) -> dict[str, Any]:
+    """Return the section ``teacher`` of what is given on the command line."""
+    from extracurricular.recipe.lookup import read_spec
+
+    suffix = Path(given).suffix.lower()
+    weights = suffix in _WEIGHTS
+    if weights and model is None:
+        raise RecipeError(
+            "--model", f"is needed: {given!r} holds weights alone; name their network"
+        )
+    if model is not None and not weights:
+        raise RecipeError("--model", f"is for weights, and --teacher is {given!r}")
+    if weights and model is not None:
+        return {"model": read_spec(model, "--model"), "weights": given}
+    if suffix == ".onnx":
+        return {"onnx": {"path": given}}
+    if ":" in given and not given.lstrip().startswith("{"):
+        return {"function": given}
+    return {"estimator": read_spec(given, "--teacher")}

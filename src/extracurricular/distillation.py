@@ -1,0 +1,391 @@
+"""Distil a teacher into a student in one call.
+
+``distill`` does what a recipe with one student does, with the same seeds, so that both give the
+same weights to the last bit; it takes whatever is at hand in Python instead of names.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import ValidationError
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from extracurricular import rng
+from extracurricular.data.base import Data
+from extracurricular.data.sets.arrays import from_arrays, from_dataset, from_loader
+from extracurricular.distributions import Task
+from extracurricular.errors import DataError, RecipeError, StorageError, shorten
+from extracurricular.export import Shipped, export_module
+from extracurricular.files import Checkpoints, load_weights, locked, read_json, write_json
+from extracurricular.inputs import Batch, batch_size
+from extracurricular.knowledge.fingerprint import data_fingerprint, describe
+from extracurricular.matching import Matching
+from extracurricular.matching import describe as loss_settings
+from extracurricular.models import parameter_count
+from extracurricular.predictors.load import known_data
+from extracurricular.predictors.of_data import of_data, with_scales
+from extracurricular.predictors.predictor import Predictor
+from extracurricular.predictors.saved import FILE, save_network
+from extracurricular.recipe.difference import first_difference
+from extracurricular.registry import explain_validation
+from extracurricular.run.finished import open_run
+from extracurricular.run.network import build_matching
+from extracurricular.run.settings import training_settings
+from extracurricular.run.teacher import identity
+from extracurricular.run.workspace import first_network, sampler_seed
+from extracurricular.samplers import Context, Sampler, build_sampler
+from extracurricular.teachers import EnsembleTeacher, NetworkTeacher, Teacher
+from extracurricular.teachers.estimators import EstimatorTeacher
+from extracurricular.teachers.named import ENTRIES
+from extracurricular.teachers.onnx import OnnxTeacher
+from extracurricular.teachers.raw import FunctionTeacher
+from extracurricular.training import Training, train
+
+SCHEMA = 1
+STEPS = 2000
+_SETTINGS = "distill.json"
+
+SAMPLER: list[Any] = [
+    {
+        "blend": {
+            "plain": {"weight": 0.5, "sampler": ["empirical"]},
+            "mixed": {"weight": 0.5, "sampler": ["empirical", "mixup"]},
+        }
+    }
+]
+"""Where examples come from unless somebody says otherwise: half stored, half mixed (our choice)."""
+
+
+def default_training(steps: int = STEPS, size: int = 64) -> Training:
+    """Return how a student is trained unless somebody says otherwise (our choice).
+
+    Args:
+        steps: Optimiser steps.
+        size: Examples a step.
+    """
+    warmup = min(100, steps // 20)
+    rate, decay = 3e-3, 1e-2
+    return Training(
+        steps=steps, batch_size=size, optimizer="adamw", lr=rate, weight_decay=decay, warmup=warmup
+    )
+
+
+def default_matching(task: Task) -> dict[str, Any]:
+    """Return the loss unless somebody says otherwise (our choice): KL, at T = 4 for classes."""
+    return {"temperature": 4.0} if task.kind == "classification" else {}
+
+
+def distill(
+    teacher: Any,
+    student: Any,
+    data: Any,
+    *,
+    steps: int | None = None,
+    sampler: Any = None,
+    matching: Matching | dict[str, Any] | None = None,
+    training: Training | dict[str, Any] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    fabric: Fabric | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> Predictor:
+    """Train a student to match a teacher, on stored examples and beyond them.
+
+    Args:
+        teacher: A torch module (standardised inputs to raw outputs, as a student's); a list of
+            teachers, which become an ensemble; a fitted scikit-learn estimator; the path of an
+            ONNX file, or of a finished run; a Python function on raw arrays; a spec as a recipe
+            has it, such as ``{"random_forest": {"trees": 200}}``; or any object of this package
+            that gives distributions.
+        student: A network's name or spec, such as ``"resnet20"`` or ``{"mlp": {"hidden": [32]}}``;
+            or a torch module, which is copied.
+        data: A :class:`~extracurricular.data.base.Data`; arrays ``(x, y)``; a torch ``Dataset``; a
+            ``DataLoader``, whose data set and batch size are taken; or a spec as a recipe has it.
+        steps: Optimiser steps; 2000 where None.
+        sampler: Where the examples come from: a chain as a recipe writes it, or a sampler; half
+            stored and half mixed examples where None.
+        matching: The loss; KL where None, at temperature 4 for classes.
+        training: How the student is trained; AdamW where None (:func:`default_training`). A dict
+            changes single settings of that.
+        seed: Seed of everything random.
+        out: A folder for checkpoints, the log and the trained student, so that an interrupted
+            training goes on; nothing is kept where None.
+        fabric: Device and precision; whatever is at hand, in full precision, where None.
+        on_progress: Called now and then with (steps done, loss).
+
+    Returns:
+        The trained student: a :class:`~extracurricular.predictors.predictor.Predictor`, with
+        ``predict``, ``score``, ``save`` and ``export``.
+
+    Raises:
+        XclError: With one sentence for the user: something cannot be used, or training failed.
+    """
+    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    read, size = read_data(data)
+    read = read.to(fabric.device)
+    settings = _training(training, steps, size)
+    asked = read_teacher(teacher, read, seed)
+    spec = None if isinstance(student, nn.Module) else student
+    module = _network(student, read, seed)
+    module.to(fabric.device)
+    source = _sampler(sampler, read, seed, asked, module)
+    loss = _matching(matching, read.task)
+    folder = None if out is None else Path(out)
+    learn = partial(
+        train,
+        module,
+        source,
+        asked,
+        read.task,
+        matching=loss,
+        settings=settings,
+        seed=seed,
+        fabric=fabric,
+        folder=folder,
+        on_progress=on_progress,
+    )
+    name = spec if isinstance(spec, str) else next(iter(spec)) if spec else type(module).__name__
+    keeper = _Keeper(module, read, spec, str(name), source)
+    if folder is None:
+        learn()
+    else:
+        wanted = {
+            "student": spec or describe(student),
+            "sampler": _described(SAMPLER if sampler is None else sampler),
+            "matching": loss_settings(loss),
+            "training": training_settings(settings),
+            "seed": seed,
+            "data": data_fingerprint(read),
+            "teacher": identity(asked),
+        }
+        with locked(folder):
+            if not _is_done(folder, wanted):
+                write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted})
+                learn()
+                keeper.save(folder)
+                Checkpoints(folder).clear()
+            module.load_state_dict(load_weights(folder / "weights.safetensors"))
+    module.eval()
+    network = NetworkTeacher(module, read.task)
+    found = of_data(str(name), with_scales(network, read), read, parameter_count(module))
+    return replace(found, keeper=keeper)
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Writes a student that was trained here to files."""
+
+    module: nn.Module
+    data: Data
+    spec: Any
+    name: str
+    sampler: Sampler
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write weights and scales; see :func:`~extracurricular.predictors.saved.save_network`."""
+        return save_network(Path(folder), self.module, self.data, model=self.spec, name=self.name)
+
+    def export(self, out: str | Path, **options: Any) -> Shipped:
+        """Write a verified file; see :func:`extracurricular.export_module`."""
+        return export_module(self.module, self.data, out, sampler=self.sampler, **options)
+
+
+def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a folder holds this very student, finished.
+
+    Raises:
+        StorageError: It holds another.
+    """
+    file = folder / _SETTINGS
+    if (folder / "recipe.yaml").exists():
+        raise StorageError(f"{str(folder)!r} holds a run; choose another folder")
+    if not file.exists():
+        return False
+    known = read_json(file)
+    found = known.get("settings") if isinstance(known, dict) else None
+    if found != wanted:
+        path, was, now = first_difference(found, wanted, "")
+        raise StorageError(
+            f"{str(folder)!r} holds a student made with {path} = {shorten(was)}, and now it is "
+            f"{shorten(now)}; choose another folder, or delete this one"
+        )
+    return (folder / FILE).is_file()
+
+
+def _described(sampler: Any) -> Any:
+    """Return a sampler as plain values; a sampler of one's own kind counts by its name alone."""
+    if isinstance(sampler, str | dict | list):
+        return sampler
+    try:
+        return describe(sampler)
+    except ValueError:
+        return type(sampler).__name__
+
+
+def recipe_for(
+    teacher: dict[str, Any],
+    student: Any,
+    data: Any,
+    task: Task,
+    *,
+    name: str,
+    steps: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the recipe of the training that :func:`distill` does, as plain values.
+
+    Args:
+        teacher: The section ``teacher``.
+        student: Spec of the network.
+        data: Spec of the data set.
+        task: What is predicted.
+        name: Name of the recipe.
+        steps, seed: As for :func:`distill`.
+    """
+    training = default_training(STEPS if steps is None else steps).model_dump(mode="json")
+    return {
+        "schema": 1,
+        "name": name,
+        "data": data,
+        "seeds": [seed],
+        "teacher": teacher,
+        "students": {
+            "student": {
+                "model": student,
+                "sampler": SAMPLER,
+                "matching": default_matching(task),
+                "training": training,
+            }
+        },
+    }
+
+
+# What is given
+
+
+def read_data(given: Any) -> tuple[Data, int | None]:
+    """Return a data set, and the batch size of a loader.
+
+    Raises:
+        DataError: It is nothing that could be one.
+    """
+    if isinstance(given, Data):
+        return given, None
+    if isinstance(given, DataLoader):
+        return from_loader(given), given.batch_size
+    if isinstance(given, Dataset):
+        return from_dataset(given), None
+    if isinstance(given, tuple) and len(given) == 2 and not isinstance(given[0], str):
+        return from_arrays(*given), None
+    if isinstance(given, str | dict | Path):
+        return known_data(str(given) if isinstance(given, Path) else given), None
+    raise DataError(
+        f"data is {shorten(given)}; it must be a Data, arrays (x, y), a Dataset, a DataLoader, or "
+        "the name of a data set"
+    )
+
+
+def read_teacher(given: Any, data: Data, seed: int = 0) -> Teacher:
+    """Return a teacher made of whatever :func:`distill` takes as one, asked once.
+
+    Raises:
+        RecipeError: It is none, or does not go with the data.
+    """
+    try:
+        found = _teacher(given, data, seed)
+        probe = data.train[:2]
+        ids = torch.arange(batch_size(probe.x), device=data.device)
+        said = found(Batch(ids, data.inputs(probe.x)))
+    except ValueError as error:
+        raise RecipeError("teacher", str(error)) from error
+    except RuntimeError as error:
+        if not isinstance(given, nn.Module):
+            raise
+        problem = " ".join(str(error).split())
+        raise RecipeError("teacher", f"cannot be asked about these data: {problem}") from error
+    width = said.parameters.shape[-1]
+    if width != data.task.outputs:
+        raise RecipeError(
+            "teacher", f"gives {width} numbers for an example, but {data.task.kind} of "
+            f"{data.task.size} needs {data.task.outputs}"
+        )  # fmt: skip
+    return found
+
+
+def _teacher(given: Any, data: Data, seed: int) -> Teacher:
+    if isinstance(given, nn.Module):
+        return NetworkTeacher(given.to(data.device).eval(), data.task)
+    if isinstance(given, list | tuple):
+        return EnsembleTeacher([_teacher(one, data, seed) for one in given])
+    if isinstance(given, dict):
+        entry = ENTRIES.build(given, key="teacher")
+        return entry.fit(data, rng.fold(seed, "teacher") >> 1)
+    if isinstance(given, str | Path):
+        return _teacher_at(Path(given), data)
+    if hasattr(given, "predict") and hasattr(given, "get_params"):
+        return EstimatorTeacher(given, data)
+    if inspect.isroutine(given) or isinstance(given, partial):
+        return FunctionTeacher(given, data)
+    if callable(given):
+        asked: Teacher = given
+        return asked
+    raise RecipeError(
+        "teacher", f"is {shorten(given)}; it must be a network, an estimator, a function, an ONNX "
+        "file, a finished run, or a list of these"
+    )  # fmt: skip
+
+
+def _teacher_at(path: Path, data: Data) -> Teacher:
+    if path.is_dir():
+        run = open_run(path)
+        return run.teacher(run.recipe.seeds[0])
+    if path.suffix.lower() == ".onnx":
+        return OnnxTeacher(path, data)
+    raise RecipeError(
+        "teacher", f"is {str(path)!r}; a path must be that of an ONNX file or of a finished run"
+    )
+
+
+def _network(given: Any, data: Data, seed: int) -> nn.Module:
+    if isinstance(given, nn.Module):
+        return copy.deepcopy(given)
+    return first_network(given, data, seed, "student")
+
+
+def _sampler(given: Any, data: Data, seed: int, teacher: Teacher, student: nn.Module) -> Sampler:
+    if given is not None and not isinstance(given, str | dict | list):
+        own: Sampler = given
+        return own
+    chain = SAMPLER if given is None else given
+    return build_sampler(chain, data, sampler_seed(seed), "sampler", Context(teacher, student))
+
+
+def _matching(given: Matching | dict[str, Any] | None, task: Task) -> Matching:
+    if isinstance(given, Matching):
+        return given
+    return build_matching(default_matching(task) if given is None else given, "matching")
+
+
+def _training(
+    given: Training | dict[str, Any] | None, steps: int | None, size: int | None
+) -> Training:
+    if isinstance(given, Training):
+        return given if steps is None else given.model_copy(update={"steps": steps})
+    usual = default_training(STEPS if steps is None else steps, size or 64)
+    if given is None:
+        return usual
+    try:
+        return Training.model_validate(usual.model_dump() | given)
+    except ValidationError as error:
+        known = dict.fromkeys(Training.model_fields)
+        raise explain_validation(error, "training", known) from None

@@ -1,0 +1,442 @@
+"""The words for figures: what each is called, how it is written, which way is better.
+
+Every table that people read takes its words from :data:`WORDS`: the terminal, the page, the model
+card, ``xcl evaluate``, ``xcl compare`` and ``docs/evaluate.md``. So a figure that is registered
+once shows everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Group = Literal["classes", "real targets", "classes, real targets", "teacher", "other data"]
+
+ABSENT = "–"
+NOT_FINITE = "not finite"
+
+# The errors that gaps are measured in, the most telling first; every task has the last or another.
+_ERRORS = ("angular_error", "rmse", "error_rate")
+_DIGITS = 4
+_BEGIN = "<!-- Figures: made by `python docs/tables.py` -->"
+_END = "<!-- End of the figures -->"
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words for one figure.
+
+    Args:
+        name: Its key in ``summary.json`` and in the JSON of ``xcl evaluate``.
+        title: Its name for people.
+        about: The definition, without a full stop.
+        group: What it is measured on.
+        better: Which values are better: ``higher``, ``lower``, or ``neither``.
+        form: How it is written: ``percent`` for a share, in percent with two decimals; ``digits``
+            for four significant digits; or a format such as ``.3f``.
+        unit: ``nats``, ``°``, ``target`` for the units of the target, or empty.
+        range: Values that it can have, for the docs.
+        remark: How to read it, without a full stop; empty where that is plain.
+        hint: What stands beside it in a list, instead of its unit or after the sign of percent.
+        short: Title in the heading of a narrow table; the title where empty.
+        small: Which narrow tables show it: none, those of runs, or all, those of exports too.
+            summary.json has more figures than a terminal is wide.
+        hides: Name of a figure that says the same in other units, and that a narrow table leaves
+            out for this one.
+    """
+
+    name: str
+    title: str
+    about: str
+    group: Group
+    better: Literal["higher", "lower", "neither"]
+    form: str = "digits"
+    unit: str = ""
+    range: str = ""
+    remark: str = ""
+    hint: str = ""
+    short: str = ""
+    small: Literal["none", "runs", "all"] = "none"
+    hides: str = ""
+
+    @property
+    def scale(self) -> int:
+        """Factor between a value and the number that people read."""
+        return 100 if self.form == "percent" else 1
+
+    @property
+    def sign(self) -> str:
+        """The unit where it is a sign, which belongs in every heading; else empty."""
+        return "%" if self.form == "percent" else self.unit if self.unit == "°" else ""
+
+    @property
+    def heading(self) -> str:
+        """Heading of a column: ``accuracy %``."""
+        return _with(self.short or self.title, " ", self.sign)
+
+    @property
+    def label(self) -> str:
+        """Label of an axis or a row: ``accuracy, %``."""
+        return _with(self.title, ", ", self.sign)
+
+    @property
+    def change(self) -> str:
+        """Heading of a column of differences: ``accuracy points``."""
+        return self.heading.replace("%", "points") if self.form == "percent" else self.heading
+
+    @property
+    def beside(self) -> str:
+        """What stands beside the value in a list: its unit, or a hint."""
+        if self.form == "percent":
+            return f"% {self.hint}".rstrip()
+        return self.hint or ("in units of the target" if self.unit == "target" else self.unit)
+
+    @property
+    def explained(self) -> str:
+        """What it is and how to read it, in a sentence or two."""
+        units = {"nats": ", in nats", "target": ", in units of the target"}
+        side = "" if self.better == "neither" else f"; {self.better} is better"
+        remark = f" {self.remark[0].upper()}{self.remark[1:]}." if self.remark else ""
+        return f"{self.about}{units.get(self.unit, '')}{side}.{remark}"
+
+    def number(self, value: float, like: float | None = None) -> str:
+        """Write a finite value, with the decimals of another one, or of its own where None."""
+        like = value if like is None else like
+        return format(self.scale * value, self._format(self.scale * abs(like), _DIGITS))
+
+    def signed(self, value: float, like: float | None = None) -> str:
+        """Write a difference: with its sign, a true minus; percentages as points."""
+        like = value if like is None else like
+        form = self._format(self.scale * abs(like), _DIGITS - 1)
+        text = format(self.scale * value, f"+{form}").replace("-", "−")
+        # There is no sign before a 0.
+        return text if any(c in "123456789" for c in text) else text[1:]
+
+    def _format(self, size: float, digits: int) -> str:
+        if self.form == "percent":
+            return ".2f"
+        if self.form != "digits":
+            return self.form
+        if 0 < size < 1e-4:
+            return f".{digits}g"
+        # Digits before the point are never left out.
+        before = math.floor(math.log10(size)) + 1 if size else 1
+        return f".{max(0, digits - before)}f"
+
+
+def _with(title: str, between: str, sign: str) -> str:
+    return title if not sign or title.endswith(sign) else f"{title}{between}{sign}"
+
+
+WORDS: dict[str, Words] = {}
+
+
+def register(words: Words) -> Words:
+    """Make a figure known to every table, after those that are known already.
+
+    The call stands in this file, or beside the function that computes the figure.
+
+    Raises:
+        ValueError: There is a figure of this name.
+    """
+    if words.name in WORDS:
+        raise ValueError(f"the figure {words.name!r} is registered already")
+    WORDS[words.name] = words
+    return words
+
+
+def known(names: Collection[str]) -> list[Words]:
+    """Return the words for those of the figures ``names`` that have any, in the table's order."""
+    return [words for name, words in WORDS.items() if name in names]
+
+
+def small(names: Collection[str], table: Literal["runs", "exports"] = "runs") -> list[Words]:
+    """Return the words for those of the figures ``names`` that a narrow table shows."""
+    wanted = ("all",) if table == "exports" else ("all", "runs")
+    found = [words for words in known(names) if words.small in wanted]
+    hidden = {words.hides for words in found}
+    return [words for words in found if words.name not in hidden]
+
+
+def error_measure(names: Collection[str]) -> str:
+    """Return the name of the error that gaps are measured in.
+
+    Args:
+        names: Names of the figures that there are.
+
+    Returns:
+        ``angular_error`` or ``rmse`` where there is such a figure, else ``error_rate``, which is
+        1 - accuracy; see :func:`extracurricular.evaluation.metrics.error_of`.
+    """
+    return next((name for name in _ERRORS if name in names), _ERRORS[-1])
+
+
+def figure_text(words: Words, figure: Mapping[str, Any] | float | None, spread: bool = True) -> str:
+    """Write a figure: a value, or mean ± standard deviation over seeds.
+
+    Args:
+        words: Its words.
+        figure: A value; ``{"mean", "std", "per_seed"}`` as in ``summary.json``; or None where
+            there is none.
+        spread: Whether the deviation is written too.
+    """
+    if figure is None:
+        return ABSENT
+    if not isinstance(figure, Mapping):
+        return words.number(figure) if math.isfinite(figure) else NOT_FINITE
+    mean = figure["mean"]
+    if mean is None:
+        return NOT_FINITE
+    text = words.number(mean)
+    # A teacher that all seeds share is one teacher: it has no deviation.
+    if spread and len(set(figure["per_seed"])) > 1:
+        text += f" ± {words.number(figure['std'], like=mean)}"
+    return text
+
+
+def count_text(count: int | None) -> str:
+    """Write a number of parameters; None where nobody can count them."""
+    return ABSENT if count is None else f"{count:,}"
+
+
+# The docs
+
+
+def markdown() -> str:
+    """Return the table of all figures, as ``docs/evaluate.md`` has it."""
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
+    lines = [
+        "| figure | measured on | what it is | values | how to read it |",
+        "|---|---|---|---|---|",
+    ]
+    for words in WORDS.values():
+        said = f"`{words.name}`" if words.name == words.title else f"{words.title}, `{words.name}`"
+        values = f"{words.range}{arrows[words.better]}"
+        lines.append(f"| {said} | {words.group} | {words.about} | {values} | {words.remark} |")
+    return "\n".join(lines)
+
+
+def renewed(text: str) -> str:
+    """Return a page of the docs with the table between its marks made anew.
+
+    Raises:
+        ValueError: The page has no such marks.
+    """
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (begin and end):
+        raise ValueError(f"the page has no marks {_BEGIN!r} and {_END!r}")
+    return f"{before}{begin}\n\n{markdown()}\n\n{end}{after}"
+
+
+# The figures, in the order of every table
+
+_FIGURES = (
+    Words(
+        "accuracy",
+        "accuracy",
+        "share of examples whose most probable class is right",
+        "classes",
+        "higher",
+        form="percent",
+        range="0 to 1",
+        small="all",
+    ),
+    Words(
+        "error_rate",
+        "error rate",
+        "share of examples whose most probable class is wrong",
+        "classes",
+        "lower",
+        form="percent",
+        range="0 to 1",
+        remark="gaps between classifiers, and their robustness, are measured in it",
+    ),
+    Words(
+        "angular_error",
+        "angular error",
+        "mean angle between predicted and true gaze",
+        "real targets",
+        "lower",
+        form=".2f",
+        unit="°",
+        range="degrees",
+        remark="only for targets (pitch, yaw)",
+        small="all",
+        hides="rmse",
+    ),
+    Words(
+        "rmse",
+        "RMSE",
+        "root of the mean squared error of the mean, over all outputs",
+        "real targets",
+        "lower",
+        unit="target",
+        range="units of the target",
+        remark="among several targets the largest units decide",
+        small="all",
+    ),
+    Words(
+        "mae",
+        "MAE",
+        "mean absolute error of the mean, over all outputs",
+        "real targets",
+        "lower",
+        unit="target",
+        range="units of the target",
+        remark="among several targets the largest units decide",
+    ),
+    Words(
+        "nll",
+        "NLL",
+        "mean negative log-likelihood of the true class or target, summed over outputs",
+        "classes, real targets",
+        "lower",
+        form=".3f",
+        unit="nats",
+        range="nats; from 0 for classes",
+        remark="a proper score; one sure mistake can decide it, and the unit of a target shifts it",
+        small="all",
+    ),
+    Words(
+        "brier",
+        "Brier score",
+        "mean squared distance of the probabilities from the one-hot label (Brier 1950)",
+        "classes",
+        "lower",
+        form=".4f",
+        range="0 to 2",
+        remark="a proper score; scikit-learn has half of it for two classes",
+    ),
+    Words(
+        "crps",
+        "CRPS",
+        "continuous ranked probability score (Gneiting and Raftery 2007, Sec. 4.2)",
+        "real targets",
+        "lower",
+        unit="target",
+        range="units of the target",
+        remark="a proper score; it is the absolute error where the deviation is 0",
+    ),
+    Words(
+        "ece",
+        "ECE",
+        "distance of accuracy and confidence, in 15 bins of equal width of the confidence "
+        "(Guo et al. 2017)",
+        "classes",
+        "lower",
+        form="percent",
+        range="0 to 1",
+        remark="no proper score: predicting the shares of the classes for all has 0",
+        small="runs",
+    ),
+    Words(
+        "adaptive_ece",
+        "adaptive ECE",
+        "ECE in 15 bins of equally many examples (the bins of Nixon et al. 2019, who look at every "
+        "class; this one looks at the most probable)",
+        "classes",
+        "lower",
+        form="percent",
+        range="0 to 1",
+        remark="no proper score; a sharp model leaves most bins of the ECE nearly empty, and none "
+        "of these",
+    ),
+    Words(
+        "aurc",
+        "AURC",
+        "mean over k of the error rate among the k most confident examples (Geifman, Uziel and "
+        "El-Yaniv 2019)",
+        "classes",
+        "lower",
+        form=".4f",
+        range="0 to 1",
+        remark="it mixes accuracy and ranking: compare models of like accuracy",
+    ),
+    *(
+        Words(
+            f"coverage{level}",
+            f"coverage of {level} %",
+            f"share of targets in the central {level} % interval",
+            "real targets",
+            "neither",
+            form="percent",
+            range="0 to 1",
+            remark=f"{level} % is right; intervals that are too wide here and too narrow there can "
+            "have it too",
+            short=f"cover {level} %",
+            small="runs" if level == 90 else "none",
+        )
+        for level in (50, 90, 95)
+    ),
+    Words(
+        "sharpness90",
+        "width of 90 %",
+        "mean width of the central 90 % interval (Gneiting, Balabdaoui and Raftery 2007)",
+        "real targets",
+        "lower",
+        unit="target",
+        range="units of the target",
+        remark="it means nothing where the coverage is not right",
+    ),
+    Words(
+        "kl_to_teacher",
+        "KL to teacher",
+        "mean KL(teacher ‖ student)",
+        "teacher",
+        "lower",
+        form=".3f",
+        unit="nats",
+        range="nats, from 0",
+        small="runs",
+    ),
+    Words(
+        "js_to_teacher",
+        "JS to teacher",
+        "mean Jensen-Shannon divergence between teacher and student",
+        "teacher",
+        "lower",
+        form=".4f",
+        unit="nats",
+        range="nats, from 0",
+    ),
+    Words(
+        "agreement",
+        "agreement",
+        "share of examples with the teacher's most probable class, or of targets whose mean lies "
+        "in the teacher's central 90 % interval",
+        "teacher",
+        "higher",
+        form="percent",
+        range="0 to 1",
+        remark="the teacher may be wrong",
+    ),
+    Words(
+        "auroc",
+        "AUROC",
+        "probability that a foreign example has a higher uncertainty than one of the model's own, "
+        "ties counted half",
+        "other data",
+        "higher",
+        form=".4f",
+        range="0 to 1",
+        remark="0.5 is chance",
+        hint="0.5 is chance",
+    ),
+    Words(
+        "fpr95",
+        "false alarms",
+        "share of the model's own examples that raise an alarm at the threshold that finds 95 % of "
+        "the foreign ones",
+        "other data",
+        "lower",
+        form="percent",
+        range="0 to 1",
+        remark="papers whose positive examples are the model's own have another figure",
+        hint="where 95 % of the foreign ones are found",
+    ),
+)
+for _words in _FIGURES:
+    register(_words)

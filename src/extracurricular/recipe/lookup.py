@@ -1,0 +1,72 @@
+"""Find the data set that a person names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from extracurricular.data.base import Data
+from extracurricular.data.sets import DATA
+from extracurricular.errors import RecipeError, known_names
+from extracurricular.recipe.overrides import override
+from extracurricular.recipe.read import read_recipe, shipped_recipes
+from extracurricular.registry import split_spec
+
+
+def find_data(what: str, overrides: Sequence[str] = ()) -> Data:
+    """Build the data set that a person names.
+
+    Args:
+        what: A data set's name, or ``{NAME: {setting: value}}``; or the file or the name of a
+            recipe, for the data of its first seed. A name that a data set and a recipe share is
+            that of the data set.
+        overrides: ``setting=value`` each; for a recipe ``key.path=value``.
+
+    Raises:
+        XclError: There is no such data set or recipe, or the data set cannot be built.
+    """
+    if Path(what).is_file() or (what in shipped_recipes() and what not in DATA):
+        recipe = read_recipe(what, overrides)
+        return DATA.build(recipe.data_of(recipe.seeds[0]), key="data")
+    return DATA.build(data_spec(what, overrides, shipped_recipes()), key="data")
+
+
+def data_spec(
+    what: str, overrides: Sequence[str] = (), others: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the spec ``{NAME: settings}`` of the data set that a person names.
+
+    Args:
+        what: A data set's name, or ``{NAME: {setting: value}}``.
+        overrides: ``setting=value`` each.
+        others: Further names to suggest where there is no such data set.
+
+    Raises:
+        RecipeError: There is no such data set, or it is not written as one.
+    """
+    spec = read_spec(what)
+    name, given = split_spec(spec, "data set", "")
+    if name not in DATA and ":" not in name:
+        known = known_names(name, [*DATA.names(), *others])
+        raise RecipeError("", f"there is no data set, and no recipe, {name!r}; {known}")
+    values: dict[str, Any] = {name: dict(given)}
+    for change in overrides:
+        override(values[name], change)
+    return values
+
+
+def read_spec(text: str, key: str = "") -> Any:
+    """Return a spec as it is written on a command line: a name, or YAML in braces.
+
+    Raises:
+        RecipeError: It is not YAML.
+    """
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(key, f"{text!r} is not valid YAML") from None

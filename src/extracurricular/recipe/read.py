@@ -1,0 +1,217 @@
+"""Read recipes: the shipped ones, those in files, and plain values.
+
+A recipe is YAML, read with the safe loader; keys that the schema does not know are refused. Reading
+goes through these steps:
+
+1. Old words are renamed (:mod:`~extracurricular.recipe.old_words`).
+2. The budget and the overrides are applied (:mod:`~extracurricular.recipe.overrides`).
+3. Named chains are written out (:mod:`~extracurricular.recipe.chains`).
+4. The section ``defaults`` is merged into the students.
+5. The schema checks the result (:mod:`~extracurricular.recipe.schema`).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from extracurricular.errors import OldWordWarning, RecipeError, known_names, shorten
+from extracurricular.recipe.chains import expand_chains
+from extracurricular.recipe.old_words import Notes, upgrade
+from extracurricular.recipe.overrides import Loader, override_recipe
+from extracurricular.recipe.schema import (
+    ROLES,
+    DeviceSection,
+    EvaluationSection,
+    GeneratorSection,
+    Recipe,
+    RecordSection,
+    StudentSection,
+    TeacherSection,
+    roles,
+)
+from extracurricular.registry import explain_validation, first_complaint
+from extracurricular.training import Training
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the text of each recipe that ships with the package, by name, sorted.
+
+    A file of two YAML documents holds several recipes: a table ``pairs`` of words by recipe, and a
+    template in which ``$word`` stands for each.
+    """
+    folder = resources.files("extracurricular.recipe") / "shipped"
+    found: dict[str, str] = {}
+    for file in folder.iterdir():
+        if file.name.endswith(".yaml"):
+            found |= _recipes_in(file.name.removesuffix(".yaml"), file.read_text(encoding="utf-8"))
+    return dict(sorted(found.items()))
+
+
+def read_recipe(source: str, overrides: Sequence[str] = (), *, quiet: bool = False) -> Recipe:
+    """Read a recipe from a file, or by the name of a shipped one.
+
+    Args:
+        source: A path, or a shipped recipe's name.
+        overrides: ``key.path=value`` each, the value in YAML; ``data.path=value`` sets the path of
+            whatever data set the recipe has.
+        quiet: Whether old words pass without a ``OldWordWarning``, as in the recipe of a finished
+            run.
+
+    Raises:
+        RecipeError: Not found, not YAML, an unknown key, or an impossible value.
+    """
+    recipe, notes = _parse(_load(source), overrides)
+    _tell(notes, quiet)
+    return recipe
+
+
+def parse_recipe(loaded: Any, overrides: Sequence[str] = (), *, quiet: bool = False) -> Recipe:
+    """Read a recipe from the plain values that its file holds.
+
+    The section ``defaults`` gives students the settings that they lack; ``training`` and
+    ``matching`` are merged key by key, everything else is replaced.
+
+    Args:
+        loaded: The content of a recipe file; it is not changed.
+        overrides: ``key.path=value`` each, the value in YAML.
+        quiet: Whether old words pass without a ``OldWordWarning``.
+
+    Raises:
+        RecipeError: An unknown key, or an impossible value.
+    """
+    recipe, notes = _parse(loaded, overrides)
+    _tell(notes, quiet)
+    return recipe
+
+
+def _recipes_in(name: str, text: str) -> dict[str, str]:
+    """Return the recipes in a file, by name."""
+    table, line, template = text.partition("\n---\n")
+    if not line:
+        return {name: text}
+    pairs = yaml.load(table, Loader=Loader)["pairs"]
+    return {pair: Template(template).substitute(words, name=pair) for pair, words in pairs.items()}
+
+
+def _load(source: str) -> Any:
+    path, shipped = Path(source), shipped_recipes()
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError("", f"the recipe {source!r} cannot be read: {error}") from None
+    elif source in shipped:
+        text = shipped[source]
+    else:
+        raise RecipeError(
+            "", f"there is no recipe file {source!r}, nor a shipped recipe; "
+            f"{known_names(source, shipped)}"
+        )  # fmt: skip
+    try:
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise RecipeError("", f"the recipe {source!r} is not valid YAML: {where}") from None
+
+
+def _parse(loaded: Any, overrides: Sequence[str]) -> tuple[Recipe, Notes]:
+    if not isinstance(loaded, Mapping):
+        raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
+    values, notes = _unshared(loaded), Notes()
+    upgrade(values, notes)
+    _forget_default_roles(values)
+    override_recipe(values, overrides, notes)
+    expand_chains(values)
+    _merge_defaults(values)
+    try:
+        return Recipe.model_validate(values), notes
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def _tell(notes: Notes, quiet: bool) -> None:
+    for sentence in () if quiet else notes.sentences():
+        warnings.warn(sentence, OldWordWarning, stacklevel=3)  # points at the caller of this module
+
+
+def _unshared(value: Any) -> Any:
+    """Copy plain values such that nothing in them is shared, as it is between YAML's aliases.
+
+    An override of one place would otherwise change the others too.
+    """
+    if isinstance(value, Mapping):
+        return {key: _unshared(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_unshared(part) for part in value]
+    return value
+
+
+def _forget_default_roles(values: dict[str, Any]) -> None:
+    """Remove the roles that have their defaults, which a change of the students may change.
+
+    The recipe that a run keeps has all roles filled in.
+    """
+    default = roles({key: value for key, value in values.items() if key not in ROLES})
+    for role in ("reference", "plain"):
+        if role in values and values[role] == default.get(role):
+            del values[role]
+    others = {key: value for key, value in values.items() if key != "subject"}
+    if values.get("subject") == roles(others).get("subject"):
+        values.pop("subject", None)
+
+
+def _merge_defaults(values: dict[str, Any]) -> None:
+    """Merge the section ``defaults`` into the students, in place, and remove it."""
+    defaults = values.pop("defaults", None) or {}
+    if not isinstance(defaults, Mapping):
+        raise RecipeError("defaults", f"is {shorten(defaults)}; it should be a mapping")
+    unknown = [key for key in defaults if key not in StudentSection.model_fields]
+    if unknown:
+        known = known_names(str(unknown[0]), StudentSection.model_fields)
+        raise RecipeError(f"defaults.{unknown[0]}", f"unknown key {unknown[0]!r}; {known}")
+    students = values.get("students")
+    if isinstance(students, Mapping):
+        values["students"] = {k: _with_defaults(v, defaults) for k, v in students.items()}
+
+
+def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
+    if student is None:
+        student = {}
+    if not isinstance(student, Mapping):
+        return student
+    merged = {**defaults, **student}
+    for key in ("training", "matching"):
+        base, own = defaults.get(key), student.get(key)
+        if isinstance(base, Mapping) and isinstance(own, Mapping):
+            merged[key] = {**base, **own}
+    return copy.deepcopy(merged)
+
+
+def _explain(error: ValidationError) -> RecipeError:
+    """Explain a schema error, with the keys known at the place where it stands."""
+    place = [part for part in first_complaint(error)["loc"] if isinstance(part, str)]
+    sections: dict[str, type[BaseModel]] = {
+        "teacher": TeacherSection,
+        "students": StudentSection,
+        "generators": GeneratorSection,
+        "evaluation": EvaluationSection,
+        "device": DeviceSection,
+    }
+    top = [field.alias or name for name, field in Recipe.model_fields.items()]
+    known: Sequence[str] = [*top, "defaults", "budgets", "chains"]
+    if "training" in place[:-1]:
+        known = list(Training.model_fields)
+    elif place[:2] == ["teacher", "record"]:
+        known = list(RecordSection.model_fields)
+    elif len(place) > 1 and place[0] in sections:
+        known = list(sections[place[0]].model_fields)
+    return explain_validation(error, "", dict.fromkeys(known))

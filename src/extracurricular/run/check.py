@@ -1,0 +1,39 @@
+"""Find every mistake of a recipe before anything is written.
+
+Whatever the recipe names is built once, the teacher and the generators untrained, and asked for a
+draw; so a wrong name, a setting that does not go with the data, or a score that the teacher cannot
+give, shows at once and leaves the folder as it was.
+"""
+
+from __future__ import annotations
+
+from extracurricular.errors import StorageError
+from extracurricular.run.loggers import check_loggers
+from extracurricular.run.plan import Plan
+from extracurricular.run.stages import Checks
+from extracurricular.run.workspace import Workspace
+
+
+def check(plan: Plan, workspace: Workspace) -> Checks:
+    """Build everything a recipe names, and compare it with what the folder holds.
+
+    Returns:
+        What was built, and how often each student's draw asks the teacher.
+
+    Raises:
+        XclError: Something cannot be built, or the folder belongs to another recipe.
+    """
+    folder, recipe = workspace.folder, plan.recipe
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"--out is {str(folder)!r}, which is a file, not a folder")
+    checks = Checks()
+    plan.evaluation.check(workspace, checks)
+    for seed in recipe.seeds:
+        workspace.data_of(seed)  # of a published split for each seed, one may be missing
+    check_loggers(recipe.log)
+    for stage in plan.stages:
+        stage.check(workspace, checks)
+        stage.check_folder(workspace)
+    if recipe.teacher.weights is not None:
+        workspace.made(plan.teachers[recipe.seeds[0]])
+    return checks

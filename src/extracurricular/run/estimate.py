@@ -1,0 +1,140 @@
+"""What a run will take: each stage's steps, draws, questions to the teacher, bytes and time.
+
+Nothing is trained and nothing is written. A time is measured on short trainings that are thrown
+away, one for each distinct pair of network and sampler.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.run.check import check
+from extracurricular.run.network import NetworkStage, build_matching
+from extracurricular.run.plan import Plan
+from extracurricular.run.stages import Checks, Price, Stage
+from extracurricular.run.workspace import Workspace
+from extracurricular.samplers import Context
+from extracurricular.teachers import LabelTeacher
+from extracurricular.training import train
+
+WARM_UP = 5
+TIMED = 20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one stage will take.
+
+    Args:
+        stage: The stage.
+        done: Whether it is done already.
+        price: Its steps, draws and so on.
+        seconds: The shortest and the longest time that it will probably take; None where it is not
+            timed, or done already.
+    """
+
+    stage: Stage
+    done: bool
+    price: Price
+    seconds: tuple[float, float] | None = None
+
+
+def estimate(
+    plan: Plan,
+    workspace: Workspace,
+    *,
+    timed: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> list[Estimate]:
+    """Return what each stage of a run will take, in order.
+
+    Args:
+        plan: The run.
+        workspace: Its workspace; nothing is written to its folder.
+        timed: Also time :data:`TIMED` steps of each distinct pair of network and sampler, after
+            :data:`WARM_UP` to warm up.
+        tell: Called with the title of what is being timed.
+
+    Raises:
+        XclError: The recipe cannot be run, or the folder belongs to another.
+    """
+    checks = check(plan, workspace)
+    known: dict[bytes, tuple[float, float]] = {}
+    found = []
+    for stage in plan.stages:
+        done = stage.is_done(workspace)
+        seconds = None
+        if timed and not done and isinstance(stage, NetworkStage):
+            pair = _pair(stage)
+            if pair not in known:
+                if tell is not None:
+                    tell(stage.title)
+                known[pair] = step_seconds(stage, workspace, checks)
+            low, high = known[pair]
+            seconds = (low * stage.steps, high * stage.steps)
+        found.append(Estimate(stage, done, stage.price(workspace, checks), seconds))
+    return found
+
+
+def whole_seconds(estimates: list[Estimate]) -> tuple[float, float]:
+    """Return the shortest and the longest time of all that was timed."""
+    known = [one.seconds for one in estimates if one.seconds is not None]
+    return sum(low for low, _ in known), sum(high for _, high in known)
+
+
+def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> tuple[float, float]:
+    """Time a few steps of a training, and return the bounds of the mean time of a step.
+
+    The teacher and the generators are untrained, which costs as much. The bounds are two standard
+    errors of the mean away from it, and at least a tenth.
+    """
+    model = stage.untrained(workspace).to(workspace.fabric.device)
+    context = Context()
+    if stage.teacher is not None:
+        context = Context(checks.teacher, model, checks.generators)
+    sampler = stage.build_sampler(workspace, context)
+    labelled = sampler(torch.arange(2, device=workspace.fabric.device)).y is not None
+    asks = stage.learns_from == "teacher" and (stage.record is None or not labelled)
+    teacher = checks.teacher if asks and checks.teacher is not None else LabelTeacher()
+    moments: list[float] = []
+
+    def steps(count: int) -> None:
+        changes: dict[str, Any] = {"steps": count, "warmup": 0, "lr": stage.training.lr / 1e3}
+        moments.clear()
+        moments.append(time.perf_counter())
+        train(
+            model,
+            sampler,
+            teacher,
+            workspace.data(stage.data).task,
+            matching=build_matching(stage.matching, f"{stage.key}.matching"),
+            settings=stage.training.model_copy(update=changes),
+            seed=stage.seed,
+            fabric=workspace.fabric,
+            on_progress=lambda step, loss: moments.append(time.perf_counter()),
+        )
+
+    steps(WARM_UP)
+    steps(TIMED)
+    each = [after - before for before, after in itertools.pairwise(moments)]
+    mean = (moments[-1] - moments[0]) / TIMED
+    spread = 2 * statistics.stdev(each) / math.sqrt(len(each)) if len(each) > 1 else mean
+    around = max(spread, mean / 10)
+    return max(mean - around, min(each)), mean + around
+
+
+def _pair(stage: NetworkStage) -> bytes:
+    """Return what the time of a step depends on."""
+    training = stage.training
+    recorded = stage.record is not None
+    own = [stage.model, stage.sampler, stage.learns_from, recorded, stage.teacher is None]
+    return canonical([*own, training.batch_size, training.optimizer, training.ema is not None])

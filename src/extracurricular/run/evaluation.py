@@ -1,0 +1,92 @@
+"""The evaluation of a run: figures of teacher and students on the split that the recipe names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from extracurricular.distributions import Distribution
+from extracurricular.errors import RecipeError
+from extracurricular.evaluation import metrics
+from extracurricular.evaluation.summary import summarise
+from extracurricular.files import write_json_if_changed
+from extracurricular.run.network import NetworkStage
+from extracurricular.run.stages import Checks, Price, Stage
+from extracurricular.run.teacher import TeacherPlan
+from extracurricular.run.workspace import Workspace
+
+_TAKEN = ("steps", "seconds", "parameters")
+
+
+@dataclass(frozen=True)
+class EvaluationStage(Stage):
+    """Measure teacher and students of all seeds, and put their figures together.
+
+    It is done anew in every run, which costs seconds, and writes only what has changed.
+
+    Args:
+        teachers: The teacher of each seed.
+        students: The stage of each student and seed.
+    """
+
+    teachers: dict[int, TeacherPlan]
+    students: dict[tuple[str, int], NetworkStage]
+
+    @property
+    def steps(self) -> int:
+        """No steps: the progress of a run counts trainings."""
+        return 0
+
+    @property
+    def needs(self) -> tuple[Stage, ...]:
+        """All students, and the teachers."""
+        parts = [stage for teacher in self.teachers.values() for stage in teacher.stages]
+        return (*parts, *self.students.values())
+
+    def is_done(self, workspace: Workspace) -> bool:
+        """Whether there are figures of finished students."""
+        whole = all(stage.is_done(workspace) for stage in self.needs)
+        return whole and (workspace.folder / "summary.json").exists()
+
+    def check(self, workspace: Workspace, checks: Checks) -> None:
+        """Refuse a split without examples."""
+        where = workspace.recipe.evaluation.split
+        if len(workspace.evaluated(workspace.data(self.data))) == 0:
+            raise RecipeError("evaluation.split", f"is {where!r}, but that split has no examples")
+
+    def price(self, workspace: Workspace, checks: Checks) -> Price:
+        """Return how many examples are predicted."""
+        count = len(workspace.evaluated(workspace.data(self.data)))
+        teachers = len({teacher.path for teacher in self.teachers.values()})
+        return Price(0, draws=0, questions=count * teachers)
+
+    def do(self, workspace: Workspace) -> None:
+        """Write ``metrics.json`` of each student, and ``summary.json``."""
+        recipe = workspace.recipe
+        said: dict[str, Distribution] = {}
+        teacher_rows: list[dict[str, Any]] = []
+        student_rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe.students}
+        for seed, teacher in self.teachers.items():
+            data = workspace.data_of(seed)
+            split, angular = workspace.evaluated(data), data.angular
+            assert split.y is not None
+            labels = split.y.cpu()
+            if teacher.path not in said:
+                ask = partial(workspace.made, teacher)
+                said[teacher.path] = workspace.answers(teacher.path, data, ask)
+            answers = said[teacher.path]
+            figures = metrics.figures(answers, labels, angular=angular)
+            teacher_rows.append({"metrics": figures, **teacher.taken(workspace)})
+            for name, rows in student_rows.items():
+                stage = self.students[name, seed]
+                prediction = workspace.answers(
+                    stage.path, data, partial(stage.as_teacher, workspace)
+                )
+                figures = metrics.figures(prediction, labels, teacher=answers, angular=angular)
+                record = workspace.record(stage.path)
+                write_json_if_changed(workspace.folder / stage.path / "metrics.json", figures)
+                rows.append({"metrics": figures, **{key: record[key] for key in _TAKEN}})
+        task = workspace.data_of(recipe.seeds[0]).task.kind
+        summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
+        write_json_if_changed(workspace.folder / "summary.json", summary)

@@ -1,0 +1,390 @@
+"""A network to train: a student, or a member of the teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular.data.base import Data, Split
+from extracurricular.data.images.stream import left_out_of_draws
+from extracurricular.distributions import Task
+from extracurricular.errors import RecipeError, TrainingError, XclError
+from extracurricular.evaluation import metrics
+from extracurricular.files import save_weights
+from extracurricular.generators import Generator
+from extracurricular.matching import Matching
+from extracurricular.models import parameter_count
+from extracurricular.models.weights import checksum, files_of
+from extracurricular.registry import check_settings
+from extracurricular.run.loggers import Curves
+from extracurricular.run.settings import data_settings, training_settings
+from extracurricular.run.stages import Checks, Price, Stage, begun
+from extracurricular.run.workspace import Workspace, sampler_seed
+from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
+from extracurricular.samplers.build import requirements
+from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
+from extracurricular.training import Training, train
+
+
+class TeacherSource(Protocol):
+    """Where a student's stage gets its teacher from."""
+
+    @property
+    def path(self) -> str:
+        """What tells it from other teachers of the run."""
+        ...
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that make it."""
+        ...
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """All that its answers depend on."""
+        ...
+
+    def load(self, workspace: Workspace) -> Teacher:
+        """Read the trained teacher."""
+        ...
+
+    def preview(self, workspace: Workspace) -> Teacher:
+        """Build the teacher untrained."""
+        ...
+
+
+class GeneratorSource(Protocol):
+    """Where a student's stage gets a generator from."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the recipe."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Folder of its stage."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that its draws depend on."""
+        ...
+
+    def load(self, workspace: Workspace) -> Generator | Split:
+        """Read the fitted generator."""
+        ...
+
+
+class RecordSource(Protocol):
+    """Where a student's stage gets a recorded teacher from."""
+
+    @property
+    def draws(self) -> int:
+        """Draws that are recorded."""
+        ...
+
+    @property
+    def codec(self) -> Any:
+        """How the answers are stored."""
+        ...
+
+    def replay(self, workspace: Workspace, seed: int) -> tuple[Sampler, Teacher]:
+        """Return the recorded draws in the order of a seed, and the recorded teacher."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkStage(Stage):
+    """One network to train.
+
+    Args:
+        model: Spec of the network.
+        sampler: Chain of the sampler.
+        training: How it is trained.
+        seed: Seed of everything in it.
+        precision: Precision of the arithmetic.
+        matching: Settings of the loss.
+        learns_from: ``labels`` or ``teacher``.
+        teacher: The teacher of a student; None for a member of the teacher itself.
+        generators: The generators that its sampler draws from.
+        record: The record that it learns from instead of the teacher; None where there is none.
+        parts: The stages that teacher, generators and record are made of.
+        given: Checksums of files that it is read from instead of being trained.
+
+    The files of weights that the model's spec names are among the settings by their content.
+    """
+
+    model: Any
+    sampler: Any
+    training: Training
+    seed: int
+    precision: str = "32-true"
+    matching: dict[str, Any] = field(default_factory=dict)
+    learns_from: str = "labels"
+    teacher: TeacherSource | None = None
+    generators: tuple[GeneratorSource, ...] = ()
+    record: RecordSource | None = None
+    parts: tuple[Stage, ...] = ()
+    given: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the training."""
+        return self.training.steps
+
+    @property
+    def needs(self) -> tuple[Stage, ...]:
+        """The stages that its teacher, generators and record are made of."""
+        return self.parts
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher is needed at all: for its answers, or to choose draws."""
+        return self.learns_from == "teacher" or requirements(self.sampler).teacher
+
+    @property
+    def upstream(self) -> list[dict[str, Any]]:
+        """Settings of all that it learns from."""
+        found: list[dict[str, Any]] = list(self.given)
+        if self.teacher is not None and self.asks_teacher:
+            found += self.teacher.settings
+        found += [generator.settings for generator in self.generators]
+        if self.record is not None:
+            found.append({"record": {"draws": self.record.draws, "codec": self.record.codec}})
+        return found
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on but the content of the data, as plain values."""
+        files = [checksum(file) for file in files_of(self.model)]
+        return {
+            "data": data_settings(self.data),
+            "model": self.model,
+            **({"files": files} if files else {}),
+            "sampler": self.sampler,
+            "training": training_settings(self.training),
+            "matching": self.matching,
+            "learns_from": self.learns_from,
+            "seed": self.seed,
+            "precision": self.precision,
+            "upstream": self.upstream,
+        }
+
+    def blame(self, error: ValueError) -> XclError:
+        """Return what is told of a draw that the check before did not meet."""
+        return TrainingError(f"{self.title}: {error}")
+
+    # -- building and loading ---------------------------------------------------------------------
+
+    def untrained(self, workspace: Workspace) -> nn.Module:
+        """Return the network with its first weights, on the CPU."""
+        data = workspace.data(self.data)
+        return workspace.network(self.model, data, self.seed, f"{self.key}.model")
+
+    def trained(self, workspace: Workspace) -> nn.Module:
+        """Return the trained network, on the device.
+
+        Raises:
+            StorageError: Its weights are missing or damaged.
+        """
+        state = workspace.weights(self.path)
+        module = self.untrained(workspace)
+        module.load_state_dict(state)
+        return module.to(workspace.fabric.device).eval()
+
+    def as_teacher(self, workspace: Workspace) -> NetworkTeacher:
+        """Return the trained network as something that gives distributions."""
+        return NetworkTeacher(self.trained(workspace), workspace.data(self.data).task)
+
+    def draws(
+        self, workspace: Workspace, student: nn.Module | None = None, seed: int | None = None
+    ) -> Sampler:
+        """Return its sampler, with the trained teacher and the fitted generators that it needs.
+
+        Args:
+            workspace: The workspace of the run.
+            student: The student, for a sampler whose choices depend on it.
+            seed: Seed of the sampler; that of the training where None.
+        """
+        context = Context()
+        if self.teacher is not None:
+            asked = workspace.made(self.teacher) if requirements(self.sampler).teacher else None
+            fitted = {part.name: workspace.made(part) for part in self.generators}
+            context = Context(asked, student, fitted)
+        return self.build_sampler(workspace, context, seed)
+
+    def build_sampler(
+        self, workspace: Workspace, context: Context, seed: int | None = None
+    ) -> Sampler:
+        """Return its sampler in a given context."""
+        own = sampler_seed(self.seed) if seed is None else seed
+        data = workspace.data(self.data)
+        return workspace.sampler(self.sampler, data, own, f"{self.key}.sampler", context)
+
+    def lesson(self, workspace: Workspace, student: nn.Module) -> tuple[Sampler, Teacher]:
+        """Return where the student's examples come from, and who says what they are."""
+        if self.record is not None:
+            return self.record.replay(workspace, self.seed)
+        sampler = self.draws(workspace, student)
+        if self.learns_from == "labels" or self.teacher is None:
+            return sampler, LabelTeacher()
+        return sampler, workspace.made(self.teacher)
+
+    # -- doing ------------------------------------------------------------------------------------
+
+    def do(self, workspace: Workspace) -> None:
+        """Train it, going on from where an interrupted training was."""
+        if self.is_done(workspace):
+            return
+        folder, data = workspace.folder / self.path, workspace.data(self.data)
+        with begun(workspace, self) as outcome:
+            student = self.untrained(workspace).to(workspace.fabric.device)
+            sampler, teacher = self.lesson(workspace, student)
+            with self._curves(workspace) as curves:
+                result = train(
+                    student,
+                    sampler,
+                    teacher,
+                    data.task,
+                    matching=build_matching(self.matching, f"{self.key}.matching"),
+                    settings=self.training,
+                    seed=self.seed,
+                    fabric=workspace.fabric,
+                    folder=folder,
+                    evaluate=lambda module: validation(workspace, module, data),
+                    on_progress=workspace.watcher.advance,
+                    on_log=curves,
+                )
+            outcome["sha256"] = save_weights(folder / "weights.safetensors", student.state_dict())
+            outcome["steps"] = result.steps
+            outcome["seconds"] = round(result.seconds, 3)
+            outcome["parameters"] = parameter_count(student)
+        for sentence in left_out_of_draws(data):
+            workspace.watcher.tell(sentence)
+
+    def _curves(self, workspace: Workspace) -> Curves:
+        return Curves(
+            workspace.recipe.log,
+            workspace.folder / self.path,
+            self.title,
+            str(workspace.folder),
+            {"settings": self.settings},
+            workspace.watcher.tell,
+        )
+
+    # -- checking ---------------------------------------------------------------------------------
+
+    def check(self, workspace: Workspace, checks: Checks) -> None:
+        """Build network and sampler, draw twice, and check the loss by these draws."""
+        if self.key not in checks.seen:
+            checks.seen.add(self.key)
+            _check(self, workspace, checks)
+
+    def price(self, workspace: Workspace, checks: Checks) -> Price:
+        """Return what the training will take."""
+        draws = self.training.steps * self.training.batch_size
+        size = parameter_count(self.untrained(workspace))
+        asked = round(draws * checks.asks.get(self.key, 0.0)) if self.teacher is not None else 0
+        return Price(self.steps, draws, asked, bytes=4 * size, parameters=size)
+
+
+def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
+    device = workspace.fabric.device
+    model = stage.untrained(workspace).to(device)
+    context = Context()
+    if stage.teacher is not None:
+        checks.teacher = checks.teacher or stage.teacher.preview(workspace)
+        context = Context(checks.teacher, model, checks.generators)
+    sampler = stage.build_sampler(workspace, context)
+    batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
+    check_matching(stage, batch, workspace.data(stage.data).task)
+    checks.asks[stage.key] = questions(sampler, stage.learns_from)
+    if stage.record is not None:
+        checks.asks[stage.key] = 0.0
+        if not is_pure(sampler):
+            raise RecipeError(
+                f"{stage.key}.sampler",
+                "gives draws that depend on the student in training, on which no teacher can "
+                "be recorded; choose another score, or set teacher.record to null",
+            )
+
+
+def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str, float]:
+    """Return figures on the validation split, for the log alone: they decide nothing."""
+    if len(data.validation) == 0:
+        return {}
+    prediction = workspace.predict(NetworkTeacher(module, data.task), data, data.validation)
+    labels = data.validation.y
+    assert labels is not None
+    found = metrics.figures(prediction, labels.cpu(), angular=data.angular)
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def questions(sampler: Sampler, learns_from: str) -> float:
+    """Return how many times the teacher is asked for each of a student's draws, on average."""
+    inside: float = getattr(sampler, "asks", 0.0)
+    # The loop takes over what such a sampler has asked already.
+    taken_over = isinstance(sampler, Uncertain) or learns_from == "labels"
+    return inside if taken_over else 1 + inside
+
+
+def build_matching(settings: dict[str, Any], key: str) -> Matching:
+    """Return the loss that a recipe's ``matching`` section describes.
+
+    Raises:
+        RecipeError: An unknown key, or a value that cannot be.
+    """
+    try:
+        return Matching(**check_settings(Matching, settings, key))
+    except ValueError as error:
+        raise RecipeError(key, str(error)) from error
+
+
+def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
+    """Refuse a loss that does not go with the draws or the task.
+
+    Raises:
+        RecipeError: It does not.
+    """
+    key = f"{stage.key}.matching"
+    matching = build_matching(stage.matching, key)
+    labelled = batch.y is not None
+    if stage.learns_from == "labels":
+        if not labelled:
+            raise RecipeError(
+                f"{stage.key}.learns_from",
+                "is 'labels', but the sampler gives examples without labels",
+            )
+        if matching.divergence == "reverse_kl":
+            raise RecipeError(
+                f"{key}.divergence", "is 'reverse_kl', which is infinite from labels; "
+                "learning from labels needs 'forward_kl'"
+            )  # fmt: skip
+        if matching.divergence == "js" and task.kind == "regression":
+            raise RecipeError(
+                f"{key}.divergence", "is 'js', which real-valued labels do not have; "
+                "learning from labels needs 'forward_kl'"
+            )  # fmt: skip
+        if matching.temperature != 1:
+            raise RecipeError(
+                f"{key}.temperature",
+                f"is {matching.temperature}; labels have no temperature, so it must be 1",
+            )
+    if matching.label_weight > 0 and not labelled:
+        raise RecipeError(
+            f"{key}.label_weight",
+            f"is {matching.label_weight}, but the sampler gives examples without labels",
+        )
+
+
+def _draw(sampler: Sampler, ids: Tensor, key: str) -> Batch:
+    try:
+        return sampler(ids)
+    except XclError:
+        raise
+    except ValueError as error:
+        raise RecipeError(key, str(error)) from error

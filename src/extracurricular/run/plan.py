@@ -1,0 +1,250 @@
+"""The plan of a run: a recipe as a graph of stages.
+
+A run is a folder::
+
+    recipe.yaml                      the recipe, with its defaults filled in
+    teacher/SEED/member-0/           one trained network: weights.safetensors, stage.json, log.jsonl
+    teacher/SEED/outside/            or a teacher that is no network: stage.json alone
+    generators/NAME/SEED/            one fitted generator, with quality.json and contact.png
+    knowledge/KEY/                   the teacher recorded on the draws of one sampler
+    students/NAME/seed-0/            the same for a student, and metrics.json
+    environment.json                 versions and hardware of what was trained
+    summary.json                     what came out
+
+Everything here is a pure function of the recipe: nothing is read, built or written. A stage knows
+how it is done (``stage.do(workspace)``), and which stages must be done before it (``needs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from extracurricular import rng
+from extracurricular.errors import RecipeError
+from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.recipe.schema import Recipe
+from extracurricular.registry import split_spec
+from extracurricular.run.evaluation import EvaluationStage
+from extracurricular.run.generator import GeneratorStage
+from extracurricular.run.network import NetworkStage
+from extracurricular.run.recorded import RecordStage
+from extracurricular.run.settings import data_settings, recorded_chain
+from extracurricular.run.stages import Stage
+from extracurricular.run.teacher import FittedStage, TeacherPlan, given_weights
+from extracurricular.samplers.build import Requirements, requirements
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe as a graph of stages.
+
+    Args:
+        recipe: The recipe.
+        teachers: The teacher of each seed.
+        generators: The generators of each seed, by name.
+        students: The stage of each student and seed, in the order in which they are trained.
+        records: The records of the teacher.
+        evaluation: The stage that measures all of them.
+        last: Stages that somebody else adds at the end, such as the page.
+    """
+
+    recipe: Recipe
+    teachers: dict[int, TeacherPlan]
+    generators: dict[int, dict[str, GeneratorStage]]
+    students: dict[tuple[str, int], NetworkStage]
+    records: tuple[RecordStage, ...]
+    evaluation: EvaluationStage
+    last: tuple[Stage, ...] = ()
+
+    @property
+    def preparations(self) -> tuple[Stage, ...]:
+        """Teachers and generators: all that comes before the students, in order."""
+        teachers = [stage for teacher in self.teachers.values() for stage in teacher.stages]
+        fitted = [stage for some in self.generators.values() for stage in some.values()]
+        return _unique([*teachers, *fitted])
+
+    @property
+    def trained(self) -> tuple[Stage, ...]:
+        """All that is trained, fitted or recorded, in order."""
+        return (*self.preparations, *self.records, *self.students.values())
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Everything to do, in order: each stage stands behind all that it needs."""
+        return (*self.trained, self.evaluation, *self.last)
+
+
+def plan(recipe: Recipe, last: Sequence[Stage] = ()) -> Plan:
+    """Return the graph of stages of a recipe.
+
+    Args:
+        recipe: The recipe.
+        last: Stages to do at the end.
+
+    Raises:
+        RecipeError: A sampler or generator that it names is unknown.
+    """
+    teachers = {seed: teacher_plan(recipe, seed) for seed in recipe.seeds}
+    generators = {seed: generator_stages(recipe, seed, teachers) for seed in recipe.seeds}
+    records: dict[str, RecordStage] = {}
+    students = {}
+    for seed in recipe.seeds:
+        for name in recipe.students:
+            stage = student_stage(recipe, name, seed, teachers[seed], generators[seed])
+            if recipe.teacher.record is not None and stage.learns_from == "teacher":
+                stage, record = recorded_student(recipe, stage)
+                records.setdefault(record.path, record)
+            students[name, seed] = stage
+    evaluation = EvaluationStage(
+        "", "evaluation", "evaluation", recipe.data_of(recipe.seeds[0]), teachers, students
+    )
+    return Plan(
+        recipe, teachers, generators, students, tuple(records.values()), evaluation, tuple(last)
+    )
+
+
+def teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
+    """Return the teacher that students of a seed learn from."""
+    section = recipe.teacher
+    which = f"seed-{seed}" if section.per_seed else "shared"
+    suffix = f", seed {seed}" if section.per_seed else ""
+    # One teacher for all seeds is that of seed 0.
+    own = seed if section.per_seed else 0
+    root, data = f"teacher/{which}", recipe.data_of(own)
+    if section.fitted is not None:
+        name, _ = split_spec(section.fitted, "teacher", section.fitted_key)
+        fitted = FittedStage(
+            path=f"{root}/outside",
+            title=f"teacher {name}{suffix}",
+            key=section.fitted_key,
+            data=data,
+            spec=section.fitted,
+            seed=rng.fold(own, "teacher") >> 1,
+        )
+        return TeacherPlan(root, data, fitted=fitted)
+    count = len(section.networks)
+    members = tuple(
+        NetworkStage(
+            path=f"{root}/member-{number}",
+            title=f"teacher {number + 1}/{count}{suffix}",
+            key="teacher",
+            data=data,
+            model=model,
+            sampler=section.sampler,
+            training=section.training,
+            seed=rng.fold(own, "teacher", number) >> 1,
+            precision=recipe.device.precision,
+            given=tuple(given_weights(section.weights)),
+        )
+        for number, model in enumerate(section.networks)
+    )
+    return TeacherPlan(root, data, members, section.weights, mc_dropout=section.mc_dropout)
+
+
+def generator_stages(
+    recipe: Recipe, seed: int, teachers: dict[int, TeacherPlan]
+) -> dict[str, GeneratorStage]:
+    """Return the generators for students of a seed: shared by all, unless each has its own data."""
+    varies = recipe.data_varies
+    own = seed if varies else 0
+    data = recipe.data_of(own)
+    # The first seed with these data has the teacher that measures them.
+    judge = next((s for s in recipe.seeds if recipe.data_of(s) == data), recipe.seeds[0])
+    return {
+        name: GeneratorStage(
+            path=f"generators/{name}/" + (f"seed-{seed}" if varies else "shared"),
+            title=f"generator {name}" + (f", seed {seed}" if varies else ""),
+            key=f"generators.{name}",
+            data=data,
+            name=name,
+            model=section.model,
+            seed=rng.fold(own, "generator", name) >> 1,
+            least_variety=section.least_variety,
+            teacher=teachers[judge],
+        )
+        for name, section in recipe.generators.items()
+    }
+
+
+def student_stage(
+    recipe: Recipe,
+    name: str,
+    seed: int,
+    teacher: TeacherPlan,
+    generators: dict[str, GeneratorStage],
+) -> NetworkStage:
+    """Return one student of one seed, which asks its teacher itself."""
+    section = recipe.students[name]
+    required = _requirements(section.sampler, f"students.{name}.sampler")
+    used = tuple(stage for key, stage in generators.items() if key in required.generators)
+    asks = section.learns_from == "teacher" or required.teacher
+    parts = [*(teacher.stages if asks else ()), *used]
+    return NetworkStage(
+        path=f"students/{name}/seed-{seed}",
+        title=f"{name}, seed {seed}",
+        key=f"students.{name}",
+        data=recipe.data_of(seed),
+        model=section.model,
+        sampler=section.sampler,
+        training=section.training,
+        # Not the student's name: all students of a seed start from the same weights.
+        seed=seed,
+        precision=recipe.device.precision,
+        matching=section.matching,
+        learns_from=section.learns_from,
+        teacher=teacher,
+        generators=used,
+        parts=tuple(parts),
+    )
+
+
+def recorded_student(recipe: Recipe, student: NetworkStage) -> tuple[NetworkStage, RecordStage]:
+    """Return a student that learns from a record of its teacher, and the stage of that record."""
+    section = recipe.teacher.record
+    assert section is not None
+    # A record depends on the sampler, its data and its teacher; not on the student's name or seed.
+    own = student.seed if recipe.teacher.per_seed else 0
+    source = [recorded_chain(student.sampler), data_settings(student.data)]
+    key = rng.fold(own, canonical(source).decode())
+    whose = student.title if own else student.key.partition(".")[2]
+    record = RecordStage(
+        path=f"knowledge/{key:016x}",
+        title=f"knowledge of {whose}",
+        key=student.key,
+        data=student.data,
+        student=student,
+        seed=rng.fold(key, "sampler"),
+        draws=section.draws,
+        codec=section.codec,
+    )
+    return replace(student, record=record, parts=(*student.parts, record)), record
+
+
+def _requirements(chain: Any, key: str) -> Requirements:
+    try:
+        return requirements(chain)
+    except RecipeError as error:
+        raise RecipeError(key, error.problem) from error
+
+
+def _unique(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return stages without those that stand there twice, as a teacher that all seeds share."""
+    return tuple({stage.path: stage for stage in stages}.values())
+
+
+def in_order(stages: Sequence[Stage]) -> Iterator[Stage]:
+    """Yield stages and all that they need, each once and behind what it needs itself."""
+    seen: set[str] = set()
+
+    def visit(stage: Stage) -> Iterator[Stage]:
+        if stage.path in seen:
+            return
+        for needed in stage.needs:
+            yield from visit(needed)
+        seen.add(stage.path)
+        yield stage
+
+    for stage in stages:
+        yield from visit(stage)

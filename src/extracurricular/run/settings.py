@@ -1,0 +1,125 @@
+"""The settings that a stage's folder is compared by, and those of older versions.
+
+``stage.json`` holds all settings that the result of a stage depends on, with the version of their
+layout. A setting that changes no result (where the data lie, how many workers read them) is not
+among them; the content of the data is, as a fingerprint beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from extracurricular.data.sets import DATA
+from extracurricular.errors import StorageError
+from extracurricular.training import Training
+
+SCHEMA = 2
+"""Version of the layout of ``stage.json``. 1 had no version, no content, and older words."""
+
+# Settings of a data set that say where it lies and how it is read, not which it is.
+_PLACE = ("path", "workers", "cache")
+# Settings of a training that change no number.
+_HABITS = ("evaluate_every", "checkpoint_every")
+
+
+def data_settings(spec: Any) -> Any:
+    """Return a data set's spec without what says where it lies; its content is compared instead."""
+    if isinstance(spec, str):
+        first, _, path = spec.partition(":")
+        return first if path and first in DATA else spec
+    if not isinstance(spec, Mapping):
+        return spec
+    [(name, given)] = spec.items()
+    kept = {k: v for k, v in (given or {}).items() if k not in _PLACE}
+    return {data_settings(name): kept} if kept else data_settings(name)
+
+
+def training_settings(training: Training) -> dict[str, Any]:
+    """Return the settings of a training that its result depends on."""
+    values = training.model_dump(mode="json")
+    return {key: value for key, value in values.items() if key not in _HABITS}
+
+
+def stored_settings(record: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings in a ``stage.json``, in the layout of this version.
+
+    Args:
+        record: What the file holds.
+        where: What a person calls the stage's folder.
+
+    Raises:
+        StorageError: A later version wrote it, or it has no settings.
+    """
+    schema, settings = record.get("schema", 1), record.get("settings")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise StorageError(
+            f"{where} is of schema {schema!r}, and this version reads up to {SCHEMA}; go on with "
+            "the version that made it, or choose another --out"
+        )
+    if not isinstance(settings, dict):
+        raise StorageError(f"{where} has no settings; delete it, and it is made anew")
+    return _complete(_from_1(settings) if schema < 2 else settings)
+
+
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the settings that this version has and the one that wrote them had not.
+
+    The default of such a setting is what was done before there was a choice.
+    """
+    found = dict(settings)
+    if isinstance(found.get("training"), dict):
+        found["training"] = training_settings(Training()) | found["training"]
+    if isinstance(found.get("upstream"), list):
+        found["upstream"] = [_complete(one) for one in found["upstream"]]
+    return found
+
+
+def _from_1(settings: dict[str, Any]) -> dict[str, Any]:
+    """Bring settings from schema 1 to 2: no places of data, and the words of today."""
+    found = dict(settings)
+    if "data" in found:
+        found["data"] = data_settings(found["data"])
+    if "sampler" in found:
+        found["sampler"] = _renamed(found["sampler"], "plain", "plain_share")
+    if isinstance(found.get("matching"), dict):
+        old = found["matching"]
+        found["matching"] = {("label_weight" if k == "hard" else k): v for k, v in old.items()}
+    if "outside" in found:
+        found["teacher"] = _spelt_out(found.pop("outside"))
+    if isinstance(found.get("record"), int):
+        found["record"] = {"draws": found.pop("record"), "codec": found.pop("codec", None)}
+    if isinstance(found.get("upstream"), list):
+        found["upstream"] = [_from_1(one) for one in found["upstream"]]
+    return found
+
+
+def _spelt_out(spec: Any) -> Any:
+    """Return a spec as ``{name: settings}``, whether it was a bare name or not."""
+    if isinstance(spec, str):
+        return {spec: {}}
+    if isinstance(spec, Mapping):
+        return {name: given or {} for name, given in spec.items()}
+    return spec
+
+
+def recorded_chain(chain: Any) -> Any:
+    """Return a chain in the words that records have, whichever version made them.
+
+    The key of a record is a hash of its chain, so a new word must not make another record of it.
+    """
+    return _renamed(chain, "plain_share", "plain")
+
+
+def _renamed(chain: Any, old: str, new: str) -> Any:
+    """Rename a setting of ``uncertain`` wherever it stands in a chain."""
+    if isinstance(chain, list):
+        return [_renamed(part, old, new) for part in chain]
+    if isinstance(chain, Mapping):
+        return {
+            name: {(new if k == old else k): v for k, v in given.items()}
+            if name == "uncertain" and isinstance(given, Mapping)
+            else _renamed(given, old, new)
+            for name, given in chain.items()
+        }
+    return chain

@@ -1,0 +1,232 @@
+"""The teacher of a run: networks trained here, one read from a file, or what is no network.
+
+A teacher that is no network is fitted again in every process that asks it, and no estimator is
+kept. ``stage.json`` of its folder keeps its identity instead, so that one which answers otherwise
+than it did, as after an update of a library, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from extracurricular.data.base import Data
+from extracurricular.errors import RecipeError, StorageError, XclError
+from extracurricular.inputs import Batch
+from extracurricular.knowledge.fingerprint import teacher_fingerprint
+from extracurricular.models import parameter_count
+from extracurricular.models.weights import checksum, load_pretrained
+from extracurricular.registry import split_spec
+from extracurricular.run.network import NetworkStage
+from extracurricular.run.settings import data_settings
+from extracurricular.run.stages import Checks, Stage, begun
+from extracurricular.run.workspace import Workspace
+from extracurricular.teachers import (
+    DropoutTeacher,
+    EnsembleTeacher,
+    NetworkTeacher,
+    Teacher,
+)
+from extracurricular.teachers.named import ENTRIES, few, files_of
+
+
+@dataclass(frozen=True)
+class FittedStage(Stage):
+    """A teacher that is no torch module, to fit or to open.
+
+    Args:
+        spec: What it is.
+        seed: Seed of everything in it.
+    """
+
+    spec: Any
+    seed: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on but the content of the data, as plain values."""
+        entry = ENTRIES.build(self.spec, key=self.key)
+        try:
+            files = [checksum(file) for file in files_of(entry)]
+        except ValueError as error:
+            name, _ = split_spec(self.spec, "teacher", self.key)
+            raise RecipeError(f"{self.key}.{name}", str(error)) from error
+        return {
+            "data": data_settings(self.data),
+            "teacher": self.spec,
+            "seed": self.seed,
+            "files": files,
+        }
+
+    def build(self, data: Data) -> Teacher:
+        """Fit or open the teacher, and ask it once.
+
+        Raises:
+            RecipeError: A setting does not go with the data.
+        """
+        entry = ENTRIES.build(self.spec, key=self.key)
+        name, _ = split_spec(self.spec, "teacher", self.key)
+        key = f"{self.key}.{name}"
+        try:
+            teacher = entry.fit(data, self.seed)
+            probe = data.train[:2]
+            ids = torch.arange(len(probe), device=data.device)
+            teacher(Batch(ids, data.inputs(probe.x)))
+        except RecipeError as error:
+            raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
+        except XclError:
+            raise
+        except ValueError as error:
+            raise RecipeError(key, str(error)) from error
+        return teacher
+
+    def load(self, workspace: Workspace) -> Teacher:
+        """Fit the teacher again, which must answer as the run's folder says it did.
+
+        Raises:
+            StorageError: It does not.
+        """
+        teacher = self.build(workspace.data(self.data))
+        file = workspace.folder / self.path / "stage.json"
+        known = workspace.record(self.path).get("identity") if file.exists() else None
+        if known is not None and known != identity(teacher):
+            raise StorageError(
+                f"{self.path} of {str(workspace.folder)!r} does not answer as it did, as after "
+                "another version of a library; choose another --out, or delete that folder and "
+                "what learned from it"
+            )
+        return teacher
+
+    def do(self, workspace: Workspace) -> None:
+        """Fit the teacher, and note what that took and what the teacher is."""
+        if self.is_done(workspace):
+            return
+        with begun(workspace, self) as outcome:
+            teacher = workspace.made(self)
+            outcome |= {"identity": identity(teacher), "steps": self.steps}
+            outcome["parameters"] = getattr(teacher, "parameters", None)
+
+    def check(self, workspace: Workspace, checks: Checks) -> None:
+        """Read its settings; the teacher is tried on a few examples when a student asks for it."""
+        _ = self.settings
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """The teacher that students of one seed learn from.
+
+    Args:
+        path: Its folder, relative to the run.
+        data: Spec of its data set.
+        members: Its networks; empty for a teacher that is no network.
+        weights: The file that holds the one network's weights, instead of a training.
+        fitted: The stage of a teacher that is no network.
+        mc_dropout: Passes of Monte Carlo dropout; None for none.
+    """
+
+    path: str
+    data: Any
+    members: tuple[NetworkStage, ...] = ()
+    weights: str | None = None
+    fitted: FittedStage | None = None
+    mc_dropout: int | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages to do before it can be asked; none where its weights are given."""
+        if self.fitted is not None:
+            return (self.fitted,)
+        return () if self.weights is not None else self.members
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """All that its answers depend on, as plain values."""
+        parts: list[Stage] = list(self.members) if self.fitted is None else [self.fitted]
+        return [*(part.settings for part in parts), {"mc_dropout": self.mc_dropout}]
+
+    def load(self, workspace: Workspace) -> Teacher:
+        """Return the trained teacher.
+
+        Raises:
+            XclError: A file is missing or damaged, or the teacher is not what it was.
+        """
+        if self.fitted is not None:
+            return workspace.made(self.fitted)
+        if self.weights is None:
+            return self.of([one.trained(workspace) for one in self.members], workspace)
+        module = self.members[0].untrained(workspace)
+        data = workspace.data(self.data)
+        noun = "classes" if data.task.kind == "classification" else "outputs"
+        try:
+            load_pretrained(module, Path(self.weights), noun)
+        except StorageError as error:
+            raise RecipeError("teacher.weights", str(error)) from error
+        return self.of([module.to(workspace.fabric.device).eval()], workspace)
+
+    def preview(self, workspace: Workspace) -> Teacher:
+        """Return the teacher as it will be, untrained, to check samplers and students by.
+
+        Raises:
+            RecipeError: It does not go with the data.
+        """
+        if self.fitted is not None:
+            return self.fitted.build(few(workspace.data(self.data)))
+        device = workspace.fabric.device
+        modules = [one.untrained(workspace).to(device).eval() for one in self.members]
+        return self.of(modules, workspace)
+
+    def of(self, modules: list[nn.Module], workspace: Workspace) -> Teacher:
+        """Return the teacher that these networks make.
+
+        Raises:
+            RecipeError: Monte Carlo dropout is asked of a network without dropout.
+        """
+        task, passes = workspace.data(self.data).task, self.mc_dropout
+        teachers: list[Teacher]
+        if passes is None:
+            teachers = [NetworkTeacher(module, task) for module in modules]
+        else:
+            try:
+                teachers = [DropoutTeacher(module, task, passes) for module in modules]
+            except ValueError as error:
+                raise RecipeError("teacher.mc_dropout", f"is {passes}, but {error}") from error
+        return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers)
+
+    def taken(self, workspace: Workspace) -> dict[str, Any]:
+        """Return the steps, seconds and parameters that it took; parameters may be unknown."""
+        if self.weights is not None:
+            sizes = [parameter_count(one.untrained(workspace)) for one in self.members]
+            return {"steps": 0, "seconds": 0.0, "parameters": sum(sizes)}
+        records = [workspace.record(stage.path) for stage in self.stages]
+        known = [record["parameters"] for record in records]
+        return {
+            "steps": sum(record["steps"] for record in records),
+            "seconds": sum(record["seconds"] for record in records),
+            "parameters": None if None in known else sum(known),
+        }
+
+
+def given_weights(file: str | None) -> list[dict[str, Any]]:
+    """Return what tells one file of teacher weights from another: its content, not its name."""
+    if file is None or not Path(file).is_file():
+        return []
+    return [{"weights_sha256": checksum(Path(file))}]
+
+
+def identity(teacher: Teacher) -> str | None:
+    """Return the fingerprint of a teacher; None for a kind of somebody's own."""
+    try:
+        return teacher_fingerprint(teacher)
+    except ValueError:
+        return None
+
+
+def first_network(teacher: Teacher) -> nn.Module | None:
+    """Return the first network of a teacher, for its features; None if it is no network."""
+    first = teacher.teachers[0] if isinstance(teacher, EnsembleTeacher) else teacher
+    network = first.network if isinstance(first, DropoutTeacher) else first
+    return network.module if isinstance(network, NetworkTeacher) else None

@@ -1,0 +1,215 @@
+"""The workspace of a run: its folder and device, and everything that its stages build or load.
+
+A workspace decides nothing. It makes what a stage asks for, keeps what several stages share, and
+never trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from extracurricular import rng
+from extracurricular.data.base import Data, Split
+from extracurricular.data.sets import DATA
+from extracurricular.distributions import Distribution
+from extracurricular.errors import DataError, RecipeError
+from extracurricular.evaluation.predict import predict
+from extracurricular.files import load_weights, read_json
+from extracurricular.knowledge.fingerprint import canonical, data_fingerprint
+from extracurricular.models import build_model
+from extracurricular.recipe.schema import Recipe
+from extracurricular.registry import split_spec
+from extracurricular.run.watcher import Silent, Watcher
+from extracurricular.samplers import Context, Sampler, build_sampler
+from extracurricular.teachers import Teacher
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+# Answers on the evaluation split that a run remembers, so that its report asks nobody again.
+_REMEMBERED_BYTES = 64 * 2**20
+
+
+class Made(Protocol[T_co]):
+    """Anything that can be read from the folder of a run once it is done."""
+
+    @property
+    def path(self) -> str:
+        """Its folder, relative to the run."""
+        ...
+
+    def load(self, workspace: Workspace) -> T_co:
+        """Read it."""
+        ...
+
+
+class Workspace:
+    """What the stages of one run work with.
+
+    Args:
+        recipe: The recipe, for its device, its evaluation and its loggers.
+        folder: The folder of the run.
+        watcher: Who follows the run; nobody where None.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, watcher: Watcher | None = None) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.watcher: Watcher = watcher or Silent()
+        self._data: dict[bytes, Data] = {}
+        self._content: dict[bytes, str] = {}
+        self._made: dict[str, Any] = {}
+        self._answers: dict[str, Distribution] = {}
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Device and precision.
+
+        Raises:
+            RecipeError: This machine has no such device.
+        """
+        chosen = self.recipe.device
+        try:
+            return Fabric(accelerator=chosen.accelerator, devices=1, precision=chosen.precision)
+        except Exception as error:
+            # Fabric reports a missing accelerator by exceptions of several kinds.
+            problem = f"is {chosen.accelerator!r}: {error}"
+            raise RecipeError("device.accelerator", problem) from error
+
+    # -- data -------------------------------------------------------------------------------------
+
+    def data(self, spec: Any) -> Data:
+        """Return a data set, on the device; it is read once.
+
+        Raises:
+            RecipeError: It cannot be read.
+        """
+        known = canonical(spec)
+        if known not in self._data:
+            try:
+                data = DATA.build(spec, key="data")
+            except DataError as error:
+                name, _ = split_spec(spec, "data set", "data")
+                raise RecipeError(f"data.{name}", str(error)) from error
+            self._data[known] = data.to(self.fabric.device)
+        return self._data[known]
+
+    @property
+    def every_data(self) -> list[Data]:
+        """The data sets that were read so far."""
+        return list(self._data.values())
+
+    def data_of(self, seed: int) -> Data:
+        """Return the data set of one of the recipe's seeds."""
+        return self.data(self.recipe.data_of(seed))
+
+    def content(self, spec: Any) -> str:
+        """Return the fingerprint of a data set's training examples."""
+        known = canonical(spec)
+        if known not in self._content:
+            self._content[known] = data_fingerprint(self.data(spec))
+        return self._content[known]
+
+    def evaluated(self, data: Data) -> Split:
+        """Return the examples that results are measured on."""
+        split = getattr(data, self.recipe.evaluation.split)
+        assert isinstance(split, Split)
+        return split
+
+    # -- networks and samplers --------------------------------------------------------------------
+
+    def network(self, spec: Any, data: Data, seed: int, key: str) -> nn.Module:
+        """Return a network with its first weights, on the CPU; see :func:`first_network`."""
+        return first_network(spec, data, seed, key)
+
+    def sampler(
+        self, chain: Any, data: Data, seed: int, key: str, context: Context | None = None
+    ) -> Sampler:
+        """Return the sampler that a chain describes.
+
+        Args:
+            chain: The chain, as a recipe writes it.
+            data: Its data set.
+            seed: Seed of the sampler itself.
+            key: Where the chain stands in the recipe.
+            context: Teacher, student and generators, where the chain needs them.
+        """
+        return build_sampler(chain, data, seed, key, context or Context())
+
+    # -- what stages have made --------------------------------------------------------------------
+
+    def record(self, path: str) -> dict[str, Any]:
+        """Return the ``stage.json`` of a stage's folder.
+
+        Raises:
+            StorageError: It is missing or damaged.
+        """
+        found = read_json(self.folder / path / "stage.json")
+        return found if isinstance(found, dict) else {}
+
+    def weights(self, path: str) -> dict[str, Tensor]:
+        """Return the tensors that a stage has left, checked against their checksum.
+
+        Raises:
+            StorageError: They are missing or damaged.
+        """
+        file = self.folder / path / "weights.safetensors"
+        return load_weights(file, self.record(path).get("sha256"))
+
+    def made(self, thing: Made[T]) -> T:
+        """Return what a stage has made; it is loaded once and kept."""
+        if thing.path not in self._made:
+            self._made[thing.path] = thing.load(self)
+        found: T = self._made[thing.path]
+        return found
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
+        """Predict a split in the target's own units, on the CPU, at the recipe's precision."""
+        with self.fabric.autocast():
+            return predict(teacher, data, split, self.recipe.evaluation.batch_size)
+
+    def answers(self, path: str, data: Data, ask: Callable[[], Teacher]) -> Distribution:
+        """Predict the split that results are measured on; remembered as long as there is room.
+
+        Args:
+            path: Path of the stage, or of the teacher, that is asked.
+            data: Its data set.
+            ask: Gives the network or teacher, if its answers are not remembered.
+        """
+        if path in self._answers:
+            return self._answers[path]
+        found = self.predict(ask(), data, self.evaluated(data))
+        kept = sum(answer.parameters.nbytes for answer in self._answers.values())
+        if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
+            self._answers[path] = found
+        return found
+
+
+def first_network(spec: Any, data: Data, seed: int, key: str) -> nn.Module:
+    """Return a network with its first weights, on the CPU.
+
+    Args:
+        spec: The network, as a recipe writes it.
+        data: The data set, for shapes of inputs and number of outputs.
+        seed: Seed of the training; all students of a seed start from the same weights.
+        key: Where the spec stands in the recipe.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(seed, "init") >> 1)
+        return build_model(
+            spec, inputs=data.shapes, outputs=data.task.outputs, key=key, pixels=data.pixels
+        )
+
+
+def sampler_seed(seed: int) -> int:
+    """Return the seed of the sampler of a training with this seed."""
+    return rng.fold(seed, "sampler")

@@ -1,0 +1,112 @@
+"""The summary and the verdict: who the students are is for the recipe to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from extracurricular.evaluation.summary import (
+    Parts,
+    error_name,
+    gap_text,
+    judged_students,
+    mean_error,
+    seed_errors,
+    sentences,
+    summarise,
+)
+
+NOBODY = {"reference": None, "plain": None, "subject": None}
+
+
+def summary(students: dict[str, list[float]], **roles: str | None) -> dict[str, Any]:
+    """A summary in which the students have these error rates, by seed; the teacher has 0.1."""
+
+    def row(error: float) -> dict[str, Any]:
+        return {"metrics": {"accuracy": 1 - error}, "steps": 5, "seconds": 1.0, "parameters": 1}
+
+    count = len(next(iter(students.values())))
+    return summarise(
+        {"evaluation": {"split": "test"}, **NOBODY, **roles},
+        "classification",
+        list(range(count)),
+        [row(0.1)] * count,
+        {name: [row(error) for error in errors] for name, errors in students.items()},
+    )
+
+
+def texts(found: dict[str, Any]) -> list[str]:
+    return [sentence.text for sentence in sentences(found)]
+
+
+def test_parts_are_those_that_the_recipe_names() -> None:
+    found = summary({"a": [0.5], "b": [0.4]}, reference="a", subject="b")
+    assert Parts.of(found) == Parts(reference="a", plain=None, subject="b")
+    assert Parts.of(found).named == ["a", "b"]
+    # A student that is not there plays no part, and names alone give none.
+    assert Parts.of(summary({"kd": [0.5], "erm": [0.4], "xcl": [0.3]}, plain="c")) == Parts()
+    assert Parts.of({"recipe": {}, "students": {"kd": {}}}) == Parts()
+    alone = Parts(reference="a", plain="a", subject="a")
+    assert alone.named == ["a"]
+
+
+def test_the_gap_is_measured_from_the_reference() -> None:
+    found = summary({"first": [0.3], "second": [0.5], "third": [0.2]}, reference="second")
+    gaps = {name: entry["gap_closed"] for name, entry in found["students"].items()}
+    assert gaps["first"]["value"] == pytest.approx(0.5)
+    assert gaps["second"]["value"] == 0
+    assert gaps["third"]["value"] == pytest.approx(0.75)
+    without = summary({"kd": [0.5], "xcl": [0.2]})
+    assert [entry["gap_closed"] for entry in without["students"].values()] == [None, None]
+    assert texts(without) == []
+    assert gap_text(found["students"]["third"]) == "75 %"
+    assert gap_text(without["students"]["xcl"]) == "–"
+
+
+def test_the_verdict_is_about_the_subject() -> None:
+    students = {"baseline": [0.6], "other": [0.4], "plain_kd": [0.5], "ours": [0.2]}
+    roles = {"reference": "plain_kd", "plain": "baseline", "subject": "ours"}
+    assert texts(summary(students, **roles)) == [
+        "ours closes 75 % of the gap that plain_kd leaves to the teacher "
+        "(95 % interval over seeds: unbounded).",
+        "other closes 25 % of the gap that plain_kd leaves to the teacher "
+        "(95 % interval over seeds: unbounded).",
+        "The error rate of ours is 67 % below that of baseline.",
+        "The error rate of other is 33 % below that of baseline.",
+    ]
+    no_plain = texts(summary(students, **{**roles, "plain": None}))
+    assert [text.split()[0] for text in no_plain] == ["ours", "baseline", "other"]
+    no_reference = texts(summary(students, **{**roles, "reference": None}))
+    assert all(text.startswith("The error rate of ") for text in no_reference)
+
+
+def test_a_teacher_that_is_not_better_than_the_reference_leaves_no_gap() -> None:
+    found = texts(summary({"weak": [0.05], "mine": [0.2]}, reference="weak", subject="mine"))
+    assert found == ["There is no gap to close: the teacher is not better than weak."]
+
+
+def test_of_many_students_the_verdict_tells_of_the_subject_and_the_best() -> None:
+    students = {"ref": [0.5], **{f"s{k}": [0.4 - k / 100] for k in range(5)}}
+    found = summary(students, reference="ref", subject="s1")
+    assert judged_students(found) == [("s1", ""), ("s4", ", the best of 5 here,")]
+    assert texts(found)[1].startswith("s4, the best of 5 here, closes 35 % of the gap that ref")
+    best = summary(students, reference="ref", subject="s4")
+    assert judged_students(best) == [("s4", ", the best of 5 here,")]
+    nobody = summary(students, reference="ref", subject="ref")
+    assert judged_students(nobody) == [("s4", ", the best of 5 here,")]
+
+
+def test_errors_of_an_entry() -> None:
+    entry = summary({"a": [0.25, 0.5]})["students"]["a"]
+    assert error_name(entry) == "error rate"
+    assert mean_error(entry) == pytest.approx(0.375)
+    assert seed_errors(entry) == pytest.approx([0.25, 0.5])
+    angles: dict[str, Any] = {"rmse": {"mean": 1.0, "per_seed": [1.0, 1.0]}}
+    angles["angular_error"] = {"mean": 3.0, "per_seed": [2.0, 4.0]}
+    assert error_name({"metrics": angles}) == "angular error"
+    assert mean_error({"metrics": angles}) == 3
+    assert seed_errors({"metrics": angles}) == [2, 4]
+    angles["angular_error"] = {"mean": None, "per_seed": [2.0, None]}
+    assert mean_error({"metrics": angles}) is None
+    assert seed_errors({"metrics": angles}) == []
