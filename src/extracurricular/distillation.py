@@ -1,7 +1,7 @@
 """Distil a teacher into a student in one call.
 
 ``distill`` does what a recipe with one student does, with the same seeds, so that both give the
-same weights to the last bit; it takes whatever is at hand in Python instead of names.
+same weights to the last bit; it takes Python objects as well as names.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import ValidationError
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -51,6 +50,9 @@ from extracurricular.teachers.onnx import OnnxTeacher
 from extracurricular.teachers.raw import FunctionTeacher
 from extracurricular.training import Training, train
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 SCHEMA = 1
 STEPS = 2000
 _SETTINGS = "distill.json"
@@ -63,11 +65,11 @@ SAMPLER: list[Any] = [
         }
     }
 ]
-"""Where examples come from unless somebody says otherwise: half stored, half mixed (our choice)."""
+"""The default source of examples: half stored, half mixed (our choice)."""
 
 
 def default_training(steps: int = STEPS, size: int = 64) -> Training:
-    """Return how a student is trained unless somebody says otherwise (our choice).
+    """Return the default settings of a student's training (our choice).
 
     Args:
         steps: Optimiser steps.
@@ -81,7 +83,7 @@ def default_training(steps: int = STEPS, size: int = 64) -> Training:
 
 
 def default_matching(task: Task) -> dict[str, Any]:
-    """Return the loss unless somebody says otherwise (our choice): KL, at T = 4 for classes."""
+    """Return the default loss (our choice): KL, at T = 4 for classes."""
     return {"temperature": 4.0} if task.kind == "classification" else {}
 
 
@@ -112,15 +114,15 @@ def distill(
         data: A :class:`~extracurricular.data.base.Data`; arrays ``(x, y)``; a torch ``Dataset``; a
             ``DataLoader``, whose data set and batch size are taken; or a spec as a recipe has it.
         steps: Optimiser steps; 2000 where None.
-        sampler: Where the examples come from: a chain as a recipe writes it, or a sampler; half
+        sampler: Source of the examples: a chain as a recipe writes it, or a sampler; half
             stored and half mixed examples where None.
         matching: The loss; KL where None, at temperature 4 for classes.
-        training: How the student is trained; AdamW where None (:func:`default_training`). A dict
+        training: Settings of the training; AdamW where None (:func:`default_training`). A dict
             changes single settings of that.
         seed: Seed of everything random.
         out: A folder for checkpoints, the log and the trained student, so that an interrupted
             training goes on; nothing is kept where None.
-        fabric: Device and precision; whatever is at hand, in full precision, where None.
+        fabric: Device and precision; any available device, in full precision, where None.
         on_progress: Called now and then with (steps done, loss).
 
     Returns:
@@ -128,9 +130,12 @@ def distill(
         ``predict``, ``score``, ``save`` and ``export``.
 
     Raises:
-        XclError: With one sentence for the user: something cannot be used, or training failed.
+        XclError: Something cannot be used, or training failed; the message is one sentence.
     """
-    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    if fabric is None:
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(accelerator="auto", devices=1)
     read, size = read_data(data)
     read = read.to(fabric.device)
     settings = _training(training, steps, size)
@@ -183,7 +188,7 @@ def distill(
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Writes a student that was trained here to files."""
+    """A student that was trained here, for writing it to files."""
 
     module: nn.Module
     data: Data
@@ -201,10 +206,10 @@ class _Keeper:
 
 
 def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
-    """Whether a folder holds this very student, finished.
+    """Return whether a folder holds this very student, finished.
 
     Raises:
-        StorageError: It holds another.
+        StorageError: It holds another student, or a run.
     """
     file = folder / _SETTINGS
     if (folder / "recipe.yaml").exists():
@@ -223,7 +228,7 @@ def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
 
 
 def _described(sampler: Any) -> Any:
-    """Return a sampler as plain values; a sampler of one's own kind counts by its name alone."""
+    """Return a sampler as plain values; a sampler class of the user's own counts by its name."""
     if isinstance(sampler, str | dict | list):
         return sampler
     try:
@@ -248,7 +253,7 @@ def recipe_for(
         teacher: The section ``teacher``.
         student: Spec of the network.
         data: Spec of the data set.
-        task: What is predicted.
+        task: Kind and size of the prediction.
         name: Name of the recipe.
         steps, seed: As for :func:`distill`.
     """
@@ -270,14 +275,14 @@ def recipe_for(
     }
 
 
-# What is given
+# Reading of arguments
 
 
 def read_data(given: Any) -> tuple[Data, int | None]:
     """Return a data set, and the batch size of a loader.
 
     Raises:
-        DataError: It is nothing that could be one.
+        DataError: It cannot be read as a data set.
     """
     if isinstance(given, Data):
         return given, None
@@ -296,16 +301,16 @@ def read_data(given: Any) -> tuple[Data, int | None]:
 
 
 def read_teacher(given: Any, data: Data, seed: int = 0) -> Teacher:
-    """Return a teacher made of whatever :func:`distill` takes as one, asked once.
+    """Return the teacher for anything that :func:`distill` takes as one, after one question.
 
     Raises:
-        RecipeError: It is none, or does not go with the data.
+        RecipeError: It is no teacher, or does not go with the data.
     """
     try:
         found = _teacher(given, data, seed)
         probe = data.train[:2]
         ids = torch.arange(batch_size(probe.x), device=data.device)
-        said = found(Batch(ids, data.inputs(probe.x)))
+        answer = found(Batch(ids, data.inputs(probe.x)))
     except ValueError as error:
         raise RecipeError("teacher", str(error)) from error
     except RuntimeError as error:
@@ -313,7 +318,7 @@ def read_teacher(given: Any, data: Data, seed: int = 0) -> Teacher:
             raise
         problem = " ".join(str(error).split())
         raise RecipeError("teacher", f"cannot be asked about these data: {problem}") from error
-    width = said.parameters.shape[-1]
+    width = answer.parameters.shape[-1]
     if width != data.task.outputs:
         raise RecipeError(
             "teacher", f"gives {width} numbers for an example, but {data.task.kind} of "

@@ -155,7 +155,7 @@ def test_weights_need_a_network_and_data_that_fit(digits_run: Path, tmp_path: Pa
     file = digits_run / "students" / "xcl" / "seed-1" / "weights.safetensors"
     with pytest.raises(RecipeError, match=r"model: is needed: .* holds weights alone"):
         xcl.load(file)
-    with pytest.raises(RecipeError, match=r"data: is needed: .* does not say what it takes"):
+    with pytest.raises(RecipeError, match=r"data: is needed: .* does not describe its inputs"):
         xcl.load(file, model=MODEL)
     with pytest.raises(RecipeError, match="model: unknown model 'digits_cn'; did you mean"):
         xcl.load(file, model="digits_cn", data=DIGITS)
@@ -185,7 +185,7 @@ def test_nothing_that_is_read_is_executed(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"would evaluate expressions .* load the \.onnx file"):
         xcl.load(tmp_path / "program.pt2")
     (tmp_path / "notes.txt").write_text("?")
-    with pytest.raises(StorageError, match=r"none that can be loaded: a run's folder, \.onnx"):
+    with pytest.raises(StorageError, match=r"cannot be loaded; give a run's folder, an \.onnx"):
         xcl.load(tmp_path / "notes.txt")
 
 
@@ -314,10 +314,10 @@ def test_an_exported_regression_with_two_inputs(tmp_path: Path, names: tuple[str
         ("{", "has damaged metadata"),
         ("[]", "has damaged metadata"),
         ({"schema": 2}, "metadata of schema 2, and this version reads 1"),
-        ({"inputs": {"image": DESCRIPTION["inputs"]["x"]}}, "takes x and gives probs, which is"),  # type: ignore[index]
-        ({"inputs": {"x": {"shape": [1, 8, 8], "dtype": "int8"}}}, "no uint8 and no float32"),
-        ({"task": "regression"}, "not what its metadata say of regression"),
-        ({"task": "dreams"}, "not what its metadata say of dreams"),
+        ({"inputs": {"image": DESCRIPTION["inputs"]["x"]}}, "takes x and gives probs, but its"),  # type: ignore[index]
+        ({"inputs": {"x": {"shape": [1, 8, 8], "dtype": "int8"}}}, "neither uint8 nor float32"),
+        ({"task": "regression"}, "but its metadata describe regression"),
+        ({"task": "dreams"}, "but its metadata describe dreams"),
         ({"classes": None}, "has damaged metadata"),
     ],
 )

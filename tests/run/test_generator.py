@@ -266,7 +266,7 @@ class Listener:
     def begin(self, title: str, steps: int) -> None:
         self.begun.append((title, steps))
 
-    def advance(self, step: int, loss: float) -> None:
+    def advance(self, title: str, step: int, loss: float) -> None:
         assert 0 < step <= self.begun[-1][1]
 
     def end(self, title: str, steps: int, seconds: float) -> None:
@@ -380,7 +380,7 @@ def test_a_collapsed_generator_stops_the_run(
             job(tmp_path, generators=generators).execute()
         said = str(caught.value)
         assert said.startswith("generators.mine: the generator has collapsed: two of its draws")
-        assert "differ by 0 % of what two real examples do" in said
+        assert "differ 0 % as much as two real examples do" in said
         assert "least_variety asks for 50 % (for one class alone: 25 %)" in said
         assert f"see {tmp_path / 'generators/mine/shared/contact.png'}" in said
         assert "set generators.mine.least_variety to 0 to use it as it is" in said
@@ -414,7 +414,7 @@ def test_one_collapsed_class_stops_the_run_by_name(tmp_path: Path) -> None:
 
 def test_a_class_without_any_variety_is_named(tmp_path: Path) -> None:
     generators = own("one_class_collapsed", least_variety=0.5)
-    with pytest.raises(TrainingError, match=r"in class '3' by 0 %"):
+    with pytest.raises(TrainingError, match=r"in class '3' 0 %"):
         job(tmp_path, generators=generators, students=NO_STUDENT_DRAWS).generate()
 
 
@@ -634,7 +634,7 @@ def test_the_table_of_figures() -> None:
     assert [column.header for column in shown.columns] == ["", "a/shared", "b/seed-1"]
     cells = {row[0].strip(): row[1:] for row in zip(*(c.cells for c in shown.columns), strict=True)}  # type: ignore[index, union-attr]
     assert cells["Fréchet distance to training examples"] == ("1.25", "2")
-    assert cells["variety, as a part of the real"] == ("90 %", "100 %")
+    assert cells["variety, relative to real examples"] == ("90 %", "100 %")
     assert cells["on held-out real examples"] == ("0.01", "")
     assert len(cells) == 8
     assert sentence("a", data) == (

@@ -1,7 +1,7 @@
-"""Evaluate any trained model: its figures, its fidelity, how robust it is, what it finds foreign.
+"""Evaluate any trained model: figures, fidelity, robustness, detection of foreign data.
 
-:func:`assess` is a function of a predictor and data; :func:`evaluate` finds both by the names that
-a person gives, for all seeds of a run's student, and puts the seeds together.
+:func:`assess` is a function of a predictor and data. :func:`evaluate` finds both by the user's
+names for them, for all seeds of a run's student, and combines the seeds.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from extracurricular.samplers.scores import SCORES, needs
 
 SCHEMA = 1
 SPLITS = ("test", "validation", "train")
-# Further levels than the 0.9 that every evaluation has.
+# Levels beside the 0.9 that every evaluation has.
 _LEVELS = (0.5, 0.95)
-# Images that are brought to another size at once.
+# Number of images to resize at once.
 _BLOCK = 1024
-# Values of images that are corrupted at once: some work on them is in float64.
+# Number of image values to corrupt at once: some of that work is in float64.
 _MOST_VALUES = 1 << 22
 
 Tell = Callable[[str], None]
@@ -45,13 +45,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What of a model is assessed, and on what.
+    """The choice of what to measure, and on which examples.
 
     Args:
-        split: Which examples of the data: ``test``, ``validation`` or ``train``.
-        corruptions: Names of corruptions that its robustness is measured by; none where empty.
-        ood: Data from elsewhere, of which the same split should be told from the model's own.
-        score: By which uncertainty, of ``SCORES``.
+        split: Split of the data: ``test``, ``validation`` or ``train``.
+        corruptions: Names of the corruptions to measure robustness by; may be empty.
+        ood: Foreign data; the model should be less certain on their split of the same name.
+        score: Name of the uncertainty, of ``SCORES``, that detects foreign data.
 
     Raises:
         RecipeError: A name is unknown, or the score needs more than a prediction.
@@ -90,10 +90,10 @@ def assess(
 
     Args:
         predictor: The model.
-        data: The data set, whose examples and labels are like those that it was trained on.
-        settings: What to assess; figures on the test split alone where None.
-        against: The teacher that its fidelity is measured by.
-        tell: Told what is being done, a few words each.
+        data: The data set; its examples and labels have the form of the training data.
+        settings: The measurements; figures on the test split alone where None.
+        against: The teacher to measure fidelity by; fidelity is left out where None.
+        tell: Called with a few words on each measurement as it begins.
 
     Returns:
         ``metrics``: the figures of :func:`extracurricular.evaluation.metrics.figures`, for real
@@ -102,8 +102,8 @@ def assess(
         ``notes`` that a person should read.
 
     Raises:
-        DataError: The data are not such as the model takes and gives; or there is no such split, no
-            image to corrupt, or nothing to compare.
+        DataError: The data do not fit the model; or the split has no examples or no labels; or
+            there is no image to corrupt; or the score does not fit the task.
     """
     settings = settings or Settings()
     notes = fitting(predictor, data)
@@ -170,17 +170,17 @@ def _fidelity(student: Distribution, teacher: Distribution) -> dict[str, float]:
     }
 
 
-# Whether data go with a model
+# Fit of data and model
 
 
 def fitting(predictor: Predictor, data: Data) -> list[str]:
     """Refuse data that a model was not made for.
 
     Returns:
-        What is odd and yet no mistake, a sentence each.
+        Differences that are no mistake, a sentence each.
 
     Raises:
-        DataError: Its inputs, or the number or kind of its targets, are others.
+        DataError: The inputs, or the number or kind of the targets, are not the model's.
     """
     mine, theirs = predictor.task, data.task
     noun = {"classification": "classes", "regression": "real targets"}
@@ -192,24 +192,24 @@ def fitting(predictor: Predictor, data: Data) -> list[str]:
     forms = input_forms(data)
     if forms != dict(predictor.inputs):
         raise DataError(
-            f"{predictor.name} takes {_told(predictor.inputs)}, but the data {data.name!r} have "
-            f"{_told(forms)}"
+            f"{predictor.name} takes {_described(predictor.inputs)}, but the data {data.name!r} "
+            f"have {_described(forms)}"
         )
     notes = []
-    for what, own, given in (
+    for plural, own, given in (
         ("classes", predictor.classes, data.classes),
         ("targets", predictor.outputs, data.outputs),
     ):
         if own and given and own != given:
             k = next(k for k, pair in enumerate(zip(own, given, strict=True)) if len(set(pair)) > 1)
             notes.append(
-                f"The {what} have other names than the model's: number {k} is {given[k]!r}, and "
-                f"was {own[k]!r}; they are compared by their places."
+                f"The {plural} have other names than the model's: number {k} is {given[k]!r}, and "
+                f"{own[k]!r} in the model; they are compared by position."
             )
     return notes
 
 
-def _told(forms: Any) -> str:
+def _described(forms: Any) -> str:
     return ", ".join(f"{name} {form.shape} {form.dtype}" for name, form in forms.items())
 
 
@@ -218,14 +218,14 @@ def foreign_inputs(
 ) -> tuple[dict[str, Tensor], str | None]:
     """Return inputs of other data in the form that a model takes.
 
-    One image of bytes is brought to the model's size and channels, as
-    :func:`~extracurricular.data.images.decode.image_bytes` does.
+    An image of bytes that is the only input is converted to the model's size and channels by
+    :func:`~extracurricular.data.images.decode.image_bytes`.
 
     Returns:
-        The inputs by name, and a sentence where images were changed.
+        The inputs by name, and a sentence if images were changed.
 
     Raises:
-        DataError: They cannot be brought to that form.
+        DataError: They cannot be converted to that form.
     """
     forms = input_forms(data)
     given = named_inputs(_split(data, split).x)
@@ -239,8 +239,8 @@ def foreign_inputs(
         before, after = ("×".join(map(str, f.shape)) for f in (found[0][1], form))
         return {name: changed}, f"Images of {data.name!r} were brought from {before} to {after}."
     raise DataError(
-        f"{predictor.name} takes {_told(predictor.inputs)}, but the data {data.name!r} have "
-        f"{_told(forms)}; only one image of bytes can be brought to the form of another"
+        f"{predictor.name} takes {_described(predictor.inputs)}, but the data {data.name!r} have "
+        f"{_described(forms)}; only one image of bytes can be brought to the form of another"
     )
 
 
@@ -259,7 +259,7 @@ def _reshaped(images: Tensor, form: Form) -> Tensor:
 
 
 def _scores(prediction: Distribution, score: str, data: Data) -> Tensor:
-    """How unsure a prediction is; variances of several targets are compared standardised."""
+    """Return the uncertainty of each prediction, [N]; variances are in standardised units."""
     if isinstance(prediction, Gaussian) and data.y_scale is not None:
         factor = data.y_scale.scale.cpu().reciprocal()
         prediction = prediction.scaled(factor, -data.y_scale.shift.cpu() * factor)
@@ -318,7 +318,7 @@ def _robustness(
 def _corrupted(
     predictor: Predictor, x: dict[str, Tensor], images: list[str], name: str, severity: int
 ) -> Distribution:
-    """Predict corrupted examples; never are all of them corrupted at once."""
+    """Predict corrupted examples; they are corrupted in parts, to bound memory."""
     count = len(next(iter(x.values())))
     largest = max(math.prod(x[image].shape[1:]) for image in images)
     size = max(1, min(predictor.batch_size, _MOST_VALUES // largest))
@@ -352,20 +352,20 @@ def evaluate(
     Args:
         source: A predictor; or the path of a run, of an ONNX file or of weights.
         data: The data set, or its spec as a recipe has it; a run's own where None.
-        settings: What to assess; figures on the test split alone where None.
+        settings: The measurements; figures on the test split alone where None.
         student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed`` all
             seeds of the run are evaluated.
-        against: The teacher that fidelity is measured by: a predictor, the path of a run (its
-            teacher) or of a file. A run's students have their own teacher where None.
+        against: The teacher to measure fidelity by: a predictor, the path of a run (its teacher) or
+            of a file. It is the run's own teacher where None.
         tell: As for :func:`assess`.
 
     Returns:
-        What :func:`assess` returns, each figure as ``{"mean", "std", "per_seed"}`` with null for
+        The result of :func:`assess`, each figure as ``{"mean", "std", "per_seed"}`` with null for
         one that is not finite; and ``source``, ``model``, ``parameters``, ``task``, ``seeds``
         (None unless ``source`` is a run), ``data``, ``split``. It can be written as JSON.
 
     Raises:
-        XclError: With one sentence for the user.
+        XclError: Something cannot be read, or does not fit; the message is one sentence.
     """
     given: Any = source
     if isinstance(given, Categorical | Gaussian):
@@ -383,7 +383,7 @@ def evaluate(
             source, student=student, seed=seed, teacher=teacher, model=model, data=data
         )
         if data is None:
-            raise RecipeError("DATA", f"is needed: {source!r} is no run, which would have its own")
+            raise RecipeError("DATA", f"is needed: {source!r} is not a run with its own data")
         judge = None if against is None else _judge(against, data)
         rows = [assess(predictor, data, settings, against=judge, tell=tell)]
         return _found(source, predictor.name, predictor, None, data, settings, judge, rows)
@@ -467,7 +467,7 @@ def _name_of(source: str | Path | Predictor) -> str:
 
 
 def together(rows: Sequence[Any]) -> Any:
-    """Put the results of all seeds together: figures as mean, sample deviation and list."""
+    """Combine the results of all seeds: figures as mean, sample deviation and list."""
     first = rows[0]
     if isinstance(first, dict):
         return {key: together([row[key] for row in rows]) for key in first}

@@ -29,6 +29,9 @@ from extracurricular.cli.base import escaped
 from extracurricular.errors import OldWordWarning, XclError
 
 
+_INTERRUPTED = 130
+
+
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -47,8 +50,7 @@ def _show_warning(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    # So that a recipe's my_file:Thing is found where the command is given; last, so that it hides
-    # nothing.
+    # A recipe's my_file:Thing is found in the working directory, which is last, to hide nothing.
     sys.path.append(str(Path.cwd()))
     warnings.showwarning = _show_warning
     try:
@@ -58,6 +60,9 @@ def main() -> None:
             f"[bold red]error:[/bold red] {escaped(str(error))}"
         )
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer turns an interruption into this status by itself.
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
+            raise
         typer.echo("\ninterrupted; the same command goes on from here", err=True)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

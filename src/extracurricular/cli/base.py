@@ -1,4 +1,4 @@
-"""What the commands share: the application, the console, and the options of several of them."""
+"""The parts that commands share: the application, the console, and common options."""
 
 from __future__ import annotations
 
@@ -28,11 +28,22 @@ RecipeName = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder of the run; what is done there already is kept."),
+    typer.Option(
+        "--out", "-o", help="Folder of the run, runs/NAME by default; finished stages are kept."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change in the recipe."),
+]
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Stages to do at once, each in a process of its own; as many as the cores allow by "
+        "default. No number depends on it.",
+        min=1,
+    ),
 ]
 
 
@@ -53,11 +64,11 @@ def _root(
 
 def console() -> Console:
     """Return the console of standard output."""
-    # Without a terminal (a log, a pipe) lines are as long as they need to be.
+    # Lines are not wrapped at 80 columns without a terminal (a log, a pipe).
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=160)
 
 
 def escaped(text: object) -> str:
-    """Return text such that none of it is read as markup."""
+    """Return text with its markup escaped."""
     return escape(str(text))

@@ -17,18 +17,18 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
     reference: Annotated[
         str | None,
-        typer.Option(help="Student of the first run that all others are compared to."),
+        typer.Option(help="Student of the first run that the others are compared with."),
     ] = None,
     against: Annotated[str | None, typer.Option(hidden=True)] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write the page, as HTML.")
+        Path | None, typer.Option("--out", "-o", help="HTML file to write the page to.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Put runs side by side: figures, paired differences over seeds, different settings.
 
-    A student is compared to the student of the same name in the first run, and in the first run to
-    its reference.
+    Each student is compared with the one of the same name in the first run.
+    The students of the first run are compared with its reference.
     """
     from extracurricular.assess import compare as comparing
     from extracurricular.files import write_if_changed

@@ -13,15 +13,17 @@ from extracurricular.cli import base
 @base.app.command(rich_help_panel=base.LOOK)
 def data(
     what: Annotated[
-        str, typer.Argument(metavar="SPEC", help="A data set, or a recipe's file or name.")
+        str, typer.Argument(metavar="SPEC", help="A data set, or the file or name of a recipe.")
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SETTING=VALUE]...", help="Its settings, such as path=FILE."),
+        typer.Argument(
+            metavar="[SETTING=VALUE]...", help="Settings of the data set, such as path=FILE."
+        ),
     ] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Where to draw some images, as PNG.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="PNG file to draw some images to.")] = None,
 ) -> None:
-    """Look at a data set: sizes, values, classes or targets, and what in it looks wrong."""
+    """Look at a data set: sizes, values, classes or targets, and anything suspicious."""
     from extracurricular.assess.survey import survey
     from extracurricular.cli import survey_table
     from extracurricular.files import write_atomic

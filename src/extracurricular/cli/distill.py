@@ -30,20 +30,24 @@ def distill(
         str, typer.Option(help="The student's network: NAME or '{NAME: {setting: value}}'.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the run; what is done there is kept.")
+        Path, typer.Option("--out", "-o", help="Folder of the run; finished stages are kept.")
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change in its recipe."),
+        typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change in the recipe."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Network of the teacher's weights.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; 2000.", min=1)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Network that the teacher's weights belong to.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps; 2000 by default.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
 ) -> None:
     """Distil a teacher into a student with good defaults, and show how they compare.
 
-    The folder is that of a run: xcl evaluate, report and export take it, and recipe.yaml in it is
-    the recipe to change.
+    xcl evaluate, report and export take the folder, as it is that of a run.
+    Its recipe.yaml is the recipe to start from for changes.
     """
     from extracurricular.cli.run import execute_recipe
     from extracurricular.distillation import recipe_for
@@ -66,7 +70,7 @@ def distill(
 
 
 def _teacher(given: str, model: str | None) -> dict[str, Any]:
-    """Return the section ``teacher`` of what is given on the command line."""
+    """Return the section ``teacher`` of the recipe for a teacher from the command line."""
     from extracurricular.recipe.lookup import read_spec
 
     suffix = Path(given).suffix.lower()

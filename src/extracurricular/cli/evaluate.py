@@ -28,35 +28,41 @@ def evaluate(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SETTING=VALUE]...", help="Its settings, such as path=FILE."),
+        typer.Argument(
+            metavar="[SETTING=VALUE]...", help="Settings of the data set, such as path=FILE."
+        ),
     ] = None,
-    student: Annotated[str | None, typer.Option(help="Which student of the run.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Which seed of the run; all by default.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Student of the run; the recipe's subject by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; all by default.")] = None,
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Evaluate the run's teacher instead.")
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="Network of the weights."),
+        typer.Option(help="Network that the weights belong to."),
     ] = None,
     onnx: Annotated[
         str | None,
         typer.Option(
             metavar="SETTINGS",
-            help="How an ONNX file from elsewhere is read: '{output: logits}'.",
+            help="Settings of an ONNX file from elsewhere: '{output: logits}'.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Split of the data: test, validation or train.")
+    ] = "test",
     against: Annotated[
         str | None,
         typer.Option(help="Teacher to compare with: a run or a file; a run's own by default."),
     ] = None,
     corruptions: Annotated[
         str | None,
-        typer.Option(help="Robustness to all, or to some: gaussian_noise,blur,jpeg."),
+        typer.Option(help="Measure robustness to all, or to some: gaussian_noise,blur,jpeg."),
     ] = None,
     ood: Annotated[
-        str | None, typer.Option(help="Other data, for which the model should be less certain.")
+        str | None, typer.Option(help="Foreign data, on which the model should be less certain.")
     ] = None,
     score: Annotated[
         str, typer.Option(help="Uncertainty for --ood: entropy, margin or predictive_variance.")
@@ -65,7 +71,8 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model: figures, fidelity, robustness, detection of foreign data.
 
-    A run's student is evaluated for all its seeds, and figures are mean ± standard deviation.
+    A run's student is evaluated for all its seeds.
+    Figures are then mean ± standard deviation.
     """
     from extracurricular.assess.evaluate import Settings
     from extracurricular.assess.evaluate import evaluate as evaluate_model
@@ -97,7 +104,7 @@ def evaluate(
 
 
 def _settings(text: str, model: str | None) -> Any:
-    """Return how an ONNX file is read."""
+    """Return the settings of an ONNX file."""
     if model is not None:
         raise RecipeError("--onnx", "is for an ONNX file, and --model for weights; give one")
     found = _spec(text)
@@ -137,8 +144,8 @@ def _show(result: dict[str, Any]) -> None:
     if result["ood"] is not None:
         ood = result["ood"]
         console.print(
-            f"[bold]Foreign[/bold] are {ood['examples']:,} examples of "
-            f"{base.escaped(ood['data'])}, told apart by {ood['score']}"
+            f"[bold]Foreign data[/bold]: {ood['examples']:,} examples of "
+            f"{base.escaped(ood['data'])}, detected by {ood['score']}"
         )
         console.print(_list({name: ood[name] for name in ("auroc", "fpr95")}))
     for note in result["notes"]:
@@ -168,13 +175,13 @@ def _show_corruptions(console: Console, found: dict[str, Any]) -> None:
         table.add_row(name, *(figure_text(error, errors[c], spread=False) for c in columns))
     console.print(table)
     ratio = found["ratio"]["mean"]
-    times = "" if ratio is None else f", {ratio:.2f} times as much as clean"
+    times = "" if ratio is None else f" ({ratio:.2f} times as much)"
     mean, clean = found["mean"], found["clean"]
     errors = [
         f"{figure_text(error, figure)} {error.sign}".rstrip()
         for figure in (mean["error"]["mean"], clean["error"])
     ]
     console.print(
-        f"  {errors[0]} on average against {errors[1]}{times}; "
-        f"NLL {figure_text(nll, mean['nll']['mean'])} against {figure_text(nll, clean['nll'])} nats"
+        f"  {errors[0]} on average, {errors[1]} clean{times}; NLL "
+        f"{figure_text(nll, mean['nll']['mean'])} nats, {figure_text(nll, clean['nll'])} clean"
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Format(str, Enum):
-    """What can be written."""
+    """A format of an exported file."""
 
     onnx = "onnx"
     pt2 = "pt2"
@@ -29,28 +29,35 @@ class Format(str, Enum):
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     student: Annotated[
-        str | None, typer.Option(help="Which student; the recipe's subject by default.")
+        str | None, typer.Option(help="Student of the run; the recipe's subject by default.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Its seed; the recipe's first.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the student; the recipe's first by default.")
+    ] = None,
     format: Annotated[
         Format,
         typer.Option(
-            help="An ONNX file, which xcl.load reads; or pt2, a program of torch.export. torch is "
-            "the old name of pt2."
+            help="onnx, which xcl.load reads, or pt2, a program of torch.export. torch is the old "
+            "name of pt2."
         ),
     ] = Format.onnx,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file; RUN/export/STUDENT.onnx or .pt2.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File to write; RUN/export/STUDENT.onnx or .pt2 by default."
+        ),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Also write an ONNX file quantised to 8 bits.")
     ] = False,
     limit: Annotated[
-        float, typer.Option(help="Largest difference from the student that is let pass.")
+        float, typer.Option(help="Largest allowed difference from the student.")
     ] = 1e-4,
     push: Annotated[
         str | None,
-        typer.Option(metavar="REPO", help="Upload it to this repository of the Hugging Face Hub."),
+        typer.Option(
+            metavar="REPO", help="Upload the files to this repository of the Hugging Face Hub."
+        ),
     ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Push to a private repository only.")
@@ -58,7 +65,8 @@ def export(
 ) -> None:
     """Export a student with normalisation and distribution inside, verified on real examples.
 
-    Beside it lie metadata.json and a model card. One that answers otherwise is not written.
+    metadata.json and a model card are written beside the file.
+    Nothing is written if the file answers differently from the student.
     """
     from extracurricular.export import check_push, export_run
     from extracurricular.export import push as upload
@@ -89,12 +97,12 @@ def _lines(shipped: Shipped) -> list[str | Table]:
 
     from extracurricular.export.rows import cells, headings
 
-    said = shipped.metadata
-    form = said["files"][shipped.files[0].name]
+    metadata = shipped.metadata
+    form = metadata["files"][shipped.files[0].name]
     opset = f", opset {form['opset']}" if "opset" in form else ""
     name = base.escaped(shipped.title)
     lines: list[str | Table] = [
-        f"[bold]{name}[/bold], seed {said['seed']}: {form['format']}{opset}"
+        f"[bold]{name}[/bold], seed {metadata['seed']}: {form['format']}{opset}"
     ]
     count = torch.get_num_threads()
     threads = "one thread" if count == 1 else f"{count} threads"

@@ -13,9 +13,9 @@ def generate(
     overrides: base.Overrides = None,
     out: base.Out = None,
 ) -> None:
-    """Fit the generators of a recipe and look at what they draw: figures and contact sheets.
+    """Fit the generators of a recipe and show the quality of their draws: figures, contact sheets.
 
-    `xcl run` with the same --out then goes on from there.
+    `xcl run` with the same --out goes on from there.
     """
     from extracurricular.cli.generator_table import generator_table
     from extracurricular.cli.progress import Progress

@@ -1,4 +1,4 @@
-"""The figures of generators, as the table that a person reads in a terminal."""
+"""The figures of generators, as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-# What a row says, the figure's name, and its format.
+# The title of each row, the figure's name, and its format.
 _ROWS = (
     ("Fréchet distance to training examples", "frechet", "{:.3g}"),
     ("  of held-out real examples (the floor)", "floor", "{:.3g}"),
-    ("variety, as a part of the real", "variety", "{:.0%}"),
-    ("  of the class that has least", "least_variety", "{:.0%}"),
+    ("variety, relative to real examples", "variety", "{:.0%}"),
+    ("  of the least varied class", "least_variety", "{:.0%}"),
     ("coverage of the real examples", "coverage", "{:.0%}"),
     ("  by held-out real examples", "ceiling", "{:.0%}"),
     ("teacher's error against the condition", "label_error", "{:.3g}"),

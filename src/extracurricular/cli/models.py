@@ -1,4 +1,4 @@
-"""The command that lists the networks and tells the cost of one."""
+"""The command that lists the networks and shows the cost of one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def models(
         list[str] | None,
         typer.Option("--input", help="Shape of an example, 3x32x32; NAME=3x32x32 for several."),
     ] = None,
-    classes: Annotated[int, typer.Option(help="Outputs of the network.", min=1)] = 100,
+    classes: Annotated[int, typer.Option(help="Number of outputs of the network.", min=1)] = 100,
 ) -> None:
-    """List the networks, or tell what one costs: parameters, multiply-adds, time on this CPU."""
+    """List the networks, or show the cost of one: parameters, multiply-adds, time on this CPU."""
     if name is None:
         _list_models()
     else:
@@ -36,10 +36,10 @@ def _list_models() -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name in MODELS.names():
         entry = MODELS.entry(name)
-        said = (entry.__doc__ or "").strip().partition("\n")[0].replace("``", "")
-        table.add_row(f"[bold]{base.escaped(name)}[/bold]", base.escaped(said))
+        summary = (entry.__doc__ or "").strip().partition("\n")[0].replace("``", "")
+        table.add_row(f"[bold]{base.escaped(name)}[/bold]", base.escaped(summary))
     base.console().print(table)
-    base.console().print("xcl models NAME tells what one costs.")
+    base.console().print("xcl models NAME shows the cost of one.")
 
 
 def _show_model(name: str, shapes: list[str], outputs: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run will take, as the table that a person reads in a terminal."""
+"""The cost of a run, as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def plan_lines(found: list[Estimate]) -> Iterator[RenderableType]:
     asked = sum(one.price.questions for one in waiting)
     size = sum(one.price.bytes for one in waiting)
     yield (
-        f"{len(waiting)} of {len(found)} stages are to do: {steps:,} steps, the teacher is asked "
-        f"{asked:,} times, {_bytes(size)} to write."
+        f"{len(waiting)} of {len(found)} stages remain: {steps:,} steps, {asked:,} questions to "
+        f"the teacher, {_bytes(size)} to write."
     )
     if timed:
         low, high = whole_seconds(found)
@@ -62,7 +62,7 @@ def _bytes(count: int) -> str:
 
 
 def _span(low: float, high: float) -> str:
-    """Return a range of times in one unit, in which a person would plan."""
+    """Return a range of times in the unit that suits it: s, min or h."""
     for unit, size in (("h", 3600.0), ("min", 60.0)):
         if high >= 2 * size:
             return f"{low / size:.1f} to {high / size:.1f} {unit}"

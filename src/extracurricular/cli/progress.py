@@ -31,7 +31,7 @@ def counting(
     """Show one bar, with rate and time left, while a block runs.
 
     Yields:
-        A function to call with the number that is done; its first call says where the bar starts.
+        A function to call with the number that is done; its first call sets the start of the bar.
     """
     with bars.Progress(
         bars.TextColumn("{task.description:<16}"),
@@ -48,7 +48,7 @@ def counting(
 
 
 class Progress:
-    """Two bars, one for the stage and one for the run, with rate and time left.
+    """A bar for the run and one for each stage at work, with rate and time left.
 
     Without a terminal (a log file, CI) it prints a line for each finished stage instead.
 
@@ -72,7 +72,8 @@ class Progress:
             disable=not console.is_terminal,
         )
         self._whole: bars.TaskID | None = None
-        self._stage: bars.TaskID | None = None
+        self._stages: dict[str, bars.TaskID] = {}
+        self._steps: dict[str, int] = {}
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -95,21 +96,23 @@ class Progress:
     def begin(self, title: str, steps: int) -> None:
         """Show the bar of a new stage."""
         self.worked = True
-        self._stage = self._bars.add_task(title, total=steps, loss="")
+        self._stages[title] = self._bars.add_task(title, total=steps, loss="")
+        self._steps[title] = 0
 
-    def advance(self, step: int, loss: float | None) -> None:
-        """Move the bars."""
-        if self._stage is not None:
+    def advance(self, title: str, step: int, loss: float | None) -> None:
+        """Move the bar of a stage, and that of the run."""
+        if title in self._stages:
             shown = "" if loss is None else f"loss {loss:.4f}"
-            self._bars.update(self._stage, completed=step, loss=shown)
+            self._bars.update(self._stages[title], completed=step, loss=shown)
+            self._steps[title] = step
         if self._whole is not None:
-            self._bars.update(self._whole, completed=self._base + step)
+            self._bars.update(self._whole, completed=self._base + sum(self._steps.values()))
 
     def end(self, title: str, steps: int, seconds: float) -> None:
         """Remove the stage's bar and print a line."""
-        if self._stage is not None:
-            self._bars.remove_task(self._stage)
-            self._stage = None
+        if title in self._stages:
+            self._bars.remove_task(self._stages.pop(title))
+            self._steps.pop(title)
         self._base += steps
         rate = steps / max(seconds, 1e-9)
         self.console.print(
@@ -118,5 +121,5 @@ class Progress:
         )
 
     def tell(self, text: str) -> None:
-        """Print a line that a person should read."""
+        """Print a sentence for the user."""
         self.console.print(f"  [yellow]·[/yellow] {escape(text)}")

@@ -37,7 +37,7 @@ def list_recipes(context: typer.Context) -> None:
 def show_recipe(
     name: Annotated[str, typer.Argument(help="The recipe's name, as `xcl recipes` lists it.")],
 ) -> None:
-    """Print a recipe, to be saved and changed."""
+    """Print a recipe, to save and to change."""
     from extracurricular.recipe.read import shipped_recipes
 
     shipped = shipped_recipes()

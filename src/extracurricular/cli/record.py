@@ -16,28 +16,32 @@ if TYPE_CHECKING:
 @base.app.command(rich_help_panel=base.RUN)
 def record(
     recipe: base.RecipeName,
-    draws: Annotated[int, typer.Option(help="Draws to have in the record.", min=1)],
+    draws: Annotated[int, typer.Option(help="Number of draws in the record.", min=1)],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the record; what is there is kept.")
+        Path, typer.Option("--out", "-o", help="Folder of the record; its draws are kept.")
     ],
     overrides: base.Overrides = None,
     student: Annotated[
-        str | None, typer.Option(help="Whose sampler; the first that learns from the teacher.")
+        str | None,
+        typer.Option(help="Student that draws; by default the first that learns from the teacher."),
     ] = None,
     codec: Annotated[
-        str | None, typer.Option(help="float16, float32, uint8, uint4 or '{topk: {k: 20}}'.")
+        str | None,
+        typer.Option(help="Storage of answers: float16, float32, uint8, uint4, '{topk: {k: 20}}'."),
     ] = None,
     members: Annotated[
         bool, typer.Option("--members", help="Store every member of an ensemble.")
     ] = False,
     run: Annotated[
-        Path | None, typer.Option(help="Run that has the teacher, or where to train it.")
+        Path | None, typer.Option(help="Folder of the run with the teacher, or to train it in.")
     ] = None,
 ) -> None:
-    """Record what the teacher says about draws, so that no student needs to ask it again.
+    """Record the teacher's answers on draws, so that no student needs to ask it again.
 
-    Interrupted, it goes on where it was; with more draws than before, it appends. Several
-    processes (torchrun --nproc-per-node K --no-python xcl record …) share the work.
+    An interrupted recording goes on where it stopped.
+    More draws than before are appended to the record.
+    Several processes share the work:
+    torchrun --nproc-per-node K --no-python xcl record …
     """
     from extracurricular.recipe.read import read_recipe
 

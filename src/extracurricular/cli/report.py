@@ -14,12 +14,12 @@ from extracurricular.cli import base
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write it; RUN/report.html if none.")
+        Path | None, typer.Option("--out", "-o", help="File to write; RUN/report.html by default.")
     ] = None,
 ) -> None:
-    """Make the page of a finished run: verdict, figures, draws, recipe, in one file.
+    """Make the page of a finished run, one file with verdict, figures, draws and recipe.
 
-    `xcl run` makes it at its end; this makes it anew.
+    `xcl run` makes the page at its end; this command makes it again.
     """
     from extracurricular.report.write import write_report
     from extracurricular.run.finished import open_run

@@ -1,4 +1,4 @@
-"""The commands that do a recipe: one of your own, or a demonstration."""
+"""The commands that run a recipe: any recipe, or a demonstration."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def run(
     recipe: base.RecipeName,
     overrides: base.Overrides = None,
     out: base.Out = None,
+    jobs: base.Jobs = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show the stages and their cost; do nothing.")
+        bool, typer.Option("--plan", help="Show the stages and their cost, and run none.")
     ] = False,
     timed: Annotated[
         bool, typer.Option("--time", help="With --plan: time a few steps of each training.")
     ] = False,
 ) -> None:
-    """Do whatever of a recipe is not done yet: teachers, students, evaluation, summary.
+    """Run a recipe: teachers, students, evaluation, report.
 
-    Run again, it does nothing; interrupted, it goes on where it was.
+    Finished stages are kept, and an interrupted run goes on where it stopped.
     """
     from extracurricular.recipe.read import read_recipe
 
@@ -40,25 +41,26 @@ def run(
     if plan:
         _show_plan(read, folder, timed)
     else:
-        execute_recipe(read, folder)
+        execute_recipe(read, folder, jobs)
 
 
 @base.app.command(rich_help_panel=base.RUN)
 def demo(
-    name: Annotated[str, typer.Argument(help="digits or gaze.")] = "digits",
+    name: Annotated[str, typer.Argument(help="The recipe: digits or gaze.")] = "digits",
     overrides: base.Overrides = None,
     out: base.Out = None,
+    jobs: base.Jobs = None,
 ) -> None:
     """Run a shipped recipe: real handwritten digits, or rendered eyes and their gaze."""
     from extracurricular.recipe.read import read_recipe
 
     if name not in ("digits", "gaze"):
         raise RecipeError("", f"there is no demo {name!r}; {known_names(name, ['digits', 'gaze'])}")
-    execute_recipe(read_recipe(name, overrides or []), out or Path("runs") / name)
+    execute_recipe(read_recipe(name, overrides or []), out or Path("runs") / name, jobs)
 
 
-def execute_recipe(recipe: Recipe, out: Path) -> None:
-    """Do a recipe, and show what came out."""
+def execute_recipe(recipe: Recipe, out: Path, jobs: int | None = None) -> None:
+    """Run a recipe, and show the results."""
     console = base.console()
     started = time.perf_counter()
     console.print(f"[bold]{base.escaped(recipe.name)}[/bold]  {base.escaped(recipe.about)}")
@@ -68,7 +70,7 @@ def execute_recipe(recipe: Recipe, out: Path) -> None:
     from extracurricular.run.execute import execute
 
     with Progress(console) as progress:
-        summary = execute(recipe, out, progress, last=[ReportStage()])
+        summary = execute(recipe, out, progress, last=[ReportStage()], jobs=jobs)
     console.print()
     console.print(table(summary))
     for line in verdict(summary):

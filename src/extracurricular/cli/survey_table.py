@@ -48,7 +48,7 @@ def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
     if found.looked_at:
         looked = found.looked_at.items()
         parts = ", ".join(f"{count:,} of {found.sizes[part]:,} in {part}" for part, count in looked)
-        yield f"Values and repeated examples are those of {parts}, spread evenly."
+        yield f"Values and repeated examples come from {parts}, spread evenly."
     if found.suspicious:
         yield "[bold yellow]Suspicious[/bold yellow]"
         for sentence in found.suspicious:
@@ -62,8 +62,8 @@ def _task(data: Data) -> str:
         return f"classification, {data.task.size} classes"
     names = ", ".join(data.outputs)
     size = data.task.size
-    what = f"{size} targets" if size > 1 else "1 target"
-    return f"regression, {what}" + (f": {escape(names)}" if names else "")
+    count = f"{size} targets" if size > 1 else "1 target"
+    return f"regression, {count}" + (f": {escape(names)}" if names else "")
 
 
 def _table(*columns: str, words: int = 1) -> Table:
@@ -131,7 +131,7 @@ def _equal(found: Survey) -> str:
 
 
 def _classes(data: Data, found: Survey) -> Table:
-    """Return the counts by class; if there are many, of the most and least frequent in training."""
+    """Return the counts by class; of many classes, only the most and least frequent in training."""
     parts = [part for part in PARTS if part in found.counts]
     table = _table("class", *parts)
     table.add_column("", justify="left")
@@ -211,7 +211,7 @@ def _rows(data: Data) -> tuple[list[tuple[str, float, float]], str]:
 
 
 def _some(split: Split, low: float, high: float, count: int) -> Tensor:
-    """Return places of up to ``count`` examples with labels in [low, high), spread over a split."""
+    """Return indices of up to ``count`` examples with labels in [low, high), spread evenly."""
     y = split.y
     assert y is not None
     label = y if y.ndim == 1 else y[:, -1]

@@ -1,4 +1,4 @@
-"""The model card: a README.md as Hugging Face expects it, with the use of the file."""
+"""The model card: a README.md as Hugging Face expects it, with an example of use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PIPELINES = {
     ("classification", False): "tabular-classification",
     ("regression", False): "tabular-regression",
 }
-# Teachers that are no networks, as a recipe names them.
+# Kinds of teachers that are no networks, as in a recipe.
 _NO_NETWORKS = ("estimator", "onnx", "function")
 _MOST_NAMES = 20
 
@@ -56,7 +56,7 @@ def _front(subject: Subject, metadata: dict[str, Any]) -> dict[str, Any]:
     image = len(inputs) == 1 and len(inputs[0]["shape"]) == 3
     flat = all(len(one["shape"]) == 1 for one in inputs)
     pipeline = _PIPELINES.get((metadata["task"], image)) if image or flat else None
-    formats = {said["format"] for said in metadata["files"].values()}
+    formats = {one["format"] for one in metadata["files"].values()}
     tags = ["knowledge-distillation", "extracurricular-learning"]
     tags += ["onnx"] if "onnx" in formats else []
     front: dict[str, Any] = {"library_name": "extracurricular", "tags": tags}
@@ -98,16 +98,16 @@ def _slug(name: str) -> str:
 def _about(subject: Subject, metadata: dict[str, Any]) -> str:
     size = f"{metadata['parameters']:,} parameters"
     if metadata["task"] == "classification":
-        said = f"the probabilities of {subject.data.task.size} classes"
+        answer = f"the probabilities of {subject.data.task.size} classes"
     else:
-        said = f"mean and variance of {_count(subject.data.task.size, 'real target')}"
-    text = f"A network of {size} that gives {said}, for the data set {subject.data.name}."
+        answer = f"mean and variance of {_count(subject.data.task.size, 'real target')}"
+    text = f"A network of {size} that gives {answer}, for the data set {subject.data.name}."
     if not subject.recipe:
         return text
     source = subject.recipe["students"][subject.name]["learns_from"]
-    taught = "learnt from labels" if source == "labels" else "was distilled from a teacher"
+    origin = "learnt from labels" if source == "labels" else "was distilled from a teacher"
     return (
-        f"{text} It {taught} by *extracurricular*: see Extracurricular Learning (Pouransari, "
+        f"{text} It {origin} with *extracurricular*: see Extracurricular Learning (Pouransari, "
         "Javaheripi, Sharma and Tuzel, [arXiv 2007.00051](https://arxiv.org/abs/2007.00051))."
     )
 
@@ -164,14 +164,14 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
             names = ", ".join(str(one) for one in named[:_MOST_NAMES])
             more = ", …" if len(named) > _MOST_NAMES else ""
             text += f" {noun}, in order: {names}{more}."
-    return f"{text} `metadata.json` says all this for programs, and an ONNX file carries it."
+    return f"{text} `metadata.json` holds all this for programs, and an ONNX file carries a copy."
 
 
 def _figures(metadata: dict[str, Any], rows: list[Row]) -> str:
     titles = headings(rows)
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     lines += [f"| {' | '.join(map(_cell, line))} |" for line in cells(rows)]
-    said = metadata["files"][rows[2].name]
+    entry = metadata["files"][rows[2].name]
     how = (
         "of a probability"
         if metadata["task"] == "classification"
@@ -179,11 +179,12 @@ def _figures(metadata: dict[str, Any], rows: list[Row]) -> str:
     )
     count = torch.get_num_threads()
     threads = "one thread" if count == 1 else f"{count} threads"
-    examples = _count(said["examples"], "example")
+    examples = _count(entry["examples"], "example")
     return "\n".join(lines) + (
-        f"\n\nOn {examples} of the {said['split']} split. The difference is the largest from the "
-        f"student in torch, float32: {how}. Times are those of a call with so many examples, "
-        f"normalisation included: medians on one machine ({platform.machine()} CPU, {threads})."
+        f"\n\nFigures are measured on {examples} of the {entry['split']} split. The difference is "
+        f"the largest from the student in torch, float32: {how}. Times are medians of a call with "
+        f"so many examples, normalisation included, on one machine ({platform.machine()} CPU, "
+        f"{threads})."
     )
 
 
@@ -203,7 +204,7 @@ def _training(subject: Subject, name: str) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """Return a setting without the folders of its absolute paths, which are nobody's business."""
+    """Return a setting without the folders of its absolute paths, which are private."""
     if isinstance(value, dict):
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -215,10 +216,10 @@ def _without_folders(value: Any) -> Any:
 
 def _limits(subject: Subject) -> str:
     count = len(subject.recipe.get("seeds", []))
-    text = f"The figures are of one training{f' of {count}' if count > 1 else ''}. "
+    text = f"The figures come from one training{f' of {count}' if count > 1 else ''}. "
     return text + (
-        "They hold for data like those it was trained on; on others the stated uncertainty may be "
-        "wrong too. How it does on groups of people, or under attack, was not examined."
+        "They hold for data like the training data; on other data the stated uncertainty may be "
+        "wrong too. Its behaviour on groups of people, or under attack, was not examined."
     )
 
 

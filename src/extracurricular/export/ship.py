@@ -45,19 +45,19 @@ SUFFIXES: dict[str, str] = {"onnx": ".onnx", "pt2": ".pt2"}
 SCHEMA = 1
 LIMIT = 1e-4
 """Largest difference that an exported model may have from its student."""
-# Time to spend on each of what is timed, for each size of a batch.
+# Seconds to spend on timing each model, for each batch size.
 _SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """What was written.
+    """The result of an export.
 
     Args:
         files: The model, its 8-bit version if asked for, ``metadata.json`` and ``README.md``.
-        metadata: What ``metadata.json`` says.
-        rows: What is compared: teacher, student, and each file.
-        title: What was exported.
+        metadata: Content of ``metadata.json``.
+        rows: Rows of the comparison: teacher, student, and each file.
+        title: Title of the exported student.
     """
 
     files: list[Path]
@@ -68,7 +68,7 @@ class Shipped:
 
 @dataclass
 class _File:
-    """A file in the making; ``encode`` puts the metadata in."""
+    """A file to write; ``encode`` returns its bytes with the metadata inside."""
 
     path: Path
     runner: Runner
@@ -86,20 +86,20 @@ def export_run(
     int8: bool = False,
     limit: float = LIMIT,
 ) -> Shipped:
-    """Export a student of a finished run, verified on the examples that the run is judged by.
+    """Export a student of a finished run, verified on the run's evaluation split.
 
     Args:
         folder: The run.
         out: The file; ``FOLDER/export/STUDENT.onnx`` or ``.pt2`` where None.
-        student: Its name; where None, ``xcl``, or the only one that can be meant.
+        student: Its name; the recipe's subject where None.
         seed: Its seed; the recipe's first where None.
         format: ``onnx``, or ``pt2`` for a program of ``torch.export``.
         int8: Also write an ONNX file quantised to 8 bits, calibrated on draws of its sampler.
-        limit: Largest difference from the student that is let pass (:func:`.verify.differences`).
+        limit: Largest allowed difference from the student (:func:`.verify.differences`).
 
     Raises:
-        XclError: There is nothing to export, the verification failed, or something of another
-            student or run is there already. Then nothing was written.
+        XclError: There is nothing to export, the verification failed, or the place holds files of
+            another student or run. Nothing is written then.
     """
     format = _format(format)
     subject = student_of(Path(folder), student, seed)
@@ -125,9 +125,9 @@ def export_module(
         data: Its data set, for the scales.
         out: The file; its name without the suffix is the student's.
         format: ``onnx``, or ``pt2`` for a program of ``torch.export``.
-        sampler: Where the draws that calibrate 8 bits come from; training examples where None.
+        sampler: Source of the draws that calibrate 8 bits; training examples where None.
         int8: Also write an ONNX file quantised to 8 bits.
-        limit: Largest difference from the network that is let pass.
+        limit: Largest allowed difference from the network.
 
     Raises:
         XclError: As for :func:`export_run`.
@@ -138,7 +138,7 @@ def export_module(
 
 
 def _format(format: str) -> Format:
-    """Return today's name of a format."""
+    """Return the current name of a format."""
     if format == "torch":
         warnings.warn("the format torch is called pt2 now", OldWordWarning, stacklevel=3)
         return "pt2"
@@ -153,7 +153,7 @@ def ship(
     int8: bool = False,
     limit: float = LIMIT,
 ) -> Shipped:
-    """Export what a :class:`Subject` holds; see :func:`export_run`."""
+    """Export a :class:`Subject`; see :func:`export_run`."""
     _check_options(out, format, int8, limit)
     small = [_int8_beside(out)] if int8 else []
     known = _check_place(subject, [out, *small])
@@ -166,7 +166,7 @@ def ship(
     rows = [_teacher_row(subject), _student_row(subject, figures)]
     for file in files:
         checked = check(file.runner, subject.data, subject.split, original)
-        # How far 8 bits may be off is for the person who reads the figures to say.
+        # The difference of 8 bits has no limit: users judge it by the figures.
         most = limit if file.says["precision"] == "float32" else math.inf
         enforce(checked, most, subject.split_name)
         file.says |= {
@@ -212,15 +212,17 @@ def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: b
 
 
 def _same(file: _File, content: bytes, subject: Subject) -> None:
-    """Refuse a file that, with its metadata in it, does not answer as the one that was verified."""
+    """Refuse a file that answers differently, with its metadata, from the verified one."""
     runner = onnx_runner(content) if file.path.suffix == ".onnx" else torch_runner(content)
     raw = _raw(subject, 7)
     before, after = file.runner(raw), runner(raw)
     if any(not torch.equal(before[name], after[name]) for name in before):
-        raise ExportError("the file to be written does not answer as it did; nothing was written")
+        raise ExportError(
+            "the file answers differently once its metadata are in it; nothing was written"
+        )
 
 
-# -- what is checked first ------------------------------------------------------------------------
+# -- checks ---------------------------------------------------------------------------------------
 
 
 def _check_options(out: Path, format: str, int8: bool, limit: float) -> None:
@@ -233,13 +235,13 @@ def _check_options(out: Path, format: str, int8: bool, limit: float) -> None:
     if not 0 < limit < math.inf:
         raise RecipeError("--limit", f"is {limit}; it must be above 0 and finite")
     if int8 and format != "onnx":
-        raise RecipeError("--int8", "is for --format onnx alone: onnxruntime is what quantises")
+        raise RecipeError("--int8", "is for --format onnx alone, since onnxruntime quantises")
     if format == "onnx":
         check_onnx()
 
 
 def _check_place(subject: Subject, targets: list[Path]) -> dict[str, Any]:
-    """Refuse to write over anything but an earlier export of the same; return what that said."""
+    """Refuse to overwrite anything but an earlier export of the same; return its metadata."""
     out, file = targets[0], targets[0].with_name("metadata.json")
     known = _earlier(subject, file) if file.exists() else {}
     if not known:
@@ -247,13 +249,13 @@ def _check_place(subject: Subject, targets: list[Path]) -> dict[str, Any]:
     for path in targets:
         if path.exists() and path.name not in known.get("files", {}):
             raise StorageError(
-                f"{str(path)!r} is there already, and is of no export; give another --out"
+                f"{str(path)!r} is there already and belongs to no export; give another --out"
             )
     return known
 
 
 def _earlier(subject: Subject, file: Path) -> dict[str, Any]:
-    """Return what the export that is there already says, which must be of the same student."""
+    """Return the metadata of an earlier export, which must be of the same student."""
     try:
         found = read_json(file)
     except (StorageError, OSError):
@@ -261,7 +263,7 @@ def _earlier(subject: Subject, file: Path) -> dict[str, Any]:
     usable = isinstance(found, dict) and isinstance(found.get("files"), dict)
     if not usable or found.get("schema") != SCHEMA:
         raise StorageError(
-            f"{str(file)!r} is of no export that this version knows; give another --out"
+            f"{str(file)!r} belongs to no export that this version knows; give another --out"
         )
     for key, value in subject.identity.items():
         if (_in_todays_words(found.get(key)) if key == "recipe" else found.get(key)) != value:
@@ -295,7 +297,7 @@ def _write(path: Path, content: bytes) -> None:
     write_atomic(path, content)
 
 
-# -- what is told ---------------------------------------------------------------------------------
+# -- metadata, rows and times ---------------------------------------------------------------------
 
 
 def _labels(subject: Subject) -> torch.Tensor:
@@ -366,7 +368,7 @@ def _student_row(subject: Subject, figures: dict[str, float]) -> Row:
 
 
 def _raw(subject: Subject, count: int) -> dict[str, torch.Tensor]:
-    """Real examples, as many as are asked for, as a file takes them."""
+    """Return ``count`` real examples, by the names of the file's inputs."""
     index = torch.arange(count) % len(subject.split)
     names = input_names(subject.data)
     return {names[key]: leaf[index] for key, leaf in leaves(subject.split.x).items()}

@@ -1,4 +1,4 @@
-"""What is exported: a student of a finished run, or any network with its data set."""
+"""The subject of an export: a student of a finished run, or any network with its data set."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from extracurricular.teachers import NetworkTeacher, Teacher
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to export, with all that the export tells about it.
+    """A network to export, with all that the export reports about it.
 
     Args:
         network: The network, on the CPU.
         data: Its data set, on the CPU.
         split: The examples that the exported model is compared on.
-        split_name: What these are called.
+        split_name: Name of that split.
         name: The student's name.
         seed: Its seed.
-        recipe: The run's recipe as plain values; empty where there was none.
-        model: Spec of the network; None where it is somebody's own.
-        sampler: Gives the sampler whose draws calibrate 8 bits; called only for that.
+        recipe: The run's recipe as plain values; empty without a run.
+        model: Spec of the network; None for a module of the user's own.
+        sampler: Returns the sampler whose draws calibrate 8 bits; called only for that.
         teacher: The teacher, to be timed; None where it is no network, or not at hand.
-        teacher_parameters: How many numbers it is made of, if known.
+        teacher_parameters: Number of its parameters, if known.
         teacher_metrics: Its figures on the split, if known.
     """
 
@@ -53,12 +53,12 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """What a person calls it: of which run, and which student."""
+        """The title for readers: the recipe's name and the student's."""
         return f"{self.recipe['name']} {self.name}" if self.recipe else self.name
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells it from another student or run."""
+        """The values that distinguish it from another student or run."""
         return {"student": self.name, "seed": self.seed, "recipe": self.recipe}
 
 
@@ -67,7 +67,7 @@ def student_of(folder: Path, name: str | None = None, seed: int | None = None) -
 
     Args:
         folder: The run.
-        name: The student; where None, as :meth:`Finished.chosen_student` says.
+        name: The student; the recipe's subject where None.
         seed: Its seed; the recipe's first where None, never the one that was best on test data.
 
     Raises:
@@ -81,7 +81,7 @@ def student_of(folder: Path, name: str | None = None, seed: int | None = None) -
     stage = found.stage(name, seed)
     network = stage.as_teacher(workspace)
     data = workspace.data_of(seed)
-    said = found.summary["teacher"]
+    entry = found.summary["teacher"]
     place = recipe.seeds.index(seed)
     return Subject(
         network=network,
@@ -94,26 +94,26 @@ def student_of(folder: Path, name: str | None = None, seed: int | None = None) -
         model=stage.model,
         sampler=lambda: stage.draws(workspace, network.module),
         teacher=_teacher(found, seed),
-        teacher_parameters=said["parameters"],
-        teacher_metrics={k: v["per_seed"][place] for k, v in said["metrics"].items()},
+        teacher_parameters=entry["parameters"],
+        teacher_metrics={k: v["per_seed"][place] for k, v in entry["metrics"].items()},
     )
 
 
 def _teacher(found: Finished, seed: int) -> Teacher | None:
-    # One from outside would have to be fitted again, which may take minutes.
+    # A teacher that is no network would have to be fitted again, which may take minutes.
     if found.recipe.teacher.fitted is not None:
         return None
     try:
         return found.teacher(seed)
     except XclError:
-        # A student can be shipped without its teacher, of which the weights may be gone.
+        # A student can be shipped without its teacher, whose weights may be gone.
         return None
 
 
 def own_network(
     module: nn.Module, data: Data, *, sampler: Sampler | None = None, name: str = "student"
 ) -> Subject:
-    """Take a copy of a network that was trained outside of a run."""
+    """Return a copy of a network that was trained outside a run, ready to export."""
     data = data.to(torch.device("cpu"))
     return Subject(
         network=NetworkTeacher(copy.deepcopy(module).cpu().float().eval(), data.task),

@@ -1,8 +1,8 @@
-"""Load a trained model, from wherever it lies, as a predictor.
+"""Load a trained model as a predictor: from a run, a saved student, an ONNX file or weights.
 
 Nothing that is read is executed: weights are safetensors or tensors that torch reads with
 ``weights_only``, an ONNX file is run by operators of onnxruntime, and a program of ``torch.export``
-is refused, as reading one evaluates expressions that it holds.
+is refused, as reading one evaluates expressions in it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from extracurricular.teachers.onnx import open_session
 from extracurricular.teachers.onnx_format import read_layout
 from extracurricular.teachers.raw import read_answer
 
-# The key of an ONNX file's metadata that says what the model takes and gives.
+# The key of an ONNX file's metadata that describes the model's inputs and outputs.
 METADATA = "extracurricular"
 METADATA_SCHEMA = 1
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
@@ -49,25 +49,25 @@ def load(
     """Load a trained model.
 
     Args:
-        source: The folder of a finished run, of which a student or the teacher is loaded; a folder
-            that ``student.save`` wrote; an ``.onnx`` file, or the folder of an exported model; or
+        source: The folder of a finished run, for one of its students or its teacher; a folder that
+            ``student.save`` wrote; an ``.onnx`` file, or the folder of an exported model; or
             a file of weights.
         student: Name of the run's student; the recipe's subject where None.
-        seed: Seed of that student, or of the teacher's students; the run's first.
+        seed: Seed of that student, or of the teacher's students; the run's first where None.
         teacher: Load the run's teacher instead.
         model: The spec of the network, for weights; the module, for a saved network of your own; or
-            how an ONNX file that was not exported here is read, as a recipe's teacher would be:
+            the settings of an ONNX file that was not exported here, as for a recipe's teacher:
             ``{"onnx": {"output": "logits"}}``.
         data: For weights and such an ONNX file, the data set that the model was trained on, for its
             scales: a :class:`~extracurricular.data.Data`, or a spec as a recipe has it. A run and
             an exported file need none.
 
     Returns:
-        The predictor, on whatever device is at hand.
+        The predictor, on a GPU if there is one.
 
     Raises:
-        StorageError: There is no such thing, or it is damaged, unfinished, of another schema, or
-            cannot be read without running what it holds.
+        StorageError: The source does not exist, is damaged, unfinished or of another schema, or
+            cannot be read without executing it.
         RecipeError: A setting is missing, wrong or of no use here.
     """
     path = Path(source)
@@ -90,13 +90,13 @@ def load(
         return _from_onnx(path, model, data)
     if kind == ".pt2":
         raise StorageError(
-            f"the file {str(path)!r} is a program of torch.export, which is not read, as that "
-            "would evaluate expressions that it holds; load the .onnx file of the same model"
+            f"the file {str(path)!r} is a program of torch.export; reading it would "
+            "evaluate expressions in it, so load the .onnx file of the same model"
         )
     if kind in _WEIGHTS:
         return _from_weights(path, model, data)
     raise StorageError(
-        f"the file {str(path)!r} is none that can be loaded: a run's folder, .onnx, or weights "
+        f"the file {str(path)!r} cannot be loaded; give a run's folder, an .onnx file, or weights "
         f"({', '.join(_WEIGHTS)})"
     )
 
@@ -106,7 +106,7 @@ def from_run(
 ) -> Predictor:
     """Return a student of a finished run, or its teacher, as :func:`load` does.
 
-    It answers as the run's evaluation does: at its precision, in its batches.
+    It predicts as the run's evaluation does, with the same precision and batch size.
 
     Raises:
         XclError: There is no such student or seed, or its files are damaged.
@@ -125,7 +125,7 @@ def from_run(
         asked, entry = found.student(title, seed), found.summary["students"][title]
     shared = teacher and not recipe.teacher.per_seed
     data = workspace.data_of(seed)
-    # Not the workspace itself, which keeps all its data.
+    # The predictor does not hold the workspace, which keeps all its data.
     ask, fabric = with_scales(asked, data), workspace.fabric
 
     def at_precision(parts: dict[str, Tensor]) -> Distribution:
@@ -154,7 +154,7 @@ def _refuse(why: str, **settings: Any) -> None:
 
 
 def known_data(data: Data | str | dict[str, Any]) -> Data:
-    """Return a data set that is given as itself, or as a recipe writes it."""
+    """Return a data set, given as such or as a recipe writes it."""
     if isinstance(data, Data):
         return data
     return find_data(data if isinstance(data, str) else json.dumps(data))
@@ -164,7 +164,7 @@ def _known_data(path: Path, data: Data | str | dict[str, Any] | None) -> Data:
     if data is None:
         raise RecipeError(
             "data",
-            f"is needed: {str(path)!r} does not say what it takes and gives; name the data set "
+            f"is needed: {str(path)!r} does not describe its inputs and outputs; name the data set "
             "that it was trained on",
         )
     return known_data(data)
@@ -192,18 +192,18 @@ def _from_weights(path: Path, model: Any, data: Data | str | dict[str, Any] | No
 
 
 def _exported_in(folder: Path) -> Path | None:
-    """The file of an exported model's folder; None if the folder is none.
+    """Return the ONNX file in the folder of an exported model; None if it is another folder.
 
-    A version in 8 bits that lies beside it has to be named to be meant.
+    An 8-bit version beside it is loaded only by its own path.
     """
     if (folder / "recipe.yaml").exists() or not (folder / "metadata.json").is_file():
         return None
     files = [f for f in sorted(folder.glob("*.onnx")) if not f.name.endswith(".int8.onnx")]
     if len(files) != 1:
-        told = ", ".join(file.name for file in files) or "none"
+        names = ", ".join(file.name for file in files) or "none"
         raise StorageError(
             f"the folder {str(folder)!r} of an exported model must have one .onnx file to load, "
-            f"and has {told}; name the file"
+            f"and has {names}; name the file"
         )
     return files[0]
 
@@ -216,7 +216,7 @@ def _from_onnx(path: Path, model: Any, data: Data | str | dict[str, Any] | None)
         raise StorageError(str(error)) from None
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if text is not None:
-        _refuse(f"{str(path)!r} says itself what it takes and gives", model=model)
+        _refuse(f"{str(path)!r} describes its inputs and outputs itself", model=model)
         return _exported(path, session, text)
     name, settings = split_spec("onnx" if model is None else model, "way to read it", "model")
     if name != "onnx":
@@ -227,7 +227,7 @@ def _from_onnx(path: Path, model: Any, data: Data | str | dict[str, Any] | None)
     try:
         asked = entry.fit(known, 0)
         predictor = of_data(str(path), with_scales(asked, known), known, layout.parameters)
-        # Asked once, so that what does not fit is told now.
+        # One question now, so that a misfit shows at once.
         predictor.ask(named_inputs(known.train[:2].x))
     except XclError:
         raise
@@ -237,20 +237,20 @@ def _from_onnx(path: Path, model: Any, data: Data | str | dict[str, Any] | None)
 
 
 def _exported(path: Path, session: Any, text: str) -> Predictor:
-    """Read what an exported file says of itself."""
+    """Return the predictor that an exported file's metadata describe."""
     where = f"the file {str(path)!r}"
     try:
-        said = json.loads(text)
-        schema = said["schema"]
+        metadata = json.loads(text)
+        schema = metadata["schema"]
         if schema == METADATA_SCHEMA:
-            kind = said["task"]
+            kind = metadata["task"]
             forms = {
                 name: Form(tuple(int(size) for size in one["shape"]), one["dtype"])
-                for name, one in said["inputs"].items()
+                for name, one in metadata["inputs"].items()
             }
-            classes, outputs = tuple(said["classes"]), tuple(said["outputs"])
-            angular, parameters = bool(said["angular"]), said["parameters"]
-            title = f"{said['student']}, seed {said['seed']}, of {path}"
+            classes, outputs = tuple(metadata["classes"]), tuple(metadata["outputs"])
+            angular, parameters = bool(metadata["angular"]), metadata["parameters"]
+            title = f"{metadata['student']}, seed {metadata['seed']}, of {path}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where} has damaged metadata: {error!r}") from None
     if schema != METADATA_SCHEMA:
@@ -263,10 +263,10 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
     if not wanted or not set(wanted) <= set(found) or set(takes) != set(forms):
         raise StorageError(
             f"{where} takes {', '.join(takes)} and gives {', '.join(found)}, "
-            f"which is not what its metadata say of {kind}"
+            f"but its metadata describe {kind}"
         )
     if not {form.dtype for form in forms.values()} <= {"uint8", "float32"}:
-        raise StorageError(f"{where} has metadata with inputs that are no uint8 and no float32")
+        raise StorageError(f"{where} has metadata with inputs that are neither uint8 nor float32")
     size = found[wanted[0]][-1]
     task = Task(kind, size if isinstance(size, int) else len(classes or outputs))
 

@@ -245,10 +245,13 @@ class DeviceSection(_Section):
     Args:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        threads: Threads of one training on the CPU. Small networks gain nothing from more than
+            one, and as many trainings run at once as the cores allow.
     """
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: Annotated[int, Field(ge=1)] = 1
 
 
 class Recipe(_Section):

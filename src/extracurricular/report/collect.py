@@ -1,7 +1,7 @@
-"""Everything that the page shows, as plain data.
+"""The content of the page, as plain data.
 
-Networks are asked once, one after the other, on the split that the recipe evaluates; of what they
-say only a few numbers for each example are kept.
+Networks predict the recipe's evaluation split once, one after the other. Only a few numbers for
+each example are kept.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from extracurricular.report.gallery import Gallery, galleries
 from extracurricular.run.environment import trained_in
 from extracurricular.run.finished import Finished
 
-# Curves of more students than this in one figure cannot be told apart.
+# A figure with curves of more students than this cannot be read.
 MOST_SHOWN = 6
 
 
 @dataclass
 class Answers:
-    """What is kept of the answers of the teacher or of a student, an array for each seed.
+    """The figures of each example for the teacher or a student, an array for each seed.
 
     Args:
-        confidence: Of classes: probability of the predicted class, [N].
-        right: Of classes: whether it was the true one, 0 or 1, [N].
-        confusion: Of classes: true by predicted, the mean over seeds, [C, C].
-        z: Of real targets: error over predicted deviation, [N, D].
-        deviation, error: Of real targets: predicted deviation and size of the error, [N, D], in
-            units of :attr:`Report.unit`.
-        kl: Divergence from the teacher in nats, [N]; none for the teacher.
+        confidence: Classification: probability of the predicted class, [N].
+        right: Classification: 1 where the prediction is right, else 0, [N].
+        confusion: Classification: counts, true by predicted class, the mean over seeds, [C, C].
+        z: Regression: error divided by predicted deviation, [N, D].
+        deviation, error: Regression: predicted deviation and absolute error, [N, D], in units of
+            :attr:`Report.unit`.
+        kl: Divergence from the teacher in nats, [N]; empty for the teacher.
     """
 
     confidence: list[Array] = field(default_factory=list)
@@ -59,13 +59,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A row of where the time went.
+    """A row of the table of times.
 
     Args:
-        name: What was trained, fitted or recorded.
-        steps: Optimiser steps in all; None where there are none.
+        name: The thing that was trained, fitted or recorded.
+        steps: Optimiser steps in all; None for a thing without steps.
         seconds: Time in all; None where it was not kept.
-        count: How many of it there are.
+        count: Number of its stages.
     """
 
     name: str
@@ -76,24 +76,24 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page shows.
+    """The content of the page.
 
     Args:
         summary: ``summary.json``.
         classes: Names of the classes; empty for real targets.
-        examples: Number of examples that figures are measured on, of the first seed.
+        examples: Number of examples that figures are measured on, for the first seed.
         unit: Unit of errors of real targets.
         shown: Students whose curves are drawn, in the recipe's order.
-        compared: The student whose confusions are compared with the reference's; None for none.
-        teacher, students: Their answers.
+        compared: The student whose confusions are compared with the reference's, or None.
+        teacher, students: Figures of each example.
         teacher_entropy: Entropy of the teacher's answers in nats, for each seed, [N].
-        losses: Loss in training of the students shown.
-        validation: Error on the validation split in training, where it was measured on the way.
-        latency: What :func:`~extracurricular.report.costs.latencies` gives.
+        losses: Training loss of the students shown.
+        validation: Validation error in the course of training, where it was measured.
+        latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
-        time: Where the time went.
-        trained: Where it was trained.
-        command: What runs it again.
+        time: Rows of the table of times.
+        trained: Environments that the run was trained in, oldest first.
+        command: The command that repeats the run.
     """
 
     summary: dict[str, Any]
@@ -115,10 +115,10 @@ class Report:
 
 
 def collect(finished: Finished) -> Report:
-    """Gather what the page shows; networks are asked, and nothing is trained.
+    """Gather the content of the page; networks predict, and nothing is trained.
 
     Raises:
-        XclError: Something of the run is missing or damaged.
+        XclError: A file of the run is missing or damaged.
     """
     workspace = finished.workspace
     data = finished.data
@@ -150,8 +150,8 @@ def collect(finished: Finished) -> Report:
 def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]:
     """Return the students whose curves are drawn.
 
-    They are all; of more than ``most``, the plain one, the reference, the subject and those of
-    least error.
+    Up to ``most`` students are all shown; of more, the plain one, the reference, the subject and
+    the students with the lowest error.
     """
     students, parts = summary["students"], Parts.of(summary)
     if len(students) <= most:
@@ -164,7 +164,7 @@ def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]
 
 
 def compared_student(summary: dict[str, Any]) -> str | None:
-    """Return the subject where it can be compared with the reference; else None."""
+    """Return the subject if it can be compared with the reference, else None."""
     parts = Parts.of(summary)
     return None if parts.reference in (None, parts.subject) else parts.subject
 
@@ -177,7 +177,7 @@ def _answers(
 ) -> tuple[Answers, dict[str, Answers], list[Array]]:
     workspace = finished.workspace
     teacher, students = Answers(), {name: Answers() for name in shown}
-    said: dict[str, Distribution] = {}
+    answered: dict[str, Distribution] = {}
     entropy: list[Array] = []
     for seed, planned in finished.plan.teachers.items():
         data = workspace.data_of(seed)
@@ -185,14 +185,14 @@ def _answers(
         assert split.y is not None
         y = split.y.cpu()
         own = planned.path
-        if own not in said:
-            said[own] = workspace.answers(own, data, partial(finished.teacher, seed))
-            add_answers(teacher, said[own], y, None, data)
-        entropy.append(_array(said[own].entropy()))
+        if own not in answered:
+            answered[own] = workspace.answers(own, data, partial(finished.teacher, seed))
+            add_answers(teacher, answered[own], y, None, data)
+        entropy.append(_array(answered[own].entropy()))
         for name in shown:
             path = finished.stage(name, seed).path
             prediction = workspace.answers(path, data, partial(finished.student, name, seed))
-            add_answers(students[name], prediction, y, said[own], data)
+            add_answers(students[name], prediction, y, answered[own], data)
     for answers in (teacher, *students.values()):
         if answers.confusion is not None:
             answers.confusion /= len(answers.confidence)
@@ -202,18 +202,18 @@ def _answers(
 def add_answers(
     answers: Answers, prediction: Distribution, y: Tensor, teacher: Distribution | None, data: Data
 ) -> None:
-    """Add what is kept of one seed's predictions.
+    """Add the figures of one seed's predictions.
 
     Args:
-        answers: What it is added to; ``confusion`` becomes the sum over seeds.
+        answers: The figures so far; ``confusion`` becomes the sum over seeds.
         prediction: Distributions for N examples, in the target's own units.
         y: Class indices [N], or real targets [N, D].
-        teacher: The teacher's, for the same examples.
+        teacher: The teacher's distributions for the same examples; None for the teacher itself.
         data: The data set, for the scale of targets.
     """
     if isinstance(prediction, Categorical):
         confidence, predicted = prediction.probs.max(-1)
-        # A network that gives NaN is sure of nothing.
+        # A confidence of NaN counts as 0.
         answers.confidence.append(np.nan_to_num(_array(confidence)))
         answers.right.append(_array(predicted == y))
         counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
@@ -227,7 +227,7 @@ def add_answers(
 def _add_reals(answers: Answers, prediction: Gaussian, y: Tensor, data: Data) -> None:
     error = _array((y - prediction.mean.float()).abs())
     deviation = _array(prediction.std)
-    # An error of 0 is inside every interval, that of a point too.
+    # An error of 0 lies inside every interval, even one of width 0.
     z = np.divide(error, deviation, out=np.full_like(error, np.inf), where=deviation > 0)
     answers.z.append(np.where(error == 0, 0.0, z))
     factor = np.ones(1)
@@ -253,7 +253,7 @@ def _array(values: Tensor) -> Array:
 
 
 def _curves(finished: Finished, shown: Sequence[str], value: Any) -> Iterator[tuple[str, Band]]:
-    """Give the curve over seeds of each student whose log has two or more values."""
+    """Yield the curve over seeds of each student whose log has two or more values."""
     for name in shown:
         curves = []
         for seed in finished.recipe.seeds:
@@ -277,7 +277,7 @@ def _validation_error(line: dict[str, Any]) -> float | None:
 
 
 def _time(finished: Finished) -> Iterator[Stretch]:
-    """Give what the run's stages took, students by name and everything else by kind."""
+    """Yield the times of the run's stages, students by name and everything else by kind."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for stage in finished.plan.trained:
         kind, name = stage.path.split("/")[:2]
@@ -299,7 +299,7 @@ def _time(finished: Finished) -> Iterator[Stretch]:
 
 
 def command(finished: Finished) -> str:
-    """Return the command that does this run again, from a shipped recipe where it is one."""
+    """Return the command that repeats this run, with the name of a shipped recipe if it is one."""
     name = finished.summary["recipe"]["name"]
     if name in shipped_recipes():
         try:

@@ -1,4 +1,4 @@
-"""How the confusions of a student differ from those of the reference."""
+"""The differences between the confusions of a student and of the reference."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Confusions:
 
 
 def confusions(report: Report, most: int = 16, pairs: int = 8) -> Confusions | None:
-    """Compare the confusions of a student with those of the reference; None where they are alike.
+    """Compare a student's confusions with the reference's; None where they are the same.
 
     Args:
         report: The content of the page.

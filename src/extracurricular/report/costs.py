@@ -1,6 +1,6 @@
-"""How long teacher and students take for an answer, measured once and kept.
+"""The times that teacher and students take for an answer, measured once and kept.
 
-A page that is made again shows the same times, on whatever machine, until a network changes.
+A page that is made again shows the same times on any machine, until a network changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILE = "latency.json"
 
 
 class _Asked(nn.Module):
-    """A teacher as a module, so that it is timed like one."""
+    """A teacher as a module, so that it is timed like a network."""
 
     def __init__(self, teacher: Teacher, device: torch.device) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ class _Asked(nn.Module):
 
 
 def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
-    """Return the time of an answer of teacher and students on the CPU.
+    """Return the times that teacher and students take for an answer on the CPU.
 
     Args:
         finished: The run; ``latency.json`` in its folder is read, or written.
-        seconds: Time to spend on each network and number of examples.
+        seconds: Time to spend on each network and batch size.
 
     Returns:
         ``{"cpu", "threads", "teacher": {"1": s, "32": s}, "students": {NAME: {"1": s, "32": s}}}``,
@@ -69,7 +69,7 @@ def _read(finished: Finished) -> dict[str, Any] | None:
 
 
 def _networks(finished: Finished) -> dict[str, Any]:
-    """What the times depend on, as plain values."""
+    """Return all that the times depend on, as plain values."""
     recipe = finished.summary["recipe"]
     keys = ("model", "estimator", "onnx", "function", "members", "mc_dropout")
     teacher = {key: recipe["teacher"][key] for key in keys}
@@ -86,7 +86,7 @@ def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str
 
     planned = finished.plan.teachers[seed]
     if planned.fitted is not None:
-        teacher, device = finished.teacher(seed), workspace.fabric.device
+        teacher, device = finished.teacher(seed), workspace.device
     else:
         # The cost of a network does not depend on its weights, so none are read.
         modules = [one.untrained(workspace).eval() for one in planned.members]

@@ -43,7 +43,7 @@ def reliability(confidence: Array, right: Array, bins: int = ECE_BINS) -> Bins:
 
     Args:
         confidence: Probability of the predicted class, [N], in [0, 1].
-        right: Whether it was right, 0 or 1, [N].
+        right: 1 where that class is right, else 0, [N].
         bins: Number of bins; the default is that of the calibration error in the table.
     """
     # A confidence on an edge belongs to the bin above it, and 1 to the last.
@@ -57,8 +57,8 @@ def reliability(confidence: Array, right: Array, bins: int = ECE_BINS) -> Bins:
 def risk_coverage(confidence: Array, loss: Array, coverage: Array) -> Array:
     """Return the mean loss of the most confident examples, for shares of all examples.
 
-    The selective risk of El-Yaniv and Wiener 2010. Examples of equal confidence share their mean
-    loss, so that their order does not matter.
+    It is the selective risk of El-Yaniv and Wiener 2010. Examples of equal confidence share their
+    mean loss, so that their order does not matter.
 
     Args:
         confidence: Any score that is higher for surer predictions, [N].
@@ -86,8 +86,8 @@ def interval_coverage(z: Array, masses: Sequence[float]) -> Array:
 def error_by_deviation(deviation: Array, error: Array, bins: int = 10) -> tuple[Array, Array]:
     """Return predicted deviation and true error in bins of equally many predictions.
 
-    Both are roots of means of squares, so that they are equal for a calibrated prediction
-    (Levi et al. 2022, section 3).
+    Both are root mean squares, so that they are equal for a calibrated prediction (Levi et al.
+    2022, section 3).
 
     Args:
         deviation: Predicted standard deviations, [N].
@@ -101,10 +101,10 @@ def error_by_deviation(deviation: Array, error: Array, bins: int = 10) -> tuple[
 
 
 def mean_by_rank(score: Array, values: Array, bins: int = 10) -> Array:
-    """Return the mean of values in groups of equally many, in the order of a score, [bins].
+    """Return the mean of values in groups of equal size, in the order of a score, [bins].
 
     Args:
-        score: What decides the order, from low to high, [N].
+        score: Values are sorted by it, from low to high, [N].
         values: Numbers, [N].
         bins: Number of groups; fewer where there are fewer values.
     """
@@ -113,7 +113,7 @@ def mean_by_rank(score: Array, values: Array, bins: int = 10) -> Array:
 
 
 def log_histogram(values: Array, edges: Array) -> Array:
-    """Return the share of values in each bin, [K - 1]; those beyond the edges fall in the ends.
+    """Return the share of values in each bin, [K - 1]; the outer bins take values beyond the edges.
 
     Args:
         values: Numbers of at least 0, [N].
@@ -129,7 +129,7 @@ def log_edges(values: Array, bins: int = 32, decades: float = 6.0) -> Array:
     Args:
         values: Numbers of at least 0; the largest is the upper end.
         bins: Number of bins.
-        decades: Powers of ten that are shown at most.
+        decades: Largest number of powers of ten to show.
     """
     # Edges below 1e-300 would run together.
     positive = values[np.isfinite(values) & (values > 1e-300)]
@@ -140,7 +140,7 @@ def log_edges(values: Array, bins: int = 32, decades: float = 6.0) -> Array:
 
 
 def confusion(predicted: NDArray[np.int64], y: NDArray[np.int64], classes: int) -> Array:
-    """Return how often each class (row) was taken for each (column), [C, C]."""
+    """Return the counts of true (row) by predicted class (column), [C, C]."""
     counts = np.bincount(y * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.float64)
 
@@ -150,9 +150,9 @@ class Band:
     """A curve over seeds.
 
     Args:
-        x: Where it is known, [K].
+        x: Positions, [K].
         mean: Mean over seeds, [K].
-        low, high: Lowest and highest seed, [K].
+        low, high: Lowest and highest value over seeds, [K].
     """
 
     x: Array
@@ -162,9 +162,9 @@ class Band:
 
 
 def band(curves: Sequence[tuple[Array, Array]]) -> Band:
-    """Put the curves (x, y) of several seeds together, where all of them are known.
+    """Combine the curves (x, y) of several seeds over the range that all of them cover.
 
-    A curve that has no value at an x of the first is interpolated there.
+    A curve without a value at an x of the first curve is interpolated there.
     """
     first = curves[0][0]
     end = min(x[-1] for x, _ in curves)

@@ -1,7 +1,7 @@
 """Figures as SVG whose colours follow the page, light or dark.
 
-matplotlib draws in placeholder colours, which are then replaced by custom properties of CSS. Texts
-stay texts, in the font of the page; signs of mathematics in them are signs like any other.
+matplotlib draws in placeholder colours, which are then replaced by custom properties of CSS. Text
+stays text, in the font of the page; mathematical signs in it are not parsed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Roles of colours, in the order of their placeholders; the values are in templates/style.css.
 ROLES = ("ink", "faint", "rule", "teacher", "s0", "s1", "s2", "s3", "s4", "s5", "other")
-# The colours of the last two are near to others for some eyes, so they are told by dashes too.
+# The last two colours look like others to some readers, so dashes distinguish them too.
 _DASHES = {"teacher": (0, (5, 2)), "s4": (0, (4, 1)), "s5": (0, (1.2, 1))}
 _WIDTH, _HEIGHT = 340, 240  # units of the picture, which are pixels where it is not scaled
 _MARGIN = {"left": 50, "right": 10, "top": 10, "bottom": 44}
@@ -37,11 +37,11 @@ class Axis:
     """An axis of a figure.
 
     Args:
-        label: What it shows, with its unit.
+        label: The quantity, with its unit.
         log: Whether it is logarithmic.
-        limits: Its ends; found from the data where None.
-        form: How a tick is written.
-        ticks: Where there are ticks; found where None.
+        limits: Its ends; computed from the data where None.
+        form: Formats the value of a tick.
+        ticks: Values with a tick; chosen where None.
     """
 
     label: str
@@ -56,8 +56,8 @@ class Line:
     """A curve, or points.
 
     Args:
-        role: Its colour.
-        x, y: Where it goes, [K].
+        role: Role of its colour, of :data:`ROLES`.
+        x, y: Coordinates of its points, [K].
         low, high: Bounds of a band or of error bars around y, [K].
         style: ``line``, ``steps`` (x are K + 1 edges), ``dots`` or ``both``.
         size: Areas of the dots, [K], in square units.
@@ -98,9 +98,9 @@ def chart(
     """Draw curves.
 
     Args:
-        name: Letters that make its ids unique on the page.
-        alt: What it shows, for those who cannot see it.
-        lines: What to draw, the last on top.
+        name: Prefix that makes its ids unique on the page.
+        alt: Description for readers who cannot see the figure.
+        lines: Curves and points, the last on top.
         x, y: The axes.
         guides: Thin lines behind the data.
 
@@ -162,7 +162,7 @@ def shortened(name: str, most: int = 20) -> str:
 
 
 def clean(text: str) -> str:
-    """Replace what no document may hold: control characters and halves of characters."""
+    """Replace characters that no document may hold: control characters and lone surrogates."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -182,7 +182,7 @@ def power(value: float) -> str:
 
 
 def short_count(value: float) -> str:
-    """Write a number of parameters: 1k, 20M."""
+    """Write a number of parameters in short: 1k, 20M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
@@ -239,7 +239,7 @@ def _guide(axes: Axes, guides: Guides) -> None:
 
 def _draw(axes: Axes, line: Line) -> None:
     colour = _colour(line.role)
-    # The teacher is the one that all others are compared with: thinner, and dashed.
+    # The teacher's line is thinner and dashed, as all others are compared with it.
     teacher = line.role == "teacher"
     shape: dict[str, Any] = {"color": colour, "linewidth": 1.5 if teacher else 1.8}
     shape["linestyle"] = _DASHES.get(line.role, "-")
@@ -282,7 +282,7 @@ def _shape(axes: Axes, which: str, axis: Axis) -> None:
 
 @contextmanager
 def _settings(name: str) -> Iterator[None]:
-    """Draw alike whatever the user's own settings of matplotlib are."""
+    """Set up matplotlib for a figure, whatever the user's own settings are."""
     try:
         import matplotlib
     except ImportError as error:
@@ -299,7 +299,7 @@ def _settings(name: str) -> Iterator[None]:
         "text.usetex": False,
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # The page's fonts know signs that the one does not with which texts are measured here.
+        # The page's fonts have signs that the font for measuring texts lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
@@ -311,7 +311,7 @@ def _svg(name: str, alt: str, figure: Figure) -> str:
 
 
 def _tidy(name: str, alt: str, figure: Figure, svg: str) -> str:
-    """Make matplotlib's document an element of the page: its colours, its font, ids of its own."""
+    """Turn matplotlib's document into an element of the page, with its colours, font and ids."""
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.S)
     used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", svg))
@@ -330,7 +330,7 @@ def _tidy(name: str, alt: str, figure: Figure, svg: str) -> str:
         text = re.sub(r" font-family: [^;\"]*;| transform=\"rotate\(-?0 [^)]*\)\"", "", text)
         return re.sub(r"\s+", " ", text)
 
-    # In the tags alone: what stands between them is what people read.
+    # Only tags are changed: the text between them is for readers.
     svg = re.sub(r"<[^>]*>", tag, svg)
     svg = re.sub(r">\s+<", "><", svg)
     shape = " ".join(f"{72 * inches:g}" for inches in figure.get_size_inches())

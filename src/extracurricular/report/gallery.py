@@ -1,4 +1,4 @@
-"""The draws that students saw, with what the teacher says about them, by sampler."""
+"""The draws that students saw, with the teacher's answers, by sampler."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from extracurricular.samplers.uncertain import Uncertain
 DRAWS = 36
 _TOP = 3
 _COLUMNS = 8
-# Pictures are at most so large; larger ones would make a page of megabytes.
+# Largest width and height of a picture in pixels; larger ones would make a page of megabytes.
 _MOST = 64
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A draw.
+    """One draw of a sampler.
 
     Args:
         id: Its id.
-        picture: A data URI, of an example with an image; else None.
-        row: Else the first values of the example, as text.
-        said: What the teacher says: the most probable classes, or each target with its deviation.
+        picture: A data URI of the example's image; None without an image.
+        row: The first values of an example without an image, as text.
+        said: The teacher's answer: the most probable classes, or each target with its deviation.
         entropy: The teacher's entropy in nats.
     """
 
@@ -53,13 +53,13 @@ class Gallery:
     """The draws of one sampler.
 
     Args:
-        students: Who learned from it.
+        students: The students that learned from it.
         sampler: The sampler as the recipe writes it.
-        ids: Draws in all that one student saw.
-        draws: A few of them, that of the highest entropy first.
-        size: Width and height of a picture, in pixels; None of rows of values.
+        ids: Number of draws that one student saw.
+        draws: A few of them, highest entropy first.
+        size: Width and height of a picture, in pixels; None for rows of values.
         columns: Names of the values of a row.
-        note: What is special about these draws, or why there are none.
+        note: A remark on these draws, or the reason for having none.
     """
 
     students: list[str]
@@ -76,12 +76,12 @@ def galleries(finished: Finished, count: int = DRAWS) -> list[Gallery]:
 
     Args:
         finished: The run.
-        count: Draws of each, at even distances among those that the student saw.
+        count: Draws of each sampler, evenly spaced among those that the student saw.
     """
     seed = finished.recipe.seeds[0]
     groups: dict[str, list[str]] = {}
     for name, section in finished.recipe.students.items():
-        # Students that learn from records see the draws of the record, not those of the others.
+        # Students that learn from a record see its draws, not those of other students.
         recorded = finished.stage(name, seed).record is not None
         key = json.dumps([section.sampler, recorded], sort_keys=True)
         groups.setdefault(key, []).append(name)
@@ -94,7 +94,7 @@ def _gallery(finished: Finished, names: list[str], seed: int, count: int) -> Gal
     ids = (torch.arange(min(count, seen)) * seen) // min(count, seen)
     empty = Gallery(names, _written(stage.sampler), seen, [])
     try:
-        batch, said, note = _draw(finished, stage, ids.to(workspace.fabric.device))
+        batch, said, note = _draw(finished, stage, ids.to(workspace.device))
     except (XclError, ValueError) as error:
         # A page without these draws is better than none: a record may have been deleted since.
         return replace(empty, note=f"They cannot be drawn again: {error}.")
@@ -102,7 +102,7 @@ def _gallery(finished: Finished, names: list[str], seed: int, count: int) -> Gal
 
 
 def _written(chain: Any) -> str:
-    """Return a sampler in one line, as a recipe would have it."""
+    """Return a sampler in one line, as a recipe writes it."""
     text: str = yaml.safe_dump(
         chain, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
     )
@@ -110,19 +110,17 @@ def _written(chain: Any) -> str:
 
 
 @torch.no_grad()
-def _draw(
-    finished: Finished, stage: NetworkStage, ids: Tensor
-) -> tuple[Batch, Distribution, str]:
+def _draw(finished: Finished, stage: NetworkStage, ids: Tensor) -> tuple[Batch, Distribution, str]:
     """Return draws with these ids, the teacher's distributions on them, and a note."""
     workspace = finished.workspace
     if stage.record is not None:
         replay, recorded = stage.record.replay(workspace, stage.seed)
         batch = replay(ids)
-        return batch, recorded(batch), "The teacher's answers are those of the record."
+        return batch, recorded(batch), "The teacher's answers are read out of the record."
     note = ""
     sampler = stage.draws(workspace, stage.trained(workspace))
     if not is_pure(sampler):
-        note = "These draws depend on the student in training; here it is the finished one."
+        note = "These draws depend on the student in training; the finished student is used here."
     teacher = finished.teacher(stage.seed)
     if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
         choice = sampler.choose(ids)
@@ -132,13 +130,13 @@ def _draw(
 
 
 def show(gallery: Gallery, data: Data, batch: Batch, said: Distribution) -> Gallery:
-    """Put draws and the teacher's distribution on them into a gallery, the least certain first.
+    """Put draws and the teacher's distribution on them into a gallery, highest entropy first.
 
     Args:
-        gallery: What it is of.
+        gallery: The gallery to fill.
         data: The data set, for scales and names.
         batch: The draws.
-        said: What the teacher says, in the units that networks see.
+        said: The teacher's distributions, in the units that networks see.
     """
     entropy = said.entropy().cpu()
     order = entropy.argsort(descending=True, stable=True).tolist()
@@ -163,7 +161,7 @@ def show(gallery: Gallery, data: Data, batch: Batch, said: Distribution) -> Gall
 
 
 def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
-    """Return what the teacher says about each draw, as names and figures."""
+    """Return the teacher's answer on each draw, as names and figures."""
     if isinstance(said, Categorical):
         names = data.classes or tuple(map(str, range(data.task.size)))
         top = said.probs.cpu().topk(min(_TOP, data.task.size))
@@ -186,7 +184,7 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
 
 
 def _share(probability: float) -> str:
-    """Write a probability as a percentage that does not claim to be none or all."""
+    """Return a probability as a percentage that is never 0 % or 100 %."""
     text = f"{100 * probability:.0f} %"
     return {"0 %": "< 1 %", "100 %": "> 99 %"}.get(text, text)
 

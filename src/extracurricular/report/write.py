@@ -1,4 +1,4 @@
-"""The page as a file that is made again only when what it shows has changed."""
+"""The page as a file, which is made again only when its content has changed."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def write_report(finished: Finished, file: Path | None = None, *, again: bool = 
 
     Args:
         finished: The run.
-        file: Where; ``report.html`` in its folder where None.
-        again: Make it even if the one that is there shows the same run as it is now.
+        file: The file to write; ``report.html`` in the run's folder where None.
+        again: Make the page even if the existing one shows the run as it is now.
 
     Returns:
-        Whether it was made.
+        Whether the page was made.
 
     Raises:
-        XclError: Something of the run is missing or damaged, or the file cannot be written.
+        XclError: A file of the run is missing or damaged, or the page cannot be written.
     """
     file = file or finished.folder / "report.html"
-    # What the page shows of the machine's speed is kept in the folder, so it does not count.
+    # The fingerprint leaves out the machine's speed, which is measured once and kept in the folder.
     mark = fingerprint(finished)
     if not again and _is_of(file, mark):
         return False
@@ -50,7 +50,7 @@ def write_report(finished: Finished, file: Path | None = None, *, again: bool = 
 
 @dataclass(frozen=True)
 class ReportStage(Stage):
-    """The page as the last stage of a run; it is made again only when it shows something else."""
+    """The page as the last stage of a run; it is made again only when its content changes."""
 
     path: str = "report.html"
     title: str = "report"
@@ -59,15 +59,15 @@ class ReportStage(Stage):
 
     @property
     def steps(self) -> int:
-        """No steps: the progress of a run counts trainings."""
+        """The number of steps, 0: the progress of a run counts trainings."""
         return 0
 
     def is_done(self, workspace: Workspace) -> bool:
-        """Whether there is a page."""
+        """Return whether there is a page."""
         return (workspace.folder / self.path).is_file()
 
     def do(self, workspace: Workspace) -> None:
-        """Make the page. A run whose figures are written does not fail by it."""
+        """Make the page; a failure is reported and does not fail the run."""
         summary = read_json(workspace.folder / "summary.json")
         try:
             write_report(Finished(workspace, plan(workspace.recipe), summary), again=False)
@@ -79,7 +79,7 @@ class ReportStage(Stage):
 
 
 def fingerprint(finished: Finished) -> str:
-    """Return a checksum of all that the page depends on: the run, and what makes the page."""
+    """Return a checksum of all that the page depends on: the run, and the code that makes it."""
     stages = [finished.folder / stage.path / "stage.json" for stage in finished.plan.trained]
     rooms = (Path(__file__).parent, Path(words.__file__).parent)
     made_by = [f for room in rooms for f in sorted(room.rglob("*")) if f.suffix in _SUFFIXES]

@@ -1,8 +1,8 @@
 """Find every mistake of a recipe before anything is written.
 
-Whatever the recipe names is built once, the teacher and the generators untrained, and asked for a
-draw; so a wrong name, a setting that does not go with the data, or a score that the teacher cannot
-give, shows at once and leaves the folder as it was.
+Everything that the recipe names is built once, the teacher and the generators untrained, and asked
+for a draw. So a wrong name, a setting that does not go with the data, or a score that the teacher
+cannot give, shows at once and leaves the folder as it was.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from extracurricular.run.workspace import Workspace
 
 
 def check(plan: Plan, workspace: Workspace) -> Checks:
-    """Build everything a recipe names, and compare it with what the folder holds.
+    """Build everything a recipe names, and compare it with the folder's content.
 
     Returns:
-        What was built, and how often each student's draw asks the teacher.
+        The parts that were built, and how often each student's draw asks the teacher.
 
     Raises:
         XclError: Something cannot be built, or the folder belongs to another recipe.
@@ -29,7 +29,7 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     checks = Checks()
     plan.evaluation.check(workspace, checks)
     for seed in recipe.seeds:
-        workspace.data_of(seed)  # of a published split for each seed, one may be missing
+        workspace.data_of(seed)  # the published split of any one seed may be missing
     check_loggers(recipe.log)
     for stage in plan.stages:
         stage.check(workspace, checks)

@@ -1,4 +1,4 @@
-"""Where something was trained: versions and hardware, kept beside what came out."""
+"""The environments of a run: versions and hardware, kept in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Return versions and hardware of this process, as plain values.
 
     Args:
-        device: Where networks are trained; its name counts if it is a GPU.
+        device: The device that trains networks; a GPU is recorded by its name.
     """
     return {
         "extracurricular": importlib.metadata.version("extracurricular"),
@@ -49,9 +49,9 @@ def cpu_name() -> str | None:
 
 
 def note_environment(folder: Path, device: torch.device) -> None:
-    """Add this process to those that trained something in a run's folder, unless it is known.
+    """Add this process's environment to those in a run's folder, unless it is there already.
 
-    A run that was interrupted can go on elsewhere, so there may be several.
+    An interrupted run can go on on another machine, so there may be several.
     """
     known = trained_in(folder)
     own = environment(device)
@@ -61,7 +61,7 @@ def note_environment(folder: Path, device: torch.device) -> None:
 
 
 def trained_in(folder: Path) -> list[dict[str, Any]]:
-    """Return where a run was trained, the first first; nothing of a run from before it was kept."""
+    """Return the environments a run was trained in, oldest first; [] where none was kept."""
     file = folder / _FILE
     found = read_json(file) if file.is_file() else None
     trained = found.get("trained") if isinstance(found, dict) else None

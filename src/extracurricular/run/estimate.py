@@ -1,4 +1,4 @@
-"""What a run will take: each stage's steps, draws, questions to the teacher, bytes and time.
+"""Estimate the cost of a run: each stage's steps, draws, questions to the teacher, bytes and time.
 
 Nothing is trained and nothing is written. A time is measured on short trainings that are thrown
 away, one for each distinct pair of network and sampler.
@@ -32,7 +32,7 @@ TIMED = 20
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage will take.
+    """The cost of one stage.
 
     Args:
         stage: The stage.
@@ -55,14 +55,14 @@ def estimate(
     timed: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> list[Estimate]:
-    """Return what each stage of a run will take, in order.
+    """Return the cost of each stage of a run, in order.
 
     Args:
         plan: The run.
         workspace: Its workspace; nothing is written to its folder.
         timed: Also time :data:`TIMED` steps of each distinct pair of network and sampler, after
             :data:`WARM_UP` to warm up.
-        tell: Called with the title of what is being timed.
+        tell: Called with the title of each stage as it is timed.
 
     Raises:
         XclError: The recipe cannot be run, or the folder belongs to another.
@@ -97,12 +97,12 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     The teacher and the generators are untrained, which costs as much. The bounds are two standard
     errors of the mean away from it, and at least a tenth.
     """
-    model = stage.untrained(workspace).to(workspace.fabric.device)
+    model = stage.untrained(workspace).to(workspace.device)
     context = Context()
     if stage.teacher is not None:
         context = Context(checks.teacher, model, checks.generators)
     sampler = stage.build_sampler(workspace, context)
-    labelled = sampler(torch.arange(2, device=workspace.fabric.device)).y is not None
+    labelled = sampler(torch.arange(2, device=workspace.device)).y is not None
     asks = stage.learns_from == "teacher" and (stage.record is None or not labelled)
     teacher = checks.teacher if asks and checks.teacher is not None else LabelTeacher()
     moments: list[float] = []
@@ -133,7 +133,7 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
 
 
 def _pair(stage: NetworkStage) -> bytes:
-    """Return what the time of a step depends on."""
+    """Return all that the time of a step depends on."""
     training = stage.training
     recorded = stage.record is not None
     own = [stage.model, stage.sampler, stage.learns_from, recorded, stage.teacher is None]

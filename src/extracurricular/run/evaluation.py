@@ -21,7 +21,7 @@ _TAKEN = ("steps", "seconds", "parameters")
 
 @dataclass(frozen=True)
 class EvaluationStage(Stage):
-    """Measure teacher and students of all seeds, and put their figures together.
+    """The stage that measures teacher and students of all seeds, and combines their figures.
 
     It is done anew in every run, which costs seconds, and writes only what has changed.
 
@@ -35,7 +35,7 @@ class EvaluationStage(Stage):
 
     @property
     def steps(self) -> int:
-        """No steps: the progress of a run counts trainings."""
+        """The number of steps, 0: the progress of a run counts trainings."""
         return 0
 
     @property
@@ -45,7 +45,7 @@ class EvaluationStage(Stage):
         return (*parts, *self.students.values())
 
     def is_done(self, workspace: Workspace) -> bool:
-        """Whether there are figures of finished students."""
+        """Return whether there are figures of finished students."""
         whole = all(stage.is_done(workspace) for stage in self.needs)
         return whole and (workspace.folder / "summary.json").exists()
 
@@ -56,7 +56,7 @@ class EvaluationStage(Stage):
             raise RecipeError("evaluation.split", f"is {where!r}, but that split has no examples")
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
-        """Return how many examples are predicted."""
+        """Return the number of examples that the teachers predict, as a cost."""
         count = len(workspace.evaluated(workspace.data(self.data)))
         teachers = len({teacher.path for teacher in self.teachers.values()})
         return Price(0, draws=0, questions=count * teachers)
@@ -64,7 +64,7 @@ class EvaluationStage(Stage):
     def do(self, workspace: Workspace) -> None:
         """Write ``metrics.json`` of each student, and ``summary.json``."""
         recipe = workspace.recipe
-        said: dict[str, Distribution] = {}
+        known: dict[str, Distribution] = {}
         teacher_rows: list[dict[str, Any]] = []
         student_rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe.students}
         for seed, teacher in self.teachers.items():
@@ -72,10 +72,10 @@ class EvaluationStage(Stage):
             split, angular = workspace.evaluated(data), data.angular
             assert split.y is not None
             labels = split.y.cpu()
-            if teacher.path not in said:
+            if teacher.path not in known:
                 ask = partial(workspace.made, teacher)
-                said[teacher.path] = workspace.answers(teacher.path, data, ask)
-            answers = said[teacher.path]
+                known[teacher.path] = workspace.answers(teacher.path, data, ask)
+            answers = known[teacher.path]
             figures = metrics.figures(answers, labels, angular=angular)
             teacher_rows.append({"metrics": figures, **teacher.taken(workspace)})
             for name, rows in student_rows.items():

@@ -1,4 +1,4 @@
-"""Do the stages of a recipe, in order, whatever of them is not done yet."""
+"""Run a recipe: do its stages in order, except those that are done already."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.check import check
 from extracurricular.run.environment import note_environment
+from extracurricular.run.executors import do_stages, job_count, threads
 from extracurricular.run.plan import Plan, in_order, plan
 from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.watcher import Watcher
@@ -29,31 +30,36 @@ def execute(
     folder: str | Path,
     watcher: Watcher | None = None,
     last: Sequence[Stage] = (),
+    jobs: int | None = 1,
 ) -> dict[str, Any]:
-    """Do whatever of a recipe is not done yet, and return the summary.
+    """Run a recipe, except the stages that are done already, and return the summary.
 
     Everything that the recipe names is built once before anything is written, so that mistakes
     show at once and leave the folder as it was.
 
     Args:
-        recipe: What to do.
-        folder: Where; it may hold what an earlier, interrupted run did.
-        watcher: Who follows the run; nobody where None.
+        recipe: The recipe.
+        folder: Folder of the run; it may hold stages of an earlier, interrupted run.
+        watcher: Follows the run; may be None.
         last: Stages to do at the end, such as the page.
+        jobs: How many stages are done at once, in processes of their own; None for as many as the
+            cores allow. No number depends on it.
 
     Returns:
-        What ``summary.json`` holds.
+        The content of ``summary.json``.
 
     Raises:
-        XclError: With one sentence for the user.
+        XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
     metrics.check_available()
     workspace = Workspace(recipe, Path(folder), watcher)
     whole = plan(recipe, last)
     checks = check(whole, workspace)
-    with locked(workspace.folder):
+    with locked(workspace.folder), threads(recipe.device.threads):
         begin(whole, workspace, whole.trained, checks)
-        for stage in whole.stages:
+        waiting = [stage for stage in whole.trained if not stage.is_done(workspace)]
+        do_stages(whole.trained, workspace, job_count(jobs, recipe, waiting))
+        for stage in (whole.evaluation, *whole.last):
             stage.do(workspace)
     summary: dict[str, Any] = read_json(workspace.folder / "summary.json")
     return summary
@@ -68,7 +74,7 @@ def generate(
         The figures of each generator, by the path of its folder.
 
     Raises:
-        XclError: With one sentence for the user.
+        XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
     if not recipe.generators:
         raise RecipeError("generators", "is empty; there is nothing to generate from")
@@ -76,7 +82,7 @@ def generate(
     whole = plan(recipe)
     checks = check(whole, workspace)
     found = {}
-    with locked(workspace.folder):
+    with locked(workspace.folder), threads(recipe.device.threads):
         begin(whole, workspace, whole.preparations, checks)
         for stage in whole.preparations:
             stage.do(workspace)
@@ -87,7 +93,7 @@ def generate(
 
 
 def prepare(stages: Sequence[Stage], workspace: Workspace) -> None:
-    """Do stages, and all that they need, that are not done yet.
+    """Do the stages that are not done yet, and all that they need.
 
     The first of several processes does them, and the others wait.
     """
@@ -96,25 +102,25 @@ def prepare(stages: Sequence[Stage], workspace: Workspace) -> None:
         while not all(one.is_done(workspace) for one in needed):
             time.sleep(0.5)
     elif not all(one.is_done(workspace) for one in needed):
-        with locked(workspace.folder):
+        with locked(workspace.folder), threads(workspace.recipe.device.threads):
             for one in needed:
                 one.do(workspace)
 
 
 def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Checks) -> None:
-    """Write the recipe and the environment, and tell the watcher what lies ahead."""
+    """Write the recipe and the environment, and announce the work ahead to the watcher."""
     recipe, folder, watcher = plan.recipe, workspace.folder, workspace.watcher
     text = yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True)
     write_if_changed(folder / "recipe.yaml", text.encode())
     waiting = [stage for stage in stages if not stage.is_done(workspace)]
     if waiting:
-        note_environment(folder, workspace.fabric.device)
+        note_environment(folder, workspace.device)
     if recipe.budget_name != FULL:
         watcher.tell(describe_budget(recipe.budget_name, recipe.budget_changes))
     for note in workspace.data_of(recipe.seeds[0]).notes:
         watcher.tell(note)
     for data in workspace.every_data:
-        left_out_of_draws(data)  # those of the draws that checked the recipe
+        left_out_of_draws(data)  # forget those met in the check of the recipe
     for key, asks in checks.asks.items():
         if asks > 1 and any(stage.key == key for stage in waiting):
             name = key.partition(".")[2]

@@ -1,4 +1,4 @@
-"""A run that is finished, opened to be looked at: its recipe, its figures, its networks."""
+"""A finished run, opened for reading: its recipe, its figures, its networks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finished:
     Args:
         workspace: Its folder, to build its data and to read its networks.
         plan: Its stages.
-        summary: What ``summary.json`` says, with the recipe in today's words.
+        summary: Content of ``summary.json``, with the recipe in current words.
     """
 
     workspace: Workspace
@@ -34,7 +34,7 @@ class Finished:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of the run."""
         return self.workspace.folder
 
     @property
@@ -87,7 +87,7 @@ class Finished:
             raise RecipeError("--seed", f"is {seed}; the run has the seeds {self.recipe.seeds}")
 
     def chosen_student(self, name: str | None = None) -> str:
-        """Return the student that is meant by this name, or the recipe's subject where None.
+        """Return the student of this name, or the recipe's subject where None.
 
         It is never the one that was best on test data.
 
@@ -103,9 +103,9 @@ def open_run(folder: Path, device: DeviceSection | None = None) -> Finished:
     """Open a finished run.
 
     Args:
-        folder: Where it lies.
-        device: Where to compute; whatever is at hand where None, at the run's precision. It need
-            not be the device that the run was trained on.
+        folder: Folder of the run.
+        device: Device and precision; where None, any available device at the run's precision.
+            It need not be the device that the run was trained on.
 
     Raises:
         StorageError: There is no run, it is not finished, or it is of another schema.
@@ -138,7 +138,7 @@ def opened(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> Finished:
 
 
 def _but_device(recipe: Any) -> Any:
-    """Leave out where a run is computed: it changes no more than digits."""
+    """Return a recipe without its device, which changes no more than digits."""
     return {k: v for k, v in recipe.items() if k != "device"} if isinstance(recipe, dict) else None
 
 
@@ -155,5 +155,5 @@ def _summary(file: Path) -> dict[str, Any]:
         recipe = parse_recipe(found.get("recipe"), quiet=True).dump()
     except RecipeError:
         return found | {"recipe": None}
-    # The device as it was written, with the defaults of what an older version did not know.
+    # The dump adds the defaults of settings that an older version did not have.
     return found | {"recipe": recipe}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class GeneratorStage(Stage):
 
     @property
     def fit(self) -> Fit:
-        """The way to the generator.
+        """The fit that the model's spec names.
 
         Raises:
             RecipeError: Its name or a setting of it is wrong.
@@ -76,7 +77,7 @@ class GeneratorStage(Stage):
         return GENERATORS.build(self.model, key=f"{self.key}.model")
 
     def blame(self, error: ValueError) -> XclError:
-        """Return what is told of a setting that does not go with the data."""
+        """Return the error to raise for a setting that does not go with the data."""
         return RecipeError(f"{self.key}.model", str(error))
 
     def load(self, workspace: Workspace) -> Generator | Split:
@@ -93,7 +94,7 @@ class GeneratorStage(Stage):
                 raise self.blame(error) from error
 
     def do(self, workspace: Workspace) -> None:
-        """Fit it, going on from where an interrupted fit was, and measure it."""
+        """Fit and measure the generator; an interrupted fit goes on where it stopped."""
         if not self.is_done(workspace):
             self._fit(workspace)
         known = (workspace.folder / self.path / "quality.json").exists()
@@ -109,10 +110,10 @@ class GeneratorStage(Stage):
                 seed=self.seed,
                 folder=folder,
                 device=data.device,
-                on_progress=workspace.watcher.advance,
+                on_progress=partial(workspace.watcher.advance, self.title),
             )
             outcome["sha256"] = save_weights(folder / "weights.safetensors", state)
-        # What a pool kept of itself on the way.
+        # A pool kept these parts of itself on the way.
         for file in folder.glob("images-*.safetensors"):
             file.unlink()
 
@@ -123,7 +124,7 @@ class GeneratorStage(Stage):
             The figures of :class:`~extracurricular.generators.quality.Quality`; None for a pool.
 
         Raises:
-            TrainingError: It has collapsed.
+            TrainingError: The generator has collapsed.
         """
         folder, data = workspace.folder / self.path, workspace.data(self.data)
         file = folder / "quality.json"
@@ -150,8 +151,8 @@ class GeneratorStage(Stage):
             return
         raise TrainingError(
             f"{self.key}: the generator has collapsed: two of its draws of one condition differ "
-            f"by {percent(found)} of what two real examples do"
-            + ("" if worst is None else f", in class {_class(data, figures)} by {percent(worst)}")
+            f"{percent(found)} as much as two real examples do"
+            + ("" if worst is None else f", in class {_class(data, figures)} {percent(worst)}")
             + f", and least_variety asks for {percent(least)}"
             + (f" (for one class alone: {percent(least / 2)})" if worst is not None else "")
             + f"; see {folder / 'contact.png'}; fit it longer or with other settings, "
@@ -207,7 +208,7 @@ def plain(quality: Quality) -> dict[str, Any]:
 
 
 def sentence(name: str, figures: dict[str, Any]) -> str:
-    """Return the figures as a person reads them."""
+    """Return the figures as a sentence for the user."""
     floor = "" if figures["floor"] is None else f" (held-out real examples: {figures['floor']:.3g})"
     return (
         f"{name}: Fréchet distance {figures['frechet']:.3g}{floor}, "

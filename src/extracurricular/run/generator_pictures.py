@@ -1,4 +1,4 @@
-"""Pictures of what a generator draws: contact sheets of images, histograms of tables."""
+"""Pictures of a generator's draws: contact sheets of images, histograms of tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from extracurricular.files import write_atomic
 from extracurricular.generators.base import conditions
 from extracurricular.inputs import Inputs, leaves
 
-# Raw examples for latents of these ids [B] and conditions [B, K].
+# Maps ids of latents [B] and conditions [B, K] to raw examples.
 Render = Callable[[Tensor, Tensor], Inputs]
 
 _ACROSS = 10
@@ -27,11 +27,11 @@ _DOWN = 10
 def image_sheets(
     data: Data, render: Render, folder: Path, title: str, note: str, conditional: bool
 ) -> None:
-    """Write ``contact.png`` and, of a conditional generator, ``between.png``.
+    """Write ``contact.png`` and, for a conditional generator, ``between.png``.
 
-    Contact: a row for each class (or for targets from low to high), real examples first, then
-    draws of one latent a column. Between: one latent a row, from a class to the next, or from the
-    lowest target to the highest.
+    ``contact.png`` has a row for each class (or for targets from low to high): real examples
+    first, then draws with one latent a column. ``between.png`` has one latent a row, from a class
+    to the next, or from the lowest target to the highest.
     """
     name, stored = next((k, v) for k, v in leaves(data.train.x).items() if v.ndim == 4)
     low, high = (0.0, 255.0) if stored.dtype == torch.uint8 else map(float, stored.aminmax())
@@ -60,7 +60,7 @@ def image_sheets(
         start, end = chosen[:-1], chosen[1:]
         names = [f"{a} → {b}" for a, b in pairwise(rows)]
     else:
-        # From one end of the targets to the other, each row with a latent of its own.
+        # Each row goes from the lowest target to the highest, with a latent of its own.
         start, end = (c.expand(_DOWN // 2, -1) for c in (chosen[0], chosen[-1]))
         names = [f"{rows[0]} → {rows[-1]}"] * len(start)
     share = torch.linspace(0, 1, _ACROSS, device=data.device).view(1, -1, 1)
@@ -74,7 +74,7 @@ def image_sheets(
 
 
 def _rows(data: Data) -> tuple[list[str], Tensor, Tensor]:
-    """Return names and conditions [R, K] of the rows, and real examples' places [R, S]."""
+    """Return the rows' names, conditions [R, K] and indices of real examples [R, S]."""
     known = conditions(data, data.train)
     y = data.train.y
     assert y is not None
@@ -87,7 +87,7 @@ def _rows(data: Data) -> tuple[list[str], Tensor, Tensor]:
             own = (y == label).nonzero().squeeze(1)
             places.append(own[torch.arange(shown, device=own.device) % len(own)])
         return names, known[[int(p[0]) for p in places]], torch.stack(places)
-    # By the last target: of a gaze that is the yaw, which the eye shows best.
+    # Rows are sorted by the last target; for gaze it is the yaw, which is easiest to see.
     order = y[:, -1].argsort()
     count = min(_DOWN, len(order))
     pick = order[torch.linspace(0, len(order) - 1, count, device=order.device).long()]
@@ -98,9 +98,9 @@ def _rows(data: Data) -> tuple[list[str], Tensor, Tensor]:
 
 
 def histograms(data: Data, drawn: Inputs, folder: Path, title: str, note: str) -> None:
-    """Write ``contact.png``: for each column of a table, how real and drawn values are spread.
+    """Write ``contact.png``: histograms of real and drawn values for each column of a table.
 
-    Nothing is written where matplotlib is not installed.
+    It is left out where matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

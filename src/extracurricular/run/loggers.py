@@ -1,8 +1,8 @@
-"""Where the curves of a training go while it runs, besides its ``log.jsonl``.
+"""Loggers that take the curves of a training while it runs, besides its ``log.jsonl``.
 
 A recipe names them: ``log: tensorboard``, ``log: [tensorboard, {wandb: {project: mine}}]``, or any
 class with the methods of a Lightning logger, ``log: {"lightning.pytorch.loggers:CSVLogger": {}}``.
-They only watch: no result depends on them, and one that fails is told of and left out.
+Loggers only watch: no result depends on them, and one that fails is reported and dropped.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ class Logger(Protocol):
         """Take figures by name at a step."""
 
     def finalize(self, status: str) -> None:
-        """Take that the training has ended: ``success`` or ``failed``."""
+        """Close the logger at the end of the training: ``success`` or ``failed``."""
 
 
 LOGGERS: Registry[Logger] = Registry("logger")
 
-# What each needs, and the extra of this package that has it.
+# The module that each logger needs; the extra that installs it has the logger's name.
 _NEEDS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 
 
 @LOGGERS.register("tensorboard")
 def tensorboard(folder: Path, start: int) -> Logger:
-    """TensorBoard: ``tensorboard --logdir RUN`` shows all stages of a run.
+    """Log to TensorBoard; ``tensorboard --logdir RUN`` shows all stages of a run.
 
     Args:
         folder: The stage's folder.
-        start: First step that is written; what an interrupted training wrote from there on is
-            hidden.
+        start: First step to write; TensorBoard hides the later figures of an interrupted
+            training.
     """
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
@@ -52,15 +52,15 @@ def tensorboard(folder: Path, start: int) -> Logger:
 
 @LOGGERS.register("wandb")
 class WeightsAndBiases:
-    """Weights & Biases: a run for each stage, in a group for each folder.
+    """A logger to Weights & Biases, with a run for each stage and a group for each folder.
 
     Args:
         folder: The stage's folder.
         title: The stage's name.
         group: The folder of the whole run.
         project: The project there.
-        entity: The user or team; None for the one who is logged in.
-        mode: ``online``, ``offline`` or ``disabled``; None for what the environment says.
+        entity: The user or team; None for the user who is logged in.
+        mode: ``online``, ``offline`` or ``disabled``; None for the mode that the environment sets.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class WeightsAndBiases:
         self.run.log(metrics, step=step)
 
     def finalize(self, status: str) -> None:
-        """Take that the training has ended."""
+        """Close the logger at the end of the training."""
         self.run.finish(exit_code=0 if status == "success" else 1)
 
 
@@ -99,7 +99,7 @@ def specs_of(log: Any) -> list[Any]:
 
 
 def check_loggers(log: Any) -> None:
-    """Find out now, not after the teacher's training, whether the loggers can be had.
+    """Check that the loggers can be made, before anything is trained.
 
     Raises:
         RecipeError: A name or setting is unknown, or a package is missing.
@@ -121,12 +121,12 @@ class Curves:
     """The loggers of one stage, opened at the first figures.
 
     Args:
-        log: What the recipe names.
+        log: The recipe's ``log``.
         folder: The stage's folder.
         title: The stage's name.
         group: The folder of the whole run.
         settings: The stage's settings.
-        tell: Told of a logger that fails.
+        tell: Called with a sentence when a logger fails.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Curves:
         self.loggers: dict[str, Logger] | None = None
 
     def __call__(self, line: dict[str, Any]) -> None:
-        """Pass on a line of the log."""
+        """Pass a line of the log to each logger."""
         step = line["step"]
         if self.loggers is None:
             self.loggers = {}
@@ -162,7 +162,7 @@ class Curves:
         self.close("success" if kind is None else "failed")
 
     def close(self, status: str) -> None:
-        """End all loggers: ``success`` or ``failed``."""
+        """Close all loggers: ``success`` or ``failed``."""
         for name, logger in list((self.loggers or {}).items()):
             self._guarded(name, logger.finalize, status)
 
@@ -175,7 +175,7 @@ class Curves:
         self.loggers[name] = logger
 
     def _guarded(self, name: str, act: Callable[..., None], *given: Any) -> None:
-        """Call a logger; hours of training are worth more than its curves."""
+        """Call a logger, and drop it if it fails: hours of training outweigh its curves."""
         try:
             act(*given)
         except XclError:
@@ -190,7 +190,7 @@ class Curves:
 def _supplied(
     entry: Callable[..., Logger], folder: Path, title: str, group: str, start: int
 ) -> dict[str, Any]:
-    """What the program gives to a logger: of these things those that it takes."""
+    """Return the arguments that the program supplies and the logger accepts."""
     parameters = inspect.signature(entry).parameters
     if entry.__module__ == __name__:
         known = {"folder": folder, "title": title, "group": group, "start": start}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -30,11 +31,11 @@ from extracurricular.training import Training, train
 
 
 class TeacherSource(Protocol):
-    """Where a student's stage gets its teacher from."""
+    """The source of a student's teacher."""
 
     @property
     def path(self) -> str:
-        """What tells it from other teachers of the run."""
+        """The path that distinguishes it from other teachers of the run."""
         ...
 
     @property
@@ -57,7 +58,7 @@ class TeacherSource(Protocol):
 
 
 class GeneratorSource(Protocol):
-    """Where a student's stage gets a generator from."""
+    """The source of a generator for a student's draws."""
 
     @property
     def name(self) -> str:
@@ -80,7 +81,7 @@ class GeneratorSource(Protocol):
 
 
 class RecordSource(Protocol):
-    """Where a student's stage gets a recorded teacher from."""
+    """The source of a recorded teacher for a student."""
 
     @property
     def draws(self) -> int:
@@ -89,7 +90,7 @@ class RecordSource(Protocol):
 
     @property
     def codec(self) -> Any:
-        """How the answers are stored."""
+        """The codec of the answers."""
         ...
 
     def replay(self, workspace: Workspace, seed: int) -> tuple[Sampler, Teacher]:
@@ -104,7 +105,7 @@ class NetworkStage(Stage):
     Args:
         model: Spec of the network.
         sampler: Chain of the sampler.
-        training: How it is trained.
+        training: Settings of its training.
         seed: Seed of everything in it.
         precision: Precision of the arithmetic.
         matching: Settings of the loss.
@@ -113,7 +114,7 @@ class NetworkStage(Stage):
         generators: The generators that its sampler draws from.
         record: The record that it learns from instead of the teacher; None where there is none.
         parts: The stages that teacher, generators and record are made of.
-        given: Checksums of files that it is read from instead of being trained.
+        given: Checksums of the files of weights that replace its training.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -175,7 +176,7 @@ class NetworkStage(Stage):
         }
 
     def blame(self, error: ValueError) -> XclError:
-        """Return what is told of a draw that the check before did not meet."""
+        """Return the error to raise for a draw that the check before did not meet."""
         return TrainingError(f"{self.title}: {error}")
 
     # -- building and loading ---------------------------------------------------------------------
@@ -194,7 +195,7 @@ class NetworkStage(Stage):
         state = workspace.weights(self.path)
         module = self.untrained(workspace)
         module.load_state_dict(state)
-        return module.to(workspace.fabric.device).eval()
+        return module.to(workspace.device).eval()
 
     def as_teacher(self, workspace: Workspace) -> NetworkTeacher:
         """Return the trained network as something that gives distributions."""
@@ -226,7 +227,7 @@ class NetworkStage(Stage):
         return workspace.sampler(self.sampler, data, own, f"{self.key}.sampler", context)
 
     def lesson(self, workspace: Workspace, student: nn.Module) -> tuple[Sampler, Teacher]:
-        """Return where the student's examples come from, and who says what they are."""
+        """Return the source of the student's examples, and the teacher or labels it learns from."""
         if self.record is not None:
             return self.record.replay(workspace, self.seed)
         sampler = self.draws(workspace, student)
@@ -237,12 +238,12 @@ class NetworkStage(Stage):
     # -- doing ------------------------------------------------------------------------------------
 
     def do(self, workspace: Workspace) -> None:
-        """Train it, going on from where an interrupted training was."""
+        """Train the network; an interrupted training goes on where it stopped."""
         if self.is_done(workspace):
             return
         folder, data = workspace.folder / self.path, workspace.data(self.data)
         with begun(workspace, self) as outcome:
-            student = self.untrained(workspace).to(workspace.fabric.device)
+            student = self.untrained(workspace).to(workspace.device)
             sampler, teacher = self.lesson(workspace, student)
             with self._curves(workspace) as curves:
                 result = train(
@@ -256,7 +257,7 @@ class NetworkStage(Stage):
                     fabric=workspace.fabric,
                     folder=folder,
                     evaluate=lambda module: validation(workspace, module, data),
-                    on_progress=workspace.watcher.advance,
+                    on_progress=partial(workspace.watcher.advance, self.title),
                     on_log=curves,
                 )
             outcome["sha256"] = save_weights(folder / "weights.safetensors", student.state_dict())
@@ -285,7 +286,7 @@ class NetworkStage(Stage):
             _check(self, workspace, checks)
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
-        """Return what the training will take."""
+        """Return the cost of the training."""
         draws = self.training.steps * self.training.batch_size
         size = parameter_count(self.untrained(workspace))
         asked = round(draws * checks.asks.get(self.key, 0.0)) if self.teacher is not None else 0
@@ -293,7 +294,7 @@ class NetworkStage(Stage):
 
 
 def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
-    device = workspace.fabric.device
+    device = workspace.device
     model = stage.untrained(workspace).to(device)
     context = Context()
     if stage.teacher is not None:
@@ -327,7 +328,7 @@ def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str,
 def questions(sampler: Sampler, learns_from: str) -> float:
     """Return how many times the teacher is asked for each of a student's draws, on average."""
     inside: float = getattr(sampler, "asks", 0.0)
-    # The loop takes over what such a sampler has asked already.
+    # The loop reuses the answers that such a sampler has asked for.
     taken_over = isinstance(sampler, Uncertain) or learns_from == "labels"
     return inside if taken_over else 1 + inside
 
@@ -336,7 +337,7 @@ def build_matching(settings: dict[str, Any], key: str) -> Matching:
     """Return the loss that a recipe's ``matching`` section describes.
 
     Raises:
-        RecipeError: An unknown key, or a value that cannot be.
+        RecipeError: A key is unknown, or a value is invalid.
     """
     try:
         return Matching(**check_settings(Matching, settings, key))
@@ -348,7 +349,7 @@ def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
     """Refuse a loss that does not go with the draws or the task.
 
     Raises:
-        RecipeError: It does not.
+        RecipeError: The loss does not fit them.
     """
     key = f"{stage.key}.matching"
     matching = build_matching(stage.matching, key)

@@ -9,7 +9,7 @@ A run is a folder::
     knowledge/KEY/                   the teacher recorded on the draws of one sampler
     students/NAME/seed-0/            the same for a student, and metrics.json
     environment.json                 versions and hardware of what was trained
-    summary.json                     what came out
+    summary.json                     the figures of teacher and students
 
 Everything here is a pure function of the recipe: nothing is read, built or written. A stage knows
 how it is done (``stage.do(workspace)``), and which stages must be done before it (``needs``).
@@ -47,7 +47,7 @@ class Plan:
         students: The stage of each student and seed, in the order in which they are trained.
         records: The records of the teacher.
         evaluation: The stage that measures all of them.
-        last: Stages that somebody else adds at the end, such as the page.
+        last: Stages that the caller adds at the end, such as the page.
     """
 
     recipe: Recipe
@@ -230,12 +230,12 @@ def _requirements(chain: Any, key: str) -> Requirements:
 
 
 def _unique(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Return stages without those that stand there twice, as a teacher that all seeds share."""
+    """Return stages without repeats, such as a teacher that all seeds share."""
     return tuple({stage.path: stage for stage in stages}.values())
 
 
 def in_order(stages: Sequence[Stage]) -> Iterator[Stage]:
-    """Yield stages and all that they need, each once and behind what it needs itself."""
+    """Yield stages and all that they need, each once and after its own needs."""
     seen: set[str] = set()
 
     def visit(stage: Stage) -> Iterator[Stage]:

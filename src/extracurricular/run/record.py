@@ -1,4 +1,4 @@
-"""Record the teacher of a recipe to keep, on the draws of one of its students.
+"""Record the teacher of a recipe in a folder of its own, on the draws of one of its students.
 
 ``xcl record`` does this, with the draws of a student's first seed. A record inside a run is a stage
 of it: see :mod:`extracurricular.run.recorded`.
@@ -45,7 +45,7 @@ class Source:
 
 
 def teacher_of(workspace: Workspace, student: str | None = None) -> Source:
-    """Find a student's sampler and its teacher, which is trained first where that is not done.
+    """Return a student's stage and its teacher; train the teacher first if that is not done.
 
     Of several processes, the first trains and the others wait.
 
@@ -57,14 +57,14 @@ def teacher_of(workspace: Workspace, student: str | None = None) -> Source:
         XclError: There is no such student, or the recipe cannot be run.
     """
     recipe = workspace.recipe
-    taught = [n for n, s in recipe.students.items() if s.learns_from == "teacher"]
-    if student is None and not taught:
+    learners = [n for n, s in recipe.students.items() if s.learns_from == "teacher"]
+    if student is None and not learners:
         raise RecipeError("students", "all learn from 'labels', so no teacher is asked")
-    name = taught[0] if student is None else student
+    name = learners[0] if student is None else student
     if name not in recipe.students:
         known = known_names(name, recipe.students)
         raise RecipeError("", f"--student is {name!r}, which the recipe does not have; {known}")
-    if name not in taught:
+    if name not in learners:
         raise RecipeError(
             f"students.{name}.learns_from", "is 'labels', so its teacher is not recorded"
         )
@@ -88,7 +88,7 @@ def record_teacher(
     """Record a teacher; see :func:`extracurricular.knowledge.record`.
 
     Raises:
-        XclError: With one sentence for the user.
+        XclError: The draws cannot be recorded; the message is one sentence.
     """
     workspace, stage = source.workspace, source.stage
     try:

@@ -37,7 +37,7 @@ class RecordStage(Stage):
         student: The stage of a student that draws from that sampler and asks the teacher itself.
         seed: Seed of the sampler.
         draws: Draws to record.
-        codec: How the answers are stored; None for float16.
+        codec: Codec of the answers; None for float16.
     """
 
     student: NetworkStage
@@ -47,7 +47,7 @@ class RecordStage(Stage):
 
     @property
     def steps(self) -> int:
-        """Steps in which the student would ask the teacher as often."""
+        """The number of training steps with as many draws."""
         return -(-self.draws // self.student.training.batch_size)
 
     @property
@@ -71,11 +71,11 @@ class RecordStage(Stage):
         }
 
     def is_finished(self, record: dict[str, Any]) -> bool:
-        """Whether a ``stage.json`` is that of a record with enough draws."""
+        """Return whether a ``stage.json`` is that of a record with enough draws."""
         return bool(record.get("done")) and record.get("draws", 0) >= self.draws
 
     def blame(self, error: ValueError) -> XclError:
-        """Return what is told of draws that cannot be recorded."""
+        """Return the error to raise for draws that cannot be recorded."""
         return RecipeError(f"{self.key}.sampler", str(error))
 
     def check(self, workspace: Workspace, checks: Checks) -> None:
@@ -84,19 +84,19 @@ class RecordStage(Stage):
         build_codec(self.codec or "float16", task, "teacher.record.codec")
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
-        """Return what the recording will take."""
+        """Return the cost of the recording."""
         task = workspace.data(self.data).task
         codec = build_codec(self.codec or "float16", task, "teacher.record.codec")
         return Price(self.steps, self.draws, self.draws, bytes=self.draws * codec.bytes_per_draw)
 
     def do(self, workspace: Workspace) -> None:
-        """Record, going on from where an interrupted recording was."""
+        """Record the teacher; an interrupted recording goes on where it stopped."""
         if self.is_done(workspace):
             return
         size = self.student.training.batch_size
         with begun(workspace, self) as outcome:
             report = self._record(
-                workspace, lambda done: workspace.watcher.advance(done // size, None)
+                workspace, lambda done: workspace.watcher.advance(self.title, done // size, None)
             )
             outcome |= {"draws": report.draws, "bytes_per_draw": report.bytes_per_draw}
             outcome["price"] = report.price.model_dump(mode="json")
@@ -129,7 +129,7 @@ class RecordStage(Stage):
         """Return the recorded teacher.
 
         Raises:
-            StorageError: The record is missing or damaged, or of something else.
+            StorageError: The record is missing, damaged, or one of other draws or another teacher.
         """
         teacher = self.student.teacher
         assert teacher is not None

@@ -17,14 +17,14 @@ from extracurricular.training import Training
 SCHEMA = 2
 """Version of the layout of ``stage.json``. 1 had no version, no content, and older words."""
 
-# Settings of a data set that say where it lies and how it is read, not which it is.
+# Settings of a data set that give its location and the way to read it, not its content.
 _PLACE = ("path", "workers", "cache")
-# Settings of a training that change no number.
+# Settings of a training that change no result.
 _HABITS = ("evaluate_every", "checkpoint_every")
 
 
 def data_settings(spec: Any) -> Any:
-    """Return a data set's spec without what says where it lies; its content is compared instead."""
+    """Return a data set's spec without its location, as its content is compared instead."""
     if isinstance(spec, str):
         first, _, path = spec.partition(":")
         return first if path and first in DATA else spec
@@ -45,8 +45,8 @@ def stored_settings(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the settings in a ``stage.json``, in the layout of this version.
 
     Args:
-        record: What the file holds.
-        where: What a person calls the stage's folder.
+        record: Content of the file.
+        where: Name of the stage's folder in an error.
 
     Raises:
         StorageError: A later version wrote it, or it has no settings.
@@ -63,9 +63,9 @@ def stored_settings(record: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the settings that this version has and the one that wrote them had not.
+    """Add the settings that this version has and the version that wrote the others lacked.
 
-    The default of such a setting is what was done before there was a choice.
+    The default of such a setting keeps the behaviour from before there was a choice.
     """
     found = dict(settings)
     if isinstance(found.get("training"), dict):
@@ -76,7 +76,7 @@ def _complete(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(settings: dict[str, Any]) -> dict[str, Any]:
-    """Bring settings from schema 1 to 2: no places of data, and the words of today."""
+    """Bring settings from schema 1 to 2: no locations of data, and current words."""
     found = dict(settings)
     if "data" in found:
         found["data"] = data_settings(found["data"])

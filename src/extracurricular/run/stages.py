@@ -1,7 +1,7 @@
 """A stage of a run: one thing to do, all that its result depends on, and how its folder is kept.
 
-``stage.json`` is begun before a stage's work and finished after it. Where the settings in it are
-others than the recipe's, the run is refused instead of mixing results.
+``stage.json`` is begun before a stage's work and finished after it. A run whose recipe has other
+settings than the file is refused, so that results never mix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from extracurricular.teachers import Teacher
 
 @dataclass
 class Checks:
-    """What a check of a recipe has built so far, so that nothing is built twice.
+    """The parts that a check of a recipe has built, so that nothing is built twice.
 
     Args:
         asks: How often each student's draw asks the teacher, by the key of the student.
@@ -41,13 +41,13 @@ class Checks:
 
 @dataclass(frozen=True)
 class Price:
-    """What a stage will take.
+    """The cost of a stage.
 
     Args:
         steps: Steps of its progress.
         draws: Draws of examples.
         questions: Examples that the teacher is asked about.
-        bytes: Bytes that it leaves, about.
+        bytes: Bytes that it writes, about.
         parameters: Numbers of its network.
     """
 
@@ -64,7 +64,7 @@ class Stage:
 
     Args:
         path: Its folder, relative to the run.
-        title: What a person calls it.
+        title: Its title for the user.
         key: Where its settings stand in the recipe.
         data: Spec of the data set.
     """
@@ -93,10 +93,10 @@ class Stage:
         return {}
 
     def do(self, workspace: Workspace) -> None:
-        """Do it, unless it is done already.
+        """Do the stage, unless it is done already.
 
         Raises:
-            XclError: With one sentence for the user.
+            XclError: The stage failed; the message is one sentence.
         """
         raise NotImplementedError
 
@@ -108,27 +108,27 @@ class Stage:
         """
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
-        """Return what it will take."""
+        """Return the cost of the stage."""
         return Price(self.steps)
 
     def is_done(self, workspace: Workspace) -> bool:
-        """Whether its folder says that it is finished."""
+        """Return whether its folder says that it is finished."""
         file = workspace.folder / self.path / "stage.json"
         return file.exists() and self.is_finished(workspace.record(self.path))
 
     def is_finished(self, record: dict[str, Any]) -> bool:
-        """Whether a ``stage.json`` is that of a finished stage."""
+        """Return whether a ``stage.json`` is that of a finished stage."""
         return bool(record.get("done"))
 
     def blame(self, error: ValueError) -> XclError:
-        """Return what is told of a value that something refused while the stage was at work."""
+        """Return the error to raise for a value that was refused while the stage was at work."""
         return XclError(f"{self.title}: {error}")
 
     def check_folder(self, workspace: Workspace) -> None:
         """Refuse a folder that was made with other settings or from other data.
 
         Raises:
-            StorageError: It was.
+            StorageError: The settings or the data are others.
         """
         if not (workspace.folder / self.path / "stage.json").exists():
             return
@@ -152,11 +152,11 @@ class Stage:
 
 @contextmanager
 def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
-    """Keep the books of a stage for the time of its work.
+    """Record a stage in its ``stage.json`` and with the watcher while its work runs as a block.
 
-    ``stage.json`` is begun, the watcher follows, and what the block puts into the dict it gets is
-    noted when it ends: ``seconds`` (the time of the block where it says none), and whatever else
-    there is to say. An error names the stage, and leaves it unfinished.
+    The file is begun before the block and finished after it. It then holds the values that the
+    block puts into the dict it gets; ``seconds`` is the time of the block unless the block sets it.
+    An error names the stage, and leaves it unfinished.
     """
     folder = workspace.folder / stage.path
     record: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""The teacher of a run: networks trained here, one read from a file, or what is no network.
+"""The teacher of a run: networks trained here, one read from a file, or another kind of model.
 
 A teacher that is no network is fitted again in every process that asks it, and no estimator is
-kept. ``stage.json`` of its folder keeps its identity instead, so that one which answers otherwise
-than it did, as after an update of a library, is refused.
+kept. ``stage.json`` of its folder keeps its identity instead, so that a teacher whose answers have
+changed, for example by an update of a library, is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FittedStage(Stage):
     """A teacher that is no torch module, to fit or to open.
 
     Args:
-        spec: What it is.
+        spec: Spec of the teacher.
         seed: Seed of everything in it.
     """
 
@@ -85,24 +85,24 @@ class FittedStage(Stage):
         return teacher
 
     def load(self, workspace: Workspace) -> Teacher:
-        """Fit the teacher again, which must answer as the run's folder says it did.
+        """Fit the teacher again, and check its answers against the identity in the run's folder.
 
         Raises:
-            StorageError: It does not.
+            StorageError: It answers differently.
         """
         teacher = self.build(workspace.data(self.data))
         file = workspace.folder / self.path / "stage.json"
         known = workspace.record(self.path).get("identity") if file.exists() else None
         if known is not None and known != identity(teacher):
             raise StorageError(
-                f"{self.path} of {str(workspace.folder)!r} does not answer as it did, as after "
-                "another version of a library; choose another --out, or delete that folder and "
-                "what learned from it"
+                f"{self.path} of {str(workspace.folder)!r} does not answer as it did, perhaps "
+                "because a library changed; choose another --out, or delete that folder and the "
+                "students that learned from it"
             )
         return teacher
 
     def do(self, workspace: Workspace) -> None:
-        """Fit the teacher, and note what that took and what the teacher is."""
+        """Fit the teacher, and record its cost and its identity."""
         if self.is_done(workspace):
             return
         with begun(workspace, self) as outcome:
@@ -111,7 +111,7 @@ class FittedStage(Stage):
             outcome["parameters"] = getattr(teacher, "parameters", None)
 
     def check(self, workspace: Workspace, checks: Checks) -> None:
-        """Read its settings; the teacher is tried on a few examples when a student asks for it."""
+        """Check the settings; a student's check tries the teacher on a few examples."""
         _ = self.settings
 
 
@@ -152,7 +152,7 @@ class TeacherPlan:
         """Return the trained teacher.
 
         Raises:
-            XclError: A file is missing or damaged, or the teacher is not what it was.
+            XclError: A file is missing or damaged, or the teacher answers differently.
         """
         if self.fitted is not None:
             return workspace.made(self.fitted)
@@ -165,7 +165,7 @@ class TeacherPlan:
             load_pretrained(module, Path(self.weights), noun)
         except StorageError as error:
             raise RecipeError("teacher.weights", str(error)) from error
-        return self.of([module.to(workspace.fabric.device).eval()], workspace)
+        return self.of([module.to(workspace.device).eval()], workspace)
 
     def preview(self, workspace: Workspace) -> Teacher:
         """Return the teacher as it will be, untrained, to check samplers and students by.
@@ -175,7 +175,7 @@ class TeacherPlan:
         """
         if self.fitted is not None:
             return self.fitted.build(few(workspace.data(self.data)))
-        device = workspace.fabric.device
+        device = workspace.device
         modules = [one.untrained(workspace).to(device).eval() for one in self.members]
         return self.of(modules, workspace)
 
@@ -211,14 +211,14 @@ class TeacherPlan:
 
 
 def given_weights(file: str | None) -> list[dict[str, Any]]:
-    """Return what tells one file of teacher weights from another: its content, not its name."""
+    """Return the checksum of a file of teacher weights: its content counts, not its name."""
     if file is None or not Path(file).is_file():
         return []
     return [{"weights_sha256": checksum(Path(file))}]
 
 
 def identity(teacher: Teacher) -> str | None:
-    """Return the fingerprint of a teacher; None for a kind of somebody's own."""
+    """Return the fingerprint of a teacher; None for a class of the user's own."""
     try:
         return teacher_fingerprint(teacher)
     except ValueError:

@@ -14,7 +14,7 @@ class Watcher(Protocol):
     def begin(self, title: str, steps: int) -> None:
         """Take that a stage begins."""
 
-    def advance(self, step: int, loss: float | None) -> None:
+    def advance(self, title: str, step: int, loss: float | None) -> None:
         """Take how many steps of the stage are done, and the loss if there is one."""
 
     def end(self, title: str, steps: int, seconds: float) -> None:
@@ -33,7 +33,7 @@ class Silent:
     def begin(self, title: str, steps: int) -> None:
         """Do nothing."""
 
-    def advance(self, step: int, loss: float | None) -> None:
+    def advance(self, title: str, step: int, loss: float | None) -> None:
         """Do nothing."""
 
     def end(self, title: str, steps: int, seconds: float) -> None:

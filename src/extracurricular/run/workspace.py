@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from extracurricular import rng
@@ -30,10 +29,13 @@ from extracurricular.run.watcher import Silent, Watcher
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
-# Answers on the evaluation split that a run remembers, so that its report asks nobody again.
+# A run remembers so many bytes of answers on the evaluation split, for its report.
 _REMEMBERED_BYTES = 64 * 2**20
 
 
@@ -51,12 +53,12 @@ class Made(Protocol[T_co]):
 
 
 class Workspace:
-    """What the stages of one run work with.
+    """The folder, device, data and models that the stages of one run share.
 
     Args:
         recipe: The recipe, for its device, its evaluation and its loggers.
         folder: The folder of the run.
-        watcher: Who follows the run; nobody where None.
+        watcher: Follows the run; may be None.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, watcher: Watcher | None = None) -> None:
@@ -75,6 +77,9 @@ class Workspace:
         Raises:
             RecipeError: This machine has no such device.
         """
+        # It takes as long to import as torch, and looking at a recipe needs none.
+        from lightning_fabric import Fabric
+
         chosen = self.recipe.device
         try:
             return Fabric(accelerator=chosen.accelerator, devices=1, precision=chosen.precision)
@@ -82,6 +87,15 @@ class Workspace:
             # Fabric reports a missing accelerator by exceptions of several kinds.
             problem = f"is {chosen.accelerator!r}: {error}"
             raise RecipeError("device.accelerator", problem) from error
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device on which data and networks lie."""
+        chosen = self.recipe.device.accelerator
+        other = torch.cuda.is_available() or torch.backends.mps.is_available()
+        if chosen == "cpu" or (chosen == "auto" and not other):
+            return torch.device("cpu")
+        return self.fabric.device
 
     # -- data -------------------------------------------------------------------------------------
 
@@ -98,8 +112,13 @@ class Workspace:
             except DataError as error:
                 name, _ = split_spec(spec, "data set", "data")
                 raise RecipeError(f"data.{name}", str(error)) from error
-            self._data[known] = data.to(self.fabric.device)
+            self._data[known] = data.to(self.device)
         return self._data[known]
+
+    def give(self, spec: Any, data: Data, content: str) -> None:
+        """Take a data set that another process has read, with its fingerprint."""
+        known = canonical(spec)
+        self._data[known], self._content[known] = data.to(self.device), content
 
     @property
     def every_data(self) -> list[Data]:
@@ -143,7 +162,7 @@ class Workspace:
         """
         return build_sampler(chain, data, seed, key, context or Context())
 
-    # -- what stages have made --------------------------------------------------------------------
+    # -- results of stages ------------------------------------------------------------------------
 
     def record(self, path: str) -> dict[str, Any]:
         """Return the ``stage.json`` of a stage's folder.
@@ -164,7 +183,7 @@ class Workspace:
         return load_weights(file, self.record(path).get("sha256"))
 
     def made(self, thing: Made[T]) -> T:
-        """Return what a stage has made; it is loaded once and kept."""
+        """Return the result of a stage; it is loaded once and kept."""
         if thing.path not in self._made:
             self._made[thing.path] = thing.load(self)
         found: T = self._made[thing.path]
@@ -183,7 +202,7 @@ class Workspace:
         Args:
             path: Path of the stage, or of the teacher, that is asked.
             data: Its data set.
-            ask: Gives the network or teacher, if its answers are not remembered.
+            ask: Returns the network or teacher; called if its answers are not remembered.
         """
         if path in self._answers:
             return self._answers[path]

@@ -167,7 +167,7 @@ def test_predictions_a_survey_and_a_sheet(
     assert found.looked_at == {"train": 20}
     assert sum(found.counts["train"]) == found.sizes["train"] == len(data.train)
     told = [line for line in lines(data, found) if isinstance(line, str)]
-    assert any(f"are those of 20 of {len(data.train)} in train, spread evenly" in t for t in told)
+    assert any(f"come from 20 of {len(data.train)} in train, spread evenly" in t for t in told)
 
 
 def test_a_fingerprint_is_that_of_the_files(tmp_path: Path) -> None:
@@ -499,7 +499,7 @@ class Told:
 
     def begin(self, title: str, steps: int) -> None: ...
 
-    def advance(self, step: int, loss: float | None) -> None: ...
+    def advance(self, title: str, step: int, loss: float | None) -> None: ...
 
     def end(self, title: str, steps: int, seconds: float) -> None: ...
 

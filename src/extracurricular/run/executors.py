@@ -1,0 +1,307 @@
+"""Do stages one after the other, or several at once in processes of their own.
+
+A training has the same number of threads either way (``device.threads``, 1 unless the recipe says
+otherwise), so the numbers do not depend on the number of jobs. A job is a process of the standard
+library's pool: it builds the plan again, gets the data set from the parent as a mapped file, and
+keeps the teachers and generators that it has loaded for its next stage.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extracurricular.errors import RecipeError, TrainingError, XclError
+from extracurricular.recipe.schema import Recipe
+from extracurricular.run.plan import plan
+from extracurricular.run.shared_data import Mapped, mapped, read_mapped
+from extracurricular.run.stages import Stage
+from extracurricular.run.workspace import Workspace
+
+# A process takes as long to start as some thousand steps of a small network.
+_FEWEST_STEPS = 2000
+# Seconds between two looks at what the jobs report.
+_POLL = 0.05
+
+
+def job_count(wanted: int | None, recipe: Recipe, stages: Sequence[Stage]) -> int:
+    """Return how many stages are done at once.
+
+    Args:
+        wanted: What a person asks for; None for as many as the cores allow.
+        recipe: The recipe, for its device and threads.
+        stages: The stages that are to do.
+    """
+    if wanted is not None:
+        return max(1, min(wanted, len(stages)))
+    accelerator = recipe.device.accelerator
+    other = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if accelerator not in ("cpu", "auto") or (accelerator == "auto" and other):
+        return 1
+    if sum(stage.steps for stage in stages) < _FEWEST_STEPS:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min((cores or 1) // recipe.device.threads, len(stages)))
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give torch this many threads for the time of a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def do_stages(stages: Sequence[Stage], workspace: Workspace, jobs: int = 1) -> None:
+    """Do stages, each after those that it needs.
+
+    Args:
+        stages: The stages, in an order in which each stands behind all that it needs.
+        workspace: The workspace of the run.
+        jobs: How many are done at once; 1 for one after the other in this process.
+
+    Raises:
+        XclError: A stage failed, or the system killed a job. What is done is kept.
+    """
+    if jobs == 1:
+        for stage in stages:
+            stage.do(workspace)
+        return
+    done = [stage for stage in stages if stage.is_done(workspace)]
+    for stage in done:
+        stage.do(workspace)  # what is finished may still have something to look at
+    waiting = [stage for stage in stages if stage not in done]
+    if waiting:
+        with _data_files(waiting, workspace) as files, _Pool(workspace, files, jobs) as pool:
+            pool.run(waiting, {stage.path for stage in done})
+
+
+@contextmanager
+def _data_files(stages: Sequence[Stage], workspace: Workspace) -> Iterator[list[Mapped]]:
+    """Put the data sets of stages into files that all jobs map, for the time of a block."""
+    specs = {repr(stage.data): stage.data for stage in stages}
+    files: list[Mapped] = []
+    for left in workspace.folder.glob(".data-*"):
+        left.unlink(missing_ok=True)  # of a run that was killed; nobody else is in this folder
+    try:
+        for number, spec in enumerate(specs.values()):
+            file = workspace.folder / f".data-{os.getpid()}-{number}"
+            found = mapped(spec, workspace.data(spec), workspace.content(spec), file)
+            files += [found] if found is not None else []
+        yield files
+    finally:
+        for one in files:
+            one.file.unlink(missing_ok=True)
+
+
+# -- the parent -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An error of a job, in a form that crosses to another process."""
+
+    kind: type[XclError]
+    arguments: tuple[str, ...]
+
+    def error(self) -> XclError:
+        """Return the error."""
+        return self.kind(*self.arguments)
+
+
+class _Pool:
+    """The processes of a run, and the stages that they are at work on."""
+
+    def __init__(self, workspace: Workspace, files: list[Mapped], jobs: int) -> None:
+        self.workspace, self.jobs = workspace, jobs
+        # A new interpreter each: a fork of this process would inherit locks that threads hold.
+        context = get_context("spawn")
+        self.reports = context.Queue()
+        given = (workspace.recipe, workspace.folder, files, self.reports, os.getpid(), sys.path)
+        count = str(workspace.recipe.device.threads)
+        with _environment(OMP_NUM_THREADS=count, OPENBLAS_NUM_THREADS=count, MKL_NUM_THREADS=count):
+            self.executor = ProcessPoolExecutor(
+                jobs, mp_context=context, initializer=_begin_job, initargs=given
+            )
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        processes = list((getattr(self.executor, "_processes", None) or {}).values())
+        self.executor.shutdown(wait=kind is None, cancel_futures=True)
+        if kind is not None:
+            # Their stages are resumed from their checkpoints.
+            for process in processes:
+                process.kill()
+            for process in processes:
+                process.join()
+        self.reports.close()
+        self.reports.cancel_join_thread()
+
+    def run(self, stages: Sequence[Stage], done: set[str]) -> None:
+        """Do all stages; ``done`` are the paths of those that are finished already."""
+        waiting, running = list(stages), dict[Future[_Failed | None], Stage]()
+        ahead = {stage.path for stage in stages}
+        while waiting or running:
+            for stage in list(waiting):
+                ready = all(one.path in done or one.path not in ahead for one in stage.needs)
+                if ready and len(running) < self.jobs:
+                    waiting.remove(stage)
+                    running[self._submit(stage)] = stage
+            finished, _ = wait(running, timeout=_POLL, return_when=FIRST_COMPLETED)
+            self._pass_on()
+            for future in finished:
+                stage = running.pop(future)
+                self._check(future, stage, [stage, *running.values()])
+                done.add(stage.path)
+        self._pass_on()
+
+    def _submit(self, stage: Stage) -> Future[_Failed | None]:
+        try:
+            return self.executor.submit(_do_job, stage.path)
+        except BrokenProcessPool:
+            raise _killed([stage]) from None
+
+    def _check(self, future: Future[_Failed | None], stage: Stage, at_work: list[Stage]) -> None:
+        try:
+            failed = future.result()
+        except BrokenProcessPool:
+            raise _killed(at_work) from None
+        if failed is not None:
+            self._pass_on()
+            raise failed.error()
+
+    def _pass_on(self) -> None:
+        """Pass on to the watcher what jobs have reported."""
+        # A report may still be on its way when its job is done.
+        while True:
+            try:
+                name, arguments = self.reports.get(timeout=0.001)
+            except queue.Empty:
+                return
+            getattr(self.workspace.watcher, name)(*arguments)
+
+
+def _killed(stages: list[Stage]) -> TrainingError:
+    titles = ", ".join(stage.title for stage in stages)
+    return TrainingError(
+        f"a job was killed, most likely for want of memory, while these were at work: {titles}; "
+        "the same command goes on from their checkpoints, with --jobs 1 for less memory"
+    )
+
+
+@contextmanager
+def _environment(**changes: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+# -- a job ----------------------------------------------------------------------------------------
+
+
+class _Reporter:
+    """A watcher that reports to the parent."""
+
+    def __init__(self, reports: Any) -> None:
+        self.reports = reports
+
+    def plan(self, steps: int, done: int) -> None:
+        """Report nothing: the parent knows."""
+
+    def begin(self, title: str, steps: int) -> None:
+        """Report that a stage begins."""
+        self.reports.put(("begin", (title, steps)))
+
+    def advance(self, title: str, step: int, loss: float | None) -> None:
+        """Report how many steps are done."""
+        self.reports.put(("advance", (title, step, loss)))
+
+    def end(self, title: str, steps: int, seconds: float) -> None:
+        """Report that a stage has ended."""
+        self.reports.put(("end", (title, steps, seconds)))
+
+    def tell(self, text: str) -> None:
+        """Report a sentence."""
+        self.reports.put(("tell", (text,)))
+
+
+@dataclass
+class _Job:
+    """What a job keeps between its stages."""
+
+    workspace: Workspace
+    stages: dict[str, Stage]
+
+
+_JOB: list[_Job] = []
+
+
+def _begin_job(
+    recipe: Recipe,
+    folder: Path,
+    files: list[Mapped],
+    reports: Any,
+    parent: int,
+    path: list[str],
+) -> None:
+    sys.path[:] = path
+    # The parent hears an interruption from the keyboard, and ends its jobs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(parent)
+    torch.set_num_threads(recipe.device.threads)
+    workspace = Workspace(recipe, folder, _Reporter(reports))
+    for one in files:
+        workspace.give(one.spec, read_mapped(one), one.content)
+    _JOB[:] = [_Job(workspace, {stage.path: stage for stage in plan(recipe).trained})]
+
+
+def _end_with(parent: int) -> None:
+    """End this process with its parent, so that it never writes where another run has begun."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _do_job(path: str) -> _Failed | None:
+    [job] = _JOB
+    try:
+        job.stages[path].do(job.workspace)
+    except RecipeError as error:
+        return _Failed(RecipeError, (error.key, error.problem))
+    except XclError as error:
+        return _Failed(type(error), (str(error),))
+    return None
