@@ -6,7 +6,7 @@ distribution::
     import extracurricular as xcl
 
     student = xcl.distill(teacher, {"mlp": {"hidden": [32]}}, (x, y), steps=2000)
-    print(student.score(x_test, y_test), student.predict(x_test).std)
+    print(student.score(x_test, y_test), student.predict(x_test).entropy)
 
 A name is imported when it is first used, so that ``import extracurricular`` costs nothing.
 ``__init__.pyi`` lists the names.

@@ -43,6 +43,8 @@ def explain_validation(
         return RecipeError(path, f"unknown key {name!r}; {known_keys}")
     if first["type"] == "missing":
         return RecipeError(path, "is missing and has no default")
+    if first["type"] == "too_short":
+        return RecipeError(path, f"is {shorten(first['input'])}; it needs at least one entry")
     message = first["msg"]
     message = message.removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "value_error":

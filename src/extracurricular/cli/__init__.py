@@ -28,7 +28,6 @@ from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.errors import OldWordWarning, XclError
 
-
 _INTERRUPTED = 130
 
 

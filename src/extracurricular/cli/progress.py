@@ -114,11 +114,13 @@ class Progress:
             self._bars.remove_task(self._stages.pop(title))
             self._steps.pop(title)
         self._base += steps
-        rate = steps / max(seconds, 1e-9)
-        self.console.print(
-            f"  [green]✓[/green] {title:<20} {steps:>6,} steps in {seconds:6.1f} s"
-            f"  [dim]{rate:,.0f} steps/s[/dim]"
-        )
+        line = f"  [green]✓[/green] {title:<20} "
+        if steps > 1:
+            rate = steps / max(seconds, 1e-9)
+            line += f"{steps:>6,} steps in {seconds:6.1f} s  [dim]{rate:,.0f} steps/s[/dim]"
+        else:
+            line += f"{'':>12} in {seconds:6.1f} s"
+        self.console.print(line)
 
     def tell(self, text: str) -> None:
         """Print a sentence for the user."""

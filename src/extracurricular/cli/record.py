@@ -79,6 +79,7 @@ def _record(
         f"[bold]{out}[/bold] holds {report.draws:,} draws of [bold]{source.name}[/bold], "
         f"{report.bytes_per_draw} bytes each, {size:,.1f} MB"
     )
+    console.print(f"The teacher is kept in [bold]{base.escaped(folder)}[/bold].")
     for line in price_lines(report):
         console.print(line)
     if report.recorded:

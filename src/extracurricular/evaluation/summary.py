@@ -136,7 +136,10 @@ def seed_errors(entry: Mapping[str, Any]) -> list[float]:
 def gap_text(entry: Mapping[str, Any]) -> str:
     """Return the part of the gap that a student closes, in percent, or a dash."""
     gap = entry["gap_closed"]
-    return ABSENT if gap is None else f"{100 * gap['value']:.0f} %"
+    if gap is None:
+        return ABSENT
+    # Rounded first: a gap of -0.2 % is 0 %, not -0 %.
+    return f"{round(100 * gap['value']) + 0:d} %"
 
 
 def interval(gap: Mapping[str, Any]) -> str:

@@ -321,6 +321,8 @@ class Recipe(_Section):
                     raise ValueError(
                         f"a {what} is called {name!r}; a name has letters, digits, '-', '_' and '.'"
                     )
+        if "teacher" in self.students:
+            raise ValueError("a student is called 'teacher', which the tables have already")
         if self.data_varies and not self.teacher.per_seed:
             raise ValueError(
                 f"data has a setting {SEED!r}, so each seed has data of its own and needs a "

@@ -138,6 +138,11 @@ class Stage:
         way_out = "choose another --out, or delete that stage's folder"
         if found != self.settings:
             path, was, now = first_difference(found, self.settings, "")
+            if path == "upstream":
+                raise StorageError(
+                    f"{where} made from other stages than the recipe names: another number of "
+                    f"teachers or generators, or with a record where there is none now; {way_out}"
+                )
             raise StorageError(
                 f"{where} made with {path} = {shorten(was)}, "
                 f"but the recipe says {shorten(now)}; {way_out}"
