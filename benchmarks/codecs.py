@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from extracurricular.recipe.read import read_recipe
 
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.errors import XclError
 from extracurricular.knowledge import build_codec
+from extracurricular.recipe.read import read_recipe
 from extracurricular.run.record import teacher_of
 from extracurricular.run.workspace import Workspace
 

@@ -47,7 +47,8 @@ from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.samplers.base import announced
 from extracurricular.samplers.resized_crop import ResizedCrop
 from extracurricular.teachers import Labels
-from extracurricular.training import Training, _together_and_ahead, draws
+from extracurricular.training import Training, draws
+from extracurricular.training.draw import _together_and_ahead
 
 CLASSES = 100
 DISTINCT = 400

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from extracurricular.recipe.read import read_recipe
 
 from extracurricular.distributions import Distribution, Task
 from extracurricular.matching import Matching
+from extracurricular.recipe.read import read_recipe
 from extracurricular.run.plan import plan
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Batch, Context

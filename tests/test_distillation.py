@@ -126,8 +126,30 @@ def test_it_is_the_training_of_a_recipe_to_the_last_bit(tmp_path: Path, kind: st
     if kind == "onnx":
         teacher = xcl.OnnxTeacher(str(teacher), data, output="mean_log_var")
         section = {"onnx": {"path": str(tmp_path / "t.onnx"), "output": "mean_log_var"}}
-    found = distill(teacher, STUDENT, (x, y), steps=STEPS)
+    # A recipe gives a teacher that is a network standardised inputs.
+    raw = False if isinstance(teacher, nn.Module) else None
+    found = distill(teacher, STUDENT, (x, y), steps=STEPS, raw=raw)
     assert_same(found, by_recipe(tmp_path, section, spec, data.task))
+
+
+def test_it_is_the_training_of_a_recipe_on_images_too(tmp_path: Path) -> None:
+    """With a teacher whose batch norms are folded, and draws whose answers are remembered."""
+    from extracurricular.data.sets.digits import digits
+
+    data = digits(train=100, validation=50)
+    spec = {"digits": {"train": 100, "validation": 50}}
+    torch.manual_seed(0)
+    teacher = build_model({"digits_cnn": {"width": 4}}, inputs=data.shapes, outputs=10)
+    save_weights(tmp_path / "t.safetensors", teacher.state_dict())
+    section = {"model": {"digits_cnn": {"width": 4}}, "weights": str(tmp_path / "t.safetensors")}
+    student = {"digits_cnn": {"width": 2}}
+    for number, chain in enumerate((SAMPLER, ["empirical"])):
+        recipe = recipe_for(section, student, spec, data.task, name="same", steps=STEPS)
+        recipe["students"]["student"]["sampler"] = chain
+        execute(parse_recipe(recipe), tmp_path / f"run{number}")
+        found = distill(teacher, student, data, steps=STEPS, sampler=chain, raw=False)
+        file = tmp_path / f"run{number}/students/student/seed-0/weights.safetensors"
+        assert_same(found, load_weights(file))
 
 
 def classes() -> tuple[Any, Any]:
@@ -155,7 +177,7 @@ def test_the_defaults_are_those_that_the_docs_name() -> None:
     x, y = classes()
     data = from_arrays(x, y)
     teacher = network(data)
-    usual = distill(teacher, STUDENT, data, steps=STEPS)
+    usual = distill(teacher, STUDENT, data, steps=STEPS, raw=False)
     spelt = distill(
         Network(teacher, data.task),
         STUDENT,
@@ -165,11 +187,13 @@ def test_the_defaults_are_those_that_the_docs_name() -> None:
         training=default_training(STEPS),
     )
     assert_same(usual, spelt.keeper.module.state_dict())
-    other = distill(teacher, STUDENT, data, training={"lr": 1e-4}, steps=STEPS)
+    other = distill(teacher, STUDENT, data, training={"lr": 1e-4}, steps=STEPS, raw=False)
     assert not torch.equal(
         next(other.keeper.module.parameters()), next(usual.keeper.module.parameters())
     )
-    exact = distill(teacher, STUDENT, data, training=Training(steps=3, optimizer="adamw", lr=1e-4))
+    exact = distill(
+        teacher, STUDENT, data, training=Training(steps=3, optimizer="adamw", lr=1e-4), raw=False
+    )
     assert exact.parameters == usual.parameters
 
 
@@ -177,15 +201,17 @@ def test_data_in_every_form_give_the_same_student() -> None:
     x, y = classes()
     data = from_arrays(x, y)
     teacher = network(data)
-    wanted = distill(teacher, STUDENT, data, steps=STEPS, training={"batch_size": 16})
+    wanted = distill(teacher, STUDENT, data, steps=STEPS, training={"batch_size": 16}, raw=False)
     dataset = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
     training = {"batch_size": 16}
     for given in ((x, y), dataset):
-        found = distill(teacher, STUDENT, given, steps=STEPS, training=training)
+        found = distill(teacher, STUDENT, given, steps=STEPS, training=training, raw=False)
         assert_same(found, wanted.keeper.module.state_dict())
     # A loader brings its batch size along; its order does not matter.
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=16, shuffle=True)
-    assert_same(distill(teacher, STUDENT, loader, steps=STEPS), wanted.keeper.module.state_dict())
+    assert_same(
+        distill(teacher, STUDENT, loader, steps=STEPS, raw=False), wanted.keeper.module.state_dict()
+    )
 
 
 class Stream(IterableDataset[Any]):
@@ -203,20 +229,22 @@ def test_a_loader_without_indexing_is_read_once(monkeypatch: pytest.MonkeyPatch)
     x, y = classes()
     data = from_arrays(x, y)
     teacher = network(data)
-    wanted = distill(teacher, STUDENT, data, steps=STEPS, training={"batch_size": 7})
+    wanted = distill(teacher, STUDENT, data, steps=STEPS, training={"batch_size": 7}, raw=False)
     loader: DataLoader[Any] = DataLoader(Stream(x, y), batch_size=7)
-    assert_same(distill(teacher, STUDENT, loader, steps=STEPS), wanted.keeper.module.state_dict())
+    assert_same(
+        distill(teacher, STUDENT, loader, steps=STEPS, raw=False), wanted.keeper.module.state_dict()
+    )
     monkeypatch.setattr("extracurricular.data.sets.arrays._MOST_STREAMED", 500)
     endless: DataLoader[Any] = DataLoader(Stream(x, y, endless=True), batch_size=7)
     with pytest.raises(DataError, match="Stream has no integer indexing, and gave more than 500"):
-        distill(teacher, STUDENT, endless, steps=STEPS)
+        distill(teacher, STUDENT, endless, steps=STEPS, raw=False)
 
 
 def test_several_teachers_are_an_ensemble() -> None:
     x, y = classes()
     data = from_arrays(x, y)
     one, two = network(data, seed=0), network(data, seed=1)
-    found = distill([one, two], STUDENT, data, steps=STEPS)
+    found = distill([one, two], STUDENT, data, steps=STEPS, raw=False)
     whole = Ensemble([Network(one, data.task), Network(two, data.task)])
     assert_same(found, distill(whole, STUDENT, data, steps=STEPS).keeper.module.state_dict())
 
@@ -226,7 +254,7 @@ def test_a_module_of_ones_own_as_student_is_copied() -> None:
     data = from_arrays(x, y)
     student = network(data, 3, seed=5)
     before = {k: v.clone() for k, v in student.state_dict().items()}
-    found = distill(network(data), student, data, steps=STEPS)
+    found = distill(network(data), student, data, steps=STEPS, raw=False)
     assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
     assert found.parameters == sum(p.numel() for p in student.parameters())
 
@@ -285,7 +313,7 @@ def _count(x: Any) -> int:
 def test_a_module_of_ones_own_has_to_be_given_again(tmp_path: Path) -> None:
     x, y = classes()
     data = from_arrays(x, y)
-    found = distill(network(data), network(data, 3, seed=5), data, steps=STEPS)
+    found = distill(network(data), network(data, 3, seed=5), data, steps=STEPS, raw=False)
     found.save(tmp_path / "kept")
     with pytest.raises(RecipeError, match="model: is needed"):
         xcl.load(tmp_path / "kept")
@@ -327,8 +355,8 @@ def test_a_folder_is_finished_once_and_refuses_others(
     x, y = classes()
     data = from_arrays(x, y)
     teacher = network(data)
-    plain = distill(teacher, STUDENT, data, steps=STEPS)
-    first = distill(teacher, STUDENT, data, steps=STEPS, out=tmp_path / "s")
+    plain = distill(teacher, STUDENT, data, steps=STEPS, raw=False)
+    first = distill(teacher, STUDENT, data, steps=STEPS, out=tmp_path / "s", raw=False)
     assert_same(first, plain.keeper.module.state_dict())
     assert not list((tmp_path / "s").glob("*.ckpt"))
     np.testing.assert_array_equal(xcl.load(tmp_path / "s")(x).probs, plain(x).probs)
@@ -337,12 +365,12 @@ def test_a_folder_is_finished_once_and_refuses_others(
         raise AssertionError("it was trained again")
 
     monkeypatch.setattr("extracurricular.distillation.train", again)
-    second = distill(teacher, STUDENT, data, steps=STEPS, out=tmp_path / "s")
+    second = distill(teacher, STUDENT, data, steps=STEPS, out=tmp_path / "s", raw=False)
     assert_same(second, plain.keeper.module.state_dict())
     with pytest.raises(StorageError, match=r"made with training.steps = 12, and now it is 13"):
-        distill(teacher, STUDENT, data, steps=13, out=tmp_path / "s")
+        distill(teacher, STUDENT, data, steps=13, out=tmp_path / "s", raw=False)
     with pytest.raises(StorageError, match="teacher"):
-        distill(network(data, seed=9), STUDENT, data, steps=STEPS, out=tmp_path / "s")
+        distill(network(data, seed=9), STUDENT, data, steps=STEPS, out=tmp_path / "s", raw=False)
 
 
 def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
@@ -350,7 +378,7 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     data = from_arrays(x, y)
     teacher = network(data)
     training = {"checkpoint_every": 4}
-    whole = distill(teacher, STUDENT, data, steps=20, training=training)
+    whole = distill(teacher, STUDENT, data, steps=20, training=training, raw=False)
     steps: list[int] = []
 
     def stop(step: int, loss: float) -> None:
@@ -361,13 +389,13 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         distill(
             teacher, STUDENT, data, steps=20, training=training, out=tmp_path / "s",
-            on_progress=stop,
+            on_progress=stop, raw=False,
         )  # fmt: skip
     assert not (tmp_path / "s" / "predictor.json").exists()
     after: list[int] = []
     found = distill(
         teacher, STUDENT, data, steps=20, training=training, out=tmp_path / "s",
-        on_progress=lambda step, loss: after.append(step),
+        on_progress=lambda step, loss: after.append(step), raw=False,
     )  # fmt: skip
     assert after[0] == 9
     assert_same(found, whole.keeper.module.state_dict())
@@ -399,8 +427,9 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence(changes: dict[str, Any], says: str) -> None:
     x, y = classes()
     data = from_arrays(x, y)
-    given: dict[str, Any] = {"teacher": network(data), "student": STUDENT, "data": data} | changes
+    usual = {"teacher": Network(network(data), data.task), "student": STUDENT, "data": data}
+    given: dict[str, Any] = usual | {"steps": 2} | changes
     with pytest.raises(XclError) as caught:
-        distill(given.pop("teacher"), given.pop("student"), given.pop("data"), steps=2, **given)
+        distill(given.pop("teacher"), given.pop("student"), given.pop("data"), **given)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -154,6 +155,41 @@ def test_a_number_depends_on_its_own_id_alone(seed: int, ids: list[int], stream:
 def test_every_epoch_is_a_permutation(count: int, seed: int, epoch: int) -> None:
     order = rng.permuted(count, seed, torch.arange(count) + epoch * count, "test")
     assert torch.equal(order.sort().values, torch.arange(count))
+
+
+@pytest.mark.parametrize("start", range(0, 3072, 256))
+def test_a_fixed_number_of_walks_is_exact(start: int) -> None:
+    """For every number of positions up to a few thousand, in a whole epoch."""
+    for count in range(max(1, start), start + 256):
+        ids = torch.arange(count) + 5 * count
+        order = rng.permuted(count, count, ids, "test", static=True)
+        assert torch.equal(order, rng.permuted(count, count, ids, "test"))
+        assert int(order.bincount(minlength=count).max()) == 1
+
+
+@pytest.mark.parametrize("count", [50_000, 60_000, 1_281_167, 2**31 + 11, 2**40 - 1])
+def test_a_fixed_number_of_walks_gives_the_same_places_in_large_sets(count: int) -> None:
+    ids = torch.cat([torch.arange(100_000), rng.derive(0, IDS, "far")])
+    found = rng.permuted(count, 1, ids, "test", static=True)
+    assert torch.equal(found, rng.permuted(count, 1, ids, "test"))
+    assert bool(((found >= 0) & (found < count)).all())
+
+
+def test_a_cell_is_beyond_after_the_last_walk_with_a_chance_below_2_to_the_minus_60() -> None:
+    some = [*range(1, 5000), *(2**k + j for k in range(13, 40) for j in range(-50, 50))]
+    squares = [k * k + j for k in (100, 999, 2**15, 2**19 + 7) for j in (-1, 0, 1, k, k + 1)]
+    for count in (*some, *squares, 2**40 - 1):
+        a, b = rng._cells(count)
+        beyond = a * b - count
+        assert 0 <= beyond < b <= a
+        walks = rng.walks(count)
+        # As many walks as there are cells beyond are always enough.
+        assert walks == beyond or Fraction(beyond, a * b) ** walks < Fraction(1, 2**60), count
+        # One fewer would not be.
+        assert walks == 0 or (
+            walks - 1 < beyond and Fraction(beyond, a * b) ** (walks - 1) >= Fraction(1, 2**60)
+        ), count
+    assert max(rng.walks(count) for count in some) <= 16
 
 
 def test_orders_are_uniform_and_differ_between_epochs() -> None:

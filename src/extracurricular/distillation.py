@@ -7,47 +7,40 @@ same weights to the last bit; it takes Python objects as well as names.
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
-from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.data.sets.arrays import from_arrays, from_dataset, from_loader
 from extracurricular.distributions import Task
-from extracurricular.errors import DataError, RecipeError, StorageError, shorten
+from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.export import Shipped, export_module
 from extracurricular.files import Checkpoints, load_weights, locked, read_json, write_json
-from extracurricular.inputs import Batch, batch_size
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe
 from extracurricular.matching import Matching
 from extracurricular.matching import describe as loss_settings
 from extracurricular.models import parameter_count
-from extracurricular.predictors.load import known_data
+from extracurricular.predictors.given import modules_of, read_data, read_teacher
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
-from extracurricular.predictors.saved import FILE, save_network
+from extracurricular.predictors.saved import FILE, check_place, foreign_files, save_network
 from extracurricular.recipe.difference import first_difference
 from extracurricular.registry import explain_validation
-from extracurricular.run.finished import open_run
 from extracurricular.run.network import build_matching
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
 from extracurricular.run.workspace import first_network, sampler_seed
 from extracurricular.samplers import Context, Sampler, build_sampler
-from extracurricular.teachers import EnsembleTeacher, NetworkTeacher, Teacher
-from extracurricular.teachers.estimators import EstimatorTeacher
-from extracurricular.teachers.named import ENTRIES
-from extracurricular.teachers.onnx import OnnxTeacher
-from extracurricular.teachers.raw import FunctionTeacher
+from extracurricular.teachers import NetworkTeacher, Teacher
 from extracurricular.training import Training, train
 
 if TYPE_CHECKING:
@@ -92,6 +85,7 @@ def distill(
     student: Any,
     data: Any,
     *,
+    raw: bool | None = None,
     steps: int | None = None,
     sampler: Any = None,
     matching: Matching | dict[str, Any] | None = None,
@@ -104,15 +98,27 @@ def distill(
     """Train a student to match a teacher, on stored examples and beyond them.
 
     Args:
-        teacher: A torch module (standardised inputs to raw outputs, as a student's); a list of
-            teachers, which become an ensemble; a fitted scikit-learn estimator; the path of an
-            ONNX file, or of a finished run; a Python function on raw arrays; a spec as a recipe
-            has it, such as ``{"random_forest": {"trees": 200}}``; or any object of this package
-            that gives distributions.
+        teacher: A torch module; a list of teachers, which become an ensemble; a fitted
+            scikit-learn estimator; the path of an ONNX file, of a finished run or of a saved
+            student; a predictor, as this function and ``xcl.load`` return; a Python function on
+            raw arrays; a spec as a recipe has it, such as ``{"random_forest": {"trees": 200}}``;
+            or any object of this package that gives distributions. A module keeps its mode and
+            its device.
         student: A network's name or spec, such as ``"resnet20"`` or ``{"mlp": {"hidden": [32]}}``;
             or a torch module, which is copied.
         data: A :class:`~extracurricular.data.base.Data`; arrays ``(x, y)``; a torch ``Dataset``; a
             ``DataLoader``, whose data set and batch size are taken; or a spec as a recipe has it.
+            Arrays and data sets of torch keep 10 % of the examples for validation, and 20 % to
+            test.
+        raw: Whether a module that is the teacher takes raw values: floats, and images of bytes as
+            numbers from 0 to 255. It then gives logits for classes, and for real targets means
+            [B, D], or means and log variances [B, 2 D], in the target's own units. Means alone get
+            the deviation of their errors on the validation split (or the training split, as below).
+            With False it takes standardised inputs and gives a student's outputs, as a recipe's
+            ``teacher.model`` does. Where None, the module is asked both ways on up to 4,096
+            labelled examples of the validation split (the training split if that has fewer than
+            30), and the way with the higher accuracy or the lower RMSE is taken; a module that is
+            no better than a constant either way is refused.
         steps: Optimiser steps; 2000 where None.
         sampler: Source of the examples: a chain as a recipe writes it, or a sampler; half
             stored and half mixed examples where None.
@@ -136,54 +142,61 @@ def distill(
         from lightning_fabric import Fabric
 
         fabric = Fabric(accelerator="auto", devices=1)
+    seed = _whole("seed", seed, 0)
+    steps = None if steps is None else _whole("steps", steps, 1)
+    folder = None if out is None else Path(out)
     read, size = read_data(data)
     read = read.to(fabric.device)
     settings = _training(training, steps, size)
-    asked = read_teacher(teacher, read, seed)
-    spec = None if isinstance(student, nn.Module) else student
-    module = _network(student, read, seed)
-    module.to(fabric.device)
-    source = _sampler(sampler, read, seed, asked, module)
-    loss = _matching(matching, read.task)
-    folder = None if out is None else Path(out)
-    learn = partial(
-        train,
-        module,
-        source,
-        asked,
-        read.task,
-        matching=loss,
-        settings=settings,
-        seed=seed,
-        fabric=fabric,
-        folder=folder,
-        on_progress=on_progress,
-    )
-    name = spec if isinstance(spec, str) else next(iter(spec)) if spec else type(module).__name__
-    keeper = _Keeper(module, read, spec, str(name), source)
-    if folder is None:
-        learn()
-    else:
-        wanted = {
-            "student": spec or describe(student),
-            "sampler": _described(SAMPLER if sampler is None else sampler),
-            "matching": loss_settings(loss),
-            "training": training_settings(settings),
-            "seed": seed,
-            "data": data_fingerprint(read),
-            "teacher": identity(asked),
-        }
-        with locked(folder):
-            if not _is_done(folder, wanted):
-                write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted})
-                learn()
-                keeper.save(folder)
-                Checkpoints(folder).clear()
-            module.load_state_dict(load_weights(folder / "weights.safetensors"))
-    module.eval()
-    network = NetworkTeacher(module, read.task)
-    found = of_data(str(name), with_scales(network, read), read, parameter_count(module))
-    return replace(found, keeper=keeper)
+    with _as_they_were(modules_of(teacher)):
+        asked = read_teacher(teacher, read, seed, raw)
+        spec = None if isinstance(student, nn.Module) else student
+        module = _network(student, read, seed)
+        module.to(fabric.device)
+        _try_student(module, read)
+        source = _sampler(sampler, read, seed, asked, module)
+        loss = _matching(matching, read.task)
+        learn = partial(
+            train,
+            module,
+            source,
+            asked,
+            read.task,
+            matching=loss,
+            settings=settings,
+            seed=seed,
+            fabric=fabric,
+            folder=folder,
+            on_progress=on_progress,
+        )
+        name = (
+            spec if isinstance(spec, str) else next(iter(spec)) if spec else type(module).__name__
+        )
+        keeper = _Keeper(module, read, spec, str(name), source)
+        if folder is None:
+            learn()
+        else:
+            wanted = {
+                "student": spec or describe(student),
+                "sampler": _described(SAMPLER if sampler is None else sampler),
+                "matching": loss_settings(loss),
+                "training": training_settings(settings),
+                "seed": seed,
+                "data": data_fingerprint(read),
+                "teacher": identity(asked),
+            }
+            _is_done(folder, wanted)  # refuse the folder before there is a lock in it
+            with locked(folder):
+                if not _is_done(folder, wanted):
+                    write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted})
+                    learn()
+                    keeper.write(folder)
+                    Checkpoints(folder).clear()
+                module.load_state_dict(load_weights(folder / "weights.safetensors"))
+        module.eval()
+        network = NetworkTeacher(module, read.task)
+        found = of_data(str(name), with_scales(network, read), read, parameter_count(module))
+        return replace(found, keeper=keeper)
 
 
 @dataclass(frozen=True)
@@ -196,9 +209,20 @@ class _Keeper:
     name: str
     sampler: Sampler
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, replace: bool = False) -> list[Path]:
+        """Write weights and scales to a folder for nothing else."""
+        folder = Path(folder)
+        check_place(folder)
+        if replace:
+            # These settings may be those of another student, which this one must not pass for.
+            (folder / _SETTINGS).unlink(missing_ok=True)
+        return self.write(folder, replace=replace)
+
+    def write(self, folder: Path, *, replace: bool = False) -> list[Path]:
         """Write weights and scales; see :func:`~extracurricular.predictors.saved.save_network`."""
-        return save_network(Path(folder), self.module, self.data, model=self.spec, name=self.name)
+        return save_network(
+            folder, self.module, self.data, model=self.spec, name=self.name, replace=replace
+        )
 
     def export(self, out: str | Path, **options: Any) -> Shipped:
         """Write a verified file; see :func:`extracurricular.export_module`."""
@@ -209,12 +233,16 @@ def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
     """Return whether a folder holds this very student, finished.
 
     Raises:
-        StorageError: It holds another student, or a run.
+        StorageError: It holds another student, a run, or files from elsewhere.
     """
     file = folder / _SETTINGS
     if (folder / "recipe.yaml").exists():
         raise StorageError(f"{str(folder)!r} holds a run; choose another folder")
     if not file.exists():
+        foreign = foreign_files(folder)
+        if foreign:
+            what = "a saved student" if FILE in foreign else f"other files ({foreign[0]!r})"
+            raise StorageError(f"{str(folder)!r} holds {what}; choose another folder")
         return False
     known = read_json(file)
     found = known.get("settings") if isinstance(known, dict) else None
@@ -278,87 +306,58 @@ def recipe_for(
 # Reading of arguments
 
 
-def read_data(given: Any) -> tuple[Data, int | None]:
-    """Return a data set, and the batch size of a loader.
+def _whole(name: str, given: Any, least: int) -> int:
+    """Return a whole number of at least ``least``; NumPy's integers are such numbers too.
 
     Raises:
-        DataError: It cannot be read as a data set.
-    """
-    if isinstance(given, Data):
-        return given, None
-    if isinstance(given, DataLoader):
-        return from_loader(given), given.batch_size
-    if isinstance(given, Dataset):
-        return from_dataset(given), None
-    if isinstance(given, tuple) and len(given) == 2 and not isinstance(given[0], str):
-        return from_arrays(*given), None
-    if isinstance(given, str | dict | Path):
-        return known_data(str(given) if isinstance(given, Path) else given), None
-    raise DataError(
-        f"data is {shorten(given)}; it must be a Data, arrays (x, y), a Dataset, a DataLoader, or "
-        "the name of a data set"
-    )
-
-
-def read_teacher(given: Any, data: Data, seed: int = 0) -> Teacher:
-    """Return the teacher for anything that :func:`distill` takes as one, after one question.
-
-    Raises:
-        RecipeError: It is no teacher, or does not go with the data.
+        RecipeError: It is something else.
     """
     try:
-        found = _teacher(given, data, seed)
-        probe = data.train[:2]
-        ids = torch.arange(batch_size(probe.x), device=data.device)
-        answer = found(Batch(ids, data.inputs(probe.x)))
-    except ValueError as error:
-        raise RecipeError("teacher", str(error)) from error
-    except RuntimeError as error:
-        if not isinstance(given, nn.Module):
-            raise
-        problem = " ".join(str(error).split())
-        raise RecipeError("teacher", f"cannot be asked about these data: {problem}") from error
-    width = answer.parameters.shape[-1]
-    if width != data.task.outputs:
+        found = operator.index(given)
+    except TypeError:
+        found = None
+    if found is None or isinstance(given, bool) or found < least:
         raise RecipeError(
-            "teacher", f"gives {width} numbers for an example, but {data.task.kind} of "
-            f"{data.task.size} needs {data.task.outputs}"
-        )  # fmt: skip
+            name, f"is {shorten(given)}; it must be a whole number of at least {least}"
+        )
     return found
 
 
-def _teacher(given: Any, data: Data, seed: int) -> Teacher:
-    if isinstance(given, nn.Module):
-        return NetworkTeacher(given.to(data.device).eval(), data.task)
-    if isinstance(given, list | tuple):
-        return EnsembleTeacher([_teacher(one, data, seed) for one in given])
-    if isinstance(given, dict):
-        entry = ENTRIES.build(given, key="teacher")
-        return entry.fit(data, rng.fold(seed, "teacher") >> 1)
-    if isinstance(given, str | Path):
-        return _teacher_at(Path(given), data)
-    if hasattr(given, "predict") and hasattr(given, "get_params"):
-        return EstimatorTeacher(given, data)
-    if inspect.isroutine(given) or isinstance(given, partial):
-        return FunctionTeacher(given, data)
-    if callable(given):
-        asked: Teacher = given
-        return asked
-    raise RecipeError(
-        "teacher", f"is {shorten(given)}; it must be a network, an estimator, a function, an ONNX "
-        "file, a finished run, or a list of these"
-    )  # fmt: skip
+@contextmanager
+def _as_they_were(modules: list[nn.Module]) -> Iterator[None]:
+    """Put modules back into their modes and onto their devices once a block ends."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    tensors = [next(chain(module.parameters(), module.buffers()), None) for module in modules]
+    places = [
+        (module, tensor.device)
+        for module, tensor in zip(modules, tensors, strict=True)
+        if tensor is not None
+    ]
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+        for module, device in places:
+            module.to(device)
 
 
-def _teacher_at(path: Path, data: Data) -> Teacher:
-    if path.is_dir():
-        run = open_run(path)
-        return run.teacher(run.recipe.seeds[0])
-    if path.suffix.lower() == ".onnx":
-        return OnnxTeacher(path, data)
-    raise RecipeError(
-        "teacher", f"is {str(path)!r}; a path must be that of an ONNX file or of a finished run"
-    )
+def _try_student(module: nn.Module, data: Data) -> None:
+    """Ask a student once, in evaluation mode, and leave it as it was.
+
+    Raises:
+        RecipeError: It does not take the inputs, or gives outputs of another form.
+    """
+    with _as_they_were([module]), torch.no_grad():
+        try:
+            data.task.distribution(module.eval()(data.inputs(data.train[:2].x)))
+        except ValueError as error:
+            raise RecipeError("student", str(error)) from error
+        except XclError:
+            raise
+        except Exception as error:  # a module raises what it likes
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise RecipeError("student", f"cannot be asked about these data: {text}") from error
 
 
 def _network(given: Any, data: Data, seed: int) -> nn.Module:

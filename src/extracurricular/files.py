@@ -86,7 +86,10 @@ def sha256(content: bytes) -> str:
 def save_weights(path: Path, state: dict[str, Tensor]) -> str:
     """Write a state dict as safetensors and return its SHA-256."""
     # Tied weights share memory, which the format refuses; loading expects a copy of each.
-    content = safetensors.torch.save({k: v.detach().cpu().clone() for k, v in state.items()})
+    # The layout in memory is none of the file's business either.
+    plain = torch.contiguous_format
+    copies = {k: v.detach().cpu().clone(memory_format=plain) for k, v in state.items()}
+    content = safetensors.torch.save(copies)
     write_atomic(path, content)
     return sha256(content)
 

@@ -7,16 +7,20 @@ The last bits of a matrix product depend on how many rows are multiplied at once
 choose their kernels by shape. If a draw goes through a network (a generated example, or one
 chosen by a teacher), law 1 demands that those bits depend on the example alone. So such networks
 see batches of one size only, filled up with zeros, which :func:`fixed_batches` cuts.
+
+A step that a CUDA graph holds asks the host nothing and has static shapes (law 8). A static shape
+may cost more work, so some functions have two selections of the same draws (:func:`is_static`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -59,6 +63,11 @@ def leaves(tree: Inputs) -> dict[str, Tensor]:
 def batch_size(tree: Inputs) -> int:
     """Return the number of examples."""
     return len(next(iter(leaves(tree).values())))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return images [B, C, H, W] in channels last, and anything else as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def images(tree: Inputs) -> list[Tensor]:
@@ -106,12 +115,14 @@ def soft_labels(y: Tensor, classes: int | None) -> Tensor:
 
     Raises:
         ValueError: Indices are given without the number of classes.
+        RuntimeError: An index is not in [0, classes).
     """
     if y.is_floating_point():
         return y
     if classes is None:
         raise ValueError("class indices cannot be mixed without knowing the number of classes")
-    return F.one_hot(y, classes).float()
+    # Unlike one_hot, this checks the range without a look at the values from the host.
+    return torch.zeros(len(y), classes, device=y.device).scatter_(1, y.unsqueeze(1), 1.0)
 
 
 # Batches of one size
@@ -142,3 +153,68 @@ def fixed_batches(tree: Inputs, size: int = FIXED) -> Iterator[tuple[Inputs, int
 def join(parts: list[Inputs]) -> Inputs:
     """Concatenate inputs of the same structure."""
     return tree_map(lambda *leaves: torch.cat(leaves), *parts)
+
+
+# Law 8: static shapes, and nothing asked of the host
+
+_forced: ContextVar[bool | None] = ContextVar("static_shapes", default=None)
+
+
+@contextmanager
+def static_shapes(on: bool = True) -> Iterator[None]:
+    """Force one selection while a block runs: the masked one, or with False the gathered one."""
+    before = _forced.set(on)
+    try:
+        yield
+    finally:
+        _forced.reset(before)
+
+
+def is_static(like: Tensor) -> bool:
+    """Return whether to take the masked selection, for tensors on the device of ``like``.
+
+    The gathered selection computes only what is needed, so its shapes depend on data. The masked
+    one computes everything at static shapes and masks the rest, and asks the host nothing. Both
+    give the same bits. A CPU takes the gathered one, other devices the masked one, unless
+    :func:`static_shapes` says otherwise.
+    """
+    forced = _forced.get()
+    return like.device.type != "cpu" if forced is None else forced
+
+
+def is_deferred() -> bool:
+    """Return whether a check of values is put off, as :func:`static_shapes` is in force.
+
+    Then wrong values become NaN. Whoever forced static shapes looks for NaN later, and makes the
+    draws at fault again without, to get the error.
+    """
+    return _forced.get() is True
+
+
+class Capturable:
+    """Base of samplers, teachers and losses that say whether a CUDA graph can hold them."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold this, as a clause; None if it can."""
+        return None
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a CUDA graph can hold this, since it obeys law 8 in the masked selection."""
+        return self.obstacle is None
+
+
+def obstacle(thing: object) -> str | None:
+    """Return the reason why a CUDA graph cannot hold something, as a clause; None if it can.
+
+    Something of your own can say so itself: by ``capturable = True``, or by ``obstacle``, which is
+    such a clause or None. If it says neither, that is the reason.
+    """
+    if hasattr(thing, "obstacle"):
+        found: str | None = thing.obstacle
+        return found
+    if getattr(thing, "capturable", False) is True:
+        return None
+    name = getattr(thing, "__name__", type(thing).__name__)
+    return f"{name} does not say that it is capturable"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from extracurricular.distributions import Distribution
 from extracurricular.errors import OldWordWarning, known_names
+from extracurricular.inputs import Capturable, obstacle
 from extracurricular.registry import Registry
 
 DIVERGENCES: Registry[Tensor] = Registry("divergence")
@@ -59,7 +60,7 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Matching:
+class Matching(Capturable):
     """The loss of one batch.
 
     ``(1 - label_weight) · T^k · D(teacher at T, student at T) + label_weight · NLL of the labels``,
@@ -87,6 +88,13 @@ class Matching:
             )
         if not 0 <= self.label_weight <= 1:
             raise ValueError(f"label_weight is {self.label_weight}; it must be between 0 and 1")
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the loss, as a clause; None if it can."""
+        if ":" not in self.divergence:
+            return None
+        return obstacle(DIVERGENCES.find(self.divergence)[0])
 
     def __call__(
         self,

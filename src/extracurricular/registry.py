@@ -111,6 +111,20 @@ class Registry(Generic[T]):
         Raises:
             RecipeError: There is no such entry, or it cannot be imported.
         """
+        found = self._registered(name)
+        if found is not None:
+            return found
+        if ":" in name:
+            return self._import(name, key), {}
+        known = known_names(name, self._entries)
+        raise RecipeError(key, f"unknown {self.kind} {name!r}; {known}")
+
+    def names_own_code(self, name: str) -> bool:
+        """Return whether :meth:`find` would import code that is not registered here."""
+        return ":" in name and self._registered(name) is None
+
+    def _registered(self, name: str) -> tuple[Callable[..., T], dict[str, Any]] | None:
+        """Return a registered entry and the settings that the name holds; None for other names."""
         if name in self._entries:
             return self._entries[name], {}
         for template, entry in self._entries.items():
@@ -118,13 +132,10 @@ class Registry(Generic[T]):
                 fields = _fields(template, entry, name)
                 if fields is not None:
                     return entry, fields
-        first, colon, path = name.partition(":")
+        first, _, path = name.partition(":")
         if first in self._entries and path and "path" in _parameters(self._entries[first]):
             return self._entries[first], {"path": path}
-        if colon:
-            return self._import(name, key), {}
-        known = known_names(name, self._entries)
-        raise RecipeError(key, f"unknown {self.kind} {name!r}; {known}")
+        return None
 
     def _import(self, name: str, key: str) -> Callable[..., T]:
         module_name, _, attribute = name.partition(":")

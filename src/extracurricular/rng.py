@@ -120,40 +120,85 @@ def beta(alpha: float, seed: int, ids: Tensor, stream: str) -> Tensor:
     return torch.where(cosine < 0, small, 1 - small).float()
 
 
-def permuted(count: int, seed: int, ids: Tensor, stream: str) -> Tensor:
+def permuted(count: int, seed: int, ids: Tensor, stream: str, static: bool = False) -> Tensor:
     """Return a position in [0, count) for each id, such that every epoch is a permutation.
 
     Ids [e·count, (e + 1)·count) form epoch e. A generalised Feistel network on a × b ≥ count cells
     (Black and Rogaway 2002, section 5), keyed by the epoch, permutes the cells. A result beyond
-    count is permuted again until it is within. Fewer than b cells are beyond, so this is rare.
+    count is permuted again, it *walks*, until it is within. Fewer than b cells are beyond, so this
+    is rare.
+
+    Args:
+        count: Number of positions, at least 1 and below 2^40.
+        seed, ids, stream: As everywhere in this module.
+        static: Walk :func:`walks` times with all cells, instead of as often as needed with those
+            that are beyond. It gives the same positions, and never asks the device.
     """
     if not 1 <= count < 1 << 40:
         raise ValueError(f"count is {count}; it must be at least 1 and below 2^40")
     epoch = torch.div(ids, count, rounding_mode="floor")
-    a = math.isqrt(count - 1) + 1
-    b = -(-count // a)
-    cell = _feistel(ids - epoch * count, _keys(seed, epoch, stream), a, b)
+    a, b = _cells(count)
+    keys = _round_keys(_keys(seed, epoch, stream))
+    cell = _feistel(ids - epoch * count, keys, a, b)
+    if static:
+        for _ in range(walks(count)):
+            cell = torch.where(cell < count, cell, _feistel(cell, keys, a, b))
+        # The one cell in 2^60 that is still beyond shall be an index that exists.
+        return cell.clamp_max_(count - 1)
     beyond = cell >= count
     while beyond.any():
-        walked = _feistel(cell[beyond], _keys(seed, epoch[beyond], stream), a, b)
-        cell[beyond] = walked
+        cell[beyond] = _feistel(cell[beyond], keys[:, beyond], a, b)
         beyond = cell >= count
     return cell
 
 
-def _feistel(cell: Tensor, key: Tensor, a: int, b: int, rounds: int = 4) -> Tensor:
+@lru_cache(maxsize=4096)
+def walks(count: int) -> int:
+    """Return a number of walks after which no cell is beyond, but for a chance below 2^-60.
+
+    The cells form cycles. A walk goes one cell along, and the cells beyond on the way all differ,
+    so as many walks as there are cells beyond are always enough. The chance that W cells in a row
+    are beyond is at most (beyond / cells)^W, as for a random permutation, which the network
+    imitates: each further cell on the way is drawn from fewer cells beyond than the one before.
+    """
+    a, b = _cells(count)
+    cells = a * b
+    beyond = cells - count
+    enough = 0
+    while enough < beyond and beyond**enough << 60 >= cells**enough:
+        enough += 1
+    return enough
+
+
+def _cells(count: int) -> tuple[int, int]:
+    """Return rows a and columns b of the cells, with count <= a · b < count + a."""
+    a = math.isqrt(count - 1) + 1
+    return a, -(-count // a)
+
+
+_ROUNDS = 4
+
+
+def _round_keys(key: Tensor) -> Tensor:
+    """Return the keys of all half rounds, [2 · rounds, B], times the first factor of a round."""
+    added = [k * _GOLDEN + half for k in range(_ROUNDS) for half in (0, _MIX_1)]
+    keys = torch.stack([key + _signed(some & _MASK) for some in added])
+    return keys.mul_(_signed(_MIX_1))
+
+
+def _feistel(cell: Tensor, keys: Tensor, a: int, b: int) -> Tensor:
     left = torch.div(cell, b, rounding_mode="floor")
     right = cell - left * b
-    for _ in range(rounds):
-        left = (left + _round(right, key)) % a
-        right = (right + _round(left, key + _signed(_MIX_1))) % b
-        key = key + _signed(_GOLDEN)
-    return left * b + right
+    for first, second in zip(keys[::2], keys[1::2], strict=True):
+        left = _round(right, first).add_(left).remainder_(a)
+        right = _round(left, second).add_(right).remainder_(b)
+    return torch.add(right, left, alpha=b)
 
 
 def _round(half: Tensor, key: Tensor) -> Tensor:
     """Hash to 31 bits in fewer steps than :func:`_mix`, as several rounds follow each other."""
-    x = (half + key) * _signed(_MIX_1)
+    # (half + key) · factor, where the key has its factor already.
+    x = torch.add(key, half, alpha=_signed(_MIX_1))
     x ^= _shift(x, 32)
     x *= _signed(_MIX_2)
     return _shift(x, 33)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from extracurricular.data.sets.digits import digits
 from extracurricular.files import load_weights, save_weights
 from extracurricular.models import build_model
 from tests.cli.test_cli import xcl
+from tests.teachers.test_onnx import linear
 
 DATA = "{digits: {train: 100, validation: 50}}"
 STUDENT = "{mlp: {hidden: [6]}}"
@@ -31,7 +33,7 @@ def test_it_does_what_the_call_in_python_does(tmp_path: Path) -> None:
     assert "student" in done.stdout
     assert (tmp_path / "run" / "report.html").is_file()
     weights = load_weights(tmp_path / "run/students/student/seed-0/weights.safetensors")
-    found = xcl_package.distill(teacher, {"mlp": {"hidden": [6]}}, data, steps=12)
+    found = xcl_package.distill(teacher, {"mlp": {"hidden": [6]}}, data, steps=12, raw=False)
     for name, value in found.keeper.module.state_dict().items():  # type: ignore[union-attr]
         assert torch.equal(weights[name], value), name
     # The folder is a run like any other.
@@ -75,3 +77,59 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         assert says in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    usual = ["--data", DATA, "--student", STUDENT, "--steps", "2", "--out", str(out)]
+    done = xcl("distill", "--teacher", "{random_forest: {trees: 2}}", *usual)
+    assert done.returncode == 0, done.stderr
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    other = xcl("distill", "--teacher", "{random_forest: {trees: 3}}", *usual)
+    assert other.returncode == 2
+    assert "holds a run of another recipe (its students are student)" in other.stderr
+    recipe = out / "recipe.yaml"
+    values = yaml.safe_load(recipe.read_text())
+    values["students"]["small"] = values["students"].pop("student")
+    recipe.write_text(yaml.safe_dump(values | {"subject": "small"}))
+    other = xcl("distill", "--teacher", "{random_forest: {trees: 2}}", *usual)
+    assert other.returncode == 2
+    assert "(its students are small); choose another --out" in other.stderr
+    assert len(other.stderr.splitlines()) == 1
+    del before[recipe]
+    assert all(file.read_bytes() == content for file, content in before.items())
+
+
+def test_a_saved_student_is_kept_and_evaluated(tmp_path: Path) -> None:
+    data = digits(train=100, validation=50)
+    teacher = {"random_forest": {"trees": 2}}
+    student = xcl_package.distill(teacher, {"mlp": {"hidden": [6]}}, data, steps=2)
+    student.save(tmp_path / "kept")
+    student.export(tmp_path / "out" / "student.onnx")
+    done = xcl(
+        "distill", "--teacher", "random_forest", "--data", DATA, "--student", STUDENT,
+        "--out", str(tmp_path / "kept"),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "holds a saved student; choose another --out" in done.stderr
+    for name in ("kept", "out"):
+        done = xcl("evaluate", str(tmp_path / name), DATA, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["examples"] == len(data.test)
+
+
+def test_a_file_of_logits_names_the_override(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    file = linear(tmp_path / "t.onnx", weight=weight)
+    x, y = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32), np.arange(90) % 3
+    np.savez(tmp_path / "table.npz", x=x, y=y)
+    usual = [
+        "distill", "--teacher", str(file), "--data", f"arrays:{tmp_path / 'table.npz'}",
+        "--student", STUDENT, "--steps", "2", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    done = xcl(*usual)
+    assert done.returncode == 2
+    assert "; on the command line teacher.onnx.output=logits" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    done = xcl(*usual, "teacher.onnx.output=logits")
+    assert done.returncode == 0, done.stderr

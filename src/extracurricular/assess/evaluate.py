@@ -22,12 +22,14 @@ from torch import Tensor
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.decode import image_bytes
 from extracurricular.distributions import Categorical, Distribution, Gaussian, concatenate
-from extracurricular.errors import DataError, OldWordWarning, RecipeError
+from extracurricular.errors import DataError, OldWordWarning, RecipeError, shorten
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from extracurricular.evaluation.words import error_measure
-from extracurricular.predictors.load import from_run, known_data, load
+from extracurricular.predictors.given import read_data
+from extracurricular.predictors.load import from_run, load
 from extracurricular.predictors.predictor import Form, Predictor, input_forms, named_inputs
+from extracurricular.predictors.saved import FILE
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers.scores import SCORES, needs
 
@@ -337,7 +339,7 @@ def _corrupted(
 
 def evaluate(
     source: str | Path | Predictor,
-    data: Data | str | dict[str, Any] | None = None,
+    data: Any = None,
     settings: Settings | None = None,
     *,
     student: str | None = None,
@@ -350,8 +352,11 @@ def evaluate(
     """Evaluate a trained model, as ``xcl evaluate`` does.
 
     Args:
-        source: A predictor; or the path of a run, of an ONNX file or of weights.
-        data: The data set, or its spec as a recipe has it; a run's own where None.
+        source: A predictor; or the path of a run, of a saved student, of an ONNX file, of the
+            folder of an exported model, or of weights.
+        data: The data set in any form that :func:`extracurricular.distill` takes; a run's own where
+            None. Arrays ``(x, y)`` are split as ``distill`` splits them, so that the test split has
+            the examples that a student of the same arrays did not learn from.
         settings: The measurements; figures on the test split alone where None.
         student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed`` all
             seeds of the run are evaluated.
@@ -371,17 +376,25 @@ def evaluate(
     if isinstance(given, Categorical | Gaussian):
         return _old_figures(given, data)
     settings = settings or Settings()
-    data = data if data is None or isinstance(data, Data) else known_data(data)
     if isinstance(source, Predictor):
         if data is None:
             raise RecipeError("data", "is needed: a predictor does not keep the data set")
+        data, _ = read_data(data, source.task)
         judge = None if against is None else _judge(against, data)
         rows = [assess(source, data, settings, against=judge, tell=tell)]
         return _found(source.name, source.name, source, None, data, settings, judge, rows)
+    if not isinstance(source, str | Path):
+        raise RecipeError("source", f"is {shorten(source)}; it must be a predictor or a path")
     if not (Path(source) / "recipe.yaml").is_file():
-        predictor = load(
-            source, student=student, seed=seed, teacher=teacher, model=model, data=data
-        )
+        given = {"student": student, "seed": seed, "teacher": teacher, "model": model}
+        task = None
+        if _is_saved(source):
+            # The data are for the evaluation, as the folder has all that loading needs.
+            predictor = load(source, **given)
+            task = predictor.task
+        data = None if data is None else read_data(data, task)[0]
+        if not _is_saved(source):
+            predictor = load(source, **given, data=data)
         if data is None:
             raise RecipeError("DATA", f"is needed: {source!r} is not a run with its own data")
         judge = None if against is None else _judge(against, data)
@@ -390,6 +403,7 @@ def evaluate(
     if model is not None:
         raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
     run = open_run(Path(source))
+    data = None if data is None else read_data(data, run.data.task)[0]
     rows = []
     seeds = _seeds(run, seed, teacher)
     for one in seeds:
@@ -456,8 +470,13 @@ def _seeds(run: Finished, seed: int | None, teacher: bool) -> list[int]:
 def _judge(source: str | Path | Predictor, data: Data) -> Predictor:
     if isinstance(source, Predictor):
         return source
-    found = load(source, teacher=(Path(source) / "recipe.yaml").is_file(), data=data)
+    is_run = (Path(source) / "recipe.yaml").is_file()
+    found = load(source, teacher=is_run, data=None if is_run or _is_saved(source) else data)
     return replace(found, name=_name_of(source))
+
+
+def _is_saved(source: str | Path) -> bool:
+    return (Path(source) / FILE).is_file()
 
 
 def _name_of(source: str | Path | Predictor) -> str:

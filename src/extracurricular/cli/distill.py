@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from extracurricular.cli import base
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, StorageError
+
+if TYPE_CHECKING:
+    from extracurricular.recipe.schema import Recipe
 
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
@@ -66,7 +69,45 @@ def distill(
         steps=steps,
         seed=seed,
     )
-    execute_recipe(parse_recipe(values, overrides or []), out)
+    recipe = parse_recipe(values, overrides or [])
+    _refuse_others(out, recipe)
+    try:
+        execute_recipe(recipe, out)
+    except RecipeError as error:
+        raise RecipeError(error.key, error.problem + _remedy(error)) from error
+
+
+def _refuse_others(out: Path, recipe: Recipe) -> None:
+    """Refuse a folder that holds a saved student, or a run with another teacher or other students.
+
+    Raises:
+        StorageError: It does.
+    """
+    from extracurricular.predictors.saved import FILE
+    from extracurricular.recipe.read import read_recipe
+
+    if (out / FILE).is_file():
+        raise StorageError(f"{str(out)!r} holds a saved student; choose another --out")
+    if not (out / "recipe.yaml").is_file():
+        return
+    found = read_recipe(str(out / "recipe.yaml"), quiet=True)
+    same = found.dump()["teacher"] == recipe.dump()["teacher"]
+    if not same or set(found.students) != set(recipe.students):
+        raise StorageError(
+            f"{str(out)!r} holds a run of another recipe (its students are "
+            f"{', '.join(found.students)}); choose another --out"
+        )
+
+
+def _remedy(error: RecipeError) -> str:
+    """Return the override that reads a teacher's answers rightly; nothing where none is known."""
+    from extracurricular.teachers.raw import MeansAloneError, NotProbabilitiesError
+
+    if isinstance(error.__cause__, NotProbabilitiesError):
+        return f"; on the command line {error.key}.output=logits"
+    if isinstance(error.__cause__, MeansAloneError):
+        return f"; on the command line {error.key}.output=mean {error.key}.std=NUMBER"
+    return ""
 
 
 def _teacher(given: str, model: str | None) -> dict[str, Any]:

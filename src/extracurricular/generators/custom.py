@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from extracurricular.data.base import Data
 from extracurricular.errors import StorageError
 from extracurricular.generators.base import GENERATORS, Fit, FitContext, Generator, conditions
-from extracurricular.inputs import Inputs, leaves
+from extracurricular.inputs import Inputs, leaves, obstacle
 from extracurricular.models.weights import check_state, load_pretrained
 from extracurricular.registry import Registry
 
@@ -28,6 +28,11 @@ class _NoGrad:
     """A function of (latent, condition) that runs without gradients."""
 
     function: Function
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the function, as a clause; None if it can."""
+        return obstacle(self.function)
 
     def __call__(self, latent: Tensor, condition: Tensor) -> Inputs:
         with torch.no_grad():

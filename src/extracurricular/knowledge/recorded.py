@@ -19,7 +19,7 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, mixture
 from extracurricular.errors import StorageError
-from extracurricular.inputs import Batch
+from extracurricular.inputs import Batch, is_static
 from extracurricular.knowledge.codecs import build_codec
 from extracurricular.knowledge.fingerprint import (
     data_fingerprint,
@@ -51,7 +51,7 @@ def cycled_ids(ids: Tensor, draws: int, seed: int = 0) -> Tensor:
     Ids [p · draws, (p + 1) · draws) are pass p. Pass 0 keeps the order; every other pass has its
     own.
     """
-    later = rng.permuted(draws, seed, ids, "knowledge.pass")
+    later = rng.permuted(draws, seed, ids, "knowledge.pass", is_static(ids))
     return torch.where(ids < draws, ids, later)
 
 
@@ -115,6 +115,9 @@ class Recorded:
     Args:
         store: The record, opened and checked.
     """
+
+    capturable = False
+    obstacle = "a record is read by the host"
 
     def __init__(self, store: Store) -> None:
         origin = store.manifest.origin

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from extracurricular import rng
@@ -24,6 +23,9 @@ from extracurricular.knowledge.recorded import Chooser, of_data, of_sampler, ope
 from extracurricular.knowledge.store import Recording
 from extracurricular.samplers.base import Sampler, announced, is_pure
 from extracurricular.teachers.base import HasMembers, Teacher, check_answer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 # A shard is written when it is full or this old, so that an interruption costs little.
 _SHARD_SECONDS = 30.0
@@ -190,7 +192,11 @@ class _Asker:
         fabric: Fabric | None,
     ) -> None:
         self.sampler, self.teacher = sampler, teacher
-        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        if fabric is None:
+            from lightning_fabric import Fabric
+
+            fabric = Fabric(accelerator="cpu", devices=1)
+        self.fabric = fabric
         self.spec = plain(codec or default_codec(data.task))
         self.codec: Codec = build_codec(self.spec, data.task)
         self.choice = isinstance(sampler, Chooser)

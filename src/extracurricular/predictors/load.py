@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task
-from extracurricular.errors import RecipeError, StorageError, XclError
+from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
 from extracurricular.predictors.of_data import of_data, with_scales
@@ -50,13 +50,14 @@ def load(
 
     Args:
         source: The folder of a finished run, for one of its students or its teacher; a folder that
-            ``student.save`` wrote; an ``.onnx`` file, or the folder of an exported model; or
-            a file of weights.
+            ``student.save`` or ``xcl.distill(out=…)`` wrote; an ``.onnx`` file, or the folder of
+            an exported model; or a file of weights.
         student: Name of the run's student; the recipe's subject where None.
         seed: Seed of that student, or of the teacher's students; the run's first where None.
         teacher: Load the run's teacher instead.
-        model: The spec of the network, for weights; the module, for a saved network of your own; or
-            the settings of an ONNX file that was not exported here, as for a recipe's teacher:
+        model: The spec of the network, for weights; the module or its spec, for a saved network
+            that is code of your own, as no code that a file names is imported; or the settings of
+            an ONNX file that was not exported here, as for a recipe's teacher:
             ``{"onnx": {"output": "logits"}}``.
         data: For weights and such an ONNX file, the data set that the model was trained on, for its
             scales: a :class:`~extracurricular.data.Data`, or a spec as a recipe has it. A run and
@@ -70,12 +71,16 @@ def load(
             cannot be read without executing it.
         RecipeError: A setting is missing, wrong or of no use here.
     """
+    if not isinstance(source, str | Path):
+        raise RecipeError(
+            "source", f"is {shorten(source)}; it must be the path of a folder or file"
+        )
     path = Path(source)
     if path.is_dir():
         if (path / FILE).is_file():
             given = {"student": student, "seed": seed, "teacher": teacher or None, "data": data}
             _refuse(f"{str(path)!r} is one saved student", **given)
-            return load_saved(path, _own_module(model, path))
+            return load_saved(path, model)
         found = _exported_in(path)
         if found is None:
             _refuse(f"the run {str(path)!r} knows its own", model=model)
@@ -139,12 +144,6 @@ def from_run(
         entry["parameters"],
         recipe.evaluation.batch_size,
     )
-
-
-def _own_module(model: Any, path: Path) -> nn.Module | None:
-    if model is None or isinstance(model, nn.Module):
-        return model
-    raise RecipeError("model", f"is of no use here: {str(path)!r} is one saved student")
 
 
 def _refuse(why: str, **settings: Any) -> None:
@@ -236,6 +235,13 @@ def _from_onnx(path: Path, model: Any, data: Data | str | dict[str, Any] | None)
     return predictor
 
 
+def _as_taken(part: Tensor, form: Form) -> Tensor:
+    """Return a raw tensor in the type that a file takes: a mixed image is rounded to bytes."""
+    if form.dtype == "uint8" and part.is_floating_point():
+        part = part.round().clamp(0, 255).to(torch.uint8)
+    return part.cpu().contiguous()
+
+
 def _exported(path: Path, session: Any, text: str) -> Predictor:
     """Return the predictor that an exported file's metadata describe."""
     where = f"the file {str(path)!r}"
@@ -271,7 +277,7 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
     task = Task(kind, size if isinstance(size, int) else len(classes or outputs))
 
     def ask(parts: dict[str, Tensor]) -> Distribution:
-        feed = {name: part.cpu().contiguous().numpy() for name, part in parts.items()}
+        feed = {name: _as_taken(part, forms[name]).numpy() for name, part in parts.items()}
         try:
             answers = session.run(wanted, feed)
         except Exception as error:  # onnxruntime has a class of its own for each way to fail

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from extracurricular.data.base import Data, Split
 from extracurricular.distributions import Distribution
 from extracurricular.evaluation.predict import own_units
-from extracurricular.inputs import Batch, Inputs, is_leaf
+from extracurricular.inputs import Batch, Inputs, batch_size, is_leaf
 from extracurricular.predictors.predictor import Predictor, input_forms, input_names
 from extracurricular.teachers import Teacher
 
@@ -36,24 +36,45 @@ def of_data(
     )
 
 
-def with_scales(teacher: Teacher, data: Data) -> Ask:
+@dataclass(frozen=True)
+class Scaled:
+    """A teacher that is asked in raw values and answers in the target's own units.
+
+    Args:
+        teacher: The teacher, which takes and gives standardised values.
+        scales: A data set with the scales of the teacher's own.
+    """
+
+    teacher: Teacher
+    scales: Data
+
+    def __call__(self, parts: dict[str, Tensor]) -> Distribution:
+        """Return the distribution for raw tensors [B, ...] by name, on the CPU."""
+        structure, device = self.scales.train.x, self.scales.device
+        x = _as(structure, [parts[name].to(device) for name in input_names(structure)])
+        ids = torch.arange(batch_size(x), device=device)
+        return own_units(self.teacher(Batch(ids, self.scales.inputs(x))), self.scales)
+
+    def goes_with(self, data: Data) -> bool:
+        """Return whether a data set is standardised as the teacher's own."""
+        return _scales_of(self.scales) == _scales_of(data)
+
+
+def with_scales(teacher: Teacher, data: Data) -> Scaled:
     """Let a teacher be asked in raw values and answer in the target's own units."""
-    # Of the examples just one of each split is kept, as a predictor may live long.
+    # One example of each split is enough, and a predictor may live long.
     scales = replace(
         data,
         train=_first(data.train),
         validation=_first(data.validation),
         test=_first(data.test),
     )
-    structure, names, device = scales.train.x, input_names(data.train.x), data.device
+    return Scaled(teacher, scales)
 
-    def ask(parts: dict[str, Tensor]) -> Distribution:
-        there = {name: part.to(device) for name, part in parts.items()}
-        x = _as(structure, [there[name] for name in names])
-        ids = torch.arange(len(there[names[0]]), device=device)
-        return own_units(teacher(Batch(ids, scales.inputs(x))), scales)
 
-    return ask
+def _scales_of(data: Data) -> dict[str, list[Any]]:
+    scales = data.x_scale | ({} if data.y_scale is None else {"the target": data.y_scale})
+    return {name: [one.shift.tolist(), one.scale.tolist()] for name, one in scales.items()}
 
 
 def _first(split: Split) -> Split:

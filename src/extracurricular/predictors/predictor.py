@@ -121,7 +121,7 @@ class Prediction:
 class Keeper(Protocol):
     """Anything that can write a trained model to files."""
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, replace: bool = False) -> list[Path]:
         """Write the model to a folder, and return the files."""
         ...
 
@@ -181,14 +181,17 @@ class Predictor:
 
     def distribution(self, x: Any, batch_size: int | None = None) -> Distribution:
         """Predict, and return the distribution as tensors on the CPU; arguments as for a call."""
-        read = self.read(x)
+        return self.answer(self.read(x), batch_size)
+
+    def answer(self, x: dict[str, Tensor], batch_size: int | None = None) -> Distribution:
+        """Predict raw tensors [N, ...] by name, which are not checked, in batches."""
         size = self.batch_size if batch_size is None else batch_size
         if size < 1:
             raise DataError(f"batch_size is {size}; it must be at least 1")
-        count = len(next(iter(read.values())))
+        count = len(next(iter(x.values())))
         parts = []
         for start in range(0, count, size):
-            batch = {name: leaf[start : start + size] for name, leaf in read.items()}
+            batch = {name: leaf[start : start + size] for name, leaf in x.items()}
             with self._lock, torch.no_grad():
                 parts.append(self.ask(batch))
         return concatenate(parts)
@@ -218,16 +221,21 @@ class Predictor:
         whole = np.square(truth - truth.mean(0)).sum(0)
         return float((1 - left / whole).mean())
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, replace: bool = False) -> list[Path]:
         """Write the model to a folder that :func:`extracurricular.load` reads.
+
+        Args:
+            folder: The folder, made where it is missing. It is empty, or holds a saved student.
+            replace: Whether another student in it may be overwritten.
 
         Returns:
             The files that were written.
 
         Raises:
-            StorageError: It came from a file itself; or the folder cannot be written to.
+            StorageError: It came from a file itself; or the folder holds something else, or cannot
+                be written to.
         """
-        return self._kept("saved").save(folder)
+        return self._kept("saved").save(folder, replace=replace)
 
     def export(self, out: str | Path, **options: Any) -> Any:
         """Write one verified file from raw values to a distribution, as ``xcl export`` does.

@@ -1,54 +1,130 @@
 """A student in a folder of its own: its weights, and all that its users need to know.
 
 ``predictor.json`` has the task, the inputs, the scales, the names and the network's spec;
-``weights.safetensors`` has the weights. Nothing that is read is executed.
+``weights.safetensors`` has the weights. Nothing that is read is executed: a spec that names code of
+somebody's own is not followed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.distributions import Task
-from extracurricular.errors import RecipeError, StorageError
+from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.files import load_weights, read_json, save_weights, write_json
 from extracurricular.inputs import Inputs, is_leaf, leaves
 from extracurricular.models import build_model, parameter_count
+from extracurricular.models.base import MODELS
+from extracurricular.models.weights import check_state
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
+from extracurricular.registry import explain_validation, split_spec
 from extracurricular.teachers import NetworkTeacher
 
 SCHEMA = 1
 FILE = "predictor.json"
 _WEIGHTS = "weights.safetensors"
 
+_Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Scale(_Strict):
+    shift: Any
+    scale: Any
+
+
+class _Input(_Scale):
+    key: str
+    shape: list[_Count]
+    dtype: Literal["uint8", "float32"]
+
+
+class _Task(_Strict):
+    kind: Literal["classification", "regression"]
+    size: _Count
+
+
+class _Known(_Strict):
+    """Content of ``predictor.json``."""
+
+    name: str
+    data: str
+    task: _Task
+    structure: Literal["one", "dict", "tuple"]
+    inputs: Annotated[list[_Input], Field(min_length=1)]
+    target: _Scale | None
+    classes: list[str]
+    columns: list[str]
+    outputs: list[str]
+    angular: bool
+    model: str | dict[str, Any] | None
+    parameters: Annotated[int, Field(ge=0)]
+    batch_size: _Count
+    sha256: str
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that is there already and neither empty nor a saved student.
+
+    Raises:
+        StorageError: It holds a run, or files from elsewhere.
+    """
+    if not folder.exists() or (folder / FILE).is_file():
+        return
+    if not folder.is_dir() or (folder / "recipe.yaml").exists():
+        raise StorageError(f"{str(folder)!r} is there already, and holds no saved student")
+    foreign = foreign_files(folder)
+    if foreign:
+        raise StorageError(
+            f"the folder {str(folder)!r} holds other files ({foreign[0]!r}), and no saved student; "
+            "choose another folder"
+        )
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, but for locks and half-written files."""
+    names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if name != ".lock" and not name.endswith(".part")]
+
 
 def save_network(
-    folder: Path, module: nn.Module, data: Data, *, model: Any, name: str, batch_size: int = 1024
+    folder: Path,
+    module: nn.Module,
+    data: Data,
+    *,
+    model: Any,
+    name: str,
+    batch_size: int = 1024,
+    replace: bool = False,
 ) -> list[Path]:
     """Write a network and what its users need to a folder.
 
     Args:
-        folder: The folder; made where it is missing. One that holds a run is refused.
+        folder: The folder; made where it is missing. Its other files are left alone.
         module: The trained network.
         data: The data set that it was trained on, for scales and names.
         model: Spec of the network; None for a module of one's own, which has to be given again
             when the folder is loaded.
         name: What the predictor is called.
         batch_size: Examples that it answers at once.
+        replace: Whether another student in the folder may be overwritten.
 
     Returns:
         The files that were written.
 
     Raises:
-        StorageError: The folder holds something else, or cannot be written to.
+        StorageError: The folder holds another student, or cannot be written to.
     """
-    if folder.exists() and (not folder.is_dir() or (folder / "recipe.yaml").exists()):
-        raise StorageError(f"{str(folder)!r} is there already, and holds no saved student")
     x = data.train.x
     kind = "one" if is_leaf(x) else "dict" if isinstance(x, dict) else "tuple"
     inputs = [
@@ -60,7 +136,6 @@ def save_network(
         }
         for key, leaf in leaves(x).items()
     ]
-    checksum = save_weights(folder / _WEIGHTS, module.state_dict())
     known = {
         "schema": SCHEMA,
         "name": name,
@@ -76,55 +151,108 @@ def save_network(
         "model": model,
         "parameters": parameter_count(module),
         "batch_size": batch_size,
-        "sha256": checksum,
     }
-    # Last, so that what says that there is a student never stands beside half of one.
-    write_json(folder / FILE, known)
-    return [folder / FILE, folder / _WEIGHTS]
+    file = folder / FILE
+    if file.is_file() and not replace and not _is_same(folder, known, module):
+        raise StorageError(
+            f"the folder {str(folder)!r} holds another saved student; choose another folder, or "
+            "give save(folder, replace=True)"
+        )
+    # Without this file the folder holds no student, so none stands beside the weights of another.
+    file.unlink(missing_ok=True)
+    checksum = save_weights(folder / _WEIGHTS, module.state_dict())
+    write_json(file, known | {"sha256": checksum})
+    return [file, folder / _WEIGHTS]
 
 
-def load_saved(folder: Path, module: nn.Module | None = None) -> Predictor:
+def _is_same(folder: Path, known: dict[str, Any], module: nn.Module) -> bool:
+    """Return whether a folder holds this very student."""
+    try:
+        found = read_json(folder / FILE)
+        state = load_weights(folder / _WEIGHTS)
+    except StorageError:
+        return False
+    own = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+    return (
+        isinstance(found, dict)
+        and {k: v for k, v in found.items() if k != "sha256"} == known
+        and state.keys() == own.keys()
+        and all(torch.equal(own[name], value) for name, value in state.items())
+    )
+
+
+def load_saved(folder: Path, model: Any = None) -> Predictor:
     """Read what :func:`save_network` wrote.
 
     Args:
         folder: The folder.
-        module: The network, for a module of one's own; its weights are replaced.
+        model: The network or its spec, where it is code of one's own. A module's weights are
+            replaced.
 
     Raises:
         StorageError: A file is missing or damaged, or of a later version.
-        RecipeError: ``module`` is missing, or of no use.
+        RecipeError: ``model`` is missing, or of no use.
     """
     where = f"the folder {str(folder)!r}"
-    known = read_json(folder / FILE)
-    if not isinstance(known, dict) or known.get("schema") != SCHEMA:
-        schema = known.get("schema") if isinstance(known, dict) else None
+    found = read_json(folder / FILE)
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        schema = found.get("schema") if isinstance(found, dict) else None
         raise StorageError(
             f"{where} has a student of schema {schema!r}, and this version reads {SCHEMA}"
         )
     try:
-        data, spec, size = _described(known), known["model"], int(known["batch_size"])
-        name, parameters = f"{known['name']} of {folder}", int(known["parameters"])
-        state = load_weights(folder / _WEIGHTS, known["sha256"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{where} has a damaged {FILE}: {error!r}") from None
-    if spec is None and module is None:
-        raise RecipeError("model", f"is needed: {where} has weights of a network of your own")
-    if spec is not None:
-        if module is not None:
-            raise RecipeError("model", f"is of no use here: {where} knows its network")
-        module = build_model(
-            spec, inputs=data.shapes, outputs=data.task.outputs, key="model", pixels=data.pixels
+        known = _Known.model_validate(found)
+        data = _described(known)
+        own = known.model is None or MODELS.names_own_code(
+            split_spec(known.model, "network", "model")[0]
         )
-    assert module is not None
+    except ValidationError as error:
+        complaint = explain_validation(error, "", _Known.model_fields)
+        raise StorageError(f"{where} has a damaged {FILE}: {complaint}") from None
+    except (RecipeError, ValueError, RuntimeError) as error:
+        raise StorageError(f"{where} has a damaged {FILE}: {error}") from None
+    state = load_weights(folder / _WEIGHTS, known.sha256)
+    module = _module(known, own, model, data, where)
     try:
+        check_state(module.state_dict(), state, "the file")
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except (StorageError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise StorageError(f"{where} has weights of another network: {problem}") from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = data.to(device)
     network = NetworkTeacher(module.to(device).eval(), data.task)
-    return of_data(name, with_scales(network, data), data, parameters, size)
+    title = f"{known.name} of {folder}"
+    return of_data(title, with_scales(network, data), data, known.parameters, known.batch_size)
+
+
+def _module(known: _Known, own: bool, model: Any, data: Data, where: str) -> nn.Module:
+    """Return the network that a folder's weights belong to."""
+    if not own and model is not None:
+        raise RecipeError("model", f"is of no use here: {where} knows its network")
+    if own and model is None and known.model is None:
+        raise RecipeError(
+            "model", f"is needed: {where} has weights of a network of your own; give it as model=…"
+        )
+    if own and model is None:
+        name, _ = split_spec(known.model, "network", "model")
+        raise RecipeError(
+            "",
+            f"{where} names the network {shorten(name)}, which is code of somebody's own; "
+            "pass model=… to load it",
+        )
+    if isinstance(model, nn.Module):
+        return model
+    spec = known.model if model is None else model
+    outputs = data.task.outputs
+    try:
+        return build_model(
+            spec, inputs=data.shapes, outputs=outputs, key="model", pixels=data.pixels
+        )
+    except XclError as error:
+        if own:
+            raise
+        raise StorageError(f"{where} has a network that cannot be built: {error}") from None
 
 
 def _affine(scale: Affine) -> dict[str, Any]:
@@ -132,32 +260,83 @@ def _affine(scale: Affine) -> dict[str, Any]:
     return {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}
 
 
-def _read_affine(found: dict[str, Any]) -> Affine:
-    return Affine(torch.tensor(found["shift"]), torch.tensor(found["scale"]))
+def _read_affine(found: _Scale, shape: list[int], what: str) -> Affine:
+    """Return the scale of values of a shape.
+
+    Raises:
+        ValueError: It is no scale of such values.
+    """
+    read = {}
+    for name, given in (("shift", found.shift), ("scale", found.scale)):
+        try:
+            values = torch.tensor(given, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise ValueError(f"{name} of {what} is {shorten(given)}; it must be numbers") from None
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{name} of {what} has a value that is not finite")
+        try:
+            fits = values.expand(shape).shape == tuple(shape)
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{name} of {what} has the shape {tuple(values.shape)}, which does not go with "
+                f"values of shape {tuple(shape)}"
+            )
+        read[name] = values
+    if not bool((read["scale"] > 0).all()):
+        raise ValueError(f"scale of {what} has a value that is not above 0")
+    return Affine(**read)
 
 
-def _described(known: dict[str, Any]) -> Data:
-    """Return a data set of one empty example with the scales and names of the student's."""
-    parts: dict[str, Tensor] = {}
-    for one in known["inputs"]:
-        dtype = torch.uint8 if one["dtype"] == "uint8" else torch.float32
-        parts[one["key"]] = torch.zeros(1, *map(int, one["shape"]), dtype=dtype)
+def _described(known: _Known) -> Data:
+    """Return a data set of one empty example with the scales and names of the student's.
+
+    Raises:
+        ValueError: They do not go together.
+    """
+    parts: dict[str, Tensor] = {
+        one.key: torch.zeros((), dtype=getattr(torch, one.dtype)).expand(1, *one.shape)
+        for one in known.inputs
+    }
+    keys = [one.key for one in known.inputs]
+    wanted = {"one": [""], "tuple": [str(k) for k in range(len(keys))]}.get(known.structure, keys)
+    if keys != wanted or len(parts) != len(keys):
+        raise ValueError(f"inputs are called {keys}, which does not go with {known.structure!r}")
     x: Inputs = parts
-    if known["structure"] == "one":
+    if known.structure == "one":
         [x] = parts.values()
-    elif known["structure"] == "tuple":
+    elif known.structure == "tuple":
         x = tuple(parts.values())
+    size, classes = known.task.size, known.task.kind == "classification"
+    for noun, names, mine in (
+        ("classes", known.classes, classes),
+        ("outputs", known.outputs, not classes),
+    ):
+        if names and (not mine or len(names) != size):
+            raise ValueError(
+                f"{noun} has {len(names)} names, but the student predicts {size} "
+                f"{'classes' if classes else 'real targets'}"
+            )
+    if classes == (known.target is not None):
+        raise ValueError(f"target does not go with {known.task.kind}")
     split = Split(x)
+    target = known.target
     return Data(
-        name=known["data"],
-        task=Task(known["task"]["kind"], int(known["task"]["size"])),
+        name=known.data,
+        task=Task(known.task.kind, size),
         train=split,
         validation=split,
         test=split,
-        x_scale={one["key"]: _read_affine(one) for one in known["inputs"]},
-        y_scale=None if known["target"] is None else _read_affine(known["target"]),
-        classes=tuple(known["classes"]),
-        angular=bool(known["angular"]),
-        columns=tuple(known["columns"]),
-        outputs=tuple(known["outputs"]),
+        x_scale={
+            one.key: _read_affine(
+                one, one.shape, f"the input {one.key!r}" if one.key else "the input"
+            )
+            for one in known.inputs
+        },
+        y_scale=None if target is None else _read_affine(target, [size], "the target"),
+        classes=tuple(known.classes),
+        angular=known.angular,
+        columns=tuple(known.columns),
+        outputs=tuple(known.outputs),
     )

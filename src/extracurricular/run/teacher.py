@@ -32,6 +32,7 @@ from extracurricular.teachers import (
     Teacher,
 )
 from extracurricular.teachers.named import ENTRIES, few, files_of
+from extracurricular.teachers.prepared import PROBE, prepare
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class TeacherPlan:
         if self.fitted is not None:
             return workspace.made(self.fitted)
         if self.weights is None:
-            return self.of([one.trained(workspace) for one in self.members], workspace)
+            modules = [one.trained(workspace) for one in self.members]
+            return self.of(modules, workspace, trained=True)
         module = self.members[0].untrained(workspace)
         data = workspace.data(self.data)
         noun = "classes" if data.task.kind == "classification" else "outputs"
@@ -165,7 +167,7 @@ class TeacherPlan:
             load_pretrained(module, Path(self.weights), noun)
         except StorageError as error:
             raise RecipeError("teacher.weights", str(error)) from error
-        return self.of([module.to(workspace.device).eval()], workspace)
+        return self.of([module.to(workspace.device).eval()], workspace, trained=True)
 
     def preview(self, workspace: Workspace) -> Teacher:
         """Return the teacher as it will be, untrained, to check samplers and students by.
@@ -179,16 +181,23 @@ class TeacherPlan:
         modules = [one.untrained(workspace).to(device).eval() for one in self.members]
         return self.of(modules, workspace)
 
-    def of(self, modules: list[nn.Module], workspace: Workspace) -> Teacher:
+    def of(
+        self, modules: list[nn.Module], workspace: Workspace, *, trained: bool = False
+    ) -> Teacher:
         """Return the teacher that these networks make.
 
         Raises:
             RecipeError: Monte Carlo dropout is asked of a network without dropout.
         """
-        task, passes = workspace.data(self.data).task, self.mc_dropout
+        data, passes = workspace.data(self.data), self.mc_dropout
+        task = data.task
         teachers: list[Teacher]
         if passes is None:
-            teachers = [NetworkTeacher(module, task) for module in modules]
+            probe = data.inputs(data.train[:PROBE].x) if trained else None
+            teachers = [
+                NetworkTeacher(one, task, None if probe is None else prepare(one, probe))
+                for one in modules
+            ]
         else:
             try:
                 teachers = [DropoutTeacher(module, task, passes) for module in modules]

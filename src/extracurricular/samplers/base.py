@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from extracurricular.inputs import Batch
+from extracurricular.inputs import Batch, Capturable, obstacle
 from extracurricular.registry import Registry
 
 
@@ -32,7 +32,7 @@ SAMPLERS: Registry[Sampler] = Registry("sampler", "extracurricular.samplers")
 
 
 @dataclass(frozen=True)
-class Seeded:
+class Seeded(Capturable):
     """Base of the project's samplers, which are dataclasses with a ``seed``.
 
     It names the random streams so that a sampler inside another of the same kind and seed (mixup
@@ -56,6 +56,11 @@ class Seeded:
     def pure(self) -> bool:
         """Whether a draw is a function of its id alone, as law 1 asks, all the way down."""
         return all(is_pure(child) for child in self._children)
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the draws, as a clause; None if it can."""
+        return next(filter(None, map(obstacle, self._children)), None)
 
     @property
     def asks(self) -> float:

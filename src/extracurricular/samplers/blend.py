@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from extracurricular import rng
-from extracurricular.inputs import Batch, leaves, soft_labels, tree_map
+from extracurricular.inputs import Batch, is_static, leaves, soft_labels, tree_map
 from extracurricular.samplers.base import Sampler, Seeded, announce
 
 
@@ -51,22 +52,45 @@ class Blend(Seeded):
         for child, place in zip(self.children.values(), self._places(ids), strict=True):
             announce(child, ids[place])
 
+    @cached_property
+    def _edges(self) -> list[float]:
+        weights = torch.tensor([self.weights[name] for name in self.children], dtype=torch.float64)
+        edges: list[float] = (weights.cumsum(0) / weights.sum())[:-1].float().tolist()
+        return edges
+
+    def _choice(self, ids: Tensor) -> Tensor:
+        """Return the number of the child that each id chooses, int64, [B]."""
+        number = rng.uniform(self.seed, ids, self.stream("choice"))
+        # Numbers, as a tensor of edges would have to be copied to the device.
+        choice = torch.zeros_like(ids)
+        for edge in self._edges:
+            choice += number >= edge
+        return choice
+
     def _places(self, ids: Tensor) -> list[Tensor]:
         """Return the places of the draws that each child gives."""
-        weights = torch.tensor([self.weights[name] for name in self.children], dtype=torch.float64)
-        edges = (weights.cumsum(0) / weights.sum())[:-1].float().to(ids.device)
-        choice = torch.bucketize(
-            rng.uniform(self.seed, ids, self.stream("choice")), edges, right=True
-        )
+        choice = self._choice(ids)
         return [(choice == k).nonzero().squeeze(1) for k in range(len(self.children))]
 
     def __call__(self, ids: Tensor) -> Batch:
-        """Draw examples."""
+        """Draw examples.
+
+        In the masked selection every child makes every draw, and the id's choice is kept.
+        """
+        if is_static(ids) and self.capturable:
+            parts = [child(ids) for child in self.children.values()]
+            self._check(parts)
+            return _joined(ids, parts, _masked(self._choice(ids)))
         places = self._places(ids)
         # A child that no id chose still draws an empty batch, which shows its fields and shapes.
         parts = [
             child(ids[place]) for child, place in zip(self.children.values(), places, strict=True)
         ]
+        self._check(parts)
+        order = torch.cat(places).argsort()
+        return _joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
+
+    def _check(self, parts: list[Batch]) -> None:
         shapes = [{k: tuple(v.shape[1:]) for k, v in leaves(part.x).items()} for part in parts]
         for name, shape in zip(self.children, shapes, strict=True):
             if shape != shapes[0]:
@@ -74,18 +98,6 @@ class Blend(Seeded):
                     f"the samplers of a blend differ in the shape of examples: {name!r} gives "
                     f"{shape}, {next(iter(self.children))!r} gives {shapes[0]}"
                 )
-        order = torch.cat(places).argsort()
-
-        def gathered(*tensors: Tensor) -> Tensor:
-            return torch.cat(tensors).index_select(0, order)
-
-        return Batch(
-            ids,
-            tree_map(gathered, parts[0].x, *(part.x for part in parts[1:])),
-            _labels(parts, order),
-            parts[0].classes,
-            _weights(parts, order),
-        )
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -101,20 +113,45 @@ def check_weights(weights: Mapping[str, float]) -> None:
         raise ValueError("the weights are all 0; at least one must be greater than 0")
 
 
-def _labels(parts: list[Batch], order: Tensor) -> Tensor | None:
+def _joined(ids: Tensor, parts: list[Batch], join: Callable[..., Tensor]) -> Batch:
+    """Make one batch of those of the children, by a function of their tensors."""
+    x = tree_map(join, parts[0].x, *(part.x for part in parts[1:]))
+    y, weight = _labels(parts), _weights(parts)
+    return Batch(
+        ids,
+        x,
+        None if y is None else join(*y),
+        parts[0].classes,
+        None if weight is None else join(*weight),
+    )
+
+
+def _masked(choice: Tensor) -> Callable[..., Tensor]:
+    """Return a function that takes each row from the tensor that the row chooses."""
+
+    def join(*tensors: Tensor) -> Tensor:
+        kept = tensors[0]
+        for k, other in enumerate(tensors[1:], 1):
+            chosen = (choice == k).view(-1, *[1] * (other.ndim - 1))
+            kept = torch.where(chosen, other, kept)
+        return kept
+
+    return join
+
+
+def _labels(parts: list[Batch]) -> list[Tensor] | None:
     labels = [part.y for part in parts if part.y is not None]
     if len(labels) < len(parts):
         return None
     if any(y.is_floating_point() for y in labels):
         labels = [soft_labels(y, part.classes) for y, part in zip(labels, parts, strict=True)]
-    return torch.cat(labels).index_select(0, order)
+    return labels
 
 
-def _weights(parts: list[Batch], order: Tensor) -> Tensor | None:
+def _weights(parts: list[Batch]) -> list[Tensor] | None:
     if all(part.weight is None for part in parts):
         return None
-    weights = [
-        torch.ones(len(part), device=order.device) if part.weight is None else part.weight
+    return [
+        torch.ones(len(part), device=part.ids.device) if part.weight is None else part.weight
         for part in parts
     ]
-    return torch.cat(weights).index_select(0, order)

@@ -15,7 +15,15 @@ from extracurricular import rng
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import known_names
 from extracurricular.generators.base import Generator, conditions
-from extracurricular.inputs import Batch, Inputs, fixed_batches, join, leaves, tree_map
+from extracurricular.inputs import (
+    Batch,
+    Inputs,
+    fixed_batches,
+    is_deferred,
+    join,
+    leaves,
+    tree_map,
+)
 from extracurricular.samplers.base import SAMPLERS, Seeded
 
 # Raw values may leave the range of the data by this part of it, which allows for rounding.
@@ -63,6 +71,12 @@ class Generated(Seeded):
     @cached_property
     def _conditions(self) -> Tensor:
         return conditions(self.data, self.data.train)
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the draws, as a clause; None if it can."""
+        found: str | None = getattr(self.generator.function, "obstacle", None)
+        return found
 
     def latent(self, ids: Tensor) -> Tensor:
         """Return latents, float32, [B, Z]: uniform numbers first, then scaled normal ones."""
@@ -112,7 +126,9 @@ def draw(generator: Generator, data: Data, latent: Tensor, condition: Tensor) ->
         latent, condition: [B, Z] and [B, K].
 
     Raises:
-        ValueError: The generator gave examples of another structure, shape or range.
+        ValueError: The generator gave examples of another structure, shape or range. A value out
+            of range becomes NaN where checks are put off
+            (:func:`extracurricular.inputs.is_deferred`).
     """
     parts: list[Inputs] = []
     for given, true in fixed_batches({"latent": latent, "condition": condition}):
@@ -141,29 +157,32 @@ def _in_range(made: Inputs, generator: Generator, data: Data) -> Inputs:
     Raises:
         ValueError: A value is not finite, or not in the range that the generator promised.
     """
+    deferred = is_deferred()
 
-    def check(leaf: Tensor, low: float, high: float, hint: str) -> None:
+    def check(leaf: Tensor, low: float, high: float, hint: str) -> Tensor:
         if leaf.numel() == 0:
-            return
-        least, most = (float(v) for v in leaf.aminmax())
+            return leaf
         slack = _SLACK * (high - low)
+        if deferred:
+            inside = (leaf >= low - slack) & (leaf <= high + slack)
+            return torch.where(inside, leaf, math.nan)
+        least, most = (float(v) for v in leaf.aminmax())
         if not (low - slack <= least and most <= high + slack):
             raise ValueError(
                 f"the generator gave values from {least:.4g} to {most:.4g}, "
                 f"but {hint} {low:.4g} to {high:.4g}"
             )
+        return leaf
 
     def convert(stored: Tensor, leaf: Tensor) -> Tensor:
         if stored.dtype != torch.uint8:
-            if not bool(torch.isfinite(leaf).all()):
+            if not deferred and not bool(torch.isfinite(leaf).all()):
                 raise ValueError("the generator gave values that are not finite")
             return leaf
         if generator.range is None:
-            check(leaf, 0, 255, "the images of the data have bytes from")
-            return leaf
+            return check(leaf, 0, 255, "the images of the data have bytes from")
         low, high = generator.range
-        check(leaf, low, high, "its range was given as")
-        return (leaf - low) * (255 / (high - low))
+        return (check(leaf, low, high, "its range was given as") - low) * (255 / (high - low))
 
     # The data come first, so that the parts keep their order.
     return tree_map(convert, data.train.x, made)

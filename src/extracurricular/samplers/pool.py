@@ -13,9 +13,11 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
 from extracurricular.data.formats.examples import fingerprint, read_pool
-from extracurricular.inputs import Batch, leaves, tree_map
+from extracurricular.data.images.stream import streamed
+from extracurricular.inputs import Batch, is_static, leaves, tree_map
 from extracurricular.samplers.base import SAMPLERS, Seeded
 from extracurricular.samplers.generated import find_generator
+from extracurricular.samplers.stored import STREAMED
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,15 @@ class Pool(Seeded):
             if leaf.device != other.device:
                 raise ValueError(f"{which} is on {leaf.device}, the data on {other.device}")
 
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the draws, as a clause; None if it can."""
+        return None if streamed(self.pool.x) is None else STREAMED
+
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
-        index = rng.permuted(len(self.pool), self.seed, ids, self.stream("order"))
+        static = is_static(ids) and self.capturable
+        index = rng.permuted(len(self.pool), self.seed, ids, self.stream("order"), static)
         x = self.data.inputs(tree_map(lambda v: v.index_select(0, index), self.pool.x))
         task = self.data.task
         return Batch(ids, x, None, task.size if task.kind == "classification" else None)

@@ -13,7 +13,7 @@ from extracurricular.data.images.decode import Crop
 from extracurricular.data.images.stream import streamed
 from extracurricular.inputs import Batch
 from extracurricular.samplers.base import SAMPLERS, Seeded
-from extracurricular.samplers.stored import Empirical
+from extracurricular.samplers.stored import STREAMED, Empirical
 
 
 @SAMPLERS.register("resized_crop")
@@ -59,6 +59,11 @@ class ResizedCrop(Seeded):
                 f"{self.data.name!r} are in memory, at one size already; set stream: true in an "
                 "imagefolder, or use augment"
             )
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the draws, as a clause."""
+        return STREAMED
 
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""

@@ -10,8 +10,11 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.data.images.decode import Crop
 from extracurricular.data.images.stream import streamed
-from extracurricular.inputs import Batch, Inputs, tree_map
+from extracurricular.inputs import Batch, Inputs, is_static, tree_map
 from extracurricular.samplers.base import SAMPLERS, Seeded
+
+# The obstacle of samplers whose images workers decode.
+STREAMED = "its images are streamed from their files"
 
 
 @SAMPLERS.register("empirical")
@@ -30,6 +33,11 @@ class Empirical(Seeded):
     data: Data
     seed: int = 0
 
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the draws, as a clause; None if it can."""
+        return None if streamed(self.data.train.x) is None else STREAMED
+
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
         return self.take(ids)
@@ -40,7 +48,8 @@ class Empirical(Seeded):
 
     def index(self, ids: Tensor) -> Tensor:
         """Return the number of each draw's training example, int64, [B]."""
-        return rng.permuted(len(self.data.train), self.seed, ids, self.stream("order"))
+        count, static = len(self.data.train), is_static(ids) and self.capturable
+        return rng.permuted(count, self.seed, ids, self.stream("order"), static)
 
     def take(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> Batch:
         """Draw examples; with ``crop``, random parts of streamed images.

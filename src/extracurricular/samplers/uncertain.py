@@ -15,7 +15,14 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, concatenate, mixture
 from extracurricular.errors import known_names
-from extracurricular.inputs import Batch, Inputs, batch_size, fixed_batches
+from extracurricular.inputs import (
+    Batch,
+    Inputs,
+    batch_size,
+    fixed_batches,
+    is_static,
+    obstacle,
+)
 from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce
 from extracurricular.samplers.scores import SCORES, needs
 
@@ -107,6 +114,12 @@ class Uncertain(Seeded):
         return "student" not in needs(self._score) and super().pure
 
     @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the draws, as a clause; None if it can."""
+        own = [self._score] if ":" in self.score else []
+        return next(filter(None, map(obstacle, [self.child, self.teacher, *own])), None)
+
+    @property
     def asks(self) -> float:
         """How many times a teacher is asked for one draw, on average."""
         drawn = self.candidates * (1 - self.plain_share) + self.plain_share
@@ -117,26 +130,47 @@ class Uncertain(Seeded):
         return self.choose(ids).batch
 
     def choose(self, ids: Tensor) -> Choice:
-        """Draw examples; return them with the chosen candidates and the teacher's answers."""
+        """Draw examples; return them with the chosen candidates and the teacher's answers.
+
+        In the masked selection all draws have all candidates scored, plain ones too.
+        """
+        if is_static(ids) and self.capturable:
+            return self._choose_masked(ids)
         count = len(ids)
         scored, inner = self._candidates(ids)
         drawn = self.child(inner)
         prediction, scores = self._ask(drawn)
         place = torch.cat([scored, torch.arange(count, len(drawn), device=ids.device)])
         table = scores[place].view(self.candidates, len(scored))
-        if self.tau is not None:
-            # The largest of score/tau + Gumbel noise is a draw from softmax(score/tau).
-            shape = (self.candidates,)
-            noise = rng.uniform(self.seed, ids[scored], self.stream("choice"), shape)
-            table = table / self.tau - torch.log(-torch.log(noise.T.double()))
-        best = table.argmax(0)
+        best = self._noisy(table, ids[scored]).argmax(0)
         index = torch.zeros_like(ids)
         index[scored] = best
         rows = torch.arange(count, device=ids.device)
         rows[scored] = place.view(self.candidates, -1).gather(0, best[None]).squeeze(0)
-        batch = drawn[rows]
-        chosen = Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
-        return Choice(chosen, index, prediction[rows])
+        return _chosen(ids, drawn, prediction, index, rows)
+
+    def _choose_masked(self, ids: Tensor) -> Choice:
+        others = [self._derived(ids, k) for k in range(1, self.candidates)]
+        drawn = self.child(torch.cat([ids, *others]))
+        prediction, scores = self._ask(drawn)
+        table = self._noisy(scores.view(self.candidates, len(ids)), ids)
+        index = table.argmax(0).masked_fill_(self._plain(ids), 0)
+        rows = torch.arange(len(ids), device=ids.device) + index * len(ids)
+        return _chosen(ids, drawn, prediction, index, rows)
+
+    def _noisy(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Return the scores [c, B] plus the noise of the choice, if there is any."""
+        if self.tau is None:
+            return table
+        # The largest of score/tau + Gumbel noise is a draw from softmax(score/tau).
+        noise = rng.uniform(self.seed, ids, self.stream("choice"), (self.candidates,))
+        return table / self.tau - torch.log(-torch.log(noise.T.double()))
+
+    def _plain(self, ids: Tensor) -> Tensor:
+        return rng.uniform(self.seed, ids, self.stream("plain")) < self.plain_share
+
+    def _derived(self, ids: Tensor, k: int) -> Tensor:
+        return rng.derive(self.seed, ids, self.stream(f"candidate.{k}"))
 
     def announce(self, ids: Tensor) -> None:
         """Prepare for draws with these ids, which come soon."""
@@ -147,12 +181,9 @@ class Uncertain(Seeded):
 
         The ids are candidate 0 of every draw, then candidates 1 … c-1 of the draws that choose.
         """
-        plain = rng.uniform(self.seed, ids, self.stream("plain")) < self.plain_share
-        scored = (~plain).nonzero().squeeze(1)
-        others = [
-            rng.derive(self.seed, ids[scored], self.stream(f"candidate.{k}"))
-            for k in range(1, self.candidates)
-        ]
+        scored = (~self._plain(ids)).nonzero().squeeze(1)
+        some = ids[scored]
+        others = [self._derived(some, k) for k in range(1, self.candidates)]
         return scored, torch.cat([ids, *others])
 
     def replay(self, ids: Tensor, index: Tensor) -> Batch:
@@ -171,8 +202,7 @@ class Uncertain(Seeded):
         """Return the child's ids of the candidates ``index`` [B]."""
         inner = ids.clone()
         for k in range(1, self.candidates):
-            other = rng.derive(self.seed, ids, self.stream(f"candidate.{k}"))
-            inner = torch.where(index == k, other, inner)
+            inner = torch.where(index == k, self._derived(ids, k), inner)
         return inner
 
     @torch.no_grad()
@@ -206,6 +236,14 @@ class Uncertain(Seeded):
             return self.task.distribution(self.student(x))
         finally:
             self.student.train(training)
+
+
+def _chosen(
+    ids: Tensor, drawn: Batch, prediction: Distribution, index: Tensor, rows: Tensor
+) -> Choice:
+    batch = drawn[rows]
+    chosen = Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
+    return Choice(chosen, index, prediction[rows])
 
 
 @SAMPLERS.register("uncertain")

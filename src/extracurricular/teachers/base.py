@@ -11,6 +11,9 @@ from extracurricular.distributions import Distribution, epistemic
 from extracurricular.errors import TrainingError
 from extracurricular.inputs import Batch
 
+# Larger than the id of any draw.
+_NO_ID = torch.iinfo(torch.int64).max
+
 
 @runtime_checkable
 class Teacher(Protocol):
@@ -35,6 +38,50 @@ def epistemic_uncertainty(teacher: HasMembers, batch: Batch) -> Tensor:
     return epistemic(teacher.members(batch))
 
 
+class Faults:
+    """A record, on the device, of the draws for which a teacher gave NaN or infinity.
+
+    Adding to it asks the device nothing.
+
+    Args:
+        device: Device of the answers.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Number of draws in all and at fault, and the smallest id at fault.
+        self._found = torch.zeros(3, dtype=torch.int64, device=device)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the draws so far."""
+        self._found[:2].zero_()
+        self._found[2:].fill_(_NO_ID)
+
+    @torch.no_grad()
+    def add(self, target: Distribution, ids: Tensor) -> None:
+        """Look at the answers for some draws.
+
+        Args:
+            target: The teacher's distribution for B draws.
+            ids: The draw ids, [B].
+        """
+        bad = _at_fault(target)
+        draws, faulty, first = self._found.unbind()
+        draws.add_(len(ids))
+        faulty.add_(bad.sum())
+        first.clamp_max_(torch.where(bad, ids, _NO_ID).amin())
+
+    def check(self) -> None:
+        """Refuse the draws at fault; this waits for the device.
+
+        Raises:
+            TrainingError: There are some; the sentence names their number and the smallest id.
+        """
+        draws, bad, first = self._found.tolist()
+        if bad:
+            raise _error([first], bad, draws)
+
+
 def check_answer(target: Distribution, ids: Tensor) -> None:
     """Refuse a teacher's NaN or infinity.
 
@@ -45,10 +92,18 @@ def check_answer(target: Distribution, ids: Tensor) -> None:
     Raises:
         TrainingError: A parameter is not finite; the sentence names the draws.
     """
-    bad = ~torch.isfinite(target.parameters).all(-1)
+    bad = _at_fault(target)
     if bool(bad.any()):
         at_fault = ids[bad].tolist()
-        shown = ", ".join(map(str, at_fault[:5])) + (", …" if len(at_fault) > 5 else "")
-        raise TrainingError(
-            f"the teacher gave NaN or infinity for {len(at_fault)} of {len(ids)} draws: ids {shown}"
-        )
+        raise _error(at_fault[:5], len(at_fault), len(ids))
+
+
+def _at_fault(target: Distribution) -> Tensor:
+    return ~torch.isfinite(target.parameters).all(-1)
+
+
+def _error(ids: list[int], count: int, draws: int) -> TrainingError:
+    shown = ", ".join(map(str, ids)) + (", …" if count > len(ids) else "")
+    return TrainingError(
+        f"the teacher gave NaN or infinity for {count} of {draws} draws: ids {shown}"
+    )

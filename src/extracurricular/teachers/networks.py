@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
-from extracurricular.inputs import Batch, soft_labels
+from extracurricular.inputs import Batch, Capturable, obstacle, soft_labels
 from extracurricular.teachers.base import Teacher
 
 
 @dataclass(frozen=True)
-class LabelTeacher:
+class LabelTeacher(Capturable):
     """A teacher that repeats the labels, so that ERM is matching too.
 
     A class, or a soft label, becomes a categorical distribution; a real target a point mass.
@@ -41,28 +41,32 @@ class LabelTeacher:
         return Gaussian.point(batch.y)
 
 
-class NetworkTeacher:
+class NetworkTeacher(Capturable):
     """One trained network.
 
     Args:
         module: Maps the inputs of a batch to raw outputs [B, task.outputs]. Every call puts it in
             evaluation mode first.
         task: How raw outputs are read.
+        fast: A copy that answers instead
+            (:func:`~extracurricular.teachers.prepared.prepare`); the network itself where None.
     """
 
-    def __init__(self, module: nn.Module, task: Task) -> None:
+    def __init__(self, module: nn.Module, task: Task, fast: nn.Module | None = None) -> None:
         self.module = module
         self.task = task
+        self.fast = fast
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Distribution:
         """Return the network's distribution."""
         if any(part.training for part in self.module.modules()):
             self.module.eval()
-        return self.task.distribution(self.module(batch.x))
+        answering = self.module if self.fast is None else self.fast
+        return self.task.distribution(answering(batch.x))
 
 
-class EnsembleTeacher:
+class EnsembleTeacher(Capturable):
     """Several teachers as one, which averages probabilities or matches Gaussian moments.
 
     Args:
@@ -73,6 +77,11 @@ class EnsembleTeacher:
         if not teachers:
             raise ValueError("an ensemble needs at least one member")
         self.teachers = list(teachers)
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the members, as a clause; None if it can."""
+        return next(filter(None, map(obstacle, self.teachers)), None)
 
     def members(self, batch: Batch) -> list[Distribution]:
         """Return each member's distribution."""
@@ -86,7 +95,7 @@ class EnsembleTeacher:
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
-class DropoutTeacher:
+class DropoutTeacher(Capturable):
     """A network with dropout as an ensemble of thinned networks (Gal and Ghahramani 2016).
 
     Each pass has its own dropout masks, drawn once from (seed, pass, layer) and shared by all
@@ -138,7 +147,7 @@ class DropoutTeacher:
             # Dropout1d to 3d drop whole channels; plain dropout drops single units.
             whole = not isinstance(module, nn.Dropout)
             shape = tuple(output.shape[1:2]) if whole else tuple(output.shape[1:])
-            layer = torch.tensor([number], device=output.device)
+            layer = torch.full((1,), number, device=output.device)
             draw = rng.uniform(self.seed, layer, f"mc_dropout.{name}", shape)
             # A layer that drops everything gives zeros, not 0/0.
             keep = (draw >= p).to(output.dtype) / max(1 - p, torch.finfo(torch.float32).tiny)

@@ -39,6 +39,14 @@ _PROBE = 32
 _PROBE_DIGITS = 4
 
 
+class NotProbabilitiesError(ValueError):
+    """A teacher's answers are no probabilities; they may be logits."""
+
+
+class MeansAloneError(ValueError):
+    """A teacher gives means, and nothing that says how sure it is of them."""
+
+
 def raw_arrays(x: Inputs, data: Data) -> Arrays:
     """Undo the standardisation of network inputs.
 
@@ -125,7 +133,14 @@ def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distri
         var = np.broadcast_to(np.square(np.asarray(std, dtype=np.float64)), mean.shape)
         return gaussian(mean, var)
     if not isinstance(answer, tuple | list):
-        answer = np.split(_array(answer, task, "means and spreads", 2 * task.size), 2, axis=1)
+        try:
+            whole = _array(answer, task, "means and spreads", 2 * task.size)
+        except ValueError as error:
+            shape = np.shape(answer)
+            if shape[1:] == (task.size,) or (len(shape) == 1 and task.size == 1):
+                raise MeansAloneError(f"{error}; means alone need output: mean, and std") from None
+            raise
+        answer = np.split(whole, 2, axis=1)
     if len(answer) != 2:
         raise ValueError(f"the teacher gave {len(answer)} arrays; {output!r} takes two")
     mean, spread = _array(answer[0], task, "means"), _array(answer[1], task, "spreads")
@@ -176,7 +191,7 @@ def _probabilities(found: Array) -> Array:
     off = float(np.abs(found.sum(1) - 1).max()) if found.size else 0.0
     if least < -1e-6 or off > 1e-2:
         problem = f"one of {least:.3g}" if least < -1e-6 else f"sums that miss 1 by {off:.3g}"
-        raise ValueError(
+        raise NotProbabilitiesError(
             f"the teacher gave probabilities with {problem}; if they are logits, set output: logits"
         )
     return found
@@ -188,6 +203,9 @@ class RawTeacher(ABC):
     Args:
         data: The data set, for its task and scales.
     """
+
+    capturable = False
+    obstacle = "the teacher is no torch module"
 
     def __init__(self, data: Data) -> None:
         self.data = data

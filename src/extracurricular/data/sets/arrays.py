@@ -23,6 +23,7 @@ from extracurricular.data.base import (
 from extracurricular.data.sets import DATA
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
+from extracurricular.inputs import Deferred
 
 # numpy and zipfile raise these for files that are empty, cut short, encrypted, or no archive.
 _UNREADABLE = (
@@ -52,7 +53,8 @@ def from_arrays(
     """Make a data set from arrays or tensors.
 
     Args:
-        x: Inputs [N, ...], or a tuple or dict of such; images as [N, C, H, W] or [N, H, W].
+        x: Inputs [N, ...], or a tuple or dict of such; images as [N, C, H, W] or [N, H, W]. Lists
+            become arrays.
         y: Integer class indices [N], or real targets [N] or [N, D].
         test: The test examples (x, y), or the part of x and y to set aside for them.
         validation: The same for the validation examples; 0 for none.
@@ -63,6 +65,10 @@ def from_arrays(
     Raises:
         DataError: The values cannot be used; the sentence says why.
     """
+    x = map_arrays(lambda part: _as_array(part, "x"), x)
+    y = _as_array(y, "y")
+    if task is None:
+        _refuse_one_hot(y, name)
     count = _count(x, y, name)
     # This check comes before the split, so that errors name the row of the given array.
     for which, values in [*_named(x), ("y", y)]:
@@ -88,6 +94,26 @@ def from_arrays(
         validation=validation if isinstance(validation, tuple) else part_of(parts[1]),
         task=task,
     )
+
+
+def _as_array(given: Any, which: str) -> Any:
+    """Return an array of a list, a tuple of labels, or a column of a table; others stay."""
+    if isinstance(given, Tensor | Deferred | np.ndarray):
+        return given
+    if isinstance(given, list | tuple) and given:
+        return _column(tuple(given), "the data", which)
+    return np.array(given)  # a copy, as a table's own memory may be read-only
+
+
+def _refuse_one_hot(y: Any, name: str) -> None:
+    """Refuse labels with a 1 in the column of the class, and 0 elsewhere."""
+    array = np.asarray(y.cpu() if isinstance(y, Tensor) else y)
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiub":
+        return
+    if bool(((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all()):
+        raise DataError(
+            f"data {name!r}: y is one-hot; it must be class indices [N], as y.argmax(1) gives them"
+        )
 
 
 def from_dataset(dataset: Dataset[Any], **settings: Any) -> Data:
