@@ -422,7 +422,6 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
         ({"training": {"rate": 2}}, "unknown key 'rate'"),
         ({"training": {"lr": -1.0}}, "training.lr"),
     ],
-    ids=str,
 )
 def test_mistakes_are_one_sentence(changes: dict[str, Any], says: str) -> None:
     x, y = classes()

@@ -222,7 +222,6 @@ class TakesOne(nn.Module):
         ({"teacher": None}, "teacher: is None"),
         ({"teacher": []}, "teacher: an ensemble needs at least one member"),
     ],
-    ids=str,
 )  # fmt: skip
 def test_mistakes_are_one_sentence(changes: dict[str, Any], says: str) -> None:
     usual = {"teacher": {"random_forest": {"trees": 2}}, "student": STUDENT, "data": classes()}

@@ -488,7 +488,7 @@ def test_killed_in_the_midst_of_a_fit_it_ends_with_the_same_weights(tmp_path: Pa
     assert not (killed / "weights.safetensors").exists()
     steps: list[int] = []
     watcher = Listener()
-    watcher.advance = lambda step, loss: steps.append(step)  # type: ignore[method-assign]
+    watcher.advance = lambda title, step, loss: steps.append(step)  # type: ignore[method-assign]
     generate(parse_recipe(recipe), tmp_path / "killed", watcher)
     # It went on from there. What was fitted is the same to the last bit.
     assert min(steps) > 20

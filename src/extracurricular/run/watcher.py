@@ -1,4 +1,4 @@
-"""Who follows a run while it is at work: a progress bar, a log, or nobody."""
+"""Watchers follow a run while it is at work: a progress bar, a log, or nobody."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Protocol
 
 
 class Watcher(Protocol):
-    """Anything that follows how a run comes along."""
+    """Anything that follows a run."""
 
     def plan(self, steps: int, done: int) -> None:
-        """Take the steps of the whole run, and how many of them are done already."""
+        """Receive the steps of the whole run, and the number that is done already."""
 
     def begin(self, title: str, steps: int) -> None:
-        """Take that a stage begins."""
+        """Receive the title and the steps of a stage that begins."""
 
     def advance(self, title: str, step: int, loss: float | None) -> None:
-        """Take how many steps of the stage are done, and the loss if there is one."""
+        """Receive the steps of a stage that are done, and the loss if there is one."""
 
     def end(self, title: str, steps: int, seconds: float) -> None:
-        """Take that a stage has ended."""
+        """Receive the title, the steps and the seconds of a stage that has ended."""
 
     def tell(self, text: str) -> None:
-        """Take a sentence that a person should read."""
+        """Receive a sentence for the user."""
 
 
 class Silent:
