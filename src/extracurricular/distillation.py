@@ -35,6 +35,7 @@ from extracurricular.predictors.predictor import Predictor
 from extracurricular.predictors.saved import FILE, check_place, foreign_files, save_network
 from extracurricular.recipe.difference import first_difference
 from extracurricular.registry import explain_validation
+from extracurricular.run.executors import threads as cpu_threads
 from extracurricular.run.network import build_matching
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
@@ -93,6 +94,7 @@ def distill(
     seed: int = 0,
     out: str | Path | None = None,
     fabric: Fabric | None = None,
+    threads: int = 1,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> Predictor:
     """Train a student to match a teacher, on stored examples and beyond them.
@@ -129,6 +131,8 @@ def distill(
         out: A folder for checkpoints, the log and the trained student, so that an interrupted
             training goes on; nothing is kept where None.
         fabric: Device and precision; any available device, in full precision, where None.
+        threads: Threads on the CPU, as a recipe's ``device.threads``: more pay for large networks
+            alone, and change the numbers by rounding.
         on_progress: Called now and then with (steps done, loss).
 
     Returns:
@@ -147,8 +151,10 @@ def distill(
     folder = None if out is None else Path(out)
     read, size = read_data(data)
     read = read.to(fabric.device)
+    if not isinstance(threads, int) or threads < 1:
+        raise RecipeError("threads", f"is {threads!r}; it must be a whole number of at least 1")
     settings = _training(training, steps, size)
-    with _as_they_were(modules_of(teacher)):
+    with _as_they_were(modules_of(teacher)), cpu_threads(threads):
         asked = read_teacher(teacher, read, seed, raw)
         spec = None if isinstance(student, nn.Module) else student
         module = _network(student, read, seed)
