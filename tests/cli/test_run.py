@@ -15,7 +15,7 @@ def test_the_plan_is_shown_and_nothing_is_done(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({**TINY, "seeds": [0]}))
     done = xcl("run", str(tmp_path / "r.yaml"), "--plan", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"kd, seed 0 +30 +480 +480 ", done.stdout)
+    assert re.search(r"kd, seed 0 +30 +480 +100 ", done.stdout)
     assert "7 of 7 stages remain: 150 steps" in done.stdout
     assert not (tmp_path / "run").exists()
     timed = xcl("run", str(tmp_path / "r.yaml"), "--plan", "--time", "--out", str(tmp_path / "run"))

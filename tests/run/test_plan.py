@@ -124,11 +124,17 @@ def test_a_plan_is_priced_and_nothing_is_written(tmp_path: Path) -> None:
 
 def test_the_teacher_is_asked_by_students_that_do_not_replay(tmp_path: Path) -> None:
     uncertain = ["empirical", {"uncertain": {"candidates": 3, "plain_share": 0.5}}]
-    students = {"kd": {}, "unsure": {"sampler": uncertain}, "erm": {"learns_from": "labels"}}
+    students = {
+        "kd": {},
+        "mixed": {"sampler": ["empirical", "mixup"]},
+        "unsure": {"sampler": uncertain},
+        "erm": {"learns_from": "labels"},
+    }
     recipe = parse_recipe(small(seeds=[0], students=students))
     found = {one.stage.key: one for one in estimate(plan(recipe), Workspace(recipe, tmp_path))}
     draws = STEPS * 16
-    assert found["students.kd"].price.questions == draws
+    assert found["students.kd"].price.questions == 100  # its answers are remembered
+    assert found["students.mixed"].price.questions == draws
     assert found["students.unsure"].price.questions == 2 * draws  # half one, half three
     assert found["students.erm"].price.questions == 0
 

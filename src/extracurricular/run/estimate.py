@@ -103,7 +103,9 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
         context = Context(checks.teacher, model, checks.generators)
     sampler = stage.build_sampler(workspace, context)
     labelled = sampler(torch.arange(2, device=workspace.device)).y is not None
-    asks = stage.learns_from == "teacher" and (stage.record is None or not labelled)
+    known = checks.teacher is not None and stage.asks_once(checks.teacher, sampler)
+    given = labelled and (stage.record is not None or known)
+    asks = stage.learns_from == "teacher" and not given
     teacher = checks.teacher if asks and checks.teacher is not None else LabelTeacher()
     moments: list[float] = []
 

@@ -28,6 +28,7 @@ from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
 from extracurricular.samplers.build import requirements
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
 from extracurricular.training import Training, train
+from extracurricular.training.remembered import pays
 
 
 class TeacherSource(Protocol):
@@ -285,6 +286,10 @@ class NetworkStage(Stage):
             checks.seen.add(self.key)
             _check(self, workspace, checks)
 
+    def asks_once(self, teacher: Teacher, sampler: Sampler) -> bool:
+        """Whether the loop asks the teacher once about each stored example."""
+        return self.learns_from == "teacher" and pays(teacher, sampler, self.training)
+
     def price(self, workspace: Workspace, checks: Checks) -> Price:
         """Return the cost of the training."""
         draws = self.training.steps * self.training.batch_size
@@ -304,6 +309,9 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
     batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
     check_matching(stage, batch, workspace.data(stage.data).task)
     checks.asks[stage.key] = questions(sampler, stage.learns_from)
+    if checks.teacher is not None and stage.asks_once(checks.teacher, sampler):
+        draws = stage.training.steps * stage.training.batch_size
+        checks.asks[stage.key] = len(workspace.data(stage.data).train) / draws
     if stage.record is not None:
         checks.asks[stage.key] = 0.0
         if not is_pure(sampler):
