@@ -53,6 +53,7 @@ from extracurricular.teachers.base import Faults
 from extracurricular.teachers.raw import FunctionTeacher
 from extracurricular.training import Schedule, Training, cpu_fabric, draws, learning_rate, train
 from extracurricular.training import loop as the_loop
+from extracurricular.training import steps as the_steps
 from extracurricular.training.optimizer import ema_decay
 from tests.conftest import image_data, small_context, small_teacher, table_data
 from tests.test_laws import CASES, CHAINS, DATA, built, same
@@ -354,7 +355,7 @@ def test_the_loop_asks_nothing_between_two_lines_of_its_log(
         pausing(monkeypatch, name, obey)
     if on_device:
         cpu = torch.device("cpu")
-        monkeypatch.setattr(the_loop, "Schedule", lambda settings, device: Schedule(settings, cpu))
+        monkeypatch.setattr(the_steps, "Schedule", lambda settings, device: Schedule(settings, cpu))
     obey.set(False)
     monkeypatch.setattr(the_loop._Loop, "run", obeying(the_loop._Loop.run, obey))
     with static_shapes(), obey:

@@ -9,10 +9,11 @@ function of its id, so the state of a training is one integer, the step, plus th
 and optimiser. Step s draws ids [s·B, (s + 1)·B) and seeds everything else that is random (dropout).
 
 Between two lines of the log a step asks the device nothing (law 8). Losses and a teacher's NaN
-gather on the device, and are read where a line is written.
+gather on the device, and are read where a line is written. On CUDA devices the steps are captured
+as graphs and replayed (``captured``).
 """
 
-from extracurricular.training.draw import draw_steps, draws, step_ids
+from extracurricular.training.draw import Shared, draw_steps, draws, step_ids
 from extracurricular.training.loop import TrainingResult, cpu_fabric, train
 from extracurricular.training.optimizer import (
     Schedule,
@@ -20,10 +21,13 @@ from extracurricular.training.optimizer import (
     learning_rate,
     make_optimizer,
 )
-from extracurricular.training.settings import Training
+from extracurricular.training.settings import Execution, Training
+from extracurricular.training.together import together
 
 __all__ = [
+    "Execution",
     "Schedule",
+    "Shared",
     "Training",
     "TrainingResult",
     "cpu_fabric",
@@ -33,5 +37,6 @@ __all__ = [
     "learning_rate",
     "make_optimizer",
     "step_ids",
+    "together",
     "train",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +17,17 @@ from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.teachers.base import Faults, Teacher, check_answer
 from extracurricular.teachers.networks import LabelTeacher
 from extracurricular.training.settings import Training
+from extracurricular.training.together import pass_on
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+T = TypeVar("T")
+
 # Several steps are drawn at once, to pay the fixed cost of small operations once. This bounds the
-# memory they take; students see the same examples whatever the bound.
-_DRAW_BYTES = 2 * 2**20
+# memory they take; students see the same examples whatever the bound. A CPU's is its cache.
+_DRAW_BYTES = 2**21
+_DRAW_BYTES_ON_DEVICE = 2**25
 _MAX_DRAW_STEPS = 16
 # Draws are announced to the sampler ahead of time, up to these limits: bytes of network inputs,
 # which take four times the space of image bytes, and steps.
@@ -65,8 +70,102 @@ def _together_and_ahead(sampler: Sampler, batch_size: int, device: torch.device)
     example = sampler(torch.zeros(1, dtype=torch.int64, device=device))
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves(example.x).values())
     size = max(1, size * batch_size)
-    together = max(1, min(_MAX_DRAW_STEPS, _DRAW_BYTES // size))
+    most = _DRAW_BYTES if device.type == "cpu" else _DRAW_BYTES_ON_DEVICE
+    together = max(1, min(_MAX_DRAW_STEPS, most // size))
     return together, max(together, min(_MAX_AHEAD, _AHEAD_BYTES // size))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The examples of some steps, with the teacher's distribution on them.
+
+    Args:
+        first: The first of the steps.
+        batch: The examples of all steps, in order.
+        target: The teacher's distribution on them.
+    """
+
+    first: int
+    batch: Batch
+    target: Distribution
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """The cutting of a training's draws into chunks.
+
+    It depends on the step alone, never on where a training was interrupted, so a resumed training
+    meets the same numbers to the last bit.
+
+    Args:
+        together: Steps that are drawn at once.
+        ahead: Steps by which draws are announced to a sampler that the host feeds.
+        begin: The first step of the first chunk, at or before the step to start from.
+        end: The step after the last.
+    """
+
+    together: int
+    ahead: int
+    begin: int
+    end: int
+
+    @classmethod
+    def of(cls, sampler: Sampler, settings: Training, start: int, device: torch.device) -> Rhythm:
+        """Return the rhythm of a training from step ``start`` on."""
+        # Draws that depend on the student must see it as it is at their own step.
+        together, ahead = 1, 2
+        if is_pure(sampler):
+            together, ahead = _together_and_ahead(sampler, settings.batch_size, device)
+        return cls(together, ahead, start - start % together, settings.steps)
+
+    @property
+    def starts(self) -> range:
+        """The first step of each chunk."""
+        return range(self.begin, self.end, self.together)
+
+    def length(self, first: int) -> int:
+        """Return the number of steps of the chunk that begins with step ``first``."""
+        return min(self.together, self.end - first)
+
+
+def chunks(
+    sampler: Sampler,
+    teacher: Teacher,
+    settings: Training,
+    start: int,
+    *,
+    fabric: Fabric,
+    faults: Faults | None = None,
+    shared: Shared | None = None,
+) -> Iterator[Chunk]:
+    """Yield the draws of a training from the chunk of step ``start`` on; see :func:`draws`."""
+    rhythm = Rhythm.of(sampler, settings, start, fabric.device)
+    rank, world = fabric.global_rank, fabric.world_size
+    # A sampler that a CUDA graph can hold has nothing to prepare, and its ids need no copy.
+    fed = obstacle(sampler) is not None
+    device = torch.device("cpu") if fed else fabric.device
+    each: Iterator[Tensor] = (
+        step_ids(first, rhythm.length(first), settings.batch_size, rank, world, device)
+        for first in rhythm.starts
+    )
+    drawn = announced(sampler, each, rhythm.ahead // rhythm.together) if fed else each
+    # Checks of values are put off too, where they would wait for the device.
+    deferred = faults is not None and fabric.device.type != "cpu"
+    for first, ids in zip(rhythm.starts, drawn, strict=True):
+        pass_on()
+
+        def make(first: int = first, ids: Tensor = ids) -> Chunk:
+            with static_shapes() if deferred else nullcontext():
+                return Chunk(first, *draw(sampler, teacher, ids.to(fabric.device), fabric))
+
+        chunk = make() if shared is None or fed else shared.chunk(first, len(ids), make)
+        # Labels are what they are; those of real targets have an infinite log variance.
+        if not isinstance(teacher, LabelTeacher):
+            if faults is None:
+                check_answer(chunk.target, chunk.batch.ids)
+            else:
+                faults.add(chunk.target, chunk.batch.ids)
+        yield chunk
 
 
 def draws(
@@ -77,6 +176,7 @@ def draws(
     *,
     fabric: Fabric,
     faults: Faults | None = None,
+    shared: Shared | None = None,
 ) -> Iterator[tuple[Batch, Distribution]]:
     """Yield the examples of each step from ``start`` on, with the teacher's distribution on them.
 
@@ -90,44 +190,51 @@ def draws(
         fabric: Device, precision and processes.
         faults: Takes note of answers with NaN or infinity, which nobody then waits for. If None,
             each answer is checked at once.
+        shared: The draws of a cohort, of which this training is one.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, and ``faults`` is None.
     """
-    # Draws that depend on the student must see it as it is at their own step.
-    together, ahead = 1, 2
-    if is_pure(sampler):
-        together, ahead = _together_and_ahead(sampler, settings.batch_size, fabric.device)
-    begin = start - start % together
-    rank, world, end = fabric.global_rank, fabric.world_size, settings.steps
-    # A sampler that a CUDA graph can hold has nothing to prepare, and its ids need no copy.
-    fed = obstacle(sampler) is not None
-    device = torch.device("cpu") if fed else fabric.device
-    chunks: Iterator[Tensor] = (
-        step_ids(first, min(together, end - first), settings.batch_size, rank, world, device)
-        for first in range(begin, end, together)
-    )
-    size = settings.batch_size // world
-    drawn = announced(sampler, chunks, ahead // together) if fed else chunks
-    # Checks of values are put off too, where they would wait for the device.
-    deferred = faults is not None and fabric.device.type != "cpu"
-    for first, ids in zip(range(begin, end, together), drawn, strict=True):
-        with static_shapes() if deferred else nullcontext():
-            batch, target = _draw(sampler, teacher, ids.to(fabric.device), fabric)
-        # Labels are what they are; those of real targets have an infinite log variance.
-        if not isinstance(teacher, LabelTeacher):
-            if faults is None:
-                check_answer(target, batch.ids)
-            else:
-                faults.add(target, batch.ids)
-        for k in range(max(0, start - first), len(ids) // size):
+    size = settings.batch_size // fabric.world_size
+    for chunk in chunks(
+        sampler, teacher, settings, start, fabric=fabric, faults=faults, shared=shared
+    ):
+        for k in range(max(0, start - chunk.first), len(chunk.batch) // size):
             part = slice(k * size, (k + 1) * size)
-            yield batch[part], target[part]
+            yield chunk.batch[part], chunk.target[part]
 
 
-def _draw(
+class Shared:
+    """The newest draws of a cohort: trainings with the same sampler, seed, teacher and batch size.
+
+    Whoever comes first draws and asks the teacher; the others find the chunk here. A training that
+    is elsewhere draws for itself, since a draw is a function of its id, so the numbers are those of
+    separate trainings in any case.
+    """
+
+    def __init__(self) -> None:
+        self._newest: Chunk | None = None
+        self._source: Any = None
+
+    def chunk(self, first: int, count: int, make: Callable[[], Chunk]) -> Chunk:
+        """Return the chunk of ``count`` draws from step ``first`` on; ``make`` draws it."""
+        newest = self._newest
+        if newest is None or newest.first != first or len(newest.batch) != count:
+            newest = self._newest = make()
+        return newest
+
+    def source(self, make: Callable[[], T]) -> T:
+        """Return the captured draws; ``make`` captures them."""
+        if self._source is None:
+            self._source = make()
+        found: T = self._source
+        return found
+
+
+def draw(
     sampler: Sampler, teacher: Teacher, ids: Tensor, fabric: Fabric
 ) -> tuple[Batch, Distribution]:
+    """Return the examples with these ids, and the teacher's distribution on them."""
     if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
         # The sampler has asked the teacher about these very examples already, in full precision,
         # so that its choice does not depend on the precision of the training.

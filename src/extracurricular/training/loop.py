@@ -7,29 +7,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular import rng
-from extracurricular.distributions import Distribution, Task
+from extracurricular.distributions import Task
 from extracurricular.errors import TrainingError
 from extracurricular.files import Checkpoints, JsonLines
-from extracurricular.inputs import Batch, channels_last, static_shapes, tree_map
+from extracurricular.inputs import static_shapes
 from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler
-from extracurricular.teachers.base import Faults, Teacher
-from extracurricular.training.draw import draws
-from extracurricular.training.optimizer import (
-    Schedule,
-    average,
-    learning_rate,
-    make_optimizer,
-)
+from extracurricular.teachers.base import Teacher
+from extracurricular.training.captured import Captured, draw_obstacle, step_obstacle
+from extracurricular.training.compiled import as_written, compile_student, first_line
+from extracurricular.training.draw import Shared, draws
+from extracurricular.training.graphs import has_graphs, new_graph
+from extracurricular.training.optimizer import learning_rate
 from extracurricular.training.remembered import remembered
-from extracurricular.training.settings import Training
+from extracurricular.training.settings import Execution, Training
+from extracurricular.training.steps import Kept, Steps, copied
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -72,6 +71,9 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_progress: Callable[[int, float], None] | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
+    execution: Execution | None = None,
+    shared: Shared | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
 
@@ -91,6 +93,10 @@ def train(
             go to the log and decide nothing.
         on_progress: Called now and then with (steps done, loss).
         on_log: Called with each line of the log.
+        execution: Whether steps are captured and the student is compiled.
+        shared: The draws of a cohort, of which this training is one: all have the same sampler,
+            seed, teacher and batch size.
+        tell: Gets a sentence where something is not captured, or was compiled.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, or the loss stopped being finite.
@@ -102,6 +108,8 @@ def train(
     with torch.random.fork_rng(devices=devices):
         loop = _Loop(student, task, matching, settings, seed, fabric, folder)
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
+        loop.execution, loop.shared = execution or Execution(), shared
+        loop.tell = tell or loop.tell
         try:
             return loop.run(sampler, teacher)
         finally:
@@ -121,31 +129,22 @@ class _Loop:
         fabric: Fabric,
         folder: Path | None,
     ) -> None:
-        self.student, self.task, self.matching = student, task, matching
-        self.settings, self.seed, self.fabric = settings, seed, fabric
+        self.steps = Steps(student, task, matching, settings, seed, fabric)
+        self.student, self.settings, self.fabric = student, settings, fabric
         self.evaluate: Callable[[nn.Module], dict[str, float]] | None = None
         self.on_progress: Callable[[int, float], None] | None = None
         self.on_log: Callable[[dict[str, Any]], None] | None = None
+        self.execution = Execution()
+        self.shared: Shared | None = None
+        self.tell: Callable[[str], None] = _nothing
         self.checkpoints = None if folder is None else Checkpoints(folder)
-        # Gradient scaling and an optimiser that fuses its step do not go together.
-        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
-        fused = fabric.device.type in ("cpu", "cuda") and not scaled
-        student.to(fabric.device)
-        self.images = any(isinstance(part, nn.Conv2d) for part in student.modules())
-        if self.images:
-            # Convolutions are faster in this layout, on CPUs and GPUs alike.
-            _lay_out(student, torch.channels_last)
-        on_device = fused and fabric.device.type != "cpu"
-        self.schedule = Schedule(settings, fabric.device if on_device else None)
-        optimizer = make_optimizer(student, settings, fused, self.schedule.rate)
-        self.model, self.optimizer = fabric.setup(student, optimizer)
-        self.ema = _copy(student) if settings.ema is not None else None
-        self.faults = Faults(fabric.device)
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
         state = self.checkpoints.newest() if self.checkpoints else None
         if state is not None:
-            self._restore(state)
-        self.schedule.seek(self.step)
+            self.steps.restore(state)
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.loss = state["loss"]
+        self.steps.schedule.seek(self.step)
         writes = folder is not None and fabric.is_global_zero
         self.log = JsonLines(folder / "log.jsonl", self.step) if folder and writes else None
 
@@ -154,12 +153,10 @@ class _Loop:
         log_every = max(1, settings.steps // 50)
         losses: list[Tensor] = []
         started = time.perf_counter()
-        self.model.train()
+        self.steps.model.train()
         teacher = remembered(teacher, sampler, settings, self.fabric)
-        for batch, target in draws(
-            sampler, teacher, settings, self.step, fabric=self.fabric, faults=self.faults
-        ):
-            losses.append(self._one_step(batch, target))
+        for loss in self._losses(sampler, teacher):
+            losses.append(loss)
             self.step += 1
             last = self.step == settings.steps
             checkpoint = last or self.step % settings.checkpoint_every == 0
@@ -176,36 +173,57 @@ class _Loop:
                 started = time.perf_counter()
         return self._finish()
 
-    def _one_step(self, batch: Batch, target: Distribution) -> Tensor:
-        # Dropout, too, is a function of the step, wherever the training was interrupted.
-        seed = rng.fold(self.seed, "step", self.step, self.fabric.global_rank) >> 1
-        _seed(seed, self.fabric.device)
-        self.schedule.advance()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate
-        x = tree_map(channels_last, batch.x) if self.images else batch.x
-        prediction = self.task.distribution(self.model(x))
-        loss = self.matching(prediction, target, batch.y, batch.weight)
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        if self.settings.clip_norm is not None:
-            self.fabric.clip_gradients(
-                self.model,
-                self.optimizer,
-                max_norm=self.settings.clip_norm,
-                error_if_nonfinite=False,
-            )
-        self.optimizer.step()
-        if self.ema is not None:
-            average(self.ema, self.student, self.schedule.forget)
-        return loss.detach()
+    def _losses(self, sampler: Sampler, teacher: Teacher) -> Iterator[Tensor]:
+        """Do the steps that are left, and yield the loss of each."""
+        if self.step == self.settings.steps:
+            return
+        if self.execution.compile:
+            self._compile(sampler, teacher)
+        captured = self._capture(sampler, teacher)
+        if captured is not None:
+            yield from captured.losses()
+            return
+        steps = self.steps
+        for batch, target in draws(
+            sampler, teacher, self.settings, self.step,
+            fabric=self.fabric, faults=steps.faults, shared=self.shared,
+        ):  # fmt: skip
+            steps.seed_step(self.step)
+            yield steps.learn(batch, target)
+
+    def _capture(self, sampler: Sampler, teacher: Teacher) -> Captured | None:
+        """Return the training as graphs; None where there are none, or they do not serve."""
+        steps, device = self.steps, self.fabric.device
+        if self.execution.capture == "off" or not has_graphs(device):
+            return None
+        reason = step_obstacle(self.student, steps.matching, self.fabric)
+        if reason is not None:
+            self.tell(f"steps are not captured: {reason}")
+            return None
+        fed = draw_obstacle(sampler, teacher)
+        if fed is not None:
+            self.tell(f"steps are captured, draws are not: {fed}")
+        graph = partial(new_graph, device)
+        try:
+            return Captured(steps, sampler, teacher, self.step, graph, self.shared)
+        except RuntimeError as error:
+            steps.faults.clear()
+            self.tell(f"steps are not captured: {first_line(error)}")
+            return None
+
+    def _compile(self, sampler: Sampler, teacher: Teacher) -> None:
+        before = Kept(self.steps)
+        batch, target = next(draws(sampler, teacher, self.settings, self.step, fabric=self.fabric))
+        run = partial(self.steps.forth_and_back, batch, target)
+        compile_student(self.student, run, self.tell)
+        before.put_back()
 
     def _read(self, losses: list[Tensor], sampler: Sampler, teacher: Teacher) -> float:
         """Read from the device what gathered since the last line of the log; return the loss."""
         first = self.step - len(losses)
         try:
-            self.faults.check()
-            self.faults.clear()
+            self.steps.faults.check()
+            self.steps.faults.clear()
             loss = float(torch.stack(losses).mean())
             if not math.isfinite(loss):
                 raise TrainingError(
@@ -232,10 +250,10 @@ class _Loop:
             ),
         }
         if evaluate and self.evaluate is not None:
-            with _using(self.student, self.ema):
+            with _using(self.student, self.steps.ema):
                 self.student.eval()
                 line["evaluation"] = self.evaluate(self.student)
-            self.model.train()
+            self.steps.model.train()
         if self.log is not None:
             self.log.write(line)
         if self.on_log is not None and self.fabric.is_global_zero:
@@ -250,52 +268,23 @@ class _Loop:
             "step": self.step,
             "seconds": self.seconds,
             "loss": self.loss,
-            "model": self.student.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema,
-            "precision": self.fabric.strategy.precision.state_dict(),
+            **self.steps.state(),
         }
         self.checkpoints.save(self.step, state)
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.student.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema is not None:
-            self.ema = {k: v.to(self.fabric.device) for k, v in state["ema"].items()}
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.loss = state["loss"]
-
     def close(self) -> None:
+        if self.execution.compile:
+            as_written(self.student)
         if self.log is not None:
             self.log.close()
 
     def _finish(self) -> TrainingResult:
-        if self.ema is not None:
-            self.student.load_state_dict(self.ema)
-        self.student.eval()
-        if self.images:
-            _lay_out(self.student, torch.contiguous_format)
+        self.steps.finish()
         return TrainingResult(self.step, self.seconds, self.loss)
 
 
-def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
-    """Bring the weights of a network into another layout in memory, in place."""
-    module.to(memory_format=layout)  # type: ignore[call-overload]
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in module.state_dict().items()}
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed torch's generators for one step."""
-    if device.type == "cpu":
-        # torch.manual_seed also notes who called it, for a GPU that is not in use yet, which takes
-        # as long as the step of a small network.
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
+def _nothing(_: str) -> None:
+    """Say nothing, as nobody listens."""
 
 
 @contextmanager
@@ -304,7 +293,7 @@ def _using(module: nn.Module, state: dict[str, Tensor] | None) -> Iterator[None]
     if state is None:
         yield
         return
-    own = _copy(module)
+    own = copied(module)
     module.load_state_dict(state)
     try:
         yield

@@ -44,7 +44,8 @@ class Schedule:
         self.step = 0
         self._count = self._tables = None
         if device is not None:
-            steps = range(settings.steps)
+            # The runs that precede a capture may go a little beyond the last step.
+            steps = range(settings.steps + 8)
             rates = [learning_rate(settings, step) for step in steps]
             forgets = [1 - ema_decay(settings, step) for step in steps]
             self._tables = torch.tensor([rates, forgets], device=device)

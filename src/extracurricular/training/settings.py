@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,3 +40,17 @@ class Training(BaseModel):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the steps of a training are carried out, which changes its numbers by rounding alone.
+
+    Args:
+        capture: ``auto`` replays draws and steps as CUDA graphs, on CUDA devices and where they can
+            be captured; ``off`` launches each operation from Python.
+        compile: Whether ``torch.compile`` compiles the student.
+    """
+
+    capture: Literal["auto", "off"] = "auto"
+    compile: bool = False

@@ -1,0 +1,175 @@
+"""The steps of one student: forward, loss, backward, optimiser, moving average."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular import rng
+from extracurricular.distributions import Distribution, Task
+from extracurricular.inputs import Batch, channels_last, tree_map
+from extracurricular.matching import Matching
+from extracurricular.teachers.base import Faults
+from extracurricular.training.optimizer import Schedule, average, make_optimizer
+from extracurricular.training.settings import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Steps:
+    """A student, its optimiser and its moving average, which each step changes.
+
+    Args:
+        student: The network; it is trained in place, and moved to the device of ``fabric``.
+        task: How its raw outputs are read.
+        matching: The loss.
+        settings: Optimiser and schedule.
+        seed: Seed of its dropout.
+        fabric: Device and precision.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        task: Task,
+        matching: Matching,
+        settings: Training,
+        seed: int,
+        fabric: Fabric,
+    ) -> None:
+        self.student, self.task, self.matching = student, task, matching
+        self.settings, self.seed, self.fabric = settings, seed, fabric
+        # Gradient scaling and an optimiser that fuses its step do not go together.
+        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        fused = fabric.device.type in ("cpu", "cuda") and not scaled
+        student.to(fabric.device)
+        self.images = any(isinstance(part, nn.Conv2d) for part in student.modules())
+        if self.images:
+            # Convolutions are faster in this layout, on CPUs and GPUs alike.
+            _lay_out(student, torch.channels_last)
+        on_device = fused and fabric.device.type != "cpu"
+        self.schedule = Schedule(settings, fabric.device if on_device else None)
+        optimizer = make_optimizer(student, settings, fused, self.schedule.rate)
+        self.model, self.optimizer = fabric.setup(student, optimizer)
+        self.ema = copied(student) if settings.ema is not None else None
+        self.faults = Faults(fabric.device)
+
+    def seed_step(self, step: int) -> None:
+        """Seed torch's generators, so that dropout, too, is a function of the step."""
+        seed = rng.fold(self.seed, "step", step, self.fabric.global_rank) >> 1
+        _seed(seed, self.fabric.device)
+
+    def forth_and_back(self, batch: Batch, target: Distribution) -> Tensor:
+        """Compute the loss of a batch, a scalar, and its gradients."""
+        x = tree_map(channels_last, batch.x) if self.images else batch.x
+        prediction = self.task.distribution(self.model(x))
+        loss = self.matching(prediction, target, batch.y, batch.weight)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        return loss.detach()
+
+    def learn(self, batch: Batch, target: Distribution) -> Tensor:
+        """Make one step on a batch, and return its loss, a scalar."""
+        self.schedule.advance()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate
+        loss = self.forth_and_back(batch, target)
+        if self.settings.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.model,
+                self.optimizer,
+                max_norm=self.settings.clip_norm,
+                error_if_nonfinite=False,
+            )
+        self.optimizer.step()
+        if self.ema is not None:
+            average(self.ema, self.student, self.schedule.forget)
+        return loss
+
+    # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a step changes: weights, buffers, average, the optimiser's state."""
+        states = (entry.values() for entry in self.optimizer.state.values())
+        found = itertools.chain(
+            self.student.parameters(), self.student.buffers(), (self.ema or {}).values(), *states
+        )
+        return [value for value in found if isinstance(value, Tensor)]
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint needs."""
+        return {
+            "model": self.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema,
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the state of a checkpoint."""
+        self.student.load_state_dict(state["model"])
+        own = [group.get("capturable") for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        # The checkpoint may be of another device.
+        for group, capturable in zip(self.optimizer.param_groups, own, strict=True):
+            if capturable is not None:
+                group["capturable"] = capturable
+        if self.ema is not None:
+            self.ema = {k: v.to(self.fabric.device) for k, v in state["ema"].items()}
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+
+    def finish(self) -> None:
+        """Leave the student in evaluation mode, with its average where there is one."""
+        if self.ema is not None:
+            self.student.load_state_dict(self.ema)
+        self.student.eval()
+        if self.images:
+            _lay_out(self.student, torch.contiguous_format)
+
+
+class Kept:
+    """A copy of all tensors that a step changes, to be put back in place.
+
+    Args:
+        steps: The steps.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._kept = [(value, value.detach().clone()) for value in steps.tensors]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Give each tensor its old value; those that the optimiser has added since become 0."""
+        self._steps.optimizer.zero_grad()
+        known = {id(value) for value, _ in self._kept}
+        for value, old in self._kept:
+            value.copy_(old)
+        for value in self._steps.tensors:
+            if id(value) not in known:
+                value.zero_()
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a module's state."""
+    return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
+    """Bring the weights of a network into another layout in memory, in place."""
+    module.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed torch's generators for one step."""
+    if device.type == "cpu":
+        # torch.manual_seed also notes who called it, for a GPU that is not in use yet, which takes
+        # as long as the step of a small network.
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
