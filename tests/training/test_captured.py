@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from extracurricular.inputs import Batch, static_shapes
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
 from extracurricular.samplers import Empirical, Mixup, Sampler, Uncertain
+from extracurricular.samplers.base import SAMPLERS
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
 from extracurricular.training import Execution, Schedule, Training, train
 from extracurricular.training import loop as the_loop
@@ -350,3 +353,42 @@ def test_one_failure_ends_the_others_at_their_next_chunk(tmp_path: Path) -> None
         together([goes_on, fails])
     assert len(list(tmp_path.glob("*"))) >= 1
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) < 20
+
+
+# The check that is made on a GPU
+
+
+@pytest.fixture
+def gpu_check(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    tf32, tuned = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    yield importlib.import_module("gpu_check")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, tuned
+
+
+@pytest.mark.parametrize("only", ["uncertain of images", "teacher: dropout", "a cohort", "two at"])
+def test_the_check_for_gpus_finds_captured_steps_equal(
+    only: str, gpu_check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "found.json"
+    arguments = ["--device", "cpu", "--only", only, "--json", str(file)]
+    assert gpu_check.main(arguments) == 0
+    assert "1 of 1 cases are equal to the last bit" in capsys.readouterr().out
+    assert list(json.loads(file.read_text())["results"].values()) == [""]
+
+
+def test_the_check_for_gpus_tells_a_difference(
+    gpu_check: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(the_steps, "Schedule", lambda settings, device: Schedule(settings, None))
+    assert gpu_check.main(["--device", "cpu", "--only", "mixup of table"]) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+def test_the_check_for_gpus_goes_through_every_sampler(gpu_check: Any) -> None:
+    written = json.dumps(gpu_check.CHAINS)
+    assert [name for name in SAMPLERS.names() if ":" not in name and name not in written] == []
+    wanted = {case.chain for case in gpu_check.cases()}
+    assert wanted | set(gpu_check.STREAMED) == set(gpu_check.CHAINS)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -133,9 +133,16 @@ def _cuda(device: torch.device | None) -> list[torch.device]:
     return [device] if device is not None and device.type == "cuda" else []
 
 
-def _stream(device: torch.device | None) -> Any:
-    if not _cuda(device):
-        return nullcontext()
+@contextmanager
+def _stream(device: torch.device | None) -> Iterator[None]:
+    """Launch on a stream of its own, if on a GPU, and wait for its work at the end."""
+    if device is None or device.type != "cuda":
+        yield
+        return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
-    return torch.cuda.stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        stream.synchronize()
