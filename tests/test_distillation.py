@@ -24,6 +24,7 @@ from extracurricular.distillation import (
 )
 from extracurricular.errors import DataError, RecipeError, StorageError, XclError
 from extracurricular.files import load_weights, save_weights
+from extracurricular.matching import Matching
 from extracurricular.models import build_model
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.execute import execute
@@ -419,6 +420,9 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
         ({"data": "digitz"}, "digitz"),
         ({"sampler": ["empirical", "mixap"]}, "unknown sampler 'mixap'"),
         ({"matching": {"temp": 2}}, "unknown key 'temp'"),
+        ({"matching": {"beta": 0.5}}, "matching: beta is 0.5, but classes have no variance"),
+        ({"matching": Matching(beta=0.5)}, "matching: beta is 0.5, but classes have no variance"),
+        ({"student": {"mlp": {"head": "natural"}}}, "head is 'natural', which is for real targets"),
         ({"training": {"rate": 2}}, "unknown key 'rate'"),
         ({"training": {"lr": -1.0}}, "training.lr"),
     ],

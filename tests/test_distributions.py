@@ -104,6 +104,100 @@ def test_closed_forms() -> None:
     assert float(wide.kl(narrow)) == pytest.approx(0.5 * (4 - 1 - math.log(4)), rel=1e-6)
 
 
+def test_distances_of_gaussians_in_closed_form() -> None:
+    def of(mean: float, deviation: float) -> Gaussian:
+        log_var = -math.inf if deviation == 0 else 2 * math.log(deviation)
+        return Gaussian(torch.tensor([[mean]]), torch.tensor([[log_var]]))
+
+    assert float(of(1, 2).wasserstein(of(4, 6))) == pytest.approx(3**2 + 4**2, rel=1e-6)
+    assert float(of(1, 0).wasserstein(of(4, 2))) == pytest.approx(3**2 + 2**2, rel=1e-6)
+    # Equal deviations and means, equal means, two points, and one point at the mean.
+    assert float(of(1, 2).energy(of(1, 2))) == 0
+    spread = 2 * (math.sqrt(2) * math.hypot(1, 3) - 1 - 3) / math.sqrt(math.pi)
+    assert float(of(7, 1).energy(of(7, 3))) == pytest.approx(spread, rel=1e-5)
+    assert float(of(1, 0).energy(of(4, 0))) == pytest.approx(2 * 3, rel=1e-6)
+    assert float(of(4, 0).energy(of(4, 0))) == 0
+    at_mean = 2 * 3 * (math.sqrt(2) - 1) / math.sqrt(math.pi)
+    assert float(of(2, 0).energy(of(2, 3))) == pytest.approx(at_mean, rel=1e-5)
+
+
+def test_the_energy_distance_from_a_label_is_twice_the_ranked_probability_score() -> None:
+    mean, log_var, y, _ = gaussian_pair()
+    z = (y - mean) / (0.5 * log_var).exp()
+    unit = td.Normal(0.0, 1.0)
+    bulge = 2 * unit.log_prob(z).exp() - 1 / math.sqrt(math.pi)
+    score = (0.5 * log_var).exp() * (z * (2 * unit.cdf(z) - 1) + bulge)
+    found = Gaussian.point(y.float()).energy(Gaussian(mean.float(), log_var.float()))
+    close(found, 2 * score.sum(-1), rtol=1e-5, atol=1e-5)
+
+
+def test_the_energy_distance_is_that_of_draws() -> None:
+    mean, log_var, other_mean, other_log_var = gaussian_pair(count=6, outputs=1)
+    p, q = normal(mean, log_var), normal(other_mean, other_log_var)
+    g = torch.Generator().manual_seed(0)
+    x, x2, y, y2 = torch.randn(4, 200_000, 6, 1, generator=g, dtype=torch.float64)
+    x, x2 = (p.mean + p.stddev * v for v in (x, x2))
+    y, y2 = (q.mean + q.stddev * v for v in (y, y2))
+    each = (x - y).abs() + (x2 - y2).abs() - (x - x2).abs() - (y - y2).abs()
+    error = each.std(0) / math.sqrt(len(each))
+    found = Gaussian(mean.float(), log_var.float()).energy(
+        Gaussian(other_mean.float(), other_log_var.float())
+    )
+    assert bool(((found.double() - each.mean(0).sum(-1)).abs() < 5 * error.sum(-1)).all())
+
+
+@given(rows(real), rows(log_variance))
+def test_distances_of_gaussians_are_distances(
+    means: list[list[float]], log_vars: list[list[float]]
+) -> None:
+    width = min(len(means[0]), len(log_vars[0]))
+    p, q = (
+        Gaussian(torch.tensor([m[:width]]), torch.tensor([v[:width]]))
+        for m, v in zip(means, log_vars, strict=True)
+    )
+    for name in ("wasserstein", "energy"):
+        forth, back = (float(getattr(a, name)(b)) for a, b in ((p, q), (q, p)))
+        assert forth == back
+        assert forth >= 0
+        assert float(getattr(p, name)(p)) == 0
+        away = (p.mean - q.mean).abs().max() > 0.01 or (p.std - q.std).abs().max() > 0.01
+        assert not away or forth > 0
+        # Distances do not feel a shift, and grow with the scale.
+        scale = torch.tensor(3.0)
+        moved = [d.scaled(scale, torch.tensor(0.0)) for d in (p, q)]
+        power = 2 if name == "wasserstein" else 1
+        expected = forth * 3**power
+        assert float(getattr(moved[0], name)(moved[1])) == pytest.approx(
+            expected, rel=1e-3, abs=1e-4
+        )
+
+
+def test_small_energy_distances_keep_their_digits() -> None:
+    for step in (1e-1, 1e-2, 1e-3):
+        p = Gaussian(torch.zeros(1, 2), torch.zeros(1, 2))
+        q = Gaussian(torch.tensor([[step, 0.0]]), torch.tensor([[0.0, step]]))
+        # To second order δ² / (√π σ) for the mean, and (σ - σ')² / (2 √π σ) for the spread.
+        moved = step**2 / math.sqrt(math.pi)
+        spread = math.expm1(step / 2) ** 2 / (2 * math.sqrt(math.pi))
+        assert float(p.energy(q)) == pytest.approx(moved + spread, rel=0.05 * math.sqrt(step))
+
+
+def test_outputs_may_be_weighed() -> None:
+    mean, log_var, other_mean, other_log_var = (v.float() for v in gaussian_pair())
+    p, q = Gaussian(mean, log_var), Gaussian(other_mean, other_log_var)
+    one = torch.ones_like(mean)
+    assert torch.equal(p.nll(other_mean, one), p.nll(other_mean))
+    assert torch.equal(p.kl(q, one), p.kl(q))
+    weight = torch.tensor([2.0, 0.0, 0.5]).expand_as(mean)
+    parts = [Gaussian(mean[:, k : k + 1], log_var[:, k : k + 1]) for k in range(3)]
+    others = [Gaussian(other_mean[:, k : k + 1], other_log_var[:, k : k + 1]) for k in range(3)]
+    close(p.kl(q, weight), 2 * parts[0].kl(others[0]) + 0.5 * parts[2].kl(others[2]))
+    close(p.var_to(0.5), p.std)
+    close(p.var_to(1.0), p.var)
+    assert torch.equal(p.var_to(0.0), one)
+    assert not Gaussian(mean, log_var.requires_grad_()).var_to(0.5).requires_grad
+
+
 def test_sums_over_outputs_and_keeps_examples_apart() -> None:
     mean, log_var, other_mean, other_log_var = (v.float() for v in gaussian_pair())
     p, q = Gaussian(mean, log_var), Gaussian(other_mean, other_log_var)
@@ -118,6 +212,8 @@ def test_sums_over_outputs_and_keeps_examples_apart() -> None:
     close(p.kl(q), sum(a.kl(b) for a, b in columns))  # type: ignore[arg-type]
     close(p.js(q), sum(a.js(b) for a, b in columns))  # type: ignore[arg-type]
     close(p.entropy(), sum(a.entropy() for a, _ in columns))  # type: ignore[arg-type]
+    close(p.wasserstein(q), sum(a.wasserstein(b) for a, b in columns))  # type: ignore[arg-type]
+    close(p.energy(q), sum(a.energy(b) for a, b in columns))  # type: ignore[arg-type]
 
 
 def test_nll_of_soft_labels_is_cross_entropy() -> None:
@@ -467,6 +563,8 @@ def finite_everywhere(p: Categorical | Gaussian, q: Categorical | Gaussian, y: T
         "mixture entropy": mixture([p, q]).entropy(),
         "tempered": p.tempered(3.0).kl(q.tempered(3.0)),  # type: ignore[arg-type]
     }
+    if isinstance(p, Gaussian) and isinstance(q, Gaussian):
+        values |= {"wasserstein": p.wasserstein(q), "energy": p.energy(q)}
     inputs = [
         v
         for d in (p, q)
@@ -541,7 +639,9 @@ def test_points_stay_finite_in_every_role(dtype: torch.dtype) -> None:
     mean = torch.tensor([[0.0, -2.0]], dtype=dtype).requires_grad_()
     log_var = torch.tensor([[0.0, 1.0]], dtype=dtype).requires_grad_()
     p, q = Gaussian.point(y), Gaussian(mean, log_var)
-    for value in (p.kl(q), q.kl(p), p.js(q), p.kl(p), p.nll(y), mixture([p, q]).nll(y)):
+    distances = (p.energy(q), q.energy(p), p.energy(p), p.wasserstein(q), q.wasserstein(p))
+    likelihoods = (p.kl(q), q.kl(p), p.js(q), p.kl(p), p.nll(y), mixture([p, q]).nll(y))
+    for value in (*likelihoods, *distances):
         assert value.dtype == torch.float32
         assert bool(torch.isfinite(value).all())
         if value.requires_grad:

@@ -32,9 +32,11 @@ from extracurricular.knowledge import Replay as Replay
 from extracurricular.knowledge import open_knowledge as open_knowledge
 from extracurricular.knowledge import record as record
 from extracurricular.matching import Matching as Matching
+from extracurricular.matching import energy as energy
 from extracurricular.matching import forward_kl as forward_kl
 from extracurricular.matching import js as js
 from extracurricular.matching import reverse_kl as reverse_kl
+from extracurricular.matching import wasserstein as wasserstein
 from extracurricular.models import build_model as build_model
 from extracurricular.models import parameter_count as parameter_count
 from extracurricular.predictors.load import load as load

@@ -185,7 +185,7 @@ def distill(
             wanted = {
                 "student": spec or describe(student),
                 "sampler": _described(SAMPLER if sampler is None else sampler),
-                "matching": loss_settings(loss),
+                "matching": loss_settings(loss, read.task),
                 "training": training_settings(settings),
                 "seed": seed,
                 "data": data_fingerprint(read),
@@ -252,6 +252,9 @@ def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
         return False
     known = read_json(file)
     found = known.get("settings") if isinstance(known, dict) else None
+    if isinstance(found, dict) and isinstance(found.get("matching"), dict):
+        # Before there was beta, students were trained without.
+        found["matching"].setdefault("beta", 0.0)
     if found != wanted:
         path, was, now = first_difference(found, wanted, "")
         raise StorageError(
@@ -382,8 +385,14 @@ def _sampler(given: Any, data: Data, seed: int, teacher: Teacher, student: nn.Mo
 
 def _matching(given: Matching | dict[str, Any] | None, task: Task) -> Matching:
     if isinstance(given, Matching):
-        return given
-    return build_matching(default_matching(task) if given is None else given, "matching")
+        found = given
+    else:
+        found = build_matching(default_matching(task) if given is None else given, "matching")
+    try:
+        found.beta_for(task.kind)
+    except ValueError as error:
+        raise RecipeError("matching", str(error)) from error
+    return found
 
 
 def _training(

@@ -37,6 +37,8 @@ MAX_LOG_VAR = 40.0
 # This replaces infinite logits: it is far beyond any real one, yet differences and products of it
 # stay finite.
 _MAX_LOGIT = 1e30
+# The normal distribution has no mass that float32 could hold beyond as many deviations.
+_FAR = 20.0
 
 
 def _xlogx(p: Tensor, log_p: Tensor) -> Tensor:
@@ -210,6 +212,15 @@ class Gaussian:
         return self.var.sqrt()
 
     @property
+    def _deviation(self) -> Tensor:
+        """The standard deviation, with a gradient that stays finite at a point mass."""
+        return (0.5 * self._log_var).exp().masked_fill(self._is_point, 0.0)
+
+    def var_to(self, power: float) -> Tensor:
+        """Return the variance to a power, without a gradient: a weight for each output, [B, D]."""
+        return (power * self._log_var.detach()).exp()
+
+    @property
     def parameters(self) -> Tensor:
         """Means, then log variances, [B, 2 D]."""
         return torch.cat([self.mean, self.log_var], dim=-1)
@@ -229,13 +240,13 @@ class Gaussian:
     def __getitem__(self, index: slice | Tensor) -> Gaussian:
         return Gaussian(self.mean[index], self.log_var[index])
 
-    def nll(self, y: Tensor) -> Tensor:
+    def nll(self, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the negative log-density of real vectors [B, D], in nats, [B].
 
-        It is summed over outputs.
+        It is summed over outputs, each times its ``weight`` [B, D] where one is given.
         """
         error = (y.float() - self.mean.float()).square()
-        return 0.5 * (_LOG_2PI + self._log_var + error * (-self._log_var).exp()).sum(-1)
+        return 0.5 * _summed(_LOG_2PI + self._log_var + error * (-self._log_var).exp(), weight)
 
     def entropy(self) -> Tensor:
         """Return the differential entropy, in nats, [B].
@@ -244,17 +255,18 @@ class Gaussian:
         """
         return (0.5 * (1 + _LOG_2PI + self._log_var)).masked_fill(self._is_point, 0.0).sum(-1)
 
-    def kl(self, other: Gaussian) -> Tensor:
+    def kl(self, other: Gaussian, weight: Tensor | None = None) -> Tensor:
         """Return KL(self ‖ other), in nats, [B].
 
-        It is summed over outputs; the class describes point masses.
+        It is summed over outputs, each times its ``weight`` [B, D] where one is given; the class
+        describes point masses.
         """
         difference = self._log_var - other._log_var
         error = (self.mean.float() - other.mean.float()).square() * (-other._log_var).exp()
         # expm1 keeps the digits where the two variances are nearly equal: e^d - 1 - d.
         density = torch.expm1(difference) - difference + error
         cross = _LOG_2PI + other._log_var + error
-        return 0.5 * torch.where(self._is_point, cross, density).sum(-1)
+        return 0.5 * _summed(torch.where(self._is_point, cross, density), weight)
 
     def js(self, other: Gaussian) -> Tensor:
         """Return the Jensen-Shannon divergence to ``other``, in nats, [B].
@@ -266,6 +278,37 @@ class Gaussian:
         middle = Gaussian.mixture([self, other])
         mean_log_var = 0.5 * (self._log_var + other._log_var)
         return 0.5 * (middle._log_var - mean_log_var).sum(-1)
+
+    def wasserstein(self, other: Gaussian) -> Tensor:
+        """Return the squared 2-Wasserstein distance, in squared units of the label, [B].
+
+        For one output it is (μ - μ')² + (σ - σ')² (Dowson and Landau 1982, "The Fréchet distance
+        between multivariate normal distributions"); outputs add up. A point mass has σ = 0.
+        """
+        means = (self.mean.float() - other.mean.float()).square()
+        return (means + (self._deviation - other._deviation).square()).sum(-1)
+
+    def energy(self, other: Gaussian) -> Tensor:
+        """Return the energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, [B].
+
+        It has the units of the label. It is that of Székely and Rizzo 2013, "Energy statistics",
+        for one output; outputs add up.
+        With δ = μ - μ', s² = σ² + σ'² and u = δ / s, X - Y is normal, so that E|X - Y| is
+        δ erf(u / √2) + s √(2/π) exp(-u² / 2), and E|X - X'| is 2 σ / √π. From a label, a point
+        mass, the distance is twice the continuous ranked probability score (Gneiting and Raftery
+        2007, section 4.2; Gneiting et al. 2005 have its closed form).
+        """
+        difference = self.mean.float() - other.mean.float()
+        # The floor is the least variance there is; it counts where both are point masses.
+        scale = (self.var + other.var).clamp_min(math.exp(-MAX_LOG_VAR)).sqrt()
+        # Beyond this bound erf is 1 and the exponential 0.
+        u = (difference / scale).clamp(-_FAR, _FAR)
+        shift = difference * torch.erf(u * math.sqrt(0.5))
+        shift = shift + scale * math.sqrt(2 / math.pi) * torch.expm1(-0.5 * u.square())
+        # √2 s - σ - σ', of which every digit would cancel where the deviations are equal.
+        mine, theirs = self._deviation, other._deviation
+        spread = (mine - theirs).square() / (math.sqrt(2) * scale + (mine + theirs))
+        return 2 * (shift + spread / math.sqrt(math.pi)).sum(-1)
 
     def tempered(self, temperature: float) -> Gaussian:
         """Return the density to the power 1/T, normalised: the variance is multiplied by T."""
@@ -300,6 +343,11 @@ class Gaussian:
         """Return the variance of the members' means, in squared units of the label, [B, D]."""
         means = torch.stack([m.mean.float() for m in members])
         return (means - means.mean(0)).square().mean(0)
+
+
+def _summed(terms: Tensor, weight: Tensor | None) -> Tensor:
+    """Sum over the last dimension, each term times its weight where one is given."""
+    return (terms if weight is None else terms * weight).sum(-1)
 
 
 Distribution: TypeAlias = Categorical | Gaussian

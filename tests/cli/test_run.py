@@ -17,6 +17,7 @@ def test_the_plan_is_shown_and_nothing_is_done(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"kd, seed 0 +30 +480 +100 ", done.stdout)
     assert "7 of 7 stages remain: 150 steps" in done.stdout
+    assert re.search(r"The run computes in (32-true|bf16-mixed) on \w+ \(pre", done.stdout)
     assert not (tmp_path / "run").exists()
     timed = xcl("run", str(tmp_path / "r.yaml"), "--plan", "--time", "--out", str(tmp_path / "run"))
     assert re.search(r"The trainings take [\d.]+ to [\d.]+ s on this machine", timed.stdout)

@@ -435,6 +435,16 @@ def test_wrong_units_are_caught(name: str, tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_value_inside_may_be_called_as_an_output_is(tmp_path: Path) -> None:
+    """Global average pooling is a mean, and so is an output."""
+    data = eye_data()
+    for head in ("moments", "natural"):
+        module = network(data, {"gaze_preact_resnet": {"width": 2, "head": head}})
+        shipped = ship.export_module(module, data, tmp_path / head / "s.onnx")
+        outputs = [value.name for value in onnx.load(shipped.files[0]).graph.output]
+        assert outputs[0] == "mean"
+
+
 def test_the_limit_is_enforced(tmp_path: Path) -> None:
     data = image_data()
     module = network(data, "resnet8")

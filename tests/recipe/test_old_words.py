@@ -261,12 +261,35 @@ def test_the_words_of_an_old_run() -> None:
     recipe = read_recipe(str(BEFORE / "run-words.yaml"), quiet=True)
     assert recipe.teacher.fitted == {"random_forest": {"trees": 5}}
     assert recipe.dump()["teacher"]["record"] == {"draws": 256, "codec": "uint8"}
-    assert recipe.students["kd"].matching == {"label_weight": 0.1}
+    assert recipe.students["kd"].matching == {"label_weight": 0.1, "beta": 0.0}
     digits = read_recipe(str(BEFORE / "run-digits.yaml"), quiet=True)
     assert digits.students["xcl"].sampler[-1] == {
         "uncertain": {"score": "entropy", "candidates": 2, "plain_share": 0.3}
     }
     assert digits.teacher.record is None
+
+
+@pytest.mark.parametrize("name", ["digits", "gaze", "words"])
+def test_a_run_from_before_beta_was_trained_without(name: str) -> None:
+    kept = yaml.safe_load((BEFORE / f"run-{name}.yaml").read_text())
+    recipe = parse_recipe(kept, quiet=True)
+    assert {student.matching["beta"] for student in recipe.students.values()} == {0.0}
+    assert recipe.teacher.matching == ({} if name == "words" else {"beta": 0.0})
+    # A run of today says nothing of beta where its recipe did not, and that means the default.
+    today = recipe.dump()
+    for student in today["students"].values():
+        del student["matching"]["beta"]
+    today["teacher"]["matching"] = {}
+    found, notes = read(today)
+    assert not notes
+    assert all("beta" not in student.matching for student in found.students.values())
+    # So does a recipe that a person wrote, and one with a beta keeps it.
+    del kept["log"]
+    assert "beta" not in parse_recipe(kept, quiet=True).students["kd"].matching
+    own = read_recipe(
+        str(BEFORE / f"run-{name}.yaml"), ["students.kd.matching.beta=0.25"], quiet=True
+    )
+    assert own.students["kd"].matching["beta"] == 0.25
 
 
 # Whatever a recipe says in old words, it says in new ones.

@@ -36,6 +36,12 @@ from tests.recipe.small import SMALL, small
         ("students.a/b={model: mlp}", "", "a student is called 'a/b'"),
         ("data=3", "data", "is given as NAME or as {NAME"),
         ("device.precision=64", "device.precision", "is 64; it should be"),
+        ("device.capture=on", "device.capture", "is True; it should be 'auto' or 'off'"),
+        ("device.together=0", "device.together", "is 0; it should be a whole number of at least 1"),
+        ("device.together=all", "device.together", "is 'all'; it should be a whole number"),
+        ("device.together=true", "device.together", "is True; it should be a whole number"),
+        ("device.compile=1", "device.compile", "is 1; it should be"),
+        ("device.tf23=true", "device.tf23", "did you mean 'tf32'"),
         ("seeds", "", "not of the form key.path=value"),
         ("seeds=[", "seeds", "not valid YAML"),
         ("students.kd.sampler.0=mixup", "students.kd.sampler", "a sampler is a list such as"),
@@ -47,6 +53,24 @@ def test_a_wrong_recipe_is_told_in_one_line(override: str, key: str, problem: st
     assert caught.value.key == key
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_device_is_read_as_it_is_written() -> None:
+    assert parse_recipe(SMALL).dump()["device"] == {
+        "accelerator": "auto",
+        "precision": "auto",
+        "tf32": False,
+        "capture": "auto",
+        "compile": False,
+        "together": "auto",
+        "threads": 1,
+    }
+    # YAML reads a bare off as false.
+    for text in ("off", "'off'"):
+        assert parse_recipe(SMALL, [f"device.capture={text}"]).device.capture == "off"
+    changed = parse_recipe(SMALL, ["device.together=3", "device.precision=bf16-mixed"])
+    assert (changed.device.together, changed.device.precision) == (3, "bf16-mixed")
+    assert parse_recipe(changed.dump()) == changed
 
 
 # The teacher

@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import extracurricular as xcl
 from extracurricular.errors import StorageError
 from extracurricular.files import read_json, write_json
 from extracurricular.recipe.read import parse_recipe, read_recipe
+from extracurricular.recipe.schema import Recipe
 from extracurricular.report.write import write_report
+from extracurricular.run.check import check
 from extracurricular.run.execute import execute
 from extracurricular.run.finished import open_run
 from extracurricular.run.plan import plan
 from extracurricular.run.recorded import description
 from extracurricular.run.settings import SCHEMA
+from extracurricular.run.workspace import Workspace
 from tests.run.test_run import snapshot
 
 BEFORE = Path(__file__).parent / "before"
@@ -122,6 +126,30 @@ def test_other_settings_are_refused_as_ever(run: Callable[[str], Path]) -> None:
         recipe = read_recipe(str(folder / "recipe.yaml"), [change], quiet=True)
         with pytest.raises(StorageError, match=says):
             execute(recipe, folder)
+
+
+def checked(recipe: Recipe, folder: Path) -> None:
+    check(plan(recipe), Workspace(recipe, folder))
+
+
+def test_the_recipe_that_a_run_was_made_from_goes_on_where_beta_changes_nothing(
+    run: Callable[[str], Path],
+) -> None:
+    """Classes have no beta; targets have one by default, that the run of before did not have."""
+    for name in ("digits", "gaze"):
+        folder = run(name)
+        written = yaml.safe_load((folder / "recipe.yaml").read_text())
+        del written["log"]  # as a person leaves it out
+        recipe = parse_recipe(written, quiet=True)
+        if name == "digits":
+            checked(recipe, folder)
+            continue
+        with pytest.raises(StorageError, match=r"matching\.beta = 0.0, but the recipe says 0.5"):
+            checked(recipe, folder)
+        written["teacher"]["matching"] = {"beta": 0.0}
+        for student in written["students"].values():
+            student["matching"]["beta"] = 0.0
+        checked(parse_recipe(written, quiet=True), folder)
 
 
 def test_a_later_version_is_refused_in_one_sentence(run: Callable[[str], Path]) -> None:

@@ -108,11 +108,13 @@ def test_an_error_of_a_job_is_that_of_the_stage(tmp_path: Path) -> None:
     assert said[1] in ("kd", "xcl")  # whichever comes first
 
 
-def children(process: int) -> list[int]:
+def below(process: int) -> list[int]:
+    """All processes that a process has begun, and those that they have, the last ones last."""
     found = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False
     )
-    return [int(word) for word in found.stdout.split()]
+    children = [int(word) for word in found.stdout.split()]
+    return [*children, *(one for child in children for one in below(child))]
 
 
 def alive(process: int) -> bool:
@@ -148,12 +150,12 @@ def start(tmp_path: Path, steps: int, jobs: int = 2) -> subprocess.Popen[str]:
 
 
 def wait_for_jobs(tmp_path: Path, process: subprocess.Popen[str]) -> list[int]:
-    """The jobs of a run, once one of them has written a checkpoint."""
+    """The processes of a run, once one of them has written a checkpoint."""
     before = set((tmp_path / "out").rglob("*.ckpt"))
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
         if set((tmp_path / "out").rglob("*.ckpt")) - before:
-            return children(process.pid)
+            return below(process.pid)
         time.sleep(0.02)
     raise AssertionError(f"no checkpoint: {process.communicate()}")
 
@@ -199,6 +201,18 @@ def test_killed_jobs_and_killed_runs_end_cleanly_and_go_on(tmp_path: Path) -> No
     a, b = (read_json(tmp_path / name / "summary.json") for name in ("out", "killed"))
     assert without_seconds(a) == without_seconds(b)
     assert weights(tmp_path / "out") == weights(tmp_path / "killed")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at threads in /proc")
+def test_jobs_are_forked_from_a_process_without_threads() -> None:
+    """A fork inherits the locks that other threads hold, and nobody then opens them."""
+    code = "import os, extracurricular.run.preloaded; print(len(os.listdir('/proc/self/task')))"
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, env={**os.environ, **one},
+    )  # fmt: skip
+    assert found.stdout.split() == ["1"]
 
 
 def test_jobs_are_as_many_as_pay() -> None:

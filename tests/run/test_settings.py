@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extracurricular.errors import StorageError
+from extracurricular.distributions import Task
+from extracurricular.errors import RecipeError, StorageError
 from extracurricular.files import read_json, write_json
+from extracurricular.matching import Matching, describe
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.execute import execute
 from extracurricular.run.settings import (
@@ -20,6 +22,7 @@ from extracurricular.run.settings import (
     data_settings,
     stored_settings,
     training_settings,
+    with_losses,
 )
 from extracurricular.training import Training
 from tests.run.test_run import snapshot
@@ -90,6 +93,71 @@ def test_habits_are_no_settings() -> None:
     settings = training_settings(Training(evaluate_every=3, checkpoint_every=7))
     assert settings == training_settings(Training())
     assert not {"evaluate_every", "checkpoint_every"} & set(settings)
+
+
+def test_a_loss_is_written_out_as_it_is_resolved() -> None:
+    member = {"matching": {}, "seed": 1}
+    stage = {"matching": {"temperature": 2.0}, "upstream": [member, {"mc_dropout": None}]}
+    reals, classes = Task("regression", 2), Task("classification", 2)
+    full = {"divergence": "forward_kl", "temperature": 1.0, "label_weight": 0.0}
+    for task, beta in ((reals, 0.5), (classes, 0.0)):
+        found = with_losses(stage, task)
+        assert found["matching"] == full | {"temperature": 2.0, "beta": beta}
+        assert found["upstream"] == [
+            {"matching": full | {"beta": beta}, "seed": 1},
+            {"mc_dropout": None},
+        ]
+        assert with_losses(found, task) == found
+        old = stored_settings({"schema": 2, "settings": stage}, "it")
+        assert (old == found) == (task == classes)
+        assert old["upstream"][0]["matching"]["beta"] == 0
+    assert with_losses({"data": "digits"}, classes) == {"data": "digits"}
+    for matching, says in (({"temp": 2}, "unknown key 'temp'"), ({"beta": 2.0}, "beta is 2.0")):
+        with pytest.raises(RecipeError, match=says):
+            with_losses({"matching": matching}, reals)
+
+
+def test_stage_json_holds_the_loss_in_full(tmp_path: Path) -> None:
+    recipe = arrays(tmp_path / "here.npz")
+    execute(parse_recipe(recipe), tmp_path / "run")
+    for place in ("students/kd/seed-0", "teacher/shared/member-0"):
+        matching = read_json(tmp_path / "run" / place / "stage.json")["settings"]["matching"]
+        assert matching == describe(Matching(), Task("classification", 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("students.kd.matching.beta=0.5", r"students.kd.matching: beta is 0.5, but classes"),
+        ("teacher.matching.beta=0.5", r"teacher.matching: beta is 0.5, but classes have no"),
+        ("teacher.matching.temp=0.5", r"teacher.matching.temp: unknown key 'temp'"),
+        ("teacher.matching.divergence=reverse_kl", r"teacher.matching.divergence: is 'reverse_kl', "
+         "which is infinite from labels; learning from labels needs one of energy, forward_kl, js"),
+        ("students.kd.model={mlp: {head: natural}}", r"students.kd.model: head is 'natural', which "
+         "is for real targets, but the data have classes"),
+    ],
+)  # fmt: skip
+def test_losses_and_heads_that_classes_do_not_have(change: str, says: str, tmp_path: Path) -> None:
+    recipe = parse_recipe(arrays(tmp_path / "here.npz"), [change])
+    with pytest.raises(RecipeError, match=says):
+        execute(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("divergence", ["energy", "wasserstein", "forward_kl"])
+def test_real_labels_are_learned_by_any_distance(divergence: str, tmp_path: Path) -> None:
+    recipe = arrays(tmp_path / "here.npz")
+    x = np.load(tmp_path / "here.npz")["x"]
+    np.savez(tmp_path / "here.npz", x=x, y=x[:, :2] * 3 + 1)
+    recipe["teacher"]["matching"] = {"divergence": divergence}
+    head = {"model": {"mlp": {"hidden": [2], "head": "natural"}}, "learns_from": "labels"}
+    training = {"steps": 4, "batch_size": 8}
+    matching = {"divergence": divergence}
+    recipe["students"]["natural"] = {**head, "training": training, "matching": matching}
+    summary = execute(parse_recipe(recipe), tmp_path / "run")
+    assert np.isfinite(summary["students"]["natural"]["metrics"]["rmse"]["mean"])
+    with pytest.raises(RecipeError, match=r"is 'js', which real-valued labels do not have; .* one"):
+        execute(parse_recipe(recipe, ["teacher.matching.divergence=js"]), tmp_path / "other")
 
 
 def test_what_no_version_wrote_is_refused() -> None:

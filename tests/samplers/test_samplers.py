@@ -374,8 +374,8 @@ def test_every_shipped_sampler_is_public() -> None:
         for name, entry in vars(samplers).items()
         if isinstance(entry, type) and issubclass(entry, Seeded) and entry is not Seeded
     }
-    # A blend names further chains, so it is built apart and has no entry.
+    # A blend and a share name further chains, so they are built apart and have no entries.
     named = {name.replace("_", "") for name in registered}
-    assert {name.lower() for name in classes} == named | {"blend"}
+    assert {name.lower() for name in classes} == named | {"blend", "share"}
     assert {*classes, "Seeded", "Context"} <= set(samplers.__all__)
     assert all(issubclass(entry, Seeded) for entry in (Generated, Pool, Uncertain))

@@ -104,3 +104,81 @@ def test_a_network_that_cannot_be_traced_keeps_its_answers(kind: type[nn.Module]
             wanted = module(x)
             found = wanted if fast is None else fast(x)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+# In bfloat16
+
+
+@pytest.mark.parametrize(("spec", "shapes", "outputs"), SPECS, ids=str)
+def test_in_bfloat16_it_answers_in_float32_whatever_autocast_says(
+    spec: Any, shapes: Any, outputs: int
+) -> None:
+    module = trained(spec, shapes, outputs)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    x = inputs(shapes, 8)
+    fast = prepare(module, x, torch.bfloat16)
+    assert fast is not None
+    assert {v.dtype for v in fast.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        found, wanted = fast(x), module(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(fast(x), found, rtol=0, atol=0)
+    assert found.dtype == torch.float32
+    # Rounded indeed, and close.
+    assert not torch.equal(found, wanted)
+    assert float((found - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+
+
+def test_in_bfloat16_batch_norms_are_folded_and_images_are_channels_last() -> None:
+    module = trained("resnet8", (3, 32, 32), 7)
+    fast = prepare(module, inputs((3, 32, 32), 4), torch.bfloat16)
+    assert fast is not None
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in fast.modules())
+    kernels = [part.weight for part in fast.modules() if isinstance(part, nn.Conv2d)]
+    assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
+
+
+def test_in_float32_it_answers_in_full_under_autocast() -> None:
+    module = trained({"mlp": {"hidden": [8]}}, (5,), 3)
+    x = inputs((5,), 4)
+    fast = prepare(module, x, torch.float32)
+    assert fast is not None
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found, rounded = fast(x), module(x)
+    with torch.no_grad():
+        torch.testing.assert_close(found, module(x))
+    assert rounded.dtype == torch.bfloat16
+
+
+def test_whole_numbers_among_the_inputs_keep_their_type() -> None:
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.table(x)
+
+    fast = prepare(Looked().eval(), torch.tensor([0, 3, 1]), torch.bfloat16)
+    assert fast is not None
+    assert fast(torch.tensor([2])).dtype == torch.float32
+
+
+class Huge(nn.Module):
+    """It multiplies by more than its type holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1e38 * 1e5
+
+
+class Mixed(nn.Module):
+    """It makes a product with a matrix of float32, which bfloat16 does not go with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ torch.eye(x.shape[1])
+
+
+@pytest.mark.parametrize("kind", [Huge, Mixed])
+def test_a_network_that_cannot_answer_in_bfloat16_is_not_prepared(kind: type[nn.Module]) -> None:
+    assert prepare(kind().eval(), torch.ones(4, 3), torch.bfloat16) is None

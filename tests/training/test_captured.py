@@ -22,8 +22,7 @@ from extracurricular.models import build_model
 from extracurricular.samplers import Empirical, Mixup, Sampler, Uncertain
 from extracurricular.samplers.base import SAMPLERS
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
-from extracurricular.training import Execution, Schedule, Training, train
-from extracurricular.training import loop as the_loop
+from extracurricular.training import Execution, Schedule, Training, launch, train
 from extracurricular.training import steps as the_steps
 from extracurricular.training.captured import step_obstacle
 from extracurricular.training.draw import Shared
@@ -43,8 +42,8 @@ CPU = torch.device("cpu")
 def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The CPU, with graphs, and with the numbers of a step and static shapes as on a GPU."""
     monkeypatch.setattr(the_steps, "Schedule", lambda settings, device: Schedule(settings, CPU))
-    monkeypatch.setattr(the_loop, "has_graphs", lambda device: True)
-    monkeypatch.setattr(the_loop, "new_graph", TapeGraph)
+    monkeypatch.setattr(launch, "has_graphs", lambda device: True)
+    monkeypatch.setattr(launch, "new_graph", TapeGraph)
     with static_shapes():
         yield
 
@@ -247,7 +246,7 @@ class Asking(nn.Module):
 def test_a_student_that_asks_the_host_is_trained_without_graphs(
     says: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(the_loop, "new_graph", Refusing)
+    monkeypatch.setattr(launch, "new_graph", Refusing)
 
     def student() -> nn.Module:
         torch.manual_seed(0)
@@ -339,6 +338,17 @@ def test_a_cohort_asks_the_teacher_once(capture: str) -> None:
     assert sum(asked) == alone
 
 
+def test_a_failure_before_others_have_begun_ends_them_too() -> None:
+    begun: list[str] = []
+
+    def fails() -> None:
+        raise TrainingError("no")
+
+    with pytest.raises(TrainingError, match="no"):
+        together([fails, lambda: begun.append("second"), lambda: begun.append("third")])
+    assert begun == []
+
+
 def test_one_failure_ends_the_others_at_their_next_chunk(tmp_path: Path) -> None:
     def fails() -> Any:
         raise TrainingError("no")
@@ -350,7 +360,7 @@ def test_one_failure_ends_the_others_at_their_next_chunk(tmp_path: Path) -> None
         )  # fmt: skip
 
     with pytest.raises(TrainingError, match="no"):
-        together([goes_on, fails])
+        together([goes_on, fails, goes_on])
     assert len(list(tmp_path.glob("*"))) >= 1
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) < 20
 

@@ -104,3 +104,4 @@ def _show_plan(recipe: Recipe, out: Path, timed: bool) -> None:
         )
     for line in plan_lines(found):
         console.print(line)
+    console.print(f"The run {workspace.arithmetic}.")

@@ -105,6 +105,8 @@ class Data:
         angular: Whether targets are (pitch, yaw) in radians, so that angular errors have a meaning.
         columns, outputs: Names of a table's columns and of the targets, if known.
         notes: Sentences that tell a person how the data were read.
+        drawn: Numbers of the training examples that samplers draw, int64; None for all. The others
+            are kept out, to see what a student does on examples that it never meets.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Data:
     columns: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    drawn: Tensor | None = None
 
     @property
     def shapes(self) -> Shapes:
@@ -164,6 +167,7 @@ class Data:
             test=self.test.to(device),
             x_scale={k: v.to(device) for k, v in self.x_scale.items()},
             y_scale=None if self.y_scale is None else self.y_scale.to(device),
+            drawn=None if self.drawn is None else self.drawn.to(device),
         )
 
 
@@ -215,7 +219,9 @@ def make_data(
     return Data(
         name=name,
         task=task,
-        **splits,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
         x_scale={k: _fit_scale(v) for k, v in leaves(splits["train"].x).items()},
         y_scale=_fit_scale(y) if task.kind == "regression" else None,
         classes=tuple(classes),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,29 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.distributions import Categorical, Distribution, Gaussian
-from extracurricular.errors import XclError
 from extracurricular.evaluation.words import error_measure
 
 ECE_BINS = 15
 
 
-@lru_cache(maxsize=1)
-def _torchmetrics() -> Any:
-    """Import torchmetrics, which fails beside a torchvision that was built for another torch."""
-    try:
-        import torchmetrics.functional as functional
-    except (RuntimeError, ImportError, AttributeError) as error:
-        raise XclError(
-            f"torchmetrics cannot be imported, most likely since the installed torchvision was not "
-            f"built for the installed torch ({error}); install matching versions, or remove "
-            "torchvision, which extracurricular does not need"
-        ) from error
-    return functional
-
-
 def check_available() -> None:
-    """Raise XclError if metrics cannot be computed: now, not after hours of training."""
-    _torchmetrics()
+    """Return: nothing that figures need can be missing."""
 
 
 def figures(
@@ -81,26 +64,19 @@ def figures(
 
 
 def _classification(prediction: Categorical, y: Tensor) -> dict[str, float]:
-    tm = _torchmetrics()
-    probs, classes = prediction.probs, prediction.probs.shape[1]
-    accuracy = tm.accuracy(probs, y, task="multiclass", num_classes=classes, average="micro")
-    ece = tm.calibration_error(
-        probs, y, task="multiclass", num_classes=classes, n_bins=ECE_BINS, norm="l1"
-    )
     return {
-        "accuracy": float(accuracy),
+        "accuracy": accuracy(prediction, y),
         "nll": float(prediction.nll(y).mean()),
         "brier": float(brier(prediction, y).mean()),
-        "ece": float(ece),
+        "ece": ece(prediction, y),
         "adaptive_ece": adaptive_ece(prediction, y),
         "aurc": aurc(prediction, y),
     }
 
 
 def _regression(prediction: Gaussian, y: Tensor) -> dict[str, float]:
-    rmse = _torchmetrics().mean_squared_error(prediction.mean.float().flatten(), y.flatten())
     return {
-        "rmse": math.sqrt(float(rmse)),
+        "rmse": math.sqrt(float((prediction.mean.float() - y).square().mean())),
         "mae": float((prediction.mean.float() - y).abs().mean()),
         "nll": float(prediction.nll(y).mean()),
         "crps": float(crps(prediction, y).mean()),
@@ -113,6 +89,32 @@ def brier(prediction: Categorical, y: Tensor) -> Tensor:
     """Return the squared distance of probabilities and label, in [0, 2], [N] (Brier 1950)."""
     target = F.one_hot(y, prediction.probs.shape[1])
     return (prediction.probs - target).square().sum(-1)
+
+
+def accuracy(prediction: Categorical, y: Tensor) -> float:
+    """Return the share of examples whose most probable class is theirs, in [0, 1]."""
+    return float((prediction.probs.argmax(-1) == y).double().mean())
+
+
+def ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
+    """Return the expected calibration error in bins of equal width, in [0, 1].
+
+    The error is the mean over examples of the distance between accuracy and mean confidence of
+    their bin, where the confidence is the probability of the most probable class (Guo et al. 2017,
+    "On calibration of modern neural networks", equation 3). A confidence on an edge belongs to the
+    bin above, and one of 1 to a bin of its own.
+
+    Args:
+        prediction: Distributions for N examples, N at least 1.
+        y: Class indices [N].
+        bins: Number of bins.
+    """
+    confidence, choice = prediction.probs.max(-1)
+    edges = torch.linspace(0, 1, bins + 1, device=confidence.device)
+    place = torch.bucketize(confidence, edges, right=True) - 1
+    excess = (choice == y).double() - confidence.double()
+    sums = excess.new_zeros(bins + 1).index_add_(0, place, excess)
+    return float(sums.abs().sum() / len(y))
 
 
 def adaptive_ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:

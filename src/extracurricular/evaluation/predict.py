@@ -10,6 +10,9 @@ from extracurricular.distributions import Categorical, Distribution, concatenate
 from extracurricular.inputs import Batch, leaves
 from extracurricular.teachers.base import Teacher
 
+# What the layers of a small network make of more examples leaves the cache of a core.
+_ON_CPU = 256
+
 
 @torch.no_grad()
 def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) -> Distribution:
@@ -19,9 +22,11 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
         teacher: A network (as :class:`~extracurricular.teachers.NetworkTeacher`) or any teacher.
         data: The data set, for its scales.
         split: Raw examples, N of them.
-        batch_size: Number of examples at once.
+        batch_size: Number of examples at once; on a CPU no more than 256.
     """
     parts: list[Distribution] = []
+    if _device_of(split).type == "cpu":
+        batch_size = min(batch_size, _ON_CPU)
     for start in range(0, len(split), batch_size):
         announce_split(split, slice(start + batch_size, start + 2 * batch_size))
         raw = split[slice(start, start + batch_size)]

@@ -22,6 +22,8 @@ OPSET = 18
 METADATA_KEY = "extracurricular"
 """The key of a file's metadata."""
 
+# This precedes the names of outputs while a file is made.
+_OWN = "extracurricular."
 # A protocol buffer holds less than 2 GiB; beyond that ONNX needs a second file.
 _MOST_BYTES = 2 * 1000**3
 
@@ -83,7 +85,8 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
             "2 GB; use --format pt2"
         )
     check_onnx()
-    outputs = OUTPUTS[model.task.kind]
+    # torch names values after its functions, so that a value inside may be called as an output is.
+    outputs = {f"{_OWN}{name}": name for name in OUTPUTS[model.task.kind]}
     try:
         with quietly():
             written = torch.onnx.export(
@@ -100,7 +103,7 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
             f"torch cannot write the network as ONNX: {_first_line(error)}"
         ) from error
     assert written is not None
-    return _plain(written.model_proto)
+    return _plain(_renamed(written.model_proto, outputs))
 
 
 def check_onnx() -> None:
@@ -123,6 +126,17 @@ def with_metadata(proto: Any, metadata: str) -> bytes:
     onnx.helper.set_model_props(proto, {METADATA_KEY: metadata})
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+def _renamed(proto: Any, outputs: dict[str, str]) -> Any:
+    """Give the outputs their names, and values inside that are called so another."""
+    names = {name: f"inner.{name}" for name in outputs.values()} | outputs
+    for node in proto.graph.node:
+        for side in (node.input, node.output):
+            side[:] = [names.get(name, name) for name in side]
+    for value in proto.graph.output:
+        value.name = names[value.name]
+    return proto
 
 
 def _plain(proto: Any) -> Any:

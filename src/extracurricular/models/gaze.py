@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.models.base import MODELS, Place, Shapes, check_at_least, image_and_vectors
+from extracurricular.models.heads import Head, head_layers
 from extracurricular.models.layers import pre_activation_features
 
 
@@ -26,6 +27,7 @@ class ImageAndVectors(nn.Module):
         body: Module from ``[B, C, H, W]`` to ``[B, features]``.
         features: Number of features.
         outputs: Number of outputs.
+        head: The form of the outputs (:mod:`~extracurricular.models.heads`).
     """
 
     def __init__(
@@ -35,22 +37,27 @@ class ImageAndVectors(nn.Module):
         body: nn.Module,
         features: int,
         outputs: int,
+        head: Head = "moments",
     ) -> None:
         super().__init__()
         self.image = image
         self.vectors = tuple(vectors)
         self.body = body
         self.head = nn.Linear(features + sum(vectors.values()), outputs)
+        self.last = nn.Sequential(*head_layers(head, outputs))
 
     def forward(self, x: Any) -> Tensor:
         """Return ``[B, outputs]`` for the tensors ``[B, C, H, W]`` and ``[B, D]`` by place."""
         features = self.body(x[self.image])
-        y: Tensor = self.head(torch.cat([features, *(x[name] for name in self.vectors)], dim=1))
+        joined = torch.cat([features, *(x[name] for name in self.vectors)], dim=1)
+        y: Tensor = self.last(self.head(joined))
         return y
 
 
 @MODELS.register("gaze_lenet")
-def gaze_lenet(inputs: Shapes, outputs: int, *, width: float = 1.0) -> nn.Module:
+def gaze_lenet(
+    inputs: Shapes, outputs: int, *, width: float = 1.0, head: Head = "moments"
+) -> nn.Module:
     """Build the LeNet-style network of Zhang et al., CVPR 2015, for eye patch and head pose.
 
     It is the multimodal CNN of "Appearance-Based Gaze Estimation in the Wild" (MPIIGaze). It has
@@ -61,6 +68,8 @@ def gaze_lenet(inputs: Shapes, outputs: int, *, width: float = 1.0) -> nn.Module
         inputs: Dict of one image ``(C, H, W)``, of 16x16 or more, and one or more vectors ``(D,)``.
         outputs: Number of outputs.
         width: Factor on the 20, 50 and 500, rounded, each at least 1.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is something else, or a setting is out of range.
@@ -83,7 +92,7 @@ def gaze_lenet(inputs: Shapes, outputs: int, *, width: float = 1.0) -> nn.Module
         nn.Linear(second * positions, units),
         nn.ReLU(inplace=True),
     )
-    return ImageAndVectors(image, vectors, body, units, outputs)
+    return ImageAndVectors(image, vectors, body, units, outputs, head)
 
 
 def _after_convolutions(size: int) -> int:
@@ -99,6 +108,7 @@ def gaze_preact_resnet(
     width: int = 16,
     stem_stride: int = 1,
     pool: tuple[int, int] = (1, 1),
+    head: Head = "moments",
 ) -> nn.Module:
     """Build an 8-layer pre-activation residual network (He et al. 2016) with a head pose.
 
@@ -112,6 +122,8 @@ def gaze_preact_resnet(
         stem_stride: Stride of the first convolution; 2 makes the network four times as fast.
         pool: Rows and columns that pooling leaves. Global pooling, (1, 1), forgets where in the
             image a feature was, and that place tells much about the gaze.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is something else, or a setting is out of range.
@@ -122,4 +134,5 @@ def gaze_preact_resnet(
 
     stages = (width, width, 2 * width, 4 * width)
     body = pre_activation_features(channels, stages, blocks=1, stem_stride=stem_stride, pool=pool)
-    return ImageAndVectors(image, vectors, body, stages[-1] * pool[0] * pool[1], outputs)
+    features = stages[-1] * pool[0] * pool[1]
+    return ImageAndVectors(image, vectors, body, features, outputs, head)

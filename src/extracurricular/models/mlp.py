@@ -18,6 +18,7 @@ from extracurricular.models.base import (
     check_dropout,
     parts_of,
 )
+from extracurricular.models.heads import Head, head_layers
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -63,6 +64,7 @@ def mlp(
     activation: str = "relu",
     dropout: float = 0.0,
     norm: bool = False,
+    head: Head = "moments",
 ) -> nn.Module:
     """Build a multilayer perceptron; a dict or tuple is flattened and concatenated.
 
@@ -74,6 +76,8 @@ def mlp(
         dropout: Share of units dropped after each hidden layer.
         norm: Whether to put a layer norm (Ba et al. 2016) before each activation. It is no batch
             norm, so an example's output never depends on the others of its batch, nor on its size.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is an empty dict, or a setting is out of range.
@@ -101,4 +105,4 @@ def mlp(
             layers.append(nn.Dropout(dropout))
         width = units
     layers.append(nn.Linear(width, outputs))
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers, *head_layers(head, outputs))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from extracurricular.models.base import MODELS, Shapes, check_at_least, one_image
+from extracurricular.models.heads import Head, add_head
 from extracurricular.models.layers import GlobalAveragePool, initialise_convolutions
 
 # Each stage has: expansion, channels at full width, blocks, stride of the first block.
@@ -66,13 +67,17 @@ class InvertedResidual(nn.Module):
 
 
 @MODELS.register("mobilenetv2")
-def mobilenet_v2(inputs: Shapes, outputs: int, *, width: float = 0.5) -> nn.Module:
+def mobilenet_v2(
+    inputs: Shapes, outputs: int, *, width: float = 0.5, head: Head = "moments"
+) -> nn.Module:
     """Build MobileNetV2 for images of about 32x32, at half width as the literature has it.
 
     Args:
         inputs: ``(C, H, W)``.
         outputs: Number of outputs.
         width: Factor on the channels; the last convolution has at least 1280.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is not one image, or a setting is out of range.
@@ -100,4 +105,4 @@ def mobilenet_v2(inputs: Shapes, outputs: int, *, width: float = 0.5) -> nn.Modu
     model.add_module("pool", GlobalAveragePool())
     model.add_module("head", nn.Linear(last, outputs))
     initialise_convolutions(model)
-    return model
+    return add_head(model, head, outputs)

@@ -19,6 +19,7 @@ from extracurricular.models.base import (
     check_at_least,
     one_image,
 )
+from extracurricular.models.heads import Head, add_head
 from extracurricular.models.layers import GlobalAveragePool, conv3x3, initialise_convolutions
 
 
@@ -55,22 +56,24 @@ class BasicBlock(nn.Module):
 
 
 @MODELS.register("resnet{depth}")
-def resnet(inputs: Shapes, outputs: int, *, depth: int) -> nn.Module:
+def resnet(inputs: Shapes, outputs: int, *, depth: int, head: Head = "moments") -> nn.Module:
     """Build ``resnet8``, ``resnet20``, … ``resnet110``, with 16, 32 and 64 channels.
 
     Args:
         inputs: ``(C, H, W)``, of 8x8 or more.
         outputs: Number of outputs.
         depth: Layers with weights, 6n+2 (shortcuts not counted).
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is not one image, or no network has this depth.
     """
-    return _resnet(inputs, outputs, depth, (16, 16, 32, 64))
+    return add_head(_resnet(inputs, outputs, depth, (16, 16, 32, 64)), head, outputs)
 
 
 @MODELS.register("resnet{depth}x4")
-def resnet_x4(inputs: Shapes, outputs: int, *, depth: int) -> nn.Module:
+def resnet_x4(inputs: Shapes, outputs: int, *, depth: int, head: Head = "moments") -> nn.Module:
     """Build ``resnet8x4``, ``resnet32x4``, … of Tian et al. 2020, with 64, 128 and 256 channels.
 
     The first convolution has 32 channels, twice those of ``resnet8``, not four times.
@@ -79,14 +82,16 @@ def resnet_x4(inputs: Shapes, outputs: int, *, depth: int) -> nn.Module:
         inputs: ``(C, H, W)``, of 8x8 or more.
         outputs: Number of outputs.
         depth: Layers with weights, 6n+2 (shortcuts not counted).
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is not one image, or no network has this depth.
     """
-    return _resnet(inputs, outputs, depth, (32, 64, 128, 256))
+    return add_head(_resnet(inputs, outputs, depth, (32, 64, 128, 256)), head, outputs)
 
 
-def _resnet(inputs: Shapes, outputs: int, depth: int, channels: Sequence[int]) -> nn.Module:
+def _resnet(inputs: Shapes, outputs: int, depth: int, channels: Sequence[int]) -> nn.Sequential:
     """Build the network from the channels of its first convolution and of each stage."""
     image_channels, _, _ = one_image(inputs)
     check_at_least(1, outputs=outputs)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from extracurricular.models.base import MODELS, Shapes, check_at_least, one_image
+from extracurricular.models.heads import Head, add_head
 from extracurricular.models.layers import GlobalAveragePool, initialise_convolutions
 
 _STEM = 24
@@ -126,15 +127,17 @@ def _body(channels: int) -> nn.Sequential:
 
 
 @MODELS.register("shufflenetv1")
-def shufflenet_v1(inputs: Shapes, outputs: int) -> nn.Module:
+def shufflenet_v1(inputs: Shapes, outputs: int, *, head: Head = "moments") -> nn.Module:
     """Build ShuffleNet V1 with 3 groups and stages of 240, 480 and 960 channels.
 
     Args:
         inputs: ``(C, H, W)``, of 8x8 or more.
         outputs: Number of outputs.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
-        ValueError: The input is not one image.
+        ValueError: The input is not one image, or the outputs do not go with the head.
     """
     channels, _, _ = one_image(inputs)
     check_at_least(1, outputs=outputs)
@@ -151,19 +154,21 @@ def shufflenet_v1(inputs: Shapes, outputs: int) -> nn.Module:
     model.add_module("pool", GlobalAveragePool())
     model.add_module("head", nn.Linear(here, outputs))
     initialise_convolutions(model)
-    return model
+    return add_head(model, head, outputs)
 
 
 @MODELS.register("shufflenetv2")
-def shufflenet_v2(inputs: Shapes, outputs: int) -> nn.Module:
+def shufflenet_v2(inputs: Shapes, outputs: int, *, head: Head = "moments") -> nn.Module:
     """Build ShuffleNet V2 at width 1, with stages of 116, 232 and 464 channels.
 
     Args:
         inputs: ``(C, H, W)``, of 8x8 or more.
         outputs: Number of outputs.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
-        ValueError: The input is not one image.
+        ValueError: The input is not one image, or the outputs do not go with the head.
     """
     channels, _, _ = one_image(inputs)
     check_at_least(1, outputs=outputs)
@@ -178,4 +183,4 @@ def shufflenet_v2(inputs: Shapes, outputs: int) -> nn.Module:
     model.add_module("pool", GlobalAveragePool())
     model.add_module("head", nn.Linear(1024, outputs))
     initialise_convolutions(model)
-    return model
+    return add_head(model, head, outputs)

@@ -11,6 +11,7 @@ from extracurricular.models.base import (
     check_dropout,
     one_image,
 )
+from extracurricular.models.heads import Head, head_layers
 from extracurricular.models.layers import GlobalAveragePool, conv3x3, initialise_convolutions
 
 
@@ -23,6 +24,7 @@ def digits_cnn(
     depth: int = 2,
     flatten: bool = False,
     dropout: float = 0.0,
+    head: Head = "moments",
 ) -> nn.Module:
     """Build a small CNN for images of 8x8 to 32x32.
 
@@ -38,6 +40,8 @@ def digits_cnn(
         flatten: Whether the linear layer gets every position's features, as in LeNet, instead of
             their average; its size then depends on the image size.
         dropout: Share of features dropped before the linear layer.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is not one image, or a setting is out of range.
@@ -63,6 +67,6 @@ def digits_cnn(
     if dropout:
         layers.append(nn.Dropout(dropout))
     layers.append(nn.Linear(channels, outputs))
-    model = nn.Sequential(*layers)
+    model = nn.Sequential(*layers, *head_layers(head, outputs))
     initialise_convolutions(model)
     return model

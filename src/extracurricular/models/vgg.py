@@ -11,6 +11,7 @@ from torch import nn
 
 from extracurricular.errors import known_names
 from extracurricular.models.base import MODELS, Shapes, check_at_least, one_image
+from extracurricular.models.heads import Head, add_head
 from extracurricular.models.layers import GlobalAveragePool, initialise_convolutions
 
 # Convolutions of each stage; a depth counts them and the linear layer. 8 is by Tian et al.; the
@@ -21,13 +22,15 @@ _CHANNELS = (64, 128, 256, 512, 512)
 
 
 @MODELS.register("vgg{depth}")
-def vgg(inputs: Shapes, outputs: int, *, depth: int) -> nn.Module:
+def vgg(inputs: Shapes, outputs: int, *, depth: int, head: Head = "moments") -> nn.Module:
     """Build ``vgg8``, ``vgg11``, ``vgg13``, ``vgg16`` or ``vgg19``.
 
     Args:
         inputs: ``(C, H, W)``, of 8x8 or more; the network is made for 32x32.
         outputs: Number of outputs.
         depth: The number in the name.
+        head: ``moments``, or ``natural`` for a regression by natural parameters
+            (:mod:`~extracurricular.models.heads`).
 
     Raises:
         ValueError: The input is not one image of 8x8 or more, or no network has this depth.
@@ -57,4 +60,4 @@ def vgg(inputs: Shapes, outputs: int, *, depth: int) -> nn.Module:
     for part in model.modules():
         if isinstance(part, nn.Conv2d) and part.bias is not None:
             nn.init.zeros_(part.bias)
-    return model
+    return add_head(model, head, outputs)

@@ -41,7 +41,7 @@ def specs(chain: Any, key: str) -> Iterator[tuple[str, str, Any]]:
     """Yield the dotted path, the name and the settings of each sampler in a chain.
 
     Args:
-        chain: A list of specs, or one spec. The chains inside a ``blend`` are walked too.
+        chain: A list of specs, or one spec. The chains inside blends and shares are walked too.
         key: The chain's own dotted path.
     """
     for place, spec in enumerate(chain if isinstance(chain, list) else [chain]):
@@ -50,8 +50,8 @@ def specs(chain: Any, key: str) -> Iterator[tuple[str, str, Any]]:
         if name is None:
             continue
         yield here, name, settings
-        for child, part in _children(name, settings):
-            yield from specs(part["sampler"], f"{here}.blend.{child}.sampler")
+        for inside, part in _children(name, settings):
+            yield from specs(part, f"{here}.{name}.{'.'.join(inside)}")
 
 
 def expand_chains(values: dict[str, Any]) -> None:
@@ -113,14 +113,14 @@ class _Expansion:
         if first and isinstance(spec, str) and ":" not in spec and not _is_sampler(spec):
             known = known_names(spec, [*self.names, *SAMPLERS.names()])
             raise RecipeError(key, f"there is no chain and no sampler {spec!r}; {known}")
-        children = dict(_children(name, settings))
+        children = list(_children(name, settings))
         if not children:
             return [spec]
-        written = {
-            child: part | {"sampler": self.chain(part["sampler"], f"{key}.blend.{child}.sampler")}
-            for child, part in children.items()
-        }
-        return [{"blend": settings | written}]
+        written = copy.deepcopy(settings)
+        for place, part in children:
+            inner = written if len(place) == 1 else written[place[0]]
+            inner[place[-1]] = self.chain(part, f"{key}.{name}.{'.'.join(place)}")
+        return [{name: written}]
 
     def named(self, name: str, spec: Any, key: str, first: bool) -> list[Any]:
         """Return the specs of the chain that a spec names."""
@@ -152,7 +152,7 @@ def _check_name(name: Any) -> None:
 
 
 def _is_sampler(name: str) -> bool:
-    return name == "blend" or name in SAMPLERS
+    return name in ("blend", "share") or name in SAMPLERS
 
 
 def _split(spec: Any) -> tuple[str | None, Any]:
@@ -166,9 +166,15 @@ def _split(spec: Any) -> tuple[str | None, Any]:
     return None, None
 
 
-def _children(name: str | None, settings: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the parts of a blend that hold a chain, each with its name."""
-    if name == "blend" and isinstance(settings, Mapping):
+def _children(name: str | None, settings: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the chains in a blend or a share, each with its place among the settings."""
+    if not isinstance(settings, Mapping):
+        return
+    if name == "blend":
         for child, part in settings.items():
             if isinstance(part, Mapping) and "sampler" in part:
-                yield child, part
+                yield (child, "sampler"), part["sampler"]
+    if name == "share":
+        for key in ("plain", "extended"):
+            if key in settings:
+                yield (key,), settings[key]

@@ -6,11 +6,16 @@
 ``teacher.outside: {…}``       ``teacher.estimator``, ``teacher.onnx``, ``teacher.function``
 ``teacher.record: N``          ``teacher.record: {draws: N}``
 ``teacher.codec: …``           ``teacher.record: {codec: …}``
+a run's ``matching: {…}``      ``matching: {…, beta: 0.0}``
 =============================  ====================================================
 
 :func:`upgrade` renames them in a recipe, :func:`translate` in the path of an override or budget.
 Each is noted for the person who wrote it. The next release needs neither, except for the recipes
 of finished runs.
+
+The last line is for the recipe that a run has written out, with all defaults. Runs from before
+there was ``beta`` trained without it, in the teacher too; for others an absent ``beta`` is today's
+default. The sign of an old one is that its teacher has no ``matching``.
 """
 
 from __future__ import annotations
@@ -25,6 +30,9 @@ from extracurricular.recipe.chains import sections, specs
 # Words of their own under ``teacher``; every other teacher that is no network is an estimator.
 _OWN = {"onnx": "path", "function": "function"}
 _FITTED = ("estimator", *_OWN)
+# What a recipe that a run has written out holds, and hardly any that a person wrote.
+_ALWAYS = {"about", "seeds", "generators", "students", "evaluation", "device", "log"}
+_ALWAYS_TEACHER = {"members", "sampler", "training", "weights", "mc_dropout", "per_seed"}
 
 
 @dataclass
@@ -79,6 +87,7 @@ def upgrade(values: dict[str, Any], notes: Notes) -> None:
         for word in _OWN:
             if word in teacher:
                 teacher[word] = spelt_out(word, teacher[word])
+        _upgrade_losses(values, teacher)
 
 
 def spelt_out(word: str, value: Any) -> Any:
@@ -205,6 +214,18 @@ def _upgrade_record(teacher: dict[str, Any], notes: Notes) -> None:
             record = {**record, "codec": codec}
     if record is not None or "record" in teacher:
         teacher["record"] = record
+
+
+def _upgrade_losses(values: dict[str, Any], teacher: dict[str, Any]) -> None:
+    """Set ``beta`` to 0 in the recipe of a run from before there was one."""
+    written_out = values.keys() >= _ALWAYS and teacher.keys() >= _ALWAYS_TEACHER
+    if not written_out or "matching" in teacher:
+        return
+    teacher["matching"] = {"beta": 0.0} if teacher.get("model") is not None else {}
+    students = values["students"]
+    for student in students.values() if isinstance(students, dict) else ():
+        if isinstance(student, dict) and isinstance(student.get("matching"), dict):
+            student["matching"].setdefault("beta", 0.0)
 
 
 def _is_count(value: Any) -> bool:

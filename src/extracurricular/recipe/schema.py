@@ -62,6 +62,17 @@ def _check_record(value: Any) -> Any:
     return value
 
 
+def _spell_off(value: Any) -> Any:
+    # YAML reads a bare off as false.
+    return "off" if value is False else value
+
+
+def _check_together(value: Any) -> Any:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"is {shorten(value)}; it should be a whole number of at least 1, or auto")
+    return value
+
+
 Chain = Annotated[Any, AfterValidator(_check_chain)]
 
 # NAME or {NAME: {setting: value}}. Which names and settings there are is for the registries to say.
@@ -98,6 +109,7 @@ class TeacherSection(_Section):
         function: A Python function: ``module:name``, or ``{function: module:name, …}``.
         members: Networks of each model, trained from different seeds.
         sampler: The source of the teacher's training examples.
+        matching: The loss of that training, from labels.
         training: The training of each network.
         weights: A file of trained weights, which replaces training (one network only):
             safetensors, or a checkpoint of torch (see docs/models.md).
@@ -113,6 +125,7 @@ class TeacherSection(_Section):
     function: dict[str, Any] | None = None
     members: Annotated[int, Field(ge=1)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
+    matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
     weights: str | None = None
     mc_dropout: Annotated[int, Field(ge=1)] | None = None
@@ -176,7 +189,9 @@ class TeacherSection(_Section):
             raise ValueError(
                 "has neither model nor estimator, onnx or function; it needs one of them"
             )
-        for_networks = ("model", "members", "sampler", "training", "weights", "mc_dropout")
+        for_networks = (
+            "model", "members", "sampler", "matching", "training", "weights", "mc_dropout",
+        )  # fmt: skip
         for key in for_networks if kinds else ():
             field = TeacherSection.model_fields[key]
             if getattr(self, key) != field.get_default(call_default_factory=True):
@@ -203,7 +218,7 @@ class StudentSection(_Section):
         learns_from: ``teacher``, or ``labels`` for training without one (ERM).
         model: The network.
         sampler: The source of its training examples.
-        matching: Divergence, temperature and weight of the label term.
+        matching: Divergence, temperature, weight of the label term and weight of the variance.
         training: The training.
     """
 
@@ -240,17 +255,33 @@ class EvaluationSection(_Section):
 
 
 class DeviceSection(_Section):
-    """The device and the precision of computation (names as in Lightning Fabric).
+    """The device, the precision of computation, and how its steps are carried out.
+
+    Accelerators and precisions have their names in Lightning Fabric.
 
     Args:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; or ``auto``, which is ``bf16-mixed``
+            on a CUDA device that computes in bfloat16, and ``32-true`` elsewhere. The result is
+            written in each stage, and a run that was begun keeps it on whatever device it goes on.
+        tf32: Whether products of float32 may be computed in TF32, with 10 bits of mantissa instead
+            of 23, on CUDA devices.
+        capture: ``auto`` replays steps as CUDA graphs where they can be captured; ``off`` launches
+            each operation from Python.
+        compile: Whether ``torch.compile`` compiles students and teacher, which takes up to minutes
+            for each network and pays in long trainings.
+        together: Trainings at once on one GPU, each on a stream of its own; ``auto`` for as many as
+            pay. No number depends on it.
         threads: Threads of one training on the CPU. Small networks gain nothing from more than
             one, and as many trainings run at once as the cores allow.
     """
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    tf32: bool = False
+    capture: Annotated[Literal["auto", "off"], BeforeValidator(_spell_off)] = "auto"
+    compile: bool = False
+    together: Annotated[int | str, BeforeValidator(_check_together)] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
 
 

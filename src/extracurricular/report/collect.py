@@ -94,6 +94,7 @@ class Report:
         time: Rows of the table of times.
         trained: Environments that the run was trained in, oldest first.
         command: The command that repeats the run.
+        precision: The precision of the run: what ``auto`` became.
     """
 
     summary: dict[str, Any]
@@ -112,6 +113,7 @@ class Report:
     time: list[Stretch]
     trained: list[dict[str, Any]]
     command: str
+    precision: str = "32-true"
 
 
 def collect(finished: Finished) -> Report:
@@ -144,6 +146,7 @@ def collect(finished: Finished) -> Report:
         time=list(_time(finished)),
         trained=trained_in(finished.folder),
         command=command(finished),
+        precision=workspace.precision,
     )
 
 

@@ -234,7 +234,7 @@ def learning(report: Report) -> Iterator[Figure]:
                 f"Loss of {', '.join(report.losses)} by step of training.",
                 lines(dict(report.losses)),
                 Axis("step"),
-                Axis("loss, nats", log=log),
+                Axis("loss as trained", log=log),
             ),
             _legend(report, teacher=False),
             "Compare shapes, not heights: each student has its own loss, from labels or from the "

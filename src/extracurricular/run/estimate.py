@@ -24,7 +24,7 @@ from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Context
 from extracurricular.teachers import LabelTeacher
-from extracurricular.training import train
+from extracurricular.training import Execution, train
 
 WARM_UP = 5
 TIMED = 20
@@ -112,7 +112,6 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     def steps(count: int) -> None:
         changes: dict[str, Any] = {"steps": count, "warmup": 0, "lr": stage.training.lr / 1e3}
         moments.clear()
-        moments.append(time.perf_counter())
         train(
             model,
             sampler,
@@ -123,12 +122,14 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
             seed=stage.seed,
             fabric=workspace.fabric,
             on_progress=lambda step, loss: moments.append(time.perf_counter()),
+            execution=Execution(capture=workspace.recipe.device.capture),
         )
 
     steps(WARM_UP)
     steps(TIMED)
+    # The first step may have been captured before it was done, so time counts from its end.
     each = [after - before for before, after in itertools.pairwise(moments)]
-    mean = (moments[-1] - moments[0]) / TIMED
+    mean = statistics.mean(each)
     spread = 2 * statistics.stdev(each) / math.sqrt(len(each)) if len(each) > 1 else mean
     around = max(spread, mean / 10)
     return max(mean - around, min(each)), mean + around

@@ -115,6 +115,8 @@ def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Che
     waiting = [stage for stage in stages if not stage.is_done(workspace)]
     if waiting:
         note_environment(folder, workspace.device)
+    if waiting and workspace.chose:
+        watcher.tell(f"the run {workspace.arithmetic}")
     if recipe.budget_name != FULL:
         watcher.tell(describe_budget(recipe.budget_name, recipe.budget_changes))
     for note in workspace.data_of(recipe.seeds[0]).notes:

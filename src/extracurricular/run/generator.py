@@ -137,7 +137,8 @@ class GeneratorStage(Stage):
             teacher = workspace.made(self.teacher)
             try:
                 sampler = Generated(data, generator, seed=rng.fold(self.seed, "quality"))
-                figures = plain(measure(sampler, teacher, first_network(teacher)))
+                with workspace.exact():
+                    figures = plain(measure(sampler, teacher, first_network(teacher)))
                 draw_pictures(sampler, folder, figures)
             except ValueError as error:
                 raise TrainingError(f"{self.key}: {error}") from error

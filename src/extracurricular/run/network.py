@@ -16,7 +16,8 @@ from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.evaluation import metrics
 from extracurricular.files import save_weights
 from extracurricular.generators import Generator
-from extracurricular.matching import Matching
+from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.matching import DIVERGENCES, Matching, traits_of
 from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
 from extracurricular.registry import check_settings
@@ -108,7 +109,7 @@ class NetworkStage(Stage):
         sampler: Chain of the sampler.
         training: Settings of its training.
         seed: Seed of everything in it.
-        precision: Precision of the arithmetic.
+        precision: Precision of the arithmetic; the workspace knows what ``auto`` becomes.
         matching: Settings of the loss.
         learns_from: ``labels`` or ``teacher``.
         teacher: The teacher of a student; None for a member of the teacher itself.
@@ -246,7 +247,7 @@ class NetworkStage(Stage):
         with begun(workspace, self) as outcome:
             student = self.untrained(workspace).to(workspace.device)
             sampler, teacher = self.lesson(workspace, student)
-            with self._curves(workspace) as curves:
+            with _curves(self, workspace) as curves:
                 result = train(
                     student,
                     sampler,
@@ -260,23 +261,17 @@ class NetworkStage(Stage):
                     evaluate=lambda module: validation(workspace, module, data),
                     on_progress=partial(workspace.watcher.advance, self.title),
                     on_log=curves,
+                    execution=workspace.execution,
+                    tell=partial(_tell, self.title, workspace),
+                    shared=workspace.shared.get(drawn_with(self) or ""),
                 )
             outcome["sha256"] = save_weights(folder / "weights.safetensors", student.state_dict())
             outcome["steps"] = result.steps
             outcome["seconds"] = round(result.seconds, 3)
             outcome["parameters"] = parameter_count(student)
+            outcome |= _answering(self, workspace)
         for sentence in left_out_of_draws(data):
             workspace.watcher.tell(sentence)
-
-    def _curves(self, workspace: Workspace) -> Curves:
-        return Curves(
-            workspace.recipe.log,
-            workspace.folder / self.path,
-            self.title,
-            str(workspace.folder),
-            {"settings": self.settings},
-            workspace.watcher.tell,
-        )
 
     # -- checking ---------------------------------------------------------------------------------
 
@@ -296,6 +291,43 @@ class NetworkStage(Stage):
         size = parameter_count(self.untrained(workspace))
         asked = round(draws * checks.asks.get(self.key, 0.0)) if self.teacher is not None else 0
         return Price(self.steps, draws, asked, bytes=4 * size, parameters=size)
+
+
+def drawn_with(stage: NetworkStage) -> str | None:
+    """Return the name of all that a student's draws and the answers on them depend on.
+
+    Students with the same name can share both. None where there is nothing to share: draws from a
+    record, or of stored examples alone, and answers that are labels.
+    """
+    stored = stage.sampler in ("empirical", ["empirical"])
+    if stage.teacher is None or stage.learns_from == "labels" or stage.record or stored:
+        return None
+    parts = [stage.data, stage.sampler, stage.seed, stage.teacher.path]
+    drawn_from = [generator.path for generator in stage.generators]
+    return canonical([*parts, drawn_from, stage.training.batch_size]).decode()
+
+
+def _tell(title: str, workspace: Workspace, text: str) -> None:
+    workspace.watcher.tell(f"{title}: {text}")
+
+
+def _answering(stage: NetworkStage, workspace: Workspace) -> dict[str, Any]:
+    """Return how the teacher that was asked has answered; {} where there is nothing to say."""
+    if stage.teacher is None or not stage.asks_teacher or stage.record is not None:
+        return {}
+    known = workspace.answering.get(stage.teacher.path)
+    return {"teacher": known} if known else {}
+
+
+def _curves(stage: NetworkStage, workspace: Workspace) -> Curves:
+    return Curves(
+        workspace.recipe.log,
+        workspace.folder / stage.path,
+        stage.title,
+        str(workspace.folder),
+        {"settings": stage.settings_in(workspace)},
+        workspace.watcher.tell,
+    )
 
 
 def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
@@ -361,6 +393,10 @@ def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
     """
     key = f"{stage.key}.matching"
     matching = build_matching(stage.matching, key)
+    try:
+        matching.beta_for(task.kind)
+    except ValueError as error:
+        raise RecipeError(key, str(error)) from error
     labelled = batch.y is not None
     if stage.learns_from == "labels":
         if not labelled:
@@ -368,16 +404,14 @@ def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
                 f"{stage.key}.learns_from",
                 "is 'labels', but the sampler gives examples without labels",
             )
-        if matching.divergence == "reverse_kl":
+        reason = traits_of(matching.divergence).no_labels.get(task.kind)
+        if reason is not None:
+            takes = [n for n in DIVERGENCES.names() if task.kind not in traits_of(n).no_labels]
             raise RecipeError(
-                f"{key}.divergence", "is 'reverse_kl', which is infinite from labels; "
-                "learning from labels needs 'forward_kl'"
-            )  # fmt: skip
-        if matching.divergence == "js" and task.kind == "regression":
-            raise RecipeError(
-                f"{key}.divergence", "is 'js', which real-valued labels do not have; "
-                "learning from labels needs 'forward_kl'"
-            )  # fmt: skip
+                f"{key}.divergence",
+                f"is {matching.divergence!r}, {reason}; learning from labels needs one of "
+                f"{', '.join(takes)}",
+            )
         if matching.temperature != 1:
             raise RecipeError(
                 f"{key}.temperature",

@@ -136,6 +136,7 @@ def teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
             training=section.training,
             seed=rng.fold(own, "teacher", number) >> 1,
             precision=recipe.device.precision,
+            matching=section.matching,
             given=tuple(given_weights(section.weights)),
         )
         for number, model in enumerate(section.networks)

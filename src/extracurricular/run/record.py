@@ -92,22 +92,23 @@ def record_teacher(
     """
     workspace, stage = source.workspace, source.stage
     try:
-        return record(
-            stage.draws(workspace),
-            source.teacher,
-            workspace.data(stage.data),
-            draws,
-            folder,
-            codec=codec,
-            members=members,
-            temperature=float(stage.matching.get("temperature", 1.0)),
-            options=RecordOptions(
-                description=description(stage),
-                seed=sampler_seed(stage.seed),
-                fabric=workspace.fabric,
-                on_progress=on_progress,
-            ),
-        )
+        with workspace.exact():
+            return record(
+                stage.draws(workspace),
+                source.teacher,
+                workspace.data(stage.data),
+                draws,
+                folder,
+                codec=codec,
+                members=members,
+                temperature=float(stage.matching.get("temperature", 1.0)),
+                options=RecordOptions(
+                    description=description(stage),
+                    seed=sampler_seed(stage.seed),
+                    fabric=workspace.fabric,
+                    on_progress=on_progress,
+                ),
+            )
     except ValueError as error:
         raise XclError(f"cannot record {source.name!r}: {error}") from error
 

@@ -101,6 +101,10 @@ class RecordStage(Stage):
             outcome |= {"draws": report.draws, "bytes_per_draw": report.bytes_per_draw}
             outcome["price"] = report.price.model_dump(mode="json")
             outcome["seconds"] = round(report.seconds, 3)
+            known = (
+                workspace.answering.get(self.student.teacher.path) if self.student.teacher else None
+            )
+            outcome |= {"teacher": known} if known else {}
         for left_out in left_out_of_draws(workspace.data(self.data)):
             workspace.watcher.tell(left_out)
         price = "; ".join(price_lines(report))

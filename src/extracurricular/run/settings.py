@@ -11,14 +11,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from extracurricular.data.sets import DATA
-from extracurricular.errors import StorageError
+from extracurricular.distributions import Task
+from extracurricular.errors import RecipeError, StorageError
+from extracurricular.matching import Matching, describe
+from extracurricular.registry import check_settings
 from extracurricular.training import Training
 
-SCHEMA = 2
-"""Version of the layout of ``stage.json``. 1 had no version, no content, and older words."""
+SCHEMA = 3
+"""Version of the layout of ``stage.json``.
+
+1 had no version, no content, and older words. 2 had losses without ``beta``, and as the recipe said
+them; since 3 a loss stands there with all its settings, as they are resolved for the task.
+"""
 
 # Settings of a data set that give its location and the way to read it, not its content.
 _PLACE = ("path", "workers", "cache")
+# The loss of schema 2, where the recipe said nothing.
+_LOSS_2 = {"divergence": "forward_kl", "temperature": 1.0, "label_weight": 0.0, "beta": 0.0}
 # Settings of a training that change no result.
 _HABITS = ("evaluate_every", "checkpoint_every")
 
@@ -41,6 +50,28 @@ def training_settings(training: Training) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _HABITS}
 
 
+def with_losses(settings: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Write out the loss of a training, and those upstream, as they are resolved for the task.
+
+    Args:
+        settings: Settings of a stage; those of one that is no training stay as they are.
+        task: The task of the run.
+
+    Raises:
+        RecipeError: A loss has a setting that is unknown or invalid.
+    """
+    found = dict(settings)
+    if isinstance(found.get("matching"), Mapping):
+        given = check_settings(Matching, found["matching"], "matching")
+        try:
+            found["matching"] = describe(Matching(**given), task)
+        except ValueError as error:
+            raise RecipeError("matching", str(error)) from error
+    if isinstance(found.get("upstream"), list):
+        found["upstream"] = [with_losses(one, task) for one in found["upstream"]]
+    return found
+
+
 def stored_settings(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the settings in a ``stage.json``, in the layout of this version.
 
@@ -59,7 +90,9 @@ def stored_settings(record: Mapping[str, Any], where: str) -> dict[str, Any]:
         )
     if not isinstance(settings, dict):
         raise StorageError(f"{where} has no settings; delete it, and it is made anew")
-    return _complete(_from_1(settings) if schema < 2 else settings)
+    if schema < 2:
+        settings = _from_1(settings)
+    return _complete(_from_2(settings) if schema < 3 else settings)
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +124,16 @@ def _from_1(settings: dict[str, Any]) -> dict[str, Any]:
         found["record"] = {"draws": found.pop("record"), "codec": found.pop("codec", None)}
     if isinstance(found.get("upstream"), list):
         found["upstream"] = [_from_1(one) for one in found["upstream"]]
+    return found
+
+
+def _from_2(settings: dict[str, Any]) -> dict[str, Any]:
+    """Bring settings from schema 2 to 3: losses in full, of which none had a ``beta``."""
+    found = dict(settings)
+    if isinstance(found.get("matching"), dict):
+        found["matching"] = _LOSS_2 | found["matching"]
+    if isinstance(found.get("upstream"), list):
+        found["upstream"] = [_from_2(one) for one in found["upstream"]]
     return found
 
 

@@ -17,7 +17,8 @@ from extracurricular.errors import StorageError, XclError, during, shorten
 from extracurricular.files import Checkpoints, write_json
 from extracurricular.generators import Generator
 from extracurricular.recipe.difference import first_difference
-from extracurricular.run.settings import SCHEMA, stored_settings
+from extracurricular.run.precision import settled
+from extracurricular.run.settings import SCHEMA, stored_settings, with_losses
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import Teacher
 
@@ -92,6 +93,11 @@ class Stage:
         """
         return {}
 
+    def settings_in(self, workspace: Workspace) -> dict[str, Any]:
+        """Return the settings with what ``auto`` became, as ``stage.json`` holds them."""
+        found = settled(self.settings, workspace.precision, workspace.recipe.device.tf32)
+        return with_losses(found, workspace.data(self.data).task)
+
     def do(self, workspace: Workspace) -> None:
         """Do the stage, unless it is done already.
 
@@ -136,8 +142,9 @@ class Stage:
         where = f"{self.key}: {str(workspace.folder)!r} holds {self.path}"
         found = stored_settings(record, f"{where}, which")
         way_out = "choose another --out, or delete that stage's folder"
-        if found != self.settings:
-            path, was, now = first_difference(found, self.settings, "")
+        wanted = self.settings_in(workspace)
+        if found != wanted:
+            path, was, now = first_difference(found, wanted, "")
             if path == "upstream":
                 raise StorageError(
                     f"{where} made from other stages than the recipe names: another number of "
@@ -166,7 +173,7 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     folder = workspace.folder / stage.path
     record: dict[str, Any] = {
         "schema": SCHEMA,
-        "settings": stage.settings,
+        "settings": stage.settings_in(workspace),
         "content": workspace.content(stage.data),
         "done": False,
     }
@@ -175,7 +182,8 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     started = time.perf_counter()
     outcome: dict[str, Any] = {}
     try:
-        yield outcome
+        with workspace.exact():
+            yield outcome
     except XclError as error:
         raise during(stage.title, error) from error
     except ValueError as error:

@@ -21,7 +21,9 @@ from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, load_pretrained
 from extracurricular.registry import split_spec
+from extracurricular.run.answering import answering
 from extracurricular.run.network import NetworkStage
+from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import data_settings
 from extracurricular.run.stages import Checks, Stage, begun
 from extracurricular.run.workspace import Workspace
@@ -32,7 +34,6 @@ from extracurricular.teachers import (
     Teacher,
 )
 from extracurricular.teachers.named import ENTRIES, few, files_of
-from extracurricular.teachers.prepared import PROBE, prepare
 
 
 @dataclass(frozen=True)
@@ -192,18 +193,30 @@ class TeacherPlan:
         data, passes = workspace.data(self.data), self.mc_dropout
         task = data.task
         teachers: list[Teacher]
-        if passes is None:
-            probe = data.inputs(data.train[:PROBE].x) if trained else None
-            teachers = [
-                NetworkTeacher(one, task, None if probe is None else prepare(one, probe))
-                for one in modules
-            ]
-        else:
+        if passes is not None:
             try:
                 teachers = [DropoutTeacher(module, task, passes) for module in modules]
             except ValueError as error:
                 raise RecipeError("teacher.mc_dropout", f"is {passes}, but {error}") from error
+            if trained and workspace.recipe.device.compile:
+                workspace.watcher.tell("the teacher is not compiled: it has mc_dropout")
+        elif trained:
+            return self._ready(modules, workspace)
+        else:
+            teachers = [NetworkTeacher(one, task) for one in modules]
         return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers)
+
+    def _ready(self, modules: list[nn.Module], workspace: Workspace) -> Teacher:
+        """Return the trained teacher as it answers, and tell how."""
+        dtype = teacher_dtype(workspace.precision, workspace.hardware)
+        with workspace.exact():
+            found = answering(
+                modules, workspace.data(self.data), dtype, workspace.recipe.device.compile
+            )
+        workspace.answering[self.path] = found.facts
+        for sentence in found.sentences:
+            workspace.watcher.tell(sentence)
+        return found.teacher
 
     def taken(self, workspace: Workspace) -> dict[str, Any]:
         """Return the steps, seconds and parameters that it took; parameters may be unknown."""

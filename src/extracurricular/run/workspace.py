@@ -6,7 +6,8 @@ never trains.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -23,11 +24,22 @@ from extracurricular.evaluation.predict import predict
 from extracurricular.files import load_weights, read_json
 from extracurricular.knowledge.fingerprint import canonical, data_fingerprint
 from extracurricular.models import build_model
+from extracurricular.models.heads import check_head
 from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import split_spec
+from extracurricular.run.precision import (
+    AUTO,
+    Hardware,
+    float32_products,
+    hardware,
+    kept_precision,
+    resolve,
+    sentence,
+)
 from extracurricular.run.watcher import Silent, Watcher
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
+from extracurricular.training import Execution, Shared
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -69,6 +81,47 @@ class Workspace:
         self._content: dict[bytes, str] = {}
         self._made: dict[str, Any] = {}
         self._answers: dict[str, Distribution] = {}
+        # How the networks of each teacher answer, by the path of the teacher: plain values.
+        self.answering: dict[str, dict[str, Any]] = {}
+        # The draws of students that are trained at once and see the same, by their name.
+        self.shared: dict[str, Shared] = {}
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        """The device, as far as precision depends on it; it need not be there."""
+        return hardware(self.recipe.device.accelerator)
+
+    @cached_property
+    def precision(self) -> str:
+        """The precision of the run: what the recipe says, or what ``auto`` became."""
+        return resolve(self.recipe.device.precision, self.hardware, self._kept)
+
+    @cached_property
+    def _kept(self) -> str | None:
+        return kept_precision(self.folder) if self.recipe.device.precision == AUTO else None
+
+    @property
+    def arithmetic(self) -> str:
+        """A sentence on the precision and the device of the run."""
+        return sentence(self.recipe.device.precision, self.hardware, self._kept)
+
+    @property
+    def chose(self) -> bool:
+        """Whether ``auto`` became a precision that a person may not expect."""
+        usual = self.hardware.kind == "cpu" and self.precision == "32-true"
+        return self.recipe.device.precision == AUTO and not usual
+
+    @property
+    def execution(self) -> Execution:
+        """How the steps of its trainings are carried out."""
+        chosen = self.recipe.device
+        return Execution(capture=chosen.capture, compile=chosen.compile)
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Allow TF32 only where the recipe does, for the time of a block."""
+        with float32_products(self.recipe.device.tf32):
+            yield
 
     @cached_property
     def fabric(self) -> Fabric:
@@ -81,8 +134,9 @@ class Workspace:
         from lightning_fabric import Fabric
 
         chosen = self.recipe.device
+        precision: Any = self.precision
         try:
-            return Fabric(accelerator=chosen.accelerator, devices=1, precision=chosen.precision)
+            return Fabric(accelerator=chosen.accelerator, devices=1, precision=precision)
         except Exception as error:
             # Fabric reports a missing accelerator by exceptions of several kinds.
             problem = f"is {chosen.accelerator!r}: {error}"
@@ -91,11 +145,7 @@ class Workspace:
     @cached_property
     def device(self) -> torch.device:
         """The device on which data and networks lie."""
-        chosen = self.recipe.device.accelerator
-        other = torch.cuda.is_available() or torch.backends.mps.is_available()
-        if chosen == "cpu" or (chosen == "auto" and not other):
-            return torch.device("cpu")
-        return self.fabric.device
+        return torch.device("cpu") if self.hardware.kind == "cpu" else self.fabric.device
 
     # -- data -------------------------------------------------------------------------------------
 
@@ -192,8 +242,8 @@ class Workspace:
     # -- answers ----------------------------------------------------------------------------------
 
     def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
-        """Predict a split in the target's own units, on the CPU, at the recipe's precision."""
-        with self.fabric.autocast():
+        """Predict a split in the target's own units, on the CPU, at the run's precision."""
+        with self.exact(), self.fabric.autocast():
             return predict(teacher, data, split, self.recipe.evaluation.batch_size)
 
     def answers(self, path: str, data: Data, ask: Callable[[], Teacher]) -> Distribution:
@@ -221,12 +271,17 @@ def first_network(spec: Any, data: Data, seed: int, key: str) -> nn.Module:
         data: The data set, for shapes of inputs and number of outputs.
         seed: Seed of the training; all students of a seed start from the same weights.
         key: Where the spec stands in the recipe.
+
+    Raises:
+        RecipeError: The spec is wrong, or the network does not go with the data.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(seed, "init") >> 1)
-        return build_model(
+        module = build_model(
             spec, inputs=data.shapes, outputs=data.task.outputs, key=key, pixels=data.pixels
         )
+    check_head(module, data.task, key)
+    return module
 
 
 def sampler_seed(seed: int) -> int:

@@ -13,6 +13,7 @@ from extracurricular.samplers.mixing import CutMix, Mixup, cutmix_batch, mixup_b
 from extracurricular.samplers.noise import Noise
 from extracurricular.samplers.pool import Pool
 from extracurricular.samplers.resized_crop import ResizedCrop
+from extracurricular.samplers.share import Share
 from extracurricular.samplers.stored import Empirical
 from extracurricular.samplers.uncertain import Uncertain
 
@@ -31,6 +32,7 @@ __all__ = [
     "ResizedCrop",
     "Sampler",
     "Seeded",
+    "Share",
     "Uncertain",
     "build_sampler",
     "crop_flip",

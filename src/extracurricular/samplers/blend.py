@@ -79,25 +79,31 @@ class Blend(Seeded):
         """
         if is_static(ids) and self.capturable:
             parts = [child(ids) for child in self.children.values()]
-            self._check(parts)
-            return _joined(ids, parts, _masked(self._choice(ids)))
+            check_shapes(self.children, parts)
+            return joined(ids, parts, masked(self._choice(ids)))
         places = self._places(ids)
         # A child that no id chose still draws an empty batch, which shows its fields and shapes.
         parts = [
             child(ids[place]) for child, place in zip(self.children.values(), places, strict=True)
         ]
-        self._check(parts)
+        check_shapes(self.children, parts)
         order = torch.cat(places).argsort()
-        return _joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
+        return joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
 
-    def _check(self, parts: list[Batch]) -> None:
-        shapes = [{k: tuple(v.shape[1:]) for k, v in leaves(part.x).items()} for part in parts]
-        for name, shape in zip(self.children, shapes, strict=True):
-            if shape != shapes[0]:
-                raise ValueError(
-                    f"the samplers of a blend differ in the shape of examples: {name!r} gives "
-                    f"{shape}, {next(iter(self.children))!r} gives {shapes[0]}"
-                )
+
+def check_shapes(children: Mapping[str, Sampler], parts: list[Batch]) -> None:
+    """Refuse samplers whose examples differ in shape.
+
+    Raises:
+        ValueError: They do; the sentence names two of them.
+    """
+    shapes = [{k: tuple(v.shape[1:]) for k, v in leaves(part.x).items()} for part in parts]
+    for name, shape in zip(children, shapes, strict=True):
+        if shape != shapes[0]:
+            raise ValueError(
+                f"the samplers of a blend differ in the shape of examples: {name!r} gives "
+                f"{shape}, {next(iter(children))!r} gives {shapes[0]}"
+            )
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -113,7 +119,7 @@ def check_weights(weights: Mapping[str, float]) -> None:
         raise ValueError("the weights are all 0; at least one must be greater than 0")
 
 
-def _joined(ids: Tensor, parts: list[Batch], join: Callable[..., Tensor]) -> Batch:
+def joined(ids: Tensor, parts: list[Batch], join: Callable[..., Tensor]) -> Batch:
     """Make one batch of those of the children, by a function of their tensors."""
     x = tree_map(join, parts[0].x, *(part.x for part in parts[1:]))
     y, weight = _labels(parts), _weights(parts)
@@ -126,7 +132,7 @@ def _joined(ids: Tensor, parts: list[Batch], join: Callable[..., Tensor]) -> Bat
     )
 
 
-def _masked(choice: Tensor) -> Callable[..., Tensor]:
+def masked(choice: Tensor) -> Callable[..., Tensor]:
     """Return a function that takes each row from the tensor that the row chooses."""
 
     def join(*tensors: Tensor) -> Tensor:

@@ -7,6 +7,11 @@ A ``blend`` names further chains, each with its weight::
         mixed: {weight: 0.7, sampler: [empirical, mixup]}
         plain: {weight: 0.3, sampler: [empirical]}
     - noise: {std: 0.1}
+
+A ``share`` draws a part of the examples from another chain than the rest, a part that may change
+over the training. It stands alone::
+
+    - share: {of: auto, extended: [empirical, mixup], plain: [empirical]}
 """
 
 from __future__ import annotations
@@ -24,6 +29,10 @@ from extracurricular.errors import DataError, RecipeError, shorten
 from extracurricular.registry import split_spec
 from extracurricular.samplers.base import SAMPLERS, Sampler
 from extracurricular.samplers.blend import Blend
+from extracurricular.samplers.course import read_course
+from extracurricular.samplers.share import Share
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ def build_sampler(
     seed: int,
     key: str = "sampler",
     context: Context = Context(),
+    inner: bool = False,
 ) -> Sampler:
     """Build the sampler that ``chain`` describes.
 
@@ -57,6 +67,7 @@ def build_sampler(
         seed: Seed of the whole chain; each sampler derives its own from it and from its place.
         key: Key of the chain in the recipe, for errors.
         context: Teacher, student and generators.
+        inner: Whether the chain is a part of another one.
 
     Raises:
         RecipeError: A name or setting is unknown or wrong, or a sampler stands at a wrong place.
@@ -67,6 +78,11 @@ def build_sampler(
     sampler: Sampler | None = None
     for place, spec in enumerate(specs):
         here = f"{key}.{place}" if isinstance(chain, list) else key
+        name, given = split_spec(spec, "sampler", here)
+        if name == "share":
+            if inner or len(specs) > 1:
+                raise RecipeError(here, "is share, which must stand alone as the whole sampler")
+            return _build_share(given, data, seed, f"{here}.share", context)
         sampler = _build_one(spec, sampler, data, rng.fold(seed, place), here, context)
     assert sampler is not None
     return sampler
@@ -94,9 +110,8 @@ def requirements(chain: Any) -> Requirements:
     teacher, generators = False, []
     for spec in chain if isinstance(chain, list) else [chain]:
         name, given = split_spec(spec, "sampler", "")
-        if name == "blend":
-            parts = [p.get("sampler", []) for p in given.values() if isinstance(p, Mapping)]
-            inner = [requirements(part) for part in parts]
+        if name in ("blend", "share"):
+            inner = [requirements(part) for part in _parts(name, given)]
             teacher = teacher or any(part.teacher for part in inner)
             generators += [used for part in inner for used in part.generators]
             continue
@@ -105,6 +120,20 @@ def requirements(chain: Any) -> Requirements:
         if "generators" in takes and isinstance(given.get("generator"), str):
             generators.append(given["generator"])
     return Requirements(teacher, tuple(dict.fromkeys(generators)))
+
+
+def _parts(name: str, given: Mapping[str, Any]) -> list[Any]:
+    """Return the chains in a blend or a share."""
+    if name == "share":
+        return [given[key] for key in ("extended", "plain") if key in given]
+    return [part.get("sampler", []) for part in given.values() if isinstance(part, Mapping)]
+
+
+def share_is_auto(chain: Any) -> bool:
+    """Return whether a chain is a share that follows the student's mastery."""
+    specs = chain if isinstance(chain, list) else [chain]
+    name, given = split_spec(specs[0], "sampler", "") if specs else ("", {})
+    return name == "share" and given.get("of", AUTO) == AUTO
 
 
 def _build_one(
@@ -139,6 +168,26 @@ def _build_one(
         raise RecipeError(f"{key}.{name}", str(error)) from error
 
 
+def _build_share(
+    given: dict[str, Any], data: Data, seed: int, key: str, context: Context
+) -> Sampler:
+    known = {"of", "extended", "plain"}
+    if "extended" not in given or not set(given) <= known:
+        raise RecipeError(
+            key, f"is {shorten(given)}; it must be {{of: auto, extended: […], plain: […]}}"
+        )
+    of, plain = given.get("of", AUTO), given.get("plain", ["empirical"])
+    try:
+        course = None if of == AUTO else read_course(of, 0, 1)
+    except ValueError as error:
+        raise RecipeError(f"{key}.of", str(error)) from error
+    children = {
+        name: build_sampler(chain, data, rng.fold(seed, name), f"{key}.{name}", context, inner=True)
+        for name, chain in (("plain", plain), ("extended", given["extended"]))
+    }
+    return Share(children["plain"], children["extended"], course, seed)
+
+
 def _build_blend(
     given: dict[str, Any], data: Data, seed: int, key: str, context: Context
 ) -> Sampler:
@@ -158,7 +207,7 @@ def _build_blend(
                 f"{here}.weight", f"is {shorten(weight)}; it must be a number of at least 0"
             )
         children[name] = build_sampler(
-            part["sampler"], data, rng.fold(seed, name), f"{here}.sampler", context
+            part["sampler"], data, rng.fold(seed, name), f"{here}.sampler", context, inner=True
         )
         weights[name] = float(weight)
     try:

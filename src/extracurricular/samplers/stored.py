@@ -22,6 +22,8 @@ STREAMED = "its images are streamed from their files"
 class Empirical(Seeded):
     """Draw each training example once an epoch, in an order of its own for each epoch.
 
+    If ``data.drawn`` names some training examples, only these are drawn.
+
     Ids [e·N, (e + 1)·N) are a permutation of the N examples, in which each id alone decides its
     example (:func:`extracurricular.rng.permuted`).
 
@@ -48,8 +50,10 @@ class Empirical(Seeded):
 
     def index(self, ids: Tensor) -> Tensor:
         """Return the number of each draw's training example, int64, [B]."""
-        count, static = len(self.data.train), is_static(ids) and self.capturable
-        return rng.permuted(count, self.seed, ids, self.stream("order"), static)
+        drawn, static = self.data.drawn, is_static(ids) and self.capturable
+        count = len(self.data.train) if drawn is None else len(drawn)
+        place = rng.permuted(count, self.seed, ids, self.stream("order"), static)
+        return place if drawn is None else drawn.index_select(0, place)
 
     def take(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> Batch:
         """Draw examples; with ``crop``, random parts of streamed images.
@@ -84,4 +88,7 @@ class Empirical(Seeded):
 
     def _instead(self, ids: Tensor, bad: Tensor, k: int) -> Tensor:
         at_fault = ids[bad.to(ids.device)]
-        return rng.integer(len(self.data.train), self.seed, at_fault, self.stream(f"instead.{k}"))
+        drawn, stream = self.data.drawn, self.stream(f"instead.{k}")
+        count = len(self.data.train) if drawn is None else len(drawn)
+        place = rng.integer(count, self.seed, at_fault, stream)
+        return place if drawn is None else drawn[place]

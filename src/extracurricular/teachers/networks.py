@@ -45,10 +45,10 @@ class NetworkTeacher(Capturable):
     """One trained network.
 
     Args:
-        module: Maps the inputs of a batch to raw outputs [B, task.outputs]. Every call puts it in
-            evaluation mode first.
+        module: Maps the inputs of a batch to raw outputs [B, task.outputs]. Every call that it
+            answers puts it in evaluation mode first.
         task: How raw outputs are read.
-        fast: A copy that answers instead
+        fast: A copy in evaluation mode that answers instead
             (:func:`~extracurricular.teachers.prepared.prepare`); the network itself where None.
     """
 
@@ -60,10 +60,11 @@ class NetworkTeacher(Capturable):
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Distribution:
         """Return the network's distribution."""
+        if self.fast is not None:
+            return self.task.distribution(self.fast(batch.x))
         if any(part.training for part in self.module.modules()):
             self.module.eval()
-        answering = self.module if self.fast is None else self.fast
-        return self.task.distribution(answering(batch.x))
+        return self.task.distribution(self.module(batch.x))
 
 
 class EnsembleTeacher(Capturable):

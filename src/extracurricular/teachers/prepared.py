@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular.inputs import Inputs, channels_last, tree_map
+from extracurricular.inputs import Inputs, channels_last, leaves, tree_map
 
 PROBE = 64
 """Training examples on which a prepared network must answer as it did."""
@@ -22,48 +23,86 @@ _TOLERANCE = 1e-3
 
 
 class Prepared(nn.Module):
-    """A faster copy of a network; see :func:`prepare`."""
+    """A faster copy of a network; see :func:`prepare`.
 
-    def __init__(self, module: nn.Module) -> None:
+    Args:
+        module: The copy, in channels last.
+        dtype: The type in which it computes, whatever autocast says; None to leave that to
+            autocast.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.inner = module
+        self.dtype = dtype
 
     def forward(self, x: Inputs) -> Tensor:
-        """Return the raw outputs [B, K]."""
-        found: Tensor = self.inner(tree_map(channels_last, x))
-        return found
+        """Return the raw outputs [B, K]; float32 where the copy has a type of its own."""
+        x = tree_map(channels_last, x)
+        if self.dtype is None:
+            plain: Tensor = self.inner(x)
+            return plain
+        device = next(iter(leaves(x).values())).device.type
+        with torch.autocast(device, enabled=False):
+            found: Tensor = self.inner(tree_map(self._cast, x))
+        return found.float()
+
+    def _cast(self, leaf: Tensor) -> Tensor:
+        return leaf.to(self.dtype) if leaf.is_floating_point() else leaf
 
 
 @torch.no_grad()
-def prepare(module: nn.Module, probe: Inputs) -> nn.Module | None:
+def prepare(module: nn.Module, probe: Inputs, dtype: torch.dtype | None = None) -> Prepared | None:
     """Return a faster copy of a trained network, for answers alone.
 
     Args:
         module: The network, in evaluation mode; it is not changed.
         probe: Inputs of some examples, on which the copy must answer as the network does.
+        dtype: The type in which the copy computes. In bfloat16 it need only give finite answers on
+            the probe: how far they are off is for the caller to measure. If None, or float32, it
+            must answer as the network does, but for rounding.
 
     Returns:
-        None where there is nothing to gain (no convolutions), or the copy answers otherwise.
+        None where the copy answers otherwise, or dtype is None and there is nothing to gain (no
+        convolutions).
     """
-    if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
+    if dtype is None and not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return None
-    copied = copy.deepcopy(module).eval().requires_grad_(False)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch.fx.experimental.optimization import fuse
-
-            copied = fuse(copied)
-    except Exception:
-        # A network whose flow depends on its input cannot be traced; its layout can still change.
-        copied = copy.deepcopy(module).eval().requires_grad_(False)
-    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fast = Prepared(copied).eval()
     wanted = module(probe)
-    try:
-        found = fast(probe)
-    except Exception:  # a traced network may hold a size that its example had
-        return None
-    same = isinstance(found, Tensor) and found.shape == wanted.shape
-    close = same and bool((found - wanted).abs().max() <= _TOLERANCE * wanted.abs().max())
-    return fast if close else None
+    for copied in _copies(module):
+        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fast = Prepared(copied.to(dtype), dtype).eval()
+        try:
+            found = fast(probe)
+        except Exception:  # a traced network may hold a size that its example had, or a type
+            continue
+        if _agree(found, wanted, finite_is_enough=dtype not in (None, torch.float32)):
+            return fast
+    return None
+
+
+def _copies(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a copy with its batch norms folded, where that can be done, and a plain copy."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.fx.experimental.optimization import fuse
+
+        try:
+            folded = fuse(_copy(module))
+        except Exception:  # its flow depends on its input; its layout can still change
+            folded = None
+    if folded is not None:
+        yield folded
+    yield _copy(module)
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def _agree(found: object, wanted: Tensor, *, finite_is_enough: bool) -> bool:
+    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+        return False
+    if finite_is_enough:
+        return bool(found.isfinite().all())
+    return bool((found - wanted).abs().max() <= _TOLERANCE * wanted.abs().max())

@@ -21,7 +21,7 @@ from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler
 from extracurricular.teachers.base import Teacher
 from extracurricular.teachers.networks import LabelTeacher
-from extracurricular.training.draw import Chunk, Rhythm, Shared, chunks, draw
+from extracurricular.training.draw import Chunk, Rhythm, Shared, chunks, draw, ids_in
 from extracurricular.training.graphs import Graph
 from extracurricular.training.steps import Kept, Steps
 from extracurricular.training.together import pass_on
@@ -62,6 +62,7 @@ class Captured:
         start: The first step.
         new_graph: Makes an empty graph.
         shared: The draws of a cohort, of which this training is one.
+        shares, end: As :func:`~extracurricular.training.draw.draws` takes them.
 
     Raises:
         RuntimeError: The device refuses to capture the steps. The training is as it was.
@@ -75,16 +76,18 @@ class Captured:
         start: int,
         new_graph: Callable[[], Graph],
         shared: Shared | None = None,
+        shares: Tensor | None = None,
+        end: int | None = None,
     ) -> None:
         self.steps, self.start = steps, start
-        self.rhythm = Rhythm.of(sampler, steps.settings, start, steps.fabric.device)
+        self.rhythm = Rhythm.of(sampler, steps.settings, start, steps.fabric.device, end)
         self.source: _Fed | Drawn
         if draw_obstacle(sampler, teacher) is not None:
-            self.source = _Fed(steps, sampler, teacher, start, self.rhythm, shared)
+            self.source = _Fed(steps, sampler, teacher, start, self.rhythm, shared, shares)
         else:
 
             def make() -> Drawn:
-                return Drawn(steps, sampler, teacher, self.rhythm, new_graph)
+                return Drawn(steps, sampler, teacher, self.rhythm, new_graph, shares)
 
             self.source = make() if shared is None else shared.source(make)
             steps.faults = self.source.faults
@@ -172,6 +175,7 @@ class Drawn:
         sampler, teacher: Its source of examples, and of answers on them.
         rhythm: The chunks.
         new_graph: Makes an empty graph.
+        shares: As :func:`~extracurricular.training.draw.draws` takes them.
     """
 
     def __init__(
@@ -181,7 +185,9 @@ class Drawn:
         teacher: Teacher,
         rhythm: Rhythm,
         new_graph: Callable[[], Graph],
+        shares: Tensor | None = None,
     ) -> None:
+        self.shares = shares
         self.fabric, self.sampler, self.teacher = steps.fabric, sampler, teacher
         self.faults, self.size = steps.faults, steps.settings.batch_size
         self.together = rhythm.together
@@ -217,8 +223,9 @@ class Drawn:
             self.faults.add(target, batch.ids)
         self.slots.fill(batch, target)
 
-    def _draw(self, ids: Tensor) -> tuple[Batch, Distribution]:
+    def _draw(self, slots: Tensor) -> tuple[Batch, Distribution]:
         with static_shapes():
+            ids = ids_in(self.sampler, slots, self.size, self.shares)
             return draw(self.sampler, self.teacher, ids, self.fabric)
 
 
@@ -233,10 +240,11 @@ class _Fed:
         start: int,
         rhythm: Rhythm,
         shared: Shared | None,
+        shares: Tensor | None,
     ) -> None:
         self._chunks = chunks(
-            sampler, teacher, steps.settings, start,
-            fabric=steps.fabric, faults=steps.faults, shared=shared,
+            sampler, teacher, steps.settings, start, fabric=steps.fabric, faults=steps.faults,
+            shared=shared, shares=shares, end=rhythm.end,
         )  # fmt: skip
         first = next(self._chunks)
         size = steps.settings.batch_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from extracurricular.distributions import Distribution
 from extracurricular.inputs import Batch, leaves, obstacle, static_shapes
-from extracurricular.samplers.base import Sampler, announced, is_pure
+from extracurricular.samplers.base import Sampler, announce, announced, is_pure
+from extracurricular.samplers.share import Share
 from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.teachers.base import Faults, Teacher, check_answer
 from extracurricular.teachers.networks import LabelTeacher
@@ -60,6 +62,24 @@ def step_ids(
     return ids.view(steps, world, -1)[:, rank].reshape(-1)
 
 
+def ids_in(sampler: Sampler, slots: Tensor, batch_size: int, shares: Tensor | None) -> Tensor:
+    """Return the ids that are drawn in some slots of a training, int64, [B].
+
+    They are the slots themselves, unless the sampler has a share of draws with ids of their own.
+
+    Args:
+        sampler: The sampler.
+        slots: Numbers of draws in the training, int64, [B].
+        batch_size: Draws a step.
+        shares: The share at each step; needed if the sampler has one.
+    """
+    if not isinstance(sampler, Share):
+        return slots
+    assert shares is not None
+    steps = torch.div(slots, batch_size, rounding_mode="floor")
+    return sampler.ids(slots, shares.to(slots.device).index_select(0, steps))
+
+
 def draw_steps(sampler: Sampler, batch_size: int, device: torch.device) -> int:
     """Return the number of steps to draw at once, within a bound on memory."""
     return _together_and_ahead(sampler, batch_size, device)[0]
@@ -72,6 +92,8 @@ def _together_and_ahead(sampler: Sampler, batch_size: int, device: torch.device)
     size = max(1, size * batch_size)
     most = _DRAW_BYTES if device.type == "cpu" else _DRAW_BYTES_ON_DEVICE
     together = max(1, min(_MAX_DRAW_STEPS, most // size))
+    # A power of two, so that chunks end where a share of draws may change (every 16 steps).
+    together = 1 << (together.bit_length() - 1)
     return together, max(together, min(_MAX_AHEAD, _AHEAD_BYTES // size))
 
 
@@ -110,13 +132,21 @@ class Rhythm:
     end: int
 
     @classmethod
-    def of(cls, sampler: Sampler, settings: Training, start: int, device: torch.device) -> Rhythm:
-        """Return the rhythm of a training from step ``start`` on."""
+    def of(
+        cls,
+        sampler: Sampler,
+        settings: Training,
+        start: int,
+        device: torch.device,
+        end: int | None = None,
+    ) -> Rhythm:
+        """Return the rhythm of a training from step ``start`` to ``end``, its last where None."""
         # Draws that depend on the student must see it as it is at their own step.
         together, ahead = 1, 2
         if is_pure(sampler):
             together, ahead = _together_and_ahead(sampler, settings.batch_size, device)
-        return cls(together, ahead, start - start % together, settings.steps)
+        last = settings.steps if end is None else end
+        return cls(together, ahead, start - start % together, last)
 
     @property
     def starts(self) -> range:
@@ -137,9 +167,11 @@ def chunks(
     fabric: Fabric,
     faults: Faults | None = None,
     shared: Shared | None = None,
+    shares: Tensor | None = None,
+    end: int | None = None,
 ) -> Iterator[Chunk]:
     """Yield the draws of a training from the chunk of step ``start`` on; see :func:`draws`."""
-    rhythm = Rhythm.of(sampler, settings, start, fabric.device)
+    rhythm = Rhythm.of(sampler, settings, start, fabric.device, end)
     rank, world = fabric.global_rank, fabric.world_size
     # A sampler that a CUDA graph can hold has nothing to prepare, and its ids need no copy.
     fed = obstacle(sampler) is not None
@@ -148,11 +180,15 @@ def chunks(
         step_ids(first, rhythm.length(first), settings.batch_size, rank, world, device)
         for first in rhythm.starts
     )
-    drawn = announced(sampler, each, rhythm.ahead // rhythm.together) if fed else each
+    to_ids = partial(ids_in, sampler, batch_size=settings.batch_size, shares=shares)
+    # A share may change after its draws were announced, so the ids are found again when drawn.
+    ahead = rhythm.ahead // rhythm.together
+    drawn = announced(_Announced(sampler, to_ids), each, ahead) if fed else each
     # Checks of values are put off too, where they would wait for the device.
     deferred = faults is not None and fabric.device.type != "cpu"
-    for first, ids in zip(rhythm.starts, drawn, strict=True):
+    for first, slots in zip(rhythm.starts, drawn, strict=True):
         pass_on()
+        ids = to_ids(slots)
 
         def make(first: int = first, ids: Tensor = ids) -> Chunk:
             with static_shapes() if deferred else nullcontext():
@@ -168,6 +204,17 @@ def chunks(
         yield chunk
 
 
+@dataclass(frozen=True)
+class _Announced:
+    """Announces to a sampler the ids that are drawn in some slots."""
+
+    sampler: Sampler
+    to_ids: Callable[[Tensor], Tensor]
+
+    def announce(self, slots: Tensor) -> None:
+        announce(self.sampler, self.to_ids(slots))
+
+
 def draws(
     sampler: Sampler,
     teacher: Teacher,
@@ -177,6 +224,8 @@ def draws(
     fabric: Fabric,
     faults: Faults | None = None,
     shared: Shared | None = None,
+    shares: Tensor | None = None,
+    end: int | None = None,
 ) -> Iterator[tuple[Batch, Distribution]]:
     """Yield the examples of each step from ``start`` on, with the teacher's distribution on them.
 
@@ -191,14 +240,18 @@ def draws(
         faults: Takes note of answers with NaN or infinity, which nobody then waits for. If None,
             each answer is checked at once.
         shared: The draws of a cohort, of which this training is one.
+        shares: For a sampler with a share (:class:`~extracurricular.samplers.share.Share`): the
+            share at each step, float32, [steps], on the device. It may change between chunks.
+        end: The step after the last; that of the settings where None.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, and ``faults`` is None.
     """
     size = settings.batch_size // fabric.world_size
     for chunk in chunks(
-        sampler, teacher, settings, start, fabric=fabric, faults=faults, shared=shared
-    ):
+        sampler, teacher, settings, start,
+        fabric=fabric, faults=faults, shared=shared, shares=shares, end=end,
+    ):  # fmt: skip
         for k in range(max(0, start - chunk.first), len(chunk.batch) // size):
             part = slice(k * size, (k + 1) * size)
             yield chunk.batch[part], chunk.target[part]
@@ -236,8 +289,8 @@ def draw(
 ) -> tuple[Batch, Distribution]:
     """Return the examples with these ids, and the teacher's distribution on them."""
     if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
-        # The sampler has asked the teacher about these very examples already, in full precision,
-        # so that its choice does not depend on the precision of the training.
+        # The sampler has asked the teacher about these very examples already, without autocast, so
+        # that its choice depends on the teacher alone.
         choice = sampler.choose(ids)
         return choice.batch, choice.prediction
     batch = sampler(ids)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +18,24 @@ from extracurricular.errors import TrainingError
 from extracurricular.files import Checkpoints, JsonLines
 from extracurricular.inputs import static_shapes
 from extracurricular.matching import Matching
-from extracurricular.samplers.base import Sampler
+from extracurricular.samplers.base import Sampler, is_pure
+from extracurricular.samplers.share import Share
 from extracurricular.teachers.base import Teacher
-from extracurricular.training.captured import Captured, draw_obstacle, step_obstacle
-from extracurricular.training.compiled import as_written, compile_student, first_line
+from extracurricular.training.compiled import as_written
 from extracurricular.training.draw import Shared, draws
-from extracurricular.training.graphs import has_graphs, new_graph
+from extracurricular.training.launch import Launcher
+from extracurricular.training.mastery import Mastery
 from extracurricular.training.optimizer import learning_rate
 from extracurricular.training.remembered import remembered
 from extracurricular.training.settings import Execution, Training
-from extracurricular.training.steps import Kept, Steps, copied
+from extracurricular.training.steps import Steps, copied
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+# Steps by which a captured chunk of draws may reach beyond the last step.
+_SPARE = 64
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class TrainingResult:
     Args:
         steps: Optimiser steps in all.
         seconds: Time in the loop over all interruptions, without evaluations.
-        loss: Mean loss of the last logged steps, in nats.
+        loss: Mean loss of the last logged steps, as it is trained.
     """
 
     steps: int
@@ -73,6 +77,7 @@ def train(
     on_log: Callable[[dict[str, Any]], None] | None = None,
     execution: Execution | None = None,
     shared: Shared | None = None,
+    mastery: Mastery | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
@@ -95,7 +100,9 @@ def train(
         on_log: Called with each line of the log.
         execution: Whether steps are captured and the student is compiled.
         shared: The draws of a cohort, of which this training is one: all have the same sampler,
-            seed, teacher and batch size.
+            seed, teacher and batch size. Draws that depend on the student are not shared.
+        mastery: Measures mastery at lines of the log, and sets the share of a sampler's draws that
+            follows it; needed if the sampler has such a share.
         tell: Gets a sentence where something is not captured, or was compiled.
 
     Raises:
@@ -106,7 +113,7 @@ def train(
     fabric = fabric or cpu_fabric()
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        loop = _Loop(student, task, matching, settings, seed, fabric, folder)
+        loop = _Loop(student, task, matching, settings, seed, fabric, folder, mastery)
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         loop.execution, loop.shared = execution or Execution(), shared
         loop.tell = tell or loop.tell
@@ -128,7 +135,9 @@ class _Loop:
         seed: int,
         fabric: Fabric,
         folder: Path | None,
+        mastery: Mastery | None,
     ) -> None:
+        self.task, self.mastery = task, mastery
         self.steps = Steps(student, task, matching, settings, seed, fabric)
         self.student, self.settings, self.fabric = student, settings, fabric
         self.evaluate: Callable[[nn.Module], dict[str, float]] | None = None
@@ -144,6 +153,8 @@ class _Loop:
             self.steps.restore(state)
             self.step, self.seconds = state["step"], state["seconds"]
             self.loss = state["loss"]
+            if mastery is not None:
+                mastery.restore(state["mastery"])
         self.steps.schedule.seek(self.step)
         writes = folder is not None and fabric.is_global_zero
         self.log = JsonLines(folder / "log.jsonl", self.step) if folder and writes else None
@@ -151,10 +162,15 @@ class _Loop:
     def run(self, sampler: Sampler, teacher: Teacher) -> TrainingResult:
         settings = self.settings
         log_every = max(1, settings.steps // 50)
+        if self.mastery is not None:
+            log_every = self.mastery.every
         losses: list[Tensor] = []
         started = time.perf_counter()
         self.steps.model.train()
         teacher = remembered(teacher, sampler, settings, self.fabric)
+        if not is_pure(sampler):
+            self.shared = None
+        self.source, self.shares = sampler, self._shares(sampler)
         for loss in self._losses(sampler, teacher):
             losses.append(loss)
             self.step += 1
@@ -164,10 +180,10 @@ class _Loop:
                 settings.evaluate_every > 0 and self.step % settings.evaluate_every == 0
             )
             if self.step % log_every == 0 or checkpoint or evaluate:
-                self.loss = self._read(losses, sampler, teacher)
+                self.loss = self._read(losses, teacher)
                 losses.clear()
                 self.seconds += time.perf_counter() - started
-                self._report(evaluate)
+                self._report(evaluate, self._measure(log_every))
                 if checkpoint:
                     self._save()
                 started = time.perf_counter()
@@ -175,50 +191,45 @@ class _Loop:
 
     def _losses(self, sampler: Sampler, teacher: Teacher) -> Iterator[Tensor]:
         """Do the steps that are left, and yield the loss of each."""
-        if self.step == self.settings.steps:
-            return
-        if self.execution.compile:
-            self._compile(sampler, teacher)
-        captured = self._capture(sampler, teacher)
-        if captured is not None:
-            yield from captured.losses()
-            return
-        steps = self.steps
-        for batch, target in draws(
-            sampler, teacher, self.settings, self.step,
-            fabric=self.fabric, faults=steps.faults, shared=self.shared,
-        ):  # fmt: skip
-            steps.seed_step(self.step)
-            yield steps.learn(batch, target)
+        phases = [(sampler, self.settings.steps)]
+        if self.mastery is not None:
+            # The examples that mastery is measured on are kept out of the first draws.
+            phases.insert(0, (self.mastery.early, self.mastery.until))
+        launcher = Launcher(self.steps, teacher, self.execution, self.tell)
+        launcher.shared, launcher.shares = self.shared, self.shares
+        for source, end in phases:
+            if self.step < end:
+                self.source = source
+                yield from launcher.losses(source, self.step, end)
 
-    def _capture(self, sampler: Sampler, teacher: Teacher) -> Captured | None:
-        """Return the training as graphs; None where there are none, or they do not serve."""
-        steps, device = self.steps, self.fabric.device
-        if self.execution.capture == "off" or not has_graphs(device):
+    def _shares(self, sampler: Sampler) -> Tensor | None:
+        """Return the share of extended draws at each step, as far as it is known."""
+        if not isinstance(sampler, Share):
             return None
-        reason = step_obstacle(self.student, steps.matching, self.fabric)
-        if reason is not None:
-            self.tell(f"steps are not captured: {reason}")
-            return None
-        fed = draw_obstacle(sampler, teacher)
-        if fed is not None:
-            self.tell(f"steps are captured, draws are not: {fed}")
-        graph = partial(new_graph, device)
-        try:
-            return Captured(steps, sampler, teacher, self.step, graph, self.shared)
-        except RuntimeError as error:
-            steps.faults.clear()
-            self.tell(f"steps are not captured: {first_line(error)}")
-            return None
+        count = self.settings.steps
+        if sampler.course is not None:
+            values = torch.tensor(sampler.course.values(count))
+        elif self.mastery is not None and self.mastery.sets_share:
+            values = torch.full((count,), self.mastery.share)
+        else:
+            raise ValueError("the sampler's share is auto, but no mastery is measured")
+        # A captured chunk may reach beyond the last step.
+        spare = values[-1:].expand(_SPARE)
+        return torch.cat([values, spare]).to(self.fabric.device)
 
-    def _compile(self, sampler: Sampler, teacher: Teacher) -> None:
-        before = Kept(self.steps)
-        batch, target = next(draws(sampler, teacher, self.settings, self.step, fabric=self.fabric))
-        run = partial(self.steps.forth_and_back, batch, target)
-        compile_student(self.student, run, self.tell)
-        before.put_back()
+    def _measure(self, every: int) -> dict[str, float] | None:
+        """Measure mastery, at its steps, and set the share from here on."""
+        mastery = self.mastery
+        if mastery is None or self.step % every or self.step > mastery.until:
+            return None
+        self.student.eval()
+        found = mastery.measure(self.student, self.task, self.fabric)
+        self.steps.model.train()
+        if self.shares is not None and mastery.sets_share:
+            self.shares[self.step :] = mastery.share
+        return found
 
-    def _read(self, losses: list[Tensor], sampler: Sampler, teacher: Teacher) -> float:
+    def _read(self, losses: list[Tensor], teacher: Teacher) -> float:
         """Read from the device what gathered since the last line of the log; return the loss."""
         first = self.step - len(losses)
         try:
@@ -233,13 +244,16 @@ class _Loop:
         except TrainingError:
             # The same draws again, each looked at: an error there is closer to the cause.
             with static_shapes(False):
-                again = draws(sampler, teacher, self.settings, first, fabric=self.fabric)
+                again = draws(
+                    self.source, teacher, self.settings, first,
+                    fabric=self.fabric, shares=self.shares,
+                )  # fmt: skip
                 for _ in zip(range(first, self.step), again, strict=False):
                     pass
             raise
         return loss
 
-    def _report(self, evaluate: bool) -> None:
+    def _report(self, evaluate: bool, mastery: dict[str, float] | None) -> None:
         line: dict[str, Any] = {
             "step": self.step,
             "loss": self.loss,
@@ -254,6 +268,8 @@ class _Loop:
                 self.student.eval()
                 line["evaluation"] = self.evaluate(self.student)
             self.steps.model.train()
+        if mastery is not None:
+            line["mastery"] = mastery
         if self.log is not None:
             self.log.write(line)
         if self.on_log is not None and self.fabric.is_global_zero:
@@ -268,6 +284,7 @@ class _Loop:
             "step": self.step,
             "seconds": self.seconds,
             "loss": self.loss,
+            **({} if self.mastery is None else {"mastery": self.mastery.state()}),
             **self.steps.state(),
         }
         self.checkpoints.save(self.step, state)

@@ -37,8 +37,8 @@ class _Turns:
     @contextmanager
     def part(self, number: int) -> Iterator[None]:
         """Take part as thread ``number``: wait for a turn, and leave at the end of the block."""
-        self._wait(number)
         try:
+            self._wait(number)
             yield
         finally:
             with self._change:
@@ -75,7 +75,11 @@ def pass_on() -> None:
         turns.pass_on(number)
 
 
-def together(tasks: Sequence[Callable[[], T]], device: torch.device | None = None) -> list[T]:
+def together(
+    tasks: Sequence[Callable[[], T]],
+    device: torch.device | None = None,
+    lanes: Sequence[str] | None = None,
+) -> list[T]:
     """Do tasks that train, at once, and return their results in order.
 
     The numbers are those of one after the other. If a task fails, the others end at their next
@@ -84,6 +88,8 @@ def together(tasks: Sequence[Callable[[], T]], device: torch.device | None = Non
     Args:
         tasks: Callables, each of which calls :func:`~extracurricular.training.train`.
         device: Where it is a CUDA device, each task launches on a stream of its own.
+        lanes: A name for each task; tasks of the same name share a stream, as those of a cohort
+            must, since they read the same buffers.
 
     Raises:
         BaseException: The error of the first task that failed.
@@ -94,12 +100,14 @@ def together(tasks: Sequence[Callable[[], T]], device: torch.device | None = Non
     results: dict[int, T] = {}
     errors: list[BaseException] = []
     threads_of_each = torch.get_num_threads()
+    names = list(lanes) if lanes is not None else [str(number) for number in range(len(tasks))]
+    streams = {name: _stream(device) for name in names}
 
     def work(number: int, task: Callable[[], T]) -> None:
         _turn.set((turns, number))
         torch.set_num_threads(threads_of_each)  # a thread has as many as cores, if not told
         try:
-            with turns.part(number), _stream(device):
+            with turns.part(number), _on(streams.get(names[number])):
                 results[number] = task()
         except _Stopped:
             pass
@@ -133,14 +141,21 @@ def _cuda(device: torch.device | None) -> list[torch.device]:
     return [device] if device is not None and device.type == "cuda" else []
 
 
-@contextmanager
-def _stream(device: torch.device | None) -> Iterator[None]:
-    """Launch on a stream of its own, if on a GPU, and wait for its work at the end."""
+def _stream(device: torch.device | None) -> torch.cuda.Stream | None:
+    """Return a stream that goes on from the current one; None where there are no streams."""
     if device is None or device.type != "cuda":
-        yield
-        return
+        return None
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
+    return stream
+
+
+@contextmanager
+def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Launch on a stream while a block runs, and wait for its work at the end."""
+    if stream is None:
+        yield
+        return
     try:
         with torch.cuda.stream(stream):
             yield

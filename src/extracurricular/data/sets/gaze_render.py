@@ -280,7 +280,7 @@ def _eyeball(p: Params, gaze: Tensor, a: Tensor, b: Tensor, lids: _Lids) -> tupl
     off = (q.square() + r.square()).sqrt()
 
     iris = _cover((size - off) / 1.4)  # the limbus is soft
-    ring = torch.exp(-((off - 0.95 * size) / (0.14 * size)).square())
+    ring = _exp(-((off - 0.95 * size) / (0.14 * size)).square())
     angle = torch.atan2(r, q)
     spokes = (7 * angle + p["iris_phase"]).cos() + (12 * angle + 3 * p["iris_phase"]).cos()
     colour = p["iris_albedo"] * (1 + p["iris_spokes"] * spokes / 2) * (1 - p["limbus"] * ring)
@@ -291,17 +291,17 @@ def _eyeball(p: Params, gaze: Tensor, a: Tensor, b: Tensor, lids: _Lids) -> tupl
     white = white * (1 + 0.2 * p["light"] * (p["light_x"] * a + p["light_y"] * b) / radius)
     veins = (0.9 * a + 0.7 * b + 2 * p["iris_phase"]).sin() * (0.5 * a - 0.9 * b).sin()
     white = white * (1 + 0.05 * veins)
-    caruncle = torch.exp(-((lids.along + 0.93) / 0.13).square())
+    caruncle = _exp(-((lids.along + 0.93) / 0.13).square())
     white = torch.lerp(white, 0.75 * p["skin"].expand_as(white), 0.8 * caruncle)
 
     ball = torch.lerp(white, colour, iris)
-    ball = ball * (1 - p["lid_shadow"] * torch.exp(-lids.upper.clamp_min(0) / 2.5))
-    ball = ball * (1 - 0.15 * torch.exp(lids.lower.clamp_max(0) / 1.5))
+    ball = ball * (1 - p["lid_shadow"] * _exp(-lids.upper.clamp_min(0) / 2.5))
+    ball = ball * (1 - 0.15 * _exp(lids.lower.clamp_max(0) / 1.5))
 
     # The cornea is a mirror, about one and a half times as curved as the eyeball.
     x = a + radius * (0.45 * yaw.sin() * pitch.cos() - 0.32 * p["light_x"])
     y = b + radius * (0.45 * pitch.sin() - 0.32 * p["light_y"])
-    glint = torch.exp(-(x.square() + y.square()) / (2 * p["glint_size"].square()))
+    glint = _exp(-(x.square() + y.square()) / (2 * p["glint_size"].square()))
     return ball + p["glint"].clamp_min(0) * glint * iris, iris
 
 
@@ -312,7 +312,7 @@ def _skin(
     ball = 1.25 * p["eyeball"]
     far = (a.square() + b.square()) / ball.square()
     # The ball bulges under the lids; away from it the skin faces the camera.
-    bulge = torch.exp(-1.2 * far.square())
+    bulge = _exp(-1.2 * far.square())
     facing = (1 - 0.6 * far).clamp_min(0.2).sqrt()
     shade = facing + (p["light_x"] * a + p["light_y"] * b) / ball
     norm = (1 + p["light_x"].square() + p["light_y"].square()).sqrt()
@@ -322,8 +322,8 @@ def _skin(
     above, arch = -lids.upper, (1 - lids.along.square()).clamp_min(-0.5)
     fold = above - p["crease"] * (0.55 + 0.45 * arch)
     inside = (1.25 - lids.along.abs()).mul(3).clamp(0, 1)
-    crease = torch.exp(-(fold / torch.where(fold > 0, 2.2, 0.9)).square())
-    bag = torch.exp(-((lids.lower - 5.5) / 2.0).square())
+    crease = _exp(-(fold / torch.where(fold > 0, 2.2, 0.9)).square())
+    bag = _exp(-((lids.lower - 5.5) / 2.0).square())
     nose = torch.sigmoid((-u - 25) / 3)
     skin = skin * (1 - p["crease_dark"] * crease * inside) * (1 - p["bag"] * bag * inside)
     skin = skin * (1 - 0.3 * nose) * (1 + p["pores"] * _upsample(pores))
@@ -341,12 +341,12 @@ def _lashes(p: Params, u: Tensor, lids: _Lids) -> Tensor:
     """Return the part of the light that the lashes and the rims of the lids let through."""
     within = ((1.04 - lids.along.abs()) * 8).clamp(0, 1)
     above = -lids.upper
-    core = torch.exp(-((above - 0.5) / 0.9).square())
+    core = _exp(-((above - 0.5) / 0.9).square())
     # Lashes fan outwards and are longer at the outer corner.
     length = p["lash_length"] * (1 + 0.35 * lids.along)
     fan = (2.1 * (u - 0.5 * above * lids.along) + p["lash_phase"]).cos()
-    hairs = torch.exp(-above.clamp_min(0) / length) * (above > 0) * (0.35 + 0.25 * fan)
-    rim = torch.exp(-((lids.lower - 0.6) / 0.8).square())
+    hairs = _exp(-above.clamp_min(0) / length) * (above > 0) * (0.35 + 0.25 * fan)
+    rim = _exp(-((lids.lower - 0.6) / 0.8).square())
     lower = 0.18 + p["liner"].clamp_min(0)
     upper = p["lashes"] * torch.maximum(core, hairs)
     return (1 - within * upper) * (1 - within * lower * rim)
@@ -369,6 +369,11 @@ def _ramp(p: Params) -> Tensor:
     return p["light_x"] * x + p["light_y"] * y
 
 
+def _exp(x: Tensor) -> Tensor:
+    """Return the exponential; nothing below e^-80, as processors are slow at denormal numbers."""
+    return x.clamp_min(-80).exp()
+
+
 def _cover(inside: Tensor) -> Tensor:
     """Return the part of a pixel in a shape whose edge is ``inside`` pixels from its middle."""
     return (inside + 0.5).clamp(0, 1)
@@ -383,7 +388,7 @@ def _smoothing(to: int, of: int, sigma: Tensor) -> Tensor:
     """Return matrices [N, to, of] of Gaussian averages; sigma [N, 1, 1], in finer cells."""
     at = (torch.arange(to) + 0.5) * max(1.0, of / to)
     cells = (torch.arange(of) + 0.5) * max(1.0, to / of)
-    weights = torch.exp(-((at[:, None] - cells) / sigma).square() / 2)
+    weights = _exp(-((at[:, None] - cells) / sigma).square() / 2)
     return weights / weights.sum(2, keepdim=True)
 
 

@@ -1,0 +1,83 @@
+"""Draw a share of the examples from an extended sampler, and the others plainly.
+
+The share may change from step to step: by a course that the recipe sets, or by the student's
+mastery of the stored examples (``auto``; :mod:`extracurricular.training.mastery`). A draw stays a
+pure function of its id, since plain and extended draws have ids of their own. The share decides
+which ids are drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from extracurricular import rng
+from extracurricular.inputs import Batch, is_static
+from extracurricular.samplers.base import Sampler, Seeded, announce
+from extracurricular.samplers.blend import check_shapes, joined, masked
+from extracurricular.samplers.course import Course
+
+
+@dataclass(frozen=True)
+class Share(Seeded):
+    """Draw ``plain`` for even ids 2k and ``extended`` for odd ids 2k + 1, as their draw k.
+
+    A training has a slot for each draw: slot s·B + i is the i-th draw of step s. The slot k takes
+    the id 2k + 1 with a probability that is the share at its step, else 2k (:meth:`ids`).
+
+    Args:
+        plain: The sampler of plain draws.
+        extended: The sampler of extended draws; inputs of the same shapes.
+        course: The share over the training, in [0, 1]; None for ``auto``.
+        seed: Seed of the choice.
+    """
+
+    plain: Sampler
+    extended: Sampler
+    course: Course | None = None
+    seed: int = 0
+
+    @property
+    def asks(self) -> float:
+        """How many times a teacher is asked for one draw, at most, on average."""
+        return max(getattr(child, "asks", 0.0) for child in (self.plain, self.extended))
+
+    def ids(self, slots: Tensor, share: Tensor) -> Tensor:
+        """Return the ids that are drawn in some slots.
+
+        Args:
+            slots: Slots of a training, int64, [B].
+            share: Share of extended draws at the step of each slot, float32, [B] or [1].
+        """
+        number = rng.uniform(self.seed, slots, self.stream("choice"))
+        return 2 * slots + (number < share).to(torch.int64)
+
+    def announce(self, ids: Tensor) -> None:
+        """Prepare for draws with these ids, which come soon."""
+        for child, place in zip((self.plain, self.extended), _places(ids), strict=True):
+            announce(child, ids[place] >> 1)
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples.
+
+        In the masked selection both samplers make every draw, and one is kept.
+        """
+        children = {"plain": self.plain, "extended": self.extended}
+        if is_static(ids) and self.capturable:
+            parts = [child(ids >> 1) for child in children.values()]
+            check_shapes(children, parts)
+            return joined(ids, parts, masked(ids & 1))
+        places = _places(ids)
+        parts = [
+            child(ids[place] >> 1) for child, place in zip(children.values(), places, strict=True)
+        ]
+        check_shapes(children, parts)
+        order = torch.cat(places).argsort()
+        return joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
+
+
+def _places(ids: Tensor) -> list[Tensor]:
+    odd = (ids & 1) == 1
+    return [(~odd).nonzero().squeeze(1), odd.nonzero().squeeze(1)]

@@ -1,0 +1,167 @@
+"""Mastery of the stored examples, and the share of extended draws that follows it.
+
+Mastery is m = 1 - KL on drawn examples / KL on held-out ones, both of the teacher from the student.
+It is about 0 while the student does alike on both, so that plain draws still teach it all they can,
+and nears 1 where it knows the drawn examples by heart. The held-out examples are some that the
+teacher was trained on; on examples new to the teacher, m would read low.
+
+The rule of ``share: auto`` is our choice. Extended draws pay where the student masters the stored
+examples early, with most of its training still to come. So a few examples are kept out for the
+first part of the training alone, in which m sets the share; then they are drawn like the others,
+and the share stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from extracurricular import rng
+from extracurricular.data.base import Data
+from extracurricular.distributions import Distribution, concatenate
+from extracurricular.inputs import Batch, leaves
+from extracurricular.matching import forward_kl
+from extracurricular.samplers.base import Sampler
+from extracurricular.teachers.base import Teacher
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+# The rule: share 0 up to LOW, 1 from HIGH on, measured in the first part UNTIL of the training.
+# Chosen on digits, concrete, energy and kin8nm (docs/method.md says how).
+LOW, HIGH, UNTIL = 0.15, 0.30, 0.3
+# Part of the previous value that a new measurement keeps.
+KEEP = 0.5
+# Shares are multiples of this, so that rounding on another device does not move draws.
+GRAIN = 64
+# A KL over so many examples is exact enough, and more would cost time.
+MOST = 512
+# Measurements come at multiples of so many steps; chunks of draws never go across these.
+STRIDE = 16
+
+_BATCH = 256
+
+
+def share_of(mastery: float) -> float:
+    """Return the share of extended draws for a mastery, a multiple of 1/64 in [0, 1]."""
+    part = (mastery - LOW) / (HIGH - LOW)
+    return round(min(1.0, max(0.0, part)) * GRAIN) / GRAIN
+
+
+def held_out_rows(count: int, part: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the training examples that are kept out, and of those that are drawn.
+
+    Args:
+        count: Number of training examples, N.
+        part: Part of them to keep out, in (0, 1); at most 512 examples.
+        seed: Seed of the choice.
+
+    Returns:
+        Two int64 tensors, sorted, which together are 0 to N - 1.
+
+    Raises:
+        ValueError: There are too few examples to keep some out.
+    """
+    wanted = min(MOST, round(part * count))
+    if wanted < 1 or wanted >= count:
+        raise ValueError(
+            f"is {part}, which keeps out {wanted} of {count} training examples; "
+            "it must leave some on both sides"
+        )
+    order = rng.permuted(count, seed, torch.arange(count), "mastery")
+    return order[:wanted].sort().values, order[wanted:].sort().values
+
+
+def drawing(data: Data, rows: Tensor) -> Data:
+    """Return a data set whose samplers draw only some of the training examples."""
+    first = next(iter(leaves(data.train.x).values()))
+    return replace(data, drawn=rows.to(first.device))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Some examples, and the teacher's distribution on them."""
+
+    batch: Batch
+    target: Distribution
+
+
+class Mastery:
+    """Measures the mastery of a student in training, and sets the share of extended draws.
+
+    Args:
+        early: Sampler without the held-out examples, for the first part of the training.
+        held_out, drawn: Examples that ``early`` never draws, and some that it draws.
+        temperature: Temperature of the KL, as in the loss.
+        steps: Steps of the training.
+        sets_share: Whether the share follows (``share: auto``). If not, the held-out examples are
+            kept out to the end.
+    """
+
+    def __init__(
+        self,
+        early: Sampler,
+        held_out: Known,
+        drawn: Known,
+        temperature: float,
+        steps: int,
+        sets_share: bool = True,
+    ) -> None:
+        self.early, self.held_out, self.drawn = early, held_out, drawn
+        self.temperature, self.sets_share = temperature, sets_share
+        self.every = STRIDE * max(1, round(steps / 40 / STRIDE))
+        self.until = int(UNTIL * steps) // self.every * self.every if sets_share else steps
+        self.mastery, self.share = 0.0, 0.0
+
+    @torch.no_grad()
+    def measure(self, student: nn.Module, task: Any, fabric: Fabric) -> dict[str, float]:
+        """Measure the student, which is in evaluation mode; return what the log shows.
+
+        Returns:
+            ``drawn`` and ``held_out``, the mean KL(teacher ‖ student) on both in nats; ``mastery``,
+            smoothed; and ``share``, if it follows.
+        """
+        found = {}
+        for name, known in (("drawn", self.drawn), ("held_out", self.held_out)):
+            with fabric.autocast():
+                parts = [
+                    task.distribution(student(known.batch[k : k + _BATCH].x))
+                    for k in range(0, len(known.batch), _BATCH)
+                ]
+            said, t = concatenate(parts), self.temperature
+            found[name] = float(forward_kl(known.target.tempered(t), said.tempered(t)).mean())
+        now = 1 - found["drawn"] / max(found["held_out"], 1e-12)
+        self.mastery = KEEP * self.mastery + (1 - KEEP) * min(1.0, max(-1.0, now))
+        found["mastery"] = self.mastery
+        if self.sets_share:
+            self.share = share_of(self.mastery)
+            found["share"] = self.share
+        return {name: round(value, 6) for name, value in found.items()}
+
+    def state(self) -> dict[str, float]:
+        """Return what a checkpoint needs."""
+        return {"mastery": self.mastery, "share": self.share}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take over the state of a checkpoint."""
+        self.mastery, self.share = state["mastery"], state["share"]
+
+
+@torch.no_grad()
+def known(data: Data, rows: Tensor, teacher: Teacher, fabric: Fabric) -> Known:
+    """Ask a teacher about some training examples.
+
+    Args:
+        data: The data set, on the device.
+        rows: Numbers of the examples, int64, [N], on the CPU.
+        teacher: The teacher.
+        fabric: Device and precision.
+    """
+    split = data.train[rows.to(fabric.device)]
+    batch = Batch(rows.to(fabric.device), data.inputs(split.x))
+    with fabric.autocast():
+        parts = [teacher(batch[k : k + _BATCH]) for k in range(0, len(batch), _BATCH)]
+    return Known(batch, concatenate(parts))
