@@ -1,198 +1,342 @@
-"""What a student's step costs: plain training, KD, XCL online, and XCL from a record.
+"""What a step of training costs: ERM, KD, XCL online and XCL from a record, by the project's loop.
 
-32x32 images of random bytes in 100 classes; networks with random weights, since what a step costs
-does not depend on them. In every round each way of training makes the same number of steps, in
-turn, in one process, drawing its examples as the loop does; the ratio is the median over rounds of
-the ratio to plain training in that round. Then: how fast the teacher is recorded, and how fast a
-record of many draws is read.
+    python benchmarks/step_cost.py [--pairs resnet32x4:resnet8x4 ...] [--ways ERM KD ...]
+        [--batch 64] [--device cuda] [--precision auto 32-true] [--threads 1] [--clock cpu]
+        [--seconds S] [--rounds N] [--compile] [--together 3] [--before CHECKOUT]
+        [--peer CHECKOUT] [--minutes M] [--limit 1.03] [--json FILE]
 
-    python benchmarks/step_cost.py [--rounds 30] [--pairs resnet32x4:resnet8x4 ...] [--batch 128]
-                                   [--threads N] [--device cpu|cuda] [--json FILE] [--limit 1.05]
+``train`` itself is timed, between lines of its log (trainings.py has the set-up). Trainings stop at
+such lines and take turns, so that all of them meet the same machine; the first two lines, with
+capture and compilation, are left out and told apart as the start. A step's time is the median over
+rounds, beside the least and the most; a ratio is the median of the ratios in each round, where both
+were timed in the same rounds, else the ratio of the medians.
 
-Exit status 1 if a step from a record costs more than ``--limit`` times a plain one.
+``--clock cpu`` counts the time that the training's thread computes, for a busy machine with CPUs.
+
+On CUDA a step is eager, captured (``Execution(capture="auto")``) and compiled as well, and
+``--together`` such trainings run at once. CPUs capture nothing; there ``--compile`` asks for
+compiled steps. ``--before`` times the steps of another checkout of this project in a process of
+its own, in both precisions on CUDA, of which the faster one counts. ``--peer`` times the loops of a
+checkout of RepDistiller. A part that fails, or for which ``--minutes`` leave no time, says so in
+its cell. The JSON is written after each cell.
+
+Exit status 1 if on a CPU a step from a record costs more than ``--limit`` times one of ERM.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import functools
+import gc
+import os
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor
 
-from extracurricular.data.base import Data, make_data
-from extracurricular.distributions import Categorical, Distribution
-from extracurricular.knowledge import Recorded, RecordOptions, open_knowledge, record
-from extracurricular.matching import Matching
-from extracurricular.models import build_model
-from extracurricular.samplers import Augment, Batch, CutMix, Empirical, Sampler
-from extracurricular.teachers import Labels, Network, Teacher
-from extracurricular.training import Training, draw_steps, draws, learning_rate, make_optimizer
+import step_cost_peer
+from at_once import at_once
+from extracurricular.data.base import Data
+from extracurricular.knowledge import Recorded
+from extracurricular.run.precision import hardware, resolve
+from step_cost_table import Cells, Key, ratio_in_rounds
+from trainings import WAYS, Job, Pair, random_images, recorded
+from turns import CLOCKS, Here, OutOfTimeError, Process, Runner, There, Tick, in_rounds, sentence
 
-CLASSES = 100
-CODECS = ("float16", "uint8", "uint4", "topk")
-
-
-def random_images(count: int, device: torch.device) -> Data:
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8)
-    y = np.arange(count) % CLASSES
-    return make_data("random", (x, y), (x[:CLASSES], y[:CLASSES])).to(device)
+PAIRS = ["resnet32x4:resnet8x4", "resnet56:resnet20", "wrn-40-2:wrn-16-2", "vgg13:vgg8"]
+_HERE = Path(__file__).resolve().parent
+# No part starts with less time than this, in seconds.
+_LEAST = 5.0
+# On a GPU, seconds without a line of the log after which a training is given up.
+_HANGS = {"compiled": 120.0}
 
 
-def steps(
-    student_name: str, sampler: Sampler, teacher: Teacher, data: Data, batch: int, fabric: Fabric
-) -> Iterator[None]:
-    """Make a step at each call of ``next``, as the training loop does."""
-    torch.manual_seed(0)
-    student = build_model(student_name, inputs=data.shapes, outputs=CLASSES).to(fabric.device)
-    student.train()
-    settings = Training(steps=10**9, batch_size=batch)
-    optimizer = make_optimizer(student, settings, fused=True)
-    matching = Matching() if isinstance(teacher, Labels) else Matching(temperature=4.0)
-    for step, (examples, target) in enumerate(draws(sampler, teacher, settings, 0, fabric=fabric)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        loss = matching(data.task.distribution(student(examples.x)), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        yield
+class Bench:
+    """The whole measurement: one part after another, each of which may fail."""
+
+    def __init__(self, given: argparse.Namespace, cells: Cells) -> None:
+        self.given, self.cells = given, cells
+        self.cuda = given.device == "cuda"
+        self.device = torch.device(given.device)
+        self.until = cells.until
+        self.folder = tempfile.TemporaryDirectory()
+        self.process: Process | None = None
+        self.pairs: dict[str, Pair] = {}
+        self.told: dict[Key, list[str]] = {}
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return float(self.until - time.time())
+
+    def wait(self) -> None:
+        """Wait for the device."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    @functools.cached_property
+    def data(self) -> Data:
+        """The images."""
+        return random_images(self.device)
+
+    @functools.cached_property
+    def known(self) -> Recorded:
+        """The record."""
+        return recorded(self.data, self.given.batch, Path(self.folder.name) / "knowledge")
+
+    def pair(self, names: str) -> Pair:
+        """Return a pair, made once."""
+        return self.pairs.setdefault(names, Pair(names, self.data, self.given.batch))
+
+    def asked(self, ways: Iterable[str]) -> list[str]:
+        """Return those of some ways of training that are to be timed."""
+        return [way for way in ways if way in self.given.ways]
+
+    def run(self) -> None:
+        """Measure everything, what matters most first."""
+        given = self.given
+        each = [(names, precision) for names in given.pairs for precision in given.precision]
+        hows = ["eager"] + ["captured"] * self.cuda + ["compiled"] * (given.compile > self.cuda)
+        for names, precision in each:
+            keys = [Key(names, precision, way, how) for how in hows for way in given.ways]
+            if given.before and precision == given.precision[0]:
+                both = ["bf16-mixed", "32-true"] if self.cuda else ["32-true"]
+                keys += [
+                    Key(names, one, way, "before") for one in both for way in self.asked(WAYS[:3])
+                ]
+            self.part(keys, self.rounds)
+        self.close()
+        if given.peer:
+            for names in given.pairs:
+                for way in self.asked(step_cost_peer.WAYS):
+                    self.part([Key(names, "32-true", way, "peer")], self.peer)
+        for names, precision in each if self.cuda else []:
+            if given.together > 1:
+                for way in self.asked(WAYS[:3]):
+                    self.part([Key(names, precision, way, "at once")], self.at_once)
+            if given.compile:
+                ways = self.asked(["ERM", "XCL online", "KD", "XCL recorded"])
+                self.part([Key(names, precision, way, "compiled") for way in ways], self.rounds)
+
+    def close(self) -> None:
+        """End the process of the other checkout."""
+        if self.process is not None:
+            self.process.close()
+            self.process = None
+
+    def part(self, keys: Sequence[Key], measure: Callable[[list[Key]], None]) -> None:
+        """Do one part, unless an earlier process did, and clear up."""
+        keys = [key for key in keys if key not in self.cells]
+        if not keys:
+            return
+        try:
+            self.patience(keys[0])
+            measure(keys)
+        except Exception as error:
+            self.fail(keys, error)
+        if any(key.how == "before" and "error" in self.cells.found[key] for key in keys):
+            self.close()  # an error may have left its GPU unusable
+        gc.collect()
+        self.recover()
+        if self.cuda:
+            torch.cuda.empty_cache()
+        if self.given.compile:
+            torch._dynamo.reset()
+
+    def fail(self, keys: Sequence[Key], error: BaseException) -> None:
+        """Put an error into cells that hold nothing yet."""
+        for key in keys:
+            if key not in self.cells:
+                self.cells.add(key, error=sentence(error))
+
+    def recover(self) -> None:
+        """Go on in a new process where an error has left the GPU unusable to this one."""
+        try:
+            torch.ones(8, device=self.device).sum().item()
+        except RuntimeError as error:
+            print(f"starting again, as the GPU is unusable: {sentence(error)}", flush=True)
+            self.close()
+            self.folder.cleanup()
+            os.environ["STEP_COST_RESUME"] = str(self.cells.save())
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+
+    def job(self, key: Key) -> Callable[[Tick], None]:
+        """Return the training of a cell."""
+        pair, known = self.pair(key.pair), self.known if key.way == "XCL recorded" else None
+        # Short turns for slow steps; on a GPU, long lines, as each waits for the device.
+        line = (16 if key.how == "eager" else 160 if key.how == "at once" else 64) * self.cuda
+        how = "captured" if key.how == "at once" else key.how
+        job = Job(key.way, how, key.precision, self.given.threads, max(1, line))
+        told = self.told.setdefault(key, [])
+
+        def tell(sentence: str) -> None:
+            if sentence not in told:
+                told.append(sentence)
+
+        return lambda tick: job.run(pair, known, tick, tell)
+
+    def runner(self, key: Key) -> Runner:
+        """Return the training of a cell as one that takes turns."""
+        if key.how == "before":
+            return self.before(key)
+        return Here(self.job(key), self.wait, CLOCKS[self.given.clock])
+
+    def before(self, key: Key) -> Runner:
+        """Return the training of a cell in the other checkout."""
+        given = self.given
+        if self.process is None:
+            command = [sys.executable, str(_HERE / "step_cost_before.py"), str(given.before)]
+            command += [given.device, str(given.batch), str(given.threads), given.clock]
+            environment = {**os.environ, "PYTHONPATH": str(given.before.resolve() / "src")}
+            self.process = Process(command, environment, f"{self.folder.name}/before.log")
+        settings: dict[str, Any] = {"pair": key.pair, "way": key.way, "precision": key.precision}
+        settings |= {"threads": given.threads, "line": 16 if self.cuda else 1}
+        return There(self.process, " ".join(key), settings)
+
+    def patience(self, key: Key) -> float:
+        """Return the seconds to wait for a line of the log; what hangs on a GPU is given up.
+
+        Raises:
+            OutOfTimeError: There is no time left.
+        """
+        if self.left < _LEAST:
+            raise OutOfTimeError("no time left")
+        return min(self.left, _HANGS.get(key.how, 40.0)) if self.cuda else self.left
+
+    def rounds(self, keys: list[Key]) -> None:
+        """Time trainings in turn."""
+
+        def failed(key: Key, error: Exception) -> None:
+            self.fail([key], error)
+            self.recover()
+
+        given = self.given
+        runners = {key: functools.partial(self.runner, key) for key in keys}
+        least = given.seconds / given.rounds
+        starts, seconds = in_rounds(runners, given.rounds, least, self.patience, failed)
+        for key, times in seconds.items():
+            if not times:
+                self.fail([key], OutOfTimeError("no time left"))
+                continue
+            ratio = ratio_in_rounds(times, seconds.get(self.cells.base(key), []))
+            start = starts[key] if key.how != "before" else None
+            note = "; ".join(self.told.get(key, []))
+            self.cells.add(key, times, start=start, ratio=ratio, note=note)
+
+    def peer(self, keys: list[Key]) -> None:
+        """Time a loop of RepDistiller, without pauses, in which its workers would get ahead."""
+        [key] = keys
+        if self.cuda != torch.cuda.is_available():
+            raise RuntimeError("its loops always run on the GPU where there is one")
+        given, peer = self.given, step_cost_peer.load(self.given.peer)
+        every, benchmark = (16 if self.cuda else 2), torch.backends.cudnn.benchmark
+
+        def work(tick: Tick) -> None:
+            torch.set_num_threads(given.threads)
+            step_cost_peer.run(peer, key.pair, key.way, given.batch, every, tick)
+
+        runner = Here(work, self.wait)
+        try:
+            start = runner.start(self.patience(key))
+            # Its workers have filled their queues meanwhile.
+            runner.turn(0.3 * given.seconds, self.patience(key))
+            least = given.seconds / given.rounds
+            times = [runner.turn(least, self.patience(key)) for _ in range(given.rounds)]
+        finally:
+            runner.stop()
+            torch.backends.cudnn.benchmark = benchmark
+        self.cells.add(key, times, start=start, note=step_cost_peer.transform()[1])
+
+    def at_once(self, keys: list[Key]) -> None:
+        """Time several captured trainings at once, each on a stream of its own."""
+        [key] = keys
+        if not self.cuda:
+            raise NotImplementedError("several trainings at once are timed on CUDA alone")
+        try:
+            from extracurricular.training import together
+        except ImportError:
+            raise NotImplementedError("not available: there is no training.together") from None
+        given = self.given
+        times, start = at_once(
+            self.job(key),
+            given.together,
+            together,
+            self.device,
+            given.seconds,
+            min(self.left - _LEAST, 60.0),
+        )
+        note = "; ".join([f"{given.together} trainings", *self.told.get(key, [])])
+        self.cells.add(key, times, start=start, note=note)
 
 
-def timed(function: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def step_costs(pair: str, data: Data, folder: Path, arguments: Any, fabric: Fabric) -> Any:
-    """Time all ways of training one pair; return the rows of its table."""
-    teacher_name, student_name = pair.split(":")
-    torch.manual_seed(1)
-    module = build_model(teacher_name, inputs=data.shapes, outputs=CLASSES).to(fabric.device)
-    teacher = Network(module, data.task)
-    plain = Augment(Empirical(data), pad=4, flip=True)
-    extended = CutMix(plain)
-    place = folder / pair.replace(":", "-")
-    options = RecordOptions(fabric=fabric)
-    report = record(extended, teacher, data, arguments.draws, place, options=options)
-    known = open_knowledge(place, data=data, sampler=extended)
-    ways: dict[str, tuple[Sampler, Teacher]] = {
-        "ERM": (plain, Labels()),
-        "KD online": (plain, teacher),
-        "XCL online": (extended, teacher),
-        "XCL recorded": (known.replay(extended), known),
-    }
-    together = draw_steps(plain, arguments.batch, fabric.device)
-    running = {
-        name: steps(student_name, *way, data, arguments.batch, fabric) for name, way in ways.items()
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
-    for turn in range(-arguments.warmup, arguments.rounds):
-        # Whoever is first after a pause may be slower, so all take turns at that too.
-        for name in names[turn % 4 :] + names[: turn % 4]:
-            took = timed(lambda: [next(running[name]) for _ in range(together)], fabric.device)  # noqa: B023
-            if turn >= 0:
-                seconds[name].append(took / together)
-    rows = {
-        name: {
-            "seconds": statistics.median(times),
-            "ratio": statistics.median(
-                t / base for t, base in zip(times, seconds["ERM"], strict=True)
-            ),
-        }
-        for name, times in seconds.items()
-    }
-    return {"steps": rows, "recorded_per_second": report.recorded / report.seconds}
-
-
-def read_rates(codec: str, data: Data, folder: Path, count: int, batch: int) -> dict[str, float]:
-    """Draws a second that a record of ``count`` draws gives, in order and shuffled."""
-    logits = torch.randn(1024, CLASSES) * 2
-
-    def talk(batch: Batch) -> Distribution:
-        return Categorical(logits[batch.ids % len(logits)])
-
-    def nothing(ids: Tensor) -> Batch:
-        return Batch(ids, torch.empty(len(ids), 0))
-
-    place = folder / codec
-    options = RecordOptions(description="nothing", teacher_id="random", chunk=2048)
-    record(nothing, talk, data, count, place, codec=codec, options=options)
-    known: Recorded = open_knowledge(place)
-    order = torch.randperm(count)
-    size = 16 * batch
-    rates = {"bytes_per_draw": float(known.manifest.bytes_per_draw)}
-    for name, ids in (("ordered", torch.arange(count)), ("shuffled", order)):
-        times = [
-            timed(lambda: known(nothing(ids[k : k + size])).parameters, torch.device("cpu"))  # noqa: B023
-            for k in range(0, max(1, count - size + 1), size)
-        ]
-        rates[name] = min(size, count) / statistics.median(times)
-    return rates
-
-
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    pairs = ["resnet32x4:resnet8x4", "wrn-40-2:wrn-16-2"]
-    parser.add_argument("--pairs", nargs="*", default=pairs, help="TEACHER:STUDENT")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--draws", type=int, default=1024, help="draws to record of each teacher")
-    parser.add_argument("--read", type=int, default=262144, help="draws in the record to read")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--limit", type=float, default=1.05)
+    parser.add_argument("--pairs", nargs="+", default=PAIRS, metavar="TEACHER:STUDENT")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", nargs="+", default=["auto"])
+    parser.add_argument("--threads", type=int, default=1, help="threads of the CPU")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of one CPU thread")
+    parser.add_argument("--seconds", type=float, help="time of each cell (0.8 on CUDA, 15 on CPUs)")
+    parser.add_argument("--rounds", type=int, help="turns of each cell (5 on CUDA, 10 on CPUs)")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: CUDA")
+    parser.add_argument("--together", type=int, default=3, help="trainings at once; 1 for none")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--peer", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--minutes", type=float, help="most time in all (4.5 on CUDA, 60 on CPUs)")
+    parser.add_argument("--limit", type=float, default=1.03)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    fabric = Fabric(accelerator=arguments.device, devices=1)
-    data = random_images(2048, fabric.device)
-    found: dict[str, Any] = {
-        "device": arguments.device, "threads": arguments.threads, "torch": torch.__version__,
-        "batch": arguments.batch, "rounds": arguments.rounds, "pairs": {}, "reading": {},
-    }  # fmt: skip
-    print(f"{arguments.device}, {arguments.threads} threads, torch {torch.__version__}")
-    worst = 0.0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for pair in arguments.pairs:
-            result = step_costs(pair, data, folder, arguments, fabric)
-            found["pairs"][pair] = result
-            print(f"\n{pair.replace(':', ' → ')}, batch {arguments.batch}")
-            for way, row in result["steps"].items():
-                print(f"  {way:<14}{1000 * row['seconds']:>10.1f} ms{row['ratio']:>9.3f} × ERM")
-            print(f"  recorded at {result['recorded_per_second']:,.0f} draws/s")
-            worst = max(worst, result["steps"]["XCL recorded"]["ratio"])
-        print(f"\nreading {arguments.read:,} draws of {CLASSES} classes, draws/s")
-        print(f"  {'codec':<10}{'bytes':>6}{'in order':>14}{'shuffled':>14}")
-        for codec in CODECS:
-            rates = read_rates(codec, random_images(200, torch.device("cpu")), folder,
-                               arguments.read, arguments.batch)  # fmt: skip
-            found["reading"][codec] = rates
-            print(
-                f"  {codec:<10}{rates['bytes_per_draw']:>6.0f}"
-                f"{rates['ordered']:>14,.0f}{rates['shuffled']:>14,.0f}"
-            )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"\nXCL recorded: at most {worst:.3f} × ERM, limit {arguments.limit:.2f}")
-    return 0 if worst <= arguments.limit else 1
+    given = parser.parse_args()
+    given.device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cuda = given.device == "cuda"
+    for name, there, here in (
+        ("seconds", 0.8, 15.0), ("rounds", 5, 10), ("minutes", 4.5, 60.0), ("compile", True, False),
+    ):  # fmt: skip
+        if getattr(given, name) is None:
+            setattr(given, name, there if cuda else here)
+    words = [resolve(name, hardware(given.device)) for name in given.precision]
+    given.precision = list(dict.fromkeys(words))
+    for names in given.pairs:
+        if names.count(":") != 1:
+            parser.error(f"--pairs has {names!r}; it must be TEACHER:STUDENT")
+    return given
+
+
+def main() -> None:
+    given = arguments()
+    torch.set_num_threads(given.threads)
+    cells = Cells(given)
+
+    def end(late: bool = False) -> None:
+        if late:
+            print("--minutes are over in the midst of a part", flush=True)
+        cells.show()
+        # Trainings may still wait in their threads, or for a device that never answers.
+        sys.stdout.flush()
+        os._exit(cells.status())
+
+    watch = threading.Timer(max(cells.until - time.time(), 0) + 10, end, [True])
+    watch.daemon = True
+    watch.start()
+    if given.together > 1 and given.device == "cpu":
+        print("several trainings at once: CUDA only, skipped")
+        given.together = 1
+    # Each way and pair is compiled anew, and so is what a limit would leave uncompiled.
+    for name in ("recompile_limit", "accumulated_recompile_limit") if given.compile else ():
+        if hasattr(torch._dynamo.config, name):
+            setattr(torch._dynamo.config, name, 512)
+    bench = Bench(given, cells)
+    bench.run()
+    bench.close()
+    bench.folder.cleanup()
+    end()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

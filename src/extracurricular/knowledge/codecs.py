@@ -9,6 +9,7 @@ Decoding is elementwise arithmetic on whole batches: a row gives the same bits i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -180,9 +181,15 @@ class TopK:
         index = _read(rows[:, :cut], self._index_type).long() % 65536 % self.task.size
         stored = _read(rows[:, cut:], torch.float16).float()
         others = max(1, self.task.size - self.k)
-        each = stored[:, -1:] - torch.tensor(float(others)).log().item()
+        each = stored[:, -1:] - _log(others)
         logits = each.expand(-1, self.task.size).clone()
         return Categorical(logits.scatter_(1, index, stored[:, :-1]))
+
+
+@lru_cache(maxsize=64)
+def _log(count: int) -> float:
+    """Return the logarithm of a number as float32 has it."""
+    return torch.tensor(float(count)).log().item()
 
 
 def _read(rows: Tensor, dtype: torch.dtype) -> Tensor:

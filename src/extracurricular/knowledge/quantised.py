@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.distributions import Categorical, Distribution, Task
+from extracurricular.inputs import is_static
 from extracurricular.knowledge.codecs import CODECS, depths, need_classes
 
 # Scales of a row, in nats: 0, then 16 to an octave from 2^-6 to 2^9.9. Deeper classes are clipped
@@ -104,15 +105,15 @@ class _Quantised:
     def _quantise(self, depth: Tensor, scale: Tensor, knee: Tensor) -> tuple[Tensor, Tensor]:
         """Return codes [B, C] and refinements [B, ranks], whole numbers as float32."""
         steps = 2.0**self.bits
-        r = _SCALES.to(depth.device)[scale].unsqueeze(1)
+        r = _on(_SCALES, depth.device)[scale].unsqueeze(1)
         place = _squeeze(
-            (depth / r.clamp_min(1e-30)).clamp(0, 1), _KNEES.to(depth.device)[knee].unsqueeze(1)
+            (depth / r.clamp_min(1e-30)).clamp(0, 1), _on(_KNEES, depth.device)[knee].unsqueeze(1)
         )
         code = (place * steps).floor_().clamp_(0, steps - 1)
         if not self._ladder:
             return code, code[:, :0]
         first = _ranked(code, len(self._ladder))
-        parts = 2.0 ** torch.tensor(self._ladder, device=depth.device)
+        parts = 2.0 ** _numbers(self._ladder, depth.device)
         inside = place.gather(1, first) * steps - code.gather(1, first)
         return code, torch.minimum((inside * parts).floor_().clamp_(min=0), parts - 1)
 
@@ -124,18 +125,18 @@ class _Quantised:
         place = value + 0.5
         if finer is not None:
             first = _ranked(code, len(self._ladder))
-            parts = 2.0 ** torch.tensor(self._ladder, device=code.device)
+            parts = 2.0 ** _numbers(self._ladder, code.device)
             place.scatter_(1, first, value.gather(1, first) + (finer + 0.5) / parts)
         # The most probable class is at distance 0, not in the middle of its cell.
         place = place.masked_fill(place == place.amin(1, keepdim=True), 0.0)
-        kappa = _KNEES.to(code.device)[knee].unsqueeze(1)
+        kappa = _on(_KNEES, code.device)[knee].unsqueeze(1)
         distance = _stretch(place * 2.0**-self.bits, kappa)
-        return distance * _SCALES.to(code.device)[scale].unsqueeze(1)
+        return distance * _on(_SCALES, code.device)[scale].unsqueeze(1)
 
     def _search(self, depth: Tensor, truth: Categorical) -> tuple[Tensor, Tensor]:
         """Find scale and knee of each row by trial: first the knee, then the scale."""
         deepest = depth.amax(1)
-        longest = torch.bucketize(deepest, _SCALES.to(depth.device)).clamp(max=255)
+        longest = torch.bucketize(deepest, _on(_SCALES, depth.device)).clamp(max=255)
         weights = [(t, truth.tempered(t).probs) for t in (1.0, 4.0)]
         best = torch.full_like(deepest, torch.inf)
         scale, knee = longest.clone(), torch.zeros_like(longest)
@@ -195,6 +196,26 @@ class Uint4(_Quantised):
         return -(-self.task.size * 11 // 100) if self.refine is None else self.refine
 
 
+def _on(constant: Tensor, device: torch.device) -> Tensor:
+    """Return a constant on a device; on a GPU copied once, as no graph can hold such a copy."""
+    return _copy(constant, device) if device.type == "cuda" else constant.to(device)
+
+
+@lru_cache(maxsize=64)
+def _copy(constant: Tensor, device: torch.device) -> Tensor:
+    return constant.to(device)
+
+
+def _numbers(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return whole numbers as a tensor on a device, int64."""
+    return _on(_tensor(numbers), device)
+
+
+@lru_cache(maxsize=64)
+def _tensor(numbers: tuple[int, ...]) -> Tensor:
+    return torch.tensor(numbers)
+
+
 def _squeeze(distance: Tensor, knee: Tensor) -> Tensor:
     """Map a share of the scale, 0 to 1, to its place on the code axis, 0 to 1."""
     head = distance * (_HEAD / knee)
@@ -216,8 +237,8 @@ def _ranked(code: Tensor, ranks: int) -> Tensor:
     key = code.to(torch.int32) * classes + torch.arange(
         classes, device=code.device, dtype=torch.int32
     )
-    if key.device.type == "cpu":
-        # Numpy sorts much faster than torch there, and decoding spends its time on rankings.
+    if not is_static(key):
+        # Numpy sorts much faster than torch on CPUs, and decoding spends its time on rankings.
         ordered = torch.from_numpy(np.sort(key.numpy(), axis=1))
     else:
         ordered = key.sort(dim=1).values
@@ -244,7 +265,7 @@ def refinement_bits(classes: int, bits: int) -> tuple[int, ...]:
 def _pack_fields(fields: Tensor, widths: tuple[int, ...]) -> Tensor:
     """Pack whole numbers [B, F] of the given widths in bits, one after another, to bytes [B, n]."""
     number, shift = _bit_places(widths)
-    bits = (fields.long()[:, number] >> torch.tensor(shift, device=fields.device)) & 1
+    bits = (fields.long()[:, list(number)] >> _numbers(shift, fields.device)) & 1
     bits = F.pad(bits, (0, -len(shift) % 8)).reshape(len(bits), -(-len(shift) // 8), 8)
     return (bits << torch.arange(7, -1, -1, device=fields.device)).sum(2)
 
@@ -255,13 +276,13 @@ def _unpack_fields(packed: Tensor, widths: tuple[int, ...]) -> Tensor:
     device = packed.device
     each = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
     bits = ((packed.unsqueeze(2) >> each) & 1).flatten(1)[:, : len(shift)]
-    valued = bits.float() * (2.0 ** torch.tensor(shift, device=device))
+    valued = bits.float() * (2.0 ** _numbers(shift, device))
     fields = torch.zeros(len(packed), len(widths), device=device)
-    return fields.index_add_(1, torch.tensor(number, device=device), valued)
+    return fields.index_add_(1, _numbers(number, device), valued)
 
 
 @lru_cache(maxsize=64)
-def _bit_places(widths: tuple[int, ...]) -> tuple[list[int], list[int]]:
+def _bit_places(widths: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return for each bit of a row its field, and its place in that field, highest first."""
     pairs = [(f, w - 1 - k) for f, w in enumerate(widths) for k in range(w)]
-    return [f for f, _ in pairs], [s for _, s in pairs]
+    return tuple(f for f, _ in pairs), tuple(s for _, s in pairs)

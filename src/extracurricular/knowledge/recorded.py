@@ -19,7 +19,7 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, mixture
 from extracurricular.errors import StorageError
-from extracurricular.inputs import Batch, is_static
+from extracurricular.inputs import Batch, Capturable, is_static, obstacle
 from extracurricular.knowledge.codecs import build_codec
 from extracurricular.knowledge.fingerprint import (
     data_fingerprint,
@@ -88,6 +88,15 @@ class Replay(Seeded):
                 "choices were recorded, but the sampler does not choose among candidates"
             )
 
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the draws, as a clause; None if it can."""
+        if self.choices is None:
+            return obstacle(self.child)
+        # A child that repeats its choices asks nobody but its own child.
+        inner = getattr(self.child, "child", self.child)
+        return obstacle(inner) or obstacle(getattr(self.choices, "__self__", self.choices))
+
     def announce(self, ids: Tensor) -> None:
         """Learn that draws with these ids come soon."""
         ids = self._recorded(ids)
@@ -109,15 +118,19 @@ class Replay(Seeded):
         return replace(batch, ids=ids)
 
 
-class Recorded:
+# Most bytes of a record that are kept on a device, and the part of its memory that they may take.
+_MOST_ON_DEVICE = 2**32
+_PART_OF_DEVICE = 4
+
+
+class Recorded(Capturable):
     """A record as a teacher.
 
     Args:
         store: The record, opened and checked.
     """
 
-    capturable = False
-    obstacle = "a record is read by the host"
+    _table: Tensor | None = None
 
     def __init__(self, store: Store) -> None:
         origin = store.manifest.origin
@@ -150,10 +163,31 @@ class Recorded:
         stored = self._members(batch)
         return stored[0] if len(stored) == 1 else mixture(stored)
 
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the answers, as a clause; None if it can."""
+        return "a record is read by the host" if self._table is None else None
+
+    def hold(self, device: torch.device) -> None:
+        """Keep all rows on a device, where a draw's row is then found without the host."""
+        self._table = self.store.rows(torch.arange(len(self.store))).to(device)
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        if self._table is None or not is_static(ids):
+            return self.store.rows(ids.cpu()).to(ids.device)
+        return self._table.index_select(0, ids.clamp(0, len(self._table) - 1))
+
     def _members(self, batch: Batch) -> list[Distribution]:
-        rows = self.store.rows(batch.ids.cpu()).to(batch.ids.device)
+        rows = self._rows(batch.ids)
         width, count = self.codec.bytes_per_draw, max(1, self.manifest.origin.members)
-        return [self.codec.decode(rows[:, k * width : (k + 1) * width]) for k in range(count)]
+        stored = [self.codec.decode(rows[:, k * width : (k + 1) * width]) for k in range(count)]
+        if self._table is None or not is_static(batch.ids):
+            return stored
+        # A draw that is not in the record shows as NaN, for which the loop looks.
+        wrong = ((batch.ids < 0) | (batch.ids >= len(self._table))).unsqueeze(1)
+        return [
+            type(one).from_output(one.parameters.masked_fill(wrong, torch.nan)) for one in stored
+        ]
 
     def choices(self, ids: Tensor) -> Tensor:
         """Return the candidates that the sampler chose for draws ``ids``, int64, [B].
@@ -163,7 +197,7 @@ class Recorded:
         """
         if not self.manifest.origin.choice:
             raise StorageError(f"{str(self.store.folder)!r} has choice = False: it has no choices")
-        return self.store.rows(ids.cpu())[:, -1].long().to(ids.device)
+        return self._rows(ids)[:, -1].long()
 
     def replay(self, sampler: Sampler, seed: int = 0) -> Replay:
         """Put :class:`Replay` around the sampler that was recorded."""
@@ -192,7 +226,8 @@ def open_knowledge(
     Args:
         folder: The record.
         data: The data set that was recorded: same training split, scales, task and order of
-            classes. This and the following are not checked where None.
+            classes. This and the following are not checked where None. If the data are on a GPU,
+            the record is kept there too, unless it is large.
         sampler: The sampler that was recorded, or its description as plain values.
         seed: Seed of that sampler; read from the sampler where None.
         teacher: The teacher that was recorded, or the text that names it.
@@ -218,7 +253,19 @@ def open_knowledge(
     if manifest.draws == 0:
         raise StorageError(f"{str(folder)!r} holds no draws yet; record some")
     store = Store.open(folder, manifest)
-    return RecordedEnsemble(store) if manifest.origin.members else Recorded(store)
+    known = RecordedEnsemble(store) if manifest.origin.members else Recorded(store)
+    if data is not None and _fits(manifest, data.device):
+        known.hold(data.device)
+    return known
+
+
+def _fits(manifest: Manifest, device: torch.device) -> bool:
+    """Return whether a record is kept on a device: on a GPU, unless it is large."""
+    if device.type != "cuda":
+        return False
+    memory = torch.cuda.get_device_properties(device).total_memory
+    size = manifest.draws * manifest.bytes_per_draw
+    return size <= min(_MOST_ON_DEVICE, memory // _PART_OF_DEVICE)
 
 
 def of_data(data: Data) -> dict[str, Any]:
