@@ -308,7 +308,8 @@ def test_law_4_labels_as_a_teacher_are_plain_training() -> None:
         plain.load_state_dict(student.state_dict())
         settings = Training(steps=6, batch_size=8, lr=0.05, momentum=0.0, weight_decay=0.0)
         sampler = Empirical(data)
-        train(student, sampler, Labels(), data.task, settings=settings)
+        matching = Matching(beta=0.0)
+        train(student, sampler, Labels(), data.task, matching=matching, settings=settings)
         for step in range(6):
             batch = sampler(torch.arange(8 * step, 8 * step + 8))
             out = plain(batch.x)
