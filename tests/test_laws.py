@@ -26,6 +26,7 @@ from extracurricular.files import (
     write_atomic,
 )
 from extracurricular.inputs import leaves
+from extracurricular.matching import Matching
 from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
 from extracurricular.samplers import SAMPLERS, Batch, Empirical, Sampler, build_sampler, is_pure
 from extracurricular.samplers.base import announce
