@@ -64,6 +64,15 @@ CHAINS: dict[str, list[object]] = {
         },
         {"noise": {"std": 0.05}},
     ],
+    "share": [
+        {
+            "share": {
+                "of": {"linear": [0.2, 0.9]},
+                "extended": ["empirical", "mixup", {"noise": {"std": 0.1}}],
+                "plain": ["empirical"],
+            }
+        }
+    ],
 }
 # The same for images that are decoded from their files as they are needed.
 STREAMED: dict[str, list[object]] = {

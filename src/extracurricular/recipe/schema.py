@@ -211,6 +211,18 @@ class TeacherSection(_Section):
         return self
 
 
+class MasterySection(_Section):
+    """Measure how well a student masters the stored examples.
+
+    Args:
+        held_out: Part of the training examples to keep out of its draws, in (0, 1), at most 512
+            examples: to the end, or with ``share: auto`` for the first 30 % of the training. The
+            teacher has been trained on them too.
+    """
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
 class StudentSection(_Section):
     """One student.
 
@@ -220,6 +232,8 @@ class StudentSection(_Section):
         sampler: The source of its training examples.
         matching: Divergence, temperature, weight of the label term and weight of the variance.
         training: The training.
+        mastery: Examples to keep out of its draws, to measure its mastery of the stored ones; null
+            to measure it only where the sampler's ``share`` is ``auto``.
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
@@ -227,6 +241,7 @@ class StudentSection(_Section):
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
+    mastery: MasterySection | None = None
 
 
 class GeneratorSection(_Section):

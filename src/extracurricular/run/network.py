@@ -26,9 +26,9 @@ from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.stages import Checks, Price, Stage, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
-from extracurricular.samplers.build import requirements
+from extracurricular.samplers.build import requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
-from extracurricular.training import Training, train
+from extracurricular.training import Mastery, Training, mastery_of, train
 from extracurricular.training.remembered import pays
 
 
@@ -117,6 +117,8 @@ class NetworkStage(Stage):
         record: The record that it learns from instead of the teacher; None where there is none.
         parts: The stages that teacher, generators and record are made of.
         given: Checksums of the files of weights that replace its training.
+        held_out: Part of the training examples that is kept out to measure mastery; None where
+            nothing asks for it.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -133,6 +135,7 @@ class NetworkStage(Stage):
     record: RecordSource | None = None
     parts: tuple[Stage, ...] = ()
     given: tuple[dict[str, Any], ...] = ()
+    held_out: float | None = None
 
     @property
     def steps(self) -> int:
@@ -168,6 +171,7 @@ class NetworkStage(Stage):
             "data": data_settings(self.data),
             "model": self.model,
             **({"files": files} if files else {}),
+            **({"held_out": self.held_out} if self.held_out is not None else {}),
             "sampler": self.sampler,
             "training": training_settings(self.training),
             "matching": self.matching,
@@ -213,12 +217,7 @@ class NetworkStage(Stage):
             student: The student, for a sampler whose choices depend on it.
             seed: Seed of the sampler; that of the training where None.
         """
-        context = Context()
-        if self.teacher is not None:
-            asked = workspace.made(self.teacher) if requirements(self.sampler).teacher else None
-            fitted = {part.name: workspace.made(part) for part in self.generators}
-            context = Context(asked, student, fitted)
-        return self.build_sampler(workspace, context, seed)
+        return self.build_sampler(workspace, _context(self, workspace, student), seed)
 
     def build_sampler(
         self, workspace: Workspace, context: Context, seed: int | None = None
@@ -264,6 +263,7 @@ class NetworkStage(Stage):
                     execution=workspace.execution,
                     tell=partial(_tell, self.title, workspace),
                     shared=workspace.shared.get(drawn_with(self) or ""),
+                    mastery=_mastery(self, workspace, teacher, student),
                 )
             outcome["sha256"] = save_weights(folder / "weights.safetensors", student.state_dict())
             outcome["steps"] = result.steps
@@ -297,14 +297,69 @@ def drawn_with(stage: NetworkStage) -> str | None:
     """Return the name of all that a student's draws and the answers on them depend on.
 
     Students with the same name can share both. None where there is nothing to share: draws from a
-    record, or of stored examples alone, and answers that are labels.
+    record, or of stored examples alone, a share that follows mastery, and answers that are labels.
     """
     stored = stage.sampler in ("empirical", ["empirical"])
     if stage.teacher is None or stage.learns_from == "labels" or stage.record or stored:
         return None
+    if stage.held_out is not None or share_is_auto(stage.sampler):
+        return None
     parts = [stage.data, stage.sampler, stage.seed, stage.teacher.path]
     drawn_from = [generator.path for generator in stage.generators]
     return canonical([*parts, drawn_from, stage.training.batch_size]).decode()
+
+
+def _context(stage: NetworkStage, workspace: Workspace, student: nn.Module | None) -> Context:
+    """Return the trained teacher and the fitted generators, as far as a stage's sampler needs."""
+    if stage.teacher is None:
+        return Context()
+    asked = workspace.made(stage.teacher) if requirements(stage.sampler).teacher else None
+    fitted = {part.name: workspace.made(part) for part in stage.generators}
+    return Context(asked, student, fitted)
+
+
+def _mastery(
+    stage: NetworkStage, workspace: Workspace, teacher: Teacher, student: nn.Module
+) -> Mastery | None:
+    """Return what measures the student's mastery; None where nothing asks for it."""
+    if stage.learns_from == "labels" or stage.record is not None:
+        return None
+    try:
+        return mastery_of(
+            stage.sampler,
+            workspace.data(stage.data),
+            teacher,
+            stage.training,
+            workspace.fabric,
+            seed=sampler_seed(stage.seed),
+            temperature=float(stage.matching.get("temperature", 1.0)),
+            part=stage.held_out,
+            context=_context(stage, workspace, student),
+        )
+    except ValueError as error:
+        raise RecipeError(f"{stage.key}.mastery.held_out", str(error)) from error
+
+
+def _check_mastery(stage: NetworkStage) -> None:
+    """Refuse to measure mastery where there is no teacher to ask.
+
+    Raises:
+        RecipeError: The student learns from labels, or from a record.
+    """
+    auto = share_is_auto(stage.sampler)
+    if not auto and stage.held_out is None:
+        return
+    key = f"{stage.key}.sampler" if auto else f"{stage.key}.mastery"
+    what = "has a share of 'auto'" if auto else "is set"
+    if stage.learns_from == "labels":
+        raise RecipeError(
+            key, f"{what}, which compares the student with a teacher, but it learns from labels"
+        )
+    if stage.record is not None:
+        raise RecipeError(
+            key, f"{what}, which asks the teacher about draws that no record holds; "
+            "set teacher.record to null"
+        )  # fmt: skip
 
 
 def _tell(title: str, workspace: Workspace, text: str) -> None:
@@ -337,6 +392,7 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
     if stage.teacher is not None:
         checks.teacher = checks.teacher or stage.teacher.preview(workspace)
         context = Context(checks.teacher, model, checks.generators)
+    _check_mastery(stage)
     sampler = stage.build_sampler(workspace, context)
     batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
     check_matching(stage, batch, workspace.data(stage.data).task)

@@ -195,6 +195,7 @@ def student_stage(
         precision=recipe.device.precision,
         matching=section.matching,
         learns_from=section.learns_from,
+        held_out=None if section.mastery is None else section.mastery.held_out,
         teacher=teacher,
         generators=used,
         parts=tuple(parts),

@@ -167,10 +167,9 @@ class _Loop:
         losses: list[Tensor] = []
         started = time.perf_counter()
         self.steps.model.train()
-        teacher = remembered(teacher, sampler, settings, self.fabric)
         if not is_pure(sampler):
             self.shared = None
-        self.source, self.shares = sampler, self._shares(sampler)
+        self.source, self.asked, self.shares = sampler, teacher, self._shares(sampler)
         for loss in self._losses(sampler, teacher):
             losses.append(loss)
             self.step += 1
@@ -180,7 +179,7 @@ class _Loop:
                 settings.evaluate_every > 0 and self.step % settings.evaluate_every == 0
             )
             if self.step % log_every == 0 or checkpoint or evaluate:
-                self.loss = self._read(losses, teacher)
+                self.loss = self._read(losses)
                 losses.clear()
                 self.seconds += time.perf_counter() - started
                 self._report(evaluate, self._measure(log_every))
@@ -195,12 +194,14 @@ class _Loop:
         if self.mastery is not None:
             # The examples that mastery is measured on are kept out of the first draws.
             phases.insert(0, (self.mastery.early, self.mastery.until))
-        launcher = Launcher(self.steps, teacher, self.execution, self.tell)
+        launcher = Launcher(self.steps, self.execution, self.tell)
         launcher.shared, launcher.shares = self.shared, self.shares
         for source, end in phases:
             if self.step < end:
-                self.source = source
-                yield from launcher.losses(source, self.step, end)
+                # Answers are remembered by the order in which this very sampler draws.
+                asked = remembered(teacher, source, self.settings, self.fabric)
+                self.source, self.asked = source, asked
+                yield from launcher.losses(source, asked, self.step, end)
 
     def _shares(self, sampler: Sampler) -> Tensor | None:
         """Return the share of extended draws at each step, as far as it is known."""
@@ -229,7 +230,7 @@ class _Loop:
             self.shares[self.step :] = mastery.share
         return found
 
-    def _read(self, losses: list[Tensor], teacher: Teacher) -> float:
+    def _read(self, losses: list[Tensor]) -> float:
         """Read from the device what gathered since the last line of the log; return the loss."""
         first = self.step - len(losses)
         try:
@@ -245,7 +246,7 @@ class _Loop:
             # The same draws again, each looked at: an error there is closer to the cause.
             with static_shapes(False):
                 again = draws(
-                    self.source, teacher, self.settings, first,
+                    self.source, self.asked, self.settings, first,
                     fabric=self.fabric, shares=self.shares,
                 )  # fmt: skip
                 for _ in zip(range(first, self.step), again, strict=False):

@@ -25,7 +25,9 @@ from extracurricular.distributions import Distribution, concatenate
 from extracurricular.inputs import Batch, leaves
 from extracurricular.matching import forward_kl
 from extracurricular.samplers.base import Sampler
+from extracurricular.samplers.build import Context, build_sampler, share_is_auto
 from extracurricular.teachers.base import Teacher
+from extracurricular.training.settings import Training
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,6 +39,8 @@ LOW, HIGH, UNTIL = 0.15, 0.30, 0.3
 KEEP = 0.5
 # Shares are multiples of this, so that rounding on another device does not move draws.
 GRAIN = 64
+# Part of the training examples that is kept out.
+HELD_OUT = 0.1
 # A KL over so many examples is exact enough, and more would cost time.
 MOST = 512
 # Measurements come at multiples of so many steps; chunks of draws never go across these.
@@ -65,11 +69,11 @@ def held_out_rows(count: int, part: float, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: There are too few examples to keep some out.
     """
-    wanted = min(MOST, round(part * count))
-    if wanted < 1 or wanted >= count:
+    wanted = min(MOST, max(1, round(part * count)))
+    if wanted >= count:
         raise ValueError(
-            f"is {part}, which keeps out {wanted} of {count} training examples; "
-            "it must leave some on both sides"
+            f"is {part:g}, which keeps out {wanted} of {count} training examples; "
+            "some must be left to draw"
         )
     order = rng.permuted(count, seed, torch.arange(count), "mastery")
     return order[:wanted].sort().values, order[wanted:].sort().values
@@ -148,6 +152,51 @@ class Mastery:
     def restore(self, state: dict[str, float]) -> None:
         """Take over the state of a checkpoint."""
         self.mastery, self.share = state["mastery"], state["share"]
+
+
+def mastery_of(
+    chain: Any,
+    data: Data,
+    teacher: Teacher,
+    settings: Training,
+    fabric: Fabric,
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    part: float | None = None,
+    context: Context | None = None,
+) -> Mastery | None:
+    """Return what measures the mastery of a student, where its draws or its recipe ask for that.
+
+    Args:
+        chain: The chain of the student's sampler, as a recipe writes it.
+        data: The data set, on the device.
+        teacher: The teacher that the student learns from.
+        settings: The training.
+        fabric: Device and precision.
+        seed: Seed of the student's sampler.
+        temperature: Temperature of the loss.
+        part: Part of the training examples to keep out, in (0, 1); None for a tenth, if the share
+            is ``auto``, and else to measure nothing.
+        context: Teacher, student and generators, where the chain needs them.
+
+    Raises:
+        ValueError: There are too few examples.
+    """
+    auto = share_is_auto(chain)
+    if part is None and not auto:
+        return None
+    out, drawn = held_out_rows(len(data.train), HELD_OUT if part is None else part, seed)
+    early = build_sampler(chain, drawing(data, drawn), seed, context=context or Context())
+    order = rng.permuted(len(drawn), seed, torch.arange(min(MOST, len(drawn))), "mastery.drawn")
+    return Mastery(
+        early,
+        known(data, out, teacher, fabric),
+        known(data, drawn[order].sort().values, teacher, fabric),
+        temperature,
+        settings.steps,
+        sets_share=auto,
+    )
 
 
 @torch.no_grad()
