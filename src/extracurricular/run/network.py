@@ -270,6 +270,7 @@ class NetworkStage(Stage):
             outcome["seconds"] = round(result.seconds, 3)
             outcome["parameters"] = parameter_count(student)
             outcome |= _answering(self, workspace)
+            outcome |= {"mastery": result.mastery} if result.mastery else {}
         for sentence in left_out_of_draws(data):
             workspace.watcher.tell(sentence)
 

@@ -46,11 +46,14 @@ class TrainingResult:
         steps: Optimiser steps in all.
         seconds: Time in the loop over all interruptions, without evaluations.
         loss: Mean loss of the last logged steps, as it is trained.
+        mastery: The last measurement of mastery (:meth:`Mastery.measure`); None where there is
+            none.
     """
 
     steps: int
     seconds: float
     loss: float
+    mastery: dict[str, float] | None = None
 
 
 def cpu_fabric() -> Fabric:
@@ -298,7 +301,8 @@ class _Loop:
 
     def _finish(self) -> TrainingResult:
         self.steps.finish()
-        return TrainingResult(self.step, self.seconds, self.loss)
+        measured = None if self.mastery is None else self.mastery.last
+        return TrainingResult(self.step, self.seconds, self.loss, measured)
 
 
 def _nothing(_: str) -> None:

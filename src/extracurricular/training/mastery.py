@@ -119,6 +119,7 @@ class Mastery:
         self.every = STRIDE * max(1, round(steps / 40 / STRIDE))
         self.until = int(UNTIL * steps) // self.every * self.every if sets_share else steps
         self.mastery, self.share = 0.0, 0.0
+        self.last: dict[str, float] | None = None
 
     @torch.no_grad()
     def measure(self, student: nn.Module, task: Any, fabric: Fabric) -> dict[str, float]:
@@ -143,15 +144,16 @@ class Mastery:
         if self.sets_share:
             self.share = share_of(self.mastery)
             found["share"] = self.share
-        return {name: round(value, 6) for name, value in found.items()}
+        self.last = {name: round(value, 6) for name, value in found.items()}
+        return self.last
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"mastery": self.mastery, "share": self.share}
+        return {"mastery": self.mastery, "share": self.share, "last": self.last}
 
-    def restore(self, state: dict[str, float]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
-        self.mastery, self.share = state["mastery"], state["share"]
+        self.mastery, self.share, self.last = state["mastery"], state["share"], state["last"]
 
 
 def mastery_of(
