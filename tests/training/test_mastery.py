@@ -282,7 +282,7 @@ def test_matching_at_a_temperature_measures_at_it() -> None:
     ]
     network = student().eval()
     cold, hot = (
-        one.measure(network, IMAGES.task, fabric)["drawn"]
+        one.measure(network, IMAGES.task, fabric, 16)["drawn"]
         for one in found
         if isinstance(one, Mastery)
     )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular.data.base import Data, Split
+from extracurricular.data.base import Data
 from extracurricular.data.images.stream import left_out_of_draws
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.evaluation import metrics
 from extracurricular.files import save_weights
-from extracurricular.generators import Generator
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.matching import DIVERGENCES, Matching, traits_of
 from extracurricular.models import parameter_count
@@ -23,81 +23,14 @@ from extracurricular.models.weights import checksum, files_of
 from extracurricular.registry import check_settings
 from extracurricular.run.loggers import Curves
 from extracurricular.run.settings import data_settings, training_settings
+from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import Checks, Price, Stage, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
 from extracurricular.samplers.build import requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
-from extracurricular.training import Mastery, Training, mastery_of, train
+from extracurricular.training import Mastery, Training, TrainingResult, mastery_of, train
 from extracurricular.training.remembered import pays
-
-
-class TeacherSource(Protocol):
-    """The source of a student's teacher."""
-
-    @property
-    def path(self) -> str:
-        """The path that distinguishes it from other teachers of the run."""
-        ...
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages that make it."""
-        ...
-
-    @property
-    def settings(self) -> list[dict[str, Any]]:
-        """All that its answers depend on."""
-        ...
-
-    def load(self, workspace: Workspace) -> Teacher:
-        """Read the trained teacher."""
-        ...
-
-    def preview(self, workspace: Workspace) -> Teacher:
-        """Build the teacher untrained."""
-        ...
-
-
-class GeneratorSource(Protocol):
-    """The source of a generator for a student's draws."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the recipe."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """Folder of its stage."""
-        ...
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that its draws depend on."""
-        ...
-
-    def load(self, workspace: Workspace) -> Generator | Split:
-        """Read the fitted generator."""
-        ...
-
-
-class RecordSource(Protocol):
-    """The source of a recorded teacher for a student."""
-
-    @property
-    def draws(self) -> int:
-        """Draws that are recorded."""
-        ...
-
-    @property
-    def codec(self) -> Any:
-        """The codec of the answers."""
-        ...
-
-    def replay(self, workspace: Workspace, seed: int) -> tuple[Sampler, Teacher]:
-        """Return the recorded draws in the order of a seed, and the recorded teacher."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -242,36 +175,10 @@ class NetworkStage(Stage):
         """Train the network; an interrupted training goes on where it stopped."""
         if self.is_done(workspace):
             return
-        folder, data = workspace.folder / self.path, workspace.data(self.data)
         with begun(workspace, self) as outcome:
-            student = self.untrained(workspace).to(workspace.device)
-            sampler, teacher = self.lesson(workspace, student)
-            with _curves(self, workspace) as curves:
-                result = train(
-                    student,
-                    sampler,
-                    teacher,
-                    data.task,
-                    matching=build_matching(self.matching, f"{self.key}.matching"),
-                    settings=self.training,
-                    seed=self.seed,
-                    fabric=workspace.fabric,
-                    folder=folder,
-                    evaluate=lambda module: validation(workspace, module, data),
-                    on_progress=partial(workspace.watcher.advance, self.title),
-                    on_log=curves,
-                    execution=workspace.execution,
-                    tell=partial(_tell, self.title, workspace),
-                    shared=workspace.shared.get(drawn_with(self) or ""),
-                    mastery=_mastery(self, workspace, teacher, student),
-                )
-            outcome["sha256"] = save_weights(folder / "weights.safetensors", student.state_dict())
-            outcome["steps"] = result.steps
-            outcome["seconds"] = round(result.seconds, 3)
-            outcome["parameters"] = parameter_count(student)
-            outcome |= _answering(self, workspace)
-            outcome |= {"mastery": result.mastery} if result.mastery else {}
-        for sentence in left_out_of_draws(data):
+            student, result = train_network(self, workspace)
+            outcome |= keep_network(self, workspace, student, result)
+        for sentence in left_out_of_draws(workspace.data(self.data)):
             workspace.watcher.tell(sentence)
 
     # -- checking ---------------------------------------------------------------------------------
@@ -292,6 +199,64 @@ class NetworkStage(Stage):
         size = parameter_count(self.untrained(workspace))
         asked = round(draws * checks.asks.get(self.key, 0.0)) if self.teacher is not None else 0
         return Price(self.steps, draws, asked, bytes=4 * size, parameters=size)
+
+
+def train_network(
+    stage: NetworkStage,
+    workspace: Workspace,
+    advance: Callable[[int, float], None] | None = None,
+    until: int | None = None,
+    stop: int | None = None,
+) -> tuple[nn.Module, TrainingResult]:
+    """Train a stage's network in its folder, and return it; an interrupted training goes on.
+
+    Args:
+        stage: The stage.
+        workspace: The workspace of the run.
+        advance: Called with (steps done, loss); the watcher's where None.
+        until: The step up to which held-out examples are kept out; see
+            :class:`~extracurricular.training.mastery.Mastery`.
+        stop: The step to stop at; None for the end.
+    """
+    data = workspace.data(stage.data)
+    student = stage.untrained(workspace).to(workspace.device)
+    sampler, teacher = stage.lesson(workspace, student)
+    with _curves(stage, workspace) as curves:
+        result = train(
+            student,
+            sampler,
+            teacher,
+            data.task,
+            matching=build_matching(stage.matching, f"{stage.key}.matching"),
+            settings=stage.training,
+            seed=stage.seed,
+            fabric=workspace.fabric,
+            folder=workspace.folder / stage.path,
+            evaluate=lambda module: validation(workspace, module, data),
+            on_progress=advance or partial(workspace.watcher.advance, stage.title),
+            on_log=curves,
+            execution=workspace.execution,
+            tell=partial(_tell, stage.title, workspace),
+            shared=workspace.shared.get(drawn_with(stage) or ""),
+            mastery=_mastery(stage, workspace, teacher, student, until),
+            stop=stop,
+        )
+    return student, result
+
+
+def keep_network(
+    stage: NetworkStage, workspace: Workspace, student: nn.Module, result: TrainingResult
+) -> dict[str, Any]:
+    """Write a trained network to its stage's folder; return what ``stage.json`` holds of it."""
+    file = workspace.folder / stage.path / "weights.safetensors"
+    return {
+        "sha256": save_weights(file, student.state_dict()),
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "parameters": parameter_count(student),
+        **_answering(stage, workspace),
+        **({"mastery": result.mastery} if result.mastery else {}),
+    }
 
 
 def drawn_with(stage: NetworkStage) -> str | None:
@@ -320,7 +285,11 @@ def _context(stage: NetworkStage, workspace: Workspace, student: nn.Module | Non
 
 
 def _mastery(
-    stage: NetworkStage, workspace: Workspace, teacher: Teacher, student: nn.Module
+    stage: NetworkStage,
+    workspace: Workspace,
+    teacher: Teacher,
+    student: nn.Module,
+    until: int | None,
 ) -> Mastery | None:
     """Return what measures the student's mastery; None where nothing asks for it."""
     if stage.learns_from == "labels" or stage.record is not None:
@@ -335,6 +304,7 @@ def _mastery(
             seed=sampler_seed(stage.seed),
             temperature=float(stage.matching.get("temperature", 1.0)),
             part=stage.held_out,
+            until=until,
             context=_context(stage, workspace, student),
         )
     except ValueError as error:

@@ -81,6 +81,7 @@ def train(
     execution: Execution | None = None,
     shared: Shared | None = None,
     mastery: Mastery | None = None,
+    stop: int | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
@@ -106,6 +107,8 @@ def train(
             seed, teacher and batch size. Draws that depend on the student are not shared.
         mastery: Measures mastery at lines of the log, and sets the share of a sampler's draws that
             follows it; needed if the sampler has such a share.
+        stop: End after this step, with a checkpoint from which the training goes on when it is
+            called again without; None to train to the end.
         tell: Gets a sentence where something is not captured, or was compiled.
 
     Raises:
@@ -119,7 +122,7 @@ def train(
         loop = _Loop(student, task, matching, settings, seed, fabric, folder, mastery)
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         loop.execution, loop.shared = execution or Execution(), shared
-        loop.tell = tell or loop.tell
+        loop.tell, loop.stop = tell or loop.tell, settings.steps if stop is None else stop
         try:
             return loop.run(sampler, teacher)
         finally:
@@ -149,6 +152,7 @@ class _Loop:
         self.execution = Execution()
         self.shared: Shared | None = None
         self.tell: Callable[[str], None] = _nothing
+        self.stop = settings.steps
         self.checkpoints = None if folder is None else Checkpoints(folder)
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
         state = self.checkpoints.newest() if self.checkpoints else None
@@ -176,7 +180,7 @@ class _Loop:
         for loss in self._losses(sampler, teacher):
             losses.append(loss)
             self.step += 1
-            last = self.step == settings.steps
+            last = self.step == self.stop
             checkpoint = last or self.step % settings.checkpoint_every == 0
             evaluate = last or (
                 settings.evaluate_every > 0 and self.step % settings.evaluate_every == 0
@@ -189,6 +193,8 @@ class _Loop:
                 if checkpoint:
                     self._save()
                 started = time.perf_counter()
+            if last:
+                break
         return self._finish()
 
     def _losses(self, sampler: Sampler, teacher: Teacher) -> Iterator[Tensor]:
@@ -200,7 +206,7 @@ class _Loop:
         launcher = Launcher(self.steps, self.execution, self.tell)
         launcher.shared, launcher.shares = self.shared, self.shares
         for source, end in phases:
-            if self.step < end:
+            if self.step < min(end, self.stop):
                 # Answers are remembered by the order in which this very sampler draws.
                 asked = remembered(teacher, source, self.settings, self.fabric)
                 self.source, self.asked = source, asked
@@ -227,7 +233,7 @@ class _Loop:
         if mastery is None or self.step % every or self.step > mastery.until:
             return None
         self.student.eval()
-        found = mastery.measure(self.student, self.task, self.fabric)
+        found = mastery.measure(self.student, self.task, self.fabric, self.step)
         self.steps.model.train()
         if self.shares is not None and mastery.sets_share:
             self.shares[self.step :] = mastery.share

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.distributions import Distribution, concatenate
+from extracurricular.distributions import Distribution, Task, concatenate
 from extracurricular.inputs import Batch, leaves
 from extracurricular.matching import forward_kl
 from extracurricular.samplers.base import Sampler
@@ -101,8 +101,12 @@ class Mastery:
         held_out, drawn: Examples that ``early`` never draws, and some that it draws.
         temperature: Temperature of the KL, as in the loss.
         steps: Steps of the training.
-        sets_share: Whether the share follows (``share: auto``). If not, the held-out examples are
-            kept out to the end.
+        sets_share: Whether the share follows (``share: auto``), in the first 30 % of the training.
+        until: The step up to which the held-out examples are kept out, and mastery is measured, a
+            multiple of ``every``; where None, that of the share, or to the end.
+
+    Attributes:
+        every: Steps between two measurements.
     """
 
     def __init__(
@@ -113,36 +117,35 @@ class Mastery:
         temperature: float,
         steps: int,
         sets_share: bool = True,
+        until: int | None = None,
     ) -> None:
         self.early, self.held_out, self.drawn = early, held_out, drawn
         self.temperature, self.sets_share = temperature, sets_share
-        self.every = STRIDE * max(1, round(steps / 40 / STRIDE))
-        self.until = int(UNTIL * steps) // self.every * self.every if sets_share else steps
+        self.every = stride(steps)
+        self._share_until = int(UNTIL * steps) // self.every * self.every if sets_share else 0
+        self.until = until or self._share_until or steps
         self.mastery, self.share = 0.0, 0.0
         self.last: dict[str, float] | None = None
 
-    @torch.no_grad()
-    def measure(self, student: nn.Module, task: Any, fabric: Fabric) -> dict[str, float]:
-        """Measure the student, which is in evaluation mode; return what the log shows.
+    def measure(
+        self, student: nn.Module, task: Task, fabric: Fabric, step: int
+    ) -> dict[str, float]:
+        """Measure the student, which is in evaluation mode, after a number of steps.
 
         Returns:
             ``drawn`` and ``held_out``, the mean KL(teacher ‖ student) on both in nats; ``mastery``,
             smoothed; and ``share``, if it follows.
         """
-        found = {}
-        for name, known in (("drawn", self.drawn), ("held_out", self.held_out)):
-            with fabric.autocast():
-                parts = [
-                    task.distribution(student(known.batch[k : k + _BATCH].x))
-                    for k in range(0, len(known.batch), _BATCH)
-                ]
-            said, t = concatenate(parts), self.temperature
-            found[name] = float(forward_kl(known.target.tempered(t), said.tempered(t)).mean())
+        found = {
+            name: mismatch(known, student, task, fabric, self.temperature)
+            for name, known in (("drawn", self.drawn), ("held_out", self.held_out))
+        }
         now = 1 - found["drawn"] / max(found["held_out"], 1e-12)
         self.mastery = KEEP * self.mastery + (1 - KEEP) * min(1.0, max(-1.0, now))
         found["mastery"] = self.mastery
         if self.sets_share:
-            self.share = share_of(self.mastery)
+            if step <= self._share_until:
+                self.share = share_of(self.mastery)
             found["share"] = self.share
         self.last = {name: round(value, 6) for name, value in found.items()}
         return self.last
@@ -156,6 +159,33 @@ class Mastery:
         self.mastery, self.share, self.last = state["mastery"], state["share"], state["last"]
 
 
+def stride(steps: int) -> int:
+    """Return the number of steps between two measurements in a training of so many steps."""
+    return STRIDE * max(1, round(steps / 40 / STRIDE))
+
+
+@torch.no_grad()
+def mismatch(
+    known: Known, student: nn.Module, task: Task, fabric: Fabric, temperature: float = 1.0
+) -> float:
+    """Return the mean KL(teacher ‖ student) on some examples, in nats.
+
+    Args:
+        known: The examples, and the teacher's distribution on them.
+        student: The student, in evaluation mode.
+        task: How its raw outputs are read.
+        fabric: Device and precision.
+        temperature: Temperature of both sides.
+    """
+    with fabric.autocast():
+        parts = [
+            task.distribution(student(known.batch[k : k + _BATCH].x))
+            for k in range(0, len(known.batch), _BATCH)
+        ]
+    said, wanted = concatenate(parts), known.target
+    return float(forward_kl(wanted.tempered(temperature), said.tempered(temperature)).mean())
+
+
 def mastery_of(
     chain: Any,
     data: Data,
@@ -166,6 +196,7 @@ def mastery_of(
     seed: int,
     temperature: float = 1.0,
     part: float | None = None,
+    until: int | None = None,
     context: Context | None = None,
 ) -> Mastery | None:
     """Return what measures the mastery of a student, where its draws or its recipe ask for that.
@@ -180,6 +211,7 @@ def mastery_of(
         temperature: Temperature of the loss.
         part: Part of the training examples to keep out, in (0, 1); None for a tenth, if the share
             is ``auto``, and else to measure nothing.
+        until: As :class:`Mastery` takes it.
         context: Teacher, student and generators, where the chain needs them.
 
     Raises:
@@ -198,6 +230,7 @@ def mastery_of(
         temperature,
         settings.steps,
         sets_share=auto,
+        until=until,
     )
 
 
