@@ -263,6 +263,16 @@ def test_the_ranking_does_not_depend_on_who_else_is_ranked(tmp_path: Path) -> No
     assert of_erm(alone) == of_erm(ranking(tmp_path, {"noise": ["empirical", "noise"]}))
 
 
+def test_draws_are_independent_even_of_few_examples(tmp_path: Path) -> None:
+    # With one group an epoch, consecutive draws of stored examples would have no spread at all.
+    found = ranking(tmp_path, {}, count=8192, data={"digits": {"train": GROUP, "validation": 50}})
+    one = next(one for one in found.ranked if one.candidate.name == "erm")
+    assert one.figures.spread > 0
+    again = {draw.tobytes() for draw in one.draws.x.numpy()}  # type: ignore[union-attr]
+    # Of 64 examples, 256 independent draws leave (1 - 1/64)^256 = 2 % out.
+    assert 50 < len(again) <= GROUP
+
+
 def test_draws_that_depend_on_the_student_are_left_out(tmp_path: Path) -> None:
     sought = ["empirical", {"uncertain": {"score": "divergence"}}]
     found = ranking(tmp_path, {}, students={"kd": {}, "sought": {"sampler": sought}})

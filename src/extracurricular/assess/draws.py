@@ -57,6 +57,9 @@ LEAST = 2 * GROUP
 
 # Draws at once, as a step of a training draws several batches at once.
 _CHUNK = 256
+# Ids so far apart lie in different epochs, so that the draws are independent. Those of one epoch of
+# a small data set are not: each example comes once, and the mean of all of them never changes.
+_APART = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -259,7 +262,7 @@ def rank(
     features = flat_features if network is None else teacher_features(network)
     held = at_most(data.validation, MOST_REAL) if len(data.validation) > 1 else None
     ranked, skipped = [], {}
-    ids = torch.arange(count, device=data.device)
+    ids = _APART * torch.arange(count, device=data.device)
     with workspace.exact():
         known = None if held is None else in_batches(features, data.inputs(held.x))
         for one in chosen:
