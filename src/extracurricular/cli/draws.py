@@ -28,14 +28,14 @@ def draws(
     samplers: Annotated[
         str | None,
         typer.Option(
-            help="Samplers to rank beside those of the students: names of standard ones (all that "
-            "fit the data by default), or a YAML file {NAME: [empirical, …]}."
+            help="Samplers to rank beside those of the students: names of standard ones (by default "
+            "all that fit the data), or a YAML file of samplers by name."
         ),
     ] = None,
     count: Annotated[int, typer.Option(help="Draws of each sampler.")] = 4096,
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run with the teacher, or to train it in; runs/NAME."),
+        typer.Option(help="Folder of the run with the teacher, or to train it in."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -43,11 +43,9 @@ def draws(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Rank the draws that students would learn from, by the teacher alone: no student is trained.
+    """Rank the draws that students would learn from, by the teacher alone, and show some.
 
-    For each distinct sampler of the students and standard ones: spread of the teacher's mean
-    probability, entropy, distance from held-out examples, and time; and sheets of the draws.
-    The teacher is trained first if it is not there.
+    The teacher is trained first if it is not there; no student is.
     """
     from extracurricular.assess.candidates import candidates, chosen
     from extracurricular.assess.draws import rank
