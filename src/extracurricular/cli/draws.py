@@ -28,8 +28,8 @@ def draws(
     samplers: Annotated[
         str | None,
         typer.Option(
-            help="Samplers to rank beside those of the students: names of standard ones (by default "
-            "all that fit the data), or a YAML file of samplers by name."
+            help="Samplers to rank beside those of the students: standard ones by name (all that "
+            "fit the data by default), or a YAML file of samplers by name."
         ),
     ] = None,
     count: Annotated[int, typer.Option(help="Draws of each sampler.")] = 4096,
