@@ -8,8 +8,8 @@ Each sampler draws, the teacher answers, and four figures come of it:
   as the quality of a generator is (:mod:`extracurricular.generators.quality`);
 - the time that a draw and an answer take.
 
-None of them needs a student, so none knows how long one trains. ``docs/method.md`` says how well
-they have foretold the students that were trained.
+None of them needs a student, so none knows how long one trains, which decides what extended draws
+are worth: ``docs/method.md`` compares the ranking with trained students.
 """
 
 from __future__ import annotations
