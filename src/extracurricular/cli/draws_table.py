@@ -29,8 +29,8 @@ def lines(ranking: Ranking) -> Iterator[RenderableType]:
     for name, reason in ranking.skipped.items():
         yield f"{escape(name)} is left out: {reason}."
     yield (
-        "The order by spread foretold long trainings on digits, but neither short ones nor those on "
-        "tables (docs/method.md)."
+        "The order by spread foretold long trainings on digits, but neither short ones nor those "
+        "on tables (docs/method.md)."
     )
 
 
