@@ -25,7 +25,7 @@ Features = Callable[[Inputs], Tensor]
 # A class with fewer generated examples has too few pairs.
 _PER_CLASS = 64
 # All pairs of examples are measured, so a large split contributes only some.
-_MOST_REAL = 4000
+MOST_REAL = 4000
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ def assess(
         count: Number of generated examples.
     """
     x, condition = draw(torch.arange(count, device=data.device))
-    made = _apply(features, x)
-    stored = _some(data.train, _MOST_REAL)
-    train = _apply(features, data.inputs(stored.x))
-    held = _some(data.validation, _MOST_REAL) if len(data.validation) > 1 else None
-    held_features = None if held is None else _apply(features, data.inputs(held.x))
+    made = in_batches(features, x)
+    stored = at_most(data.train, MOST_REAL)
+    train = in_batches(features, data.inputs(stored.x))
+    held = at_most(data.validation, MOST_REAL) if len(data.validation) > 1 else None
+    held_features = None if held is None else in_batches(features, data.inputs(held.x))
     known = conditions(data, stored)
     spread = _spread(data, train, known, made, condition, generator.conditional)
     real = conditions(data, held) if held is not None else None
@@ -192,7 +192,7 @@ def assess(
     )
 
 
-def _some(split: Split, most: int) -> Split:
+def at_most(split: Split, most: int) -> Split:
     """Return at most so many examples, from all over a split."""
     if len(split) <= most:
         return split
@@ -228,14 +228,14 @@ def _label_error(
 ) -> float | None:
     if predict is None:
         return None
-    mean, asked = _apply(predict, x), condition[:, : data.task.size]
+    mean, asked = in_batches(predict, x), condition[:, : data.task.size]
     if data.task.kind == "classification":
         return float((mean.argmax(1) != asked.argmax(1)).float().mean())
     return float((mean - asked).square().mean().sqrt())
 
 
-def _apply(function: Callable[[Inputs], Tensor], x: Inputs) -> Tensor:
-    """Apply a network batch by batch.
+def in_batches(function: Callable[[Inputs], Tensor], x: Inputs) -> Tensor:
+    """Apply a function of network inputs batch by batch; return all its values, [N, ...].
 
     Raises:
         ValueError: The network gives values that are not finite.
