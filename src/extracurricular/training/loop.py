@@ -43,7 +43,7 @@ class TrainingResult:
     """The outcome of a training.
 
     Args:
-        steps: Optimiser steps in all.
+        steps: Optimiser steps in all, fewer than the settings have if ``stop`` ended the training.
         seconds: Time in the loop over all interruptions, without evaluations.
         loss: Mean loss of the last logged steps, as it is trained.
     """
@@ -79,6 +79,7 @@ def train(
     shared: Shared | None = None,
     mastery: Mastery | None = None,
     tell: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
 
@@ -104,6 +105,8 @@ def train(
         mastery: Measures mastery at lines of the log, and sets the share of a sampler's draws that
             follows it; needed if the sampler has such a share.
         tell: Gets a sentence where something is not captured, or was compiled.
+        stop: Asked after each step whether to end early, for want of time. A checkpoint is then
+            written, and a later call goes on from there, to the same weights.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, or the loss stopped being finite.
@@ -116,7 +119,7 @@ def train(
         loop = _Loop(student, task, matching, settings, seed, fabric, folder, mastery)
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         loop.execution, loop.shared = execution or Execution(), shared
-        loop.tell = tell or loop.tell
+        loop.tell, loop.stop = tell or loop.tell, stop
         try:
             return loop.run(sampler, teacher)
         finally:
@@ -146,6 +149,7 @@ class _Loop:
         self.execution = Execution()
         self.shared: Shared | None = None
         self.tell: Callable[[str], None] = _nothing
+        self.stop: Callable[[], bool] | None = None
         self.checkpoints = None if folder is None else Checkpoints(folder)
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
         state = self.checkpoints.newest() if self.checkpoints else None
@@ -175,7 +179,8 @@ class _Loop:
             losses.append(loss)
             self.step += 1
             last = self.step == settings.steps
-            checkpoint = last or self.step % settings.checkpoint_every == 0
+            stopped = not last and self.stop is not None and self.stop()
+            checkpoint = last or stopped or self.step % settings.checkpoint_every == 0
             evaluate = last or (
                 settings.evaluate_every > 0 and self.step % settings.evaluate_every == 0
             )
@@ -187,6 +192,8 @@ class _Loop:
                 if checkpoint:
                     self._save()
                 started = time.perf_counter()
+            if stopped:
+                break
         return self._finish()
 
     def _losses(self, sampler: Sampler, teacher: Teacher) -> Iterator[Tensor]:
