@@ -148,6 +148,15 @@ def test_figures_of_other_settings_are_not_overwritten(
     assert figures(finished) == before
 
 
+def test_a_training_goes_on_in_the_precision_in_which_it_was_begun(
+    run: Run, tmp_path: Path
+) -> None:
+    run(tmp_path, 30, "tiny", "--set", "device.precision=bf16-mixed")
+    run(tmp_path)
+    found = {name.split("-")[3]: one["precision"] for name, one in figures(tmp_path).items()}
+    assert found == {"steps": "bf16-mixed", "kd": "bf16-mixed", "xcl": "32-true"}
+
+
 # Limits
 
 
