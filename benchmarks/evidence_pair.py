@@ -25,14 +25,9 @@ from extracurricular.run.network import build_matching
 from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import training_settings
 from extracurricular.run.workspace import Workspace, sampler_seed
-from extracurricular.samplers import Context, Sampler, build_sampler
-from extracurricular.samplers.build import share_is_auto
+from extracurricular.samplers import Context, build_sampler
 from extracurricular.teachers import LabelTeacher
-from extracurricular.training import train
-from extracurricular.training.mastery import Mastery, drawing, held_out_rows, known
-
-HELD_OUT = 0.1
-"""Part of the training images, at most 512, that mastery is measured on (share: auto)."""
+from extracurricular.training import mastery_of, train
 
 Up = Callable[[], bool]
 Section = TeacherSection | StudentSection
@@ -181,11 +176,17 @@ class Pair:
         module = workspace.network(section.model, data, seed, "model").to(workspace.device)
         matching = build_matching(section.matching, "matching")
         with workspace.exact():
-            source, mastery = self._source(section, seed, asked, workspace, matching.temperature)
+            teacher = LabelTeacher() if asked is None else asked.teacher
+            context = Context(None if asked is None else teacher)
+            source = sampler_seed(seed)
+            mastery = mastery_of(
+                section.sampler, data, teacher, section.training, workspace.fabric,
+                seed=source, temperature=matching.temperature, context=context,
+            )  # fmt: skip
             result = train(
                 module,
-                source,
-                LabelTeacher() if asked is None else asked.teacher,
+                build_sampler(section.sampler, data, source, "sampler", context),
+                teacher,
                 data.task,
                 matching=matching,
                 settings=section.training,
@@ -196,7 +197,7 @@ class Pair:
                 mastery=mastery,
                 on_log=lambda line: job.update(mastery=line["mastery"]) if "mastery" in line else 0,
                 tell=lambda text: tell(f"{name}: {text}"),
-                stop=self.up,
+                interrupted=self.up,
             )
         job["seconds"] = round(result.seconds, 1)
         keep(folder, job)
@@ -204,32 +205,6 @@ class Pair:
             tell(f"{name}: {result.steps} of {section.training.steps} steps, goes on next time")
             raise TimeIsUp
         return module, job
-
-    def _source(
-        self,
-        section: Section,
-        seed: int,
-        asked: Asked | None,
-        workspace: Workspace,
-        temperature: float,
-    ) -> tuple[Sampler, Mastery | None]:
-        """Return the source of the examples, and what sets a share of them."""
-        chain, data = section.sampler, self.data
-        context = Context(None if asked is None else asked.teacher)
-
-        def build(of: Data) -> Sampler:
-            return build_sampler(chain, of, sampler_seed(seed), "sampler", context)
-
-        if asked is None or not share_is_auto(chain):
-            return build(data), None
-        kept_out, drawn = held_out_rows(len(data.train), HELD_OUT, seed)
-        some = [
-            known(data, rows, asked.teacher, workspace.fabric)
-            for rows in (kept_out, drawn[: len(kept_out)])
-        ]
-        early = build(drawing(data, drawn))
-        steps = section.training.steps
-        return build(data), Mastery(early, some[0], some[1], temperature, steps)
 
     def _write(
         self,

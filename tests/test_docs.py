@@ -233,6 +233,9 @@ def test_recipes_can_be_read(page: Path, tmp_path: Path) -> None:
                 for student in recipe.students.values():
                     Matching(**student.matching)
                     check_chain(student.sampler)
+                    among = {} if student.choose is None else student.choose.among
+                    for candidate in among.values():
+                        check_chain(candidate.sampler or "empirical")
             except RecipeError as error:
                 pytest.fail(f"{page.name}:{block.line}: {error}")
 
@@ -254,6 +257,10 @@ def check_chain(chain: Any) -> None:
         if name == "blend":
             for part in given.values():
                 check_chain(part["sampler"])
+        elif name == "share":
+            assert set(given) <= {"of", "extended", "plain"}
+            for key in {"extended", "plain"} & set(given):
+                check_chain(given[key])
         else:
             supplied = ("child", "data", "seed", "teacher", "student", "generators")
             SAMPLERS.settings(spec, key="sampler", context=supplied)

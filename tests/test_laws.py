@@ -26,6 +26,7 @@ from extracurricular.files import (
     write_atomic,
 )
 from extracurricular.inputs import leaves
+from extracurricular.matching import Matching
 from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
 from extracurricular.samplers import SAMPLERS, Batch, Empirical, Sampler, build_sampler, is_pure
 from extracurricular.samplers.base import announce
@@ -62,6 +63,15 @@ CHAINS: dict[str, list[object]] = {
             }
         },
         {"noise": {"std": 0.05}},
+    ],
+    "share": [
+        {
+            "share": {
+                "of": {"linear": [0.2, 0.9]},
+                "extended": ["empirical", "mixup", {"noise": {"std": 0.1}}],
+                "plain": ["empirical"],
+            }
+        }
     ],
 }
 # The same for images that are decoded from their files as they are needed.
@@ -308,7 +318,8 @@ def test_law_4_labels_as_a_teacher_are_plain_training() -> None:
         plain.load_state_dict(student.state_dict())
         settings = Training(steps=6, batch_size=8, lr=0.05, momentum=0.0, weight_decay=0.0)
         sampler = Empirical(data)
-        train(student, sampler, Labels(), data.task, settings=settings)
+        matching = Matching(beta=0.0)
+        train(student, sampler, Labels(), data.task, matching=matching, settings=settings)
         for step in range(6):
             batch = sampler(torch.arange(8 * step, 8 * step + 8))
             out = plain(batch.x)

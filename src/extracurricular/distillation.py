@@ -42,7 +42,7 @@ from extracurricular.run.teacher import identity
 from extracurricular.run.workspace import first_network, sampler_seed
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import NetworkTeacher, Teacher
-from extracurricular.training import Training, train
+from extracurricular.training import Mastery, Training, mastery_of, train
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -52,14 +52,9 @@ STEPS = 2000
 _SETTINGS = "distill.json"
 
 SAMPLER: list[Any] = [
-    {
-        "blend": {
-            "plain": {"weight": 0.5, "sampler": ["empirical"]},
-            "mixed": {"weight": 0.5, "sampler": ["empirical", "mixup"]},
-        }
-    }
+    {"share": {"of": "auto", "extended": ["empirical", "mixup"], "plain": ["empirical"]}}
 ]
-"""The default source of examples: half stored, half mixed (our choice)."""
+"""The default source of examples: stored ones, and as many mixed ones as mastery allows."""
 
 
 def default_training(steps: int = STEPS, size: int = 64) -> Training:
@@ -122,8 +117,9 @@ def distill(
             30), and the way with the higher accuracy or the lower RMSE is taken; a module that is
             no better than a constant either way is refused.
         steps: Optimiser steps; 2000 where None.
-        sampler: Source of the examples: a chain as a recipe writes it, or a sampler; half
-            stored and half mixed examples where None.
+        sampler: Source of the examples: a chain as a recipe writes it, or a sampler. Where None,
+            stored examples, and a share of mixed ones that follows the student's mastery of the
+            stored ones (``share: auto``, docs/method.md): none if extended draws would not pay.
         matching: The loss; KL where None, at temperature 4 for classes.
         training: Settings of the training; AdamW where None (:func:`default_training`). A dict
             changes single settings of that.
@@ -175,12 +171,16 @@ def distill(
             folder=folder,
             on_progress=on_progress,
         )
+        measured = partial(
+            _mastery, SAMPLER if sampler is None else sampler, read, asked, module, settings,
+            fabric, seed, loss,
+        )  # fmt: skip
         name = (
             spec if isinstance(spec, str) else next(iter(spec)) if spec else type(module).__name__
         )
         keeper = _Keeper(module, read, spec, str(name), source)
         if folder is None:
-            learn()
+            learn(mastery=measured())
         else:
             wanted = {
                 "student": spec or describe(student),
@@ -195,7 +195,7 @@ def distill(
             with locked(folder):
                 if not _is_done(folder, wanted):
                     write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted})
-                    learn()
+                    learn(mastery=measured())
                     keeper.write(folder)
                     Checkpoints(folder).clear()
                 module.load_state_dict(load_weights(folder / "weights.safetensors"))
@@ -233,6 +233,28 @@ class _Keeper:
     def export(self, out: str | Path, **options: Any) -> Shipped:
         """Write a verified file; see :func:`extracurricular.export_module`."""
         return export_module(self.module, self.data, out, sampler=self.sampler, **options)
+
+
+def _mastery(
+    chain: Any,
+    data: Data,
+    teacher: Teacher,
+    student: nn.Module,
+    settings: Training,
+    fabric: Fabric,
+    seed: int,
+    loss: Matching,
+) -> Mastery | None:
+    """Return what measures the student's mastery, where the share of its draws follows it."""
+    if not isinstance(chain, str | dict | list):
+        return None
+    try:
+        return mastery_of(
+            chain, data, teacher, settings, fabric, seed=sampler_seed(seed),
+            temperature=loss.temperature, context=Context(teacher, student),
+        )  # fmt: skip
+    except ValueError as error:
+        raise RecipeError("sampler", f"has a share of 'auto', but held_out {error}") from error
 
 
 def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:

@@ -324,7 +324,7 @@ def test_a_log_is_continued_where_the_training_was(tmp_path: Path) -> None:
     assert read_lines(file) == []
 
 
-def test_a_training_that_is_stopped_between_any_two_steps_ends_with_the_same_bits(
+def test_a_training_that_is_interrupted_between_any_two_steps_ends_with_the_same_bits(
     tmp_path: Path,
 ) -> None:
     teacher = Ensemble([Network(network(5), IMAGES.task), Network(network(6), IMAGES.task)])
@@ -335,7 +335,7 @@ def test_a_training_that_is_stopped_between_any_two_steps_ends_with_the_same_bit
         settings = Training(steps=40, batch_size=8, lr=0.05, checkpoint_every=7, ema=0.9)
         result = train(
             student, Mixup(Empirical(IMAGES)), teacher, IMAGES.task, settings=settings,
-            folder=folder, stop=lambda: next(asked) >= steps,
+            folder=folder, interrupted=lambda: next(asked) >= steps,
         )  # fmt: skip
         return student, result
 

@@ -26,10 +26,6 @@ from extracurricular.evaluation.words import error_measure
 ECE_BINS = 15
 
 
-def check_available() -> None:
-    """Return: nothing that figures need can be missing."""
-
-
 def figures(
     prediction: Distribution,
     y: Tensor,

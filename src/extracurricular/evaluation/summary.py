@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from extracurricular.evaluation.advice import advice
 from extracurricular.evaluation.metrics import error_of, gap_closed
 from extracurricular.evaluation.words import ABSENT, WORDS, error_measure
 
@@ -65,7 +66,7 @@ def summarise(
         seeds: The seeds.
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
             None for a teacher that is made of no countable numbers.
-        students: The same for each student.
+        students: The same for each student; maybe with ``mastery``, as it was measured last.
 
     Returns:
         The layout of ``summary.json``. ``std`` is the sample standard deviation over seeds (0 for
@@ -101,7 +102,10 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "std": (statistics.stdev(values) if len(values) > 1 else 0.0) if finite else None,
             "per_seed": [value if math.isfinite(value) else None for value in values],
         }
+    measured = [row["mastery"] for row in rows if row.get("mastery")]
+    mastery = {key: statistics.fmean(one[key] for one in measured) for key in (measured or [{}])[0]}
     return {
+        **({"mastery": mastery} if mastery else {}),
         "steps": rows[0]["steps"],
         "seconds": round(statistics.fmean(row["seconds"] for row in rows), 3),
         "parameters": rows[0]["parameters"],
@@ -251,4 +255,6 @@ def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
         texts.append(f"the students had unequal budgets of steps: {each}.")
     if summary["recipe"]["evaluation"]["split"] != "test":
         texts.append("these are figures on the validation split.")
+    parts = Parts.of(summary)
+    texts += advice(summary, parts.plain, parts.reference)
     return [Sentence(((text, False),), note=True) for text in texts]

@@ -157,7 +157,6 @@ def ship(
     _check_options(out, format, int8, limit)
     small = [_int8_beside(out)] if int8 else []
     known = _check_place(subject, [out, *small])
-    metrics.check_available()
     model = Exported(subject.network.module, subject.data)
     original = predict(subject.network, subject.data, subject.split)
     figures = metrics.figures(original, _labels(subject), angular=subject.data.angular)

@@ -25,13 +25,18 @@ from extracurricular.samplers.base import SAMPLERS
 def sections(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the sections of a recipe that may hold a sampler, each with its dotted path.
 
-    These are the teacher, the defaults of students, and each student. A section that is no mapping
-    is left out; the schema refuses it later.
+    These are the teacher, the defaults of students, each student, and the candidates of a student.
+    A section that is no mapping is left out; the schema refuses it later.
     """
     places = {"teacher": values.get("teacher"), "defaults": values.get("defaults")}
     students = values.get("students")
     if isinstance(students, Mapping):
         places |= {f"students.{name}": student for name, student in students.items()}
+        for name, student in students.items():
+            choose = student.get("choose") if isinstance(student, Mapping) else None
+            among = choose.get("among") if isinstance(choose, Mapping) else None
+            for which, candidate in among.items() if isinstance(among, Mapping) else ():
+                places[f"students.{name}.choose.among.{which}"] = candidate
     for place, section in places.items():
         if isinstance(section, dict):
             yield place, section

@@ -7,6 +7,7 @@ dotted path (``students.xcl.matching.temperature``), which names it in overrides
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -211,6 +212,65 @@ class TeacherSection(_Section):
         return self
 
 
+class MasterySection(_Section):
+    """Measure how well a student masters the stored examples.
+
+    Args:
+        held_out: Part of the training examples to keep out of its draws, in (0, 1), at most 512
+            examples: to the end, or with ``share: auto`` for the first 30 % of the training. The
+            teacher has been trained on them too.
+    """
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class CandidateSection(_Section):
+    """What a candidate for a student has of its own; the rest is the student's.
+
+    Args:
+        sampler: The source of its training examples; null for the student's.
+        matching: Settings of the loss that differ from the student's.
+    """
+
+    sampler: Annotated[Any, AfterValidator(lambda v: None if v is None else _check_chain(v))] = None
+    matching: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChooseSection(_Section):
+    """Choose a student's draws or loss among candidates, by held-out KL from the teacher.
+
+    Args:
+        among: The candidates by name, at least two.
+        after: The parts of the training, rising in (0, 1), after each of which the worse half of
+            the candidates stops; after the last, all but the best.
+    """
+
+    among: dict[str, CandidateSection]
+    after: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
+        default_factory=lambda: [0.5]
+    )
+
+    @field_validator("after")
+    @classmethod
+    def _check_order(cls, value: list[float]) -> list[float]:
+        if sorted(set(value)) != value:
+            raise ValueError(f"is {value}; the parts must rise, as in [0.25, 0.5]")
+        return value
+
+    @field_validator("among")
+    @classmethod
+    def _check_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if len(value) < 2:
+            raise ValueError(f"has {len(value)} candidates; a choice needs at least two")
+        for name in value:
+            if not re.fullmatch(r"[^\W\d][\w-]*", name):
+                raise ValueError(
+                    f"has a candidate {name!r}; a name begins with a letter and has letters, "
+                    "digits, '-' and '_'"
+                )
+        return value
+
+
 class StudentSection(_Section):
     """One student.
 
@@ -220,6 +280,9 @@ class StudentSection(_Section):
         sampler: The source of its training examples.
         matching: Divergence, temperature, weight of the label term and weight of the variance.
         training: The training.
+        mastery: Examples to keep out of its draws, to measure its mastery of the stored ones; null
+            to measure it only where the sampler's ``share`` is ``auto``.
+        choose: Candidates among which its sampler or loss is chosen; null for no choice.
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
@@ -227,6 +290,8 @@ class StudentSection(_Section):
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
+    mastery: MasterySection | None = None
+    choose: ChooseSection | None = None
 
 
 class GeneratorSection(_Section):

@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ from extracurricular.run.network import NetworkStage, build_matching
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.workspace import Workspace
-from extracurricular.samplers import Context
+from extracurricular.samplers import Context, Share
+from extracurricular.samplers.course import Course
 from extracurricular.teachers import LabelTeacher
 from extracurricular.training import Execution, train
 
@@ -102,6 +103,9 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     if stage.teacher is not None:
         context = Context(checks.teacher, model, checks.generators)
     sampler = stage.build_sampler(workspace, context)
+    if isinstance(sampler, Share):
+        # Whatever the share will be, half of the draws are extended.
+        sampler = replace(sampler, course=Course("constant", 0.5, 0.5))
     labelled = sampler(torch.arange(2, device=workspace.device)).y is not None
     known = checks.teacher is not None and stage.asks_once(checks.teacher, sampler)
     given = labelled and (stage.record is not None or known)

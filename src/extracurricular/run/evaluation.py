@@ -86,7 +86,9 @@ class EvaluationStage(Stage):
                 figures = metrics.figures(prediction, labels, teacher=answers, angular=angular)
                 record = workspace.record(stage.path)
                 write_json_if_changed(workspace.folder / stage.path / "metrics.json", figures)
-                rows.append({"metrics": figures, **{key: record[key] for key in _TAKEN}})
+                mastery = record.get("mastery")
+                row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
+                rows.append(row)
         task = workspace.data_of(recipe.seeds[0]).task.kind
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
         write_json_if_changed(workspace.folder / "summary.json", summary)

@@ -12,13 +12,12 @@ import yaml
 
 from extracurricular.data.images.stream import left_out_of_draws
 from extracurricular.errors import RecipeError
-from extracurricular.evaluation import metrics
 from extracurricular.files import locked, read_json, write_if_changed
 from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.check import check
 from extracurricular.run.environment import note_environment
-from extracurricular.run.executors import do_stages, job_count, threads
+from extracurricular.run.executors import do_stages, job_context, job_count, threads
 from extracurricular.run.plan import Plan, in_order, plan
 from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.watcher import Watcher
@@ -51,9 +50,10 @@ def execute(
     Raises:
         XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
-    metrics.check_available()
     workspace = Workspace(recipe, Path(folder), watcher)
     whole = plan(recipe, last)
+    if job_count(jobs, recipe, whole.trained) > 1:
+        job_context(workspace)  # it imports while the data are read
     checks = check(whole, workspace)
     with locked(workspace.folder), threads(recipe.device.threads):
         begin(whole, workspace, whole.trained, checks)

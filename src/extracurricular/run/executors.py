@@ -144,38 +144,41 @@ class _Failed:
         return self.kind(*self.arguments)
 
 
+def job_context(workspace: Workspace) -> Any:
+    """Return the way in which jobs begin, and start what they begin from.
+
+    Jobs are never forks of this process, which would inherit locks that threads hold. On Linux they
+    are forks of a process that has imported what they need and has no threads; it imports in the
+    background. A GPU must not be touched before a fork, and elsewhere than on Linux libraries are
+    not made for one: there each job is a new interpreter.
+    """
+    if sys.platform != "linux" or workspace.device.type != "cpu":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["extracurricular.run.preloaded"])
+    with _environment(**_thread_counts(workspace)):
+        forkserver.ensure_running()
+    return context
+
+
+def _thread_counts(workspace: Workspace) -> dict[str, str]:
+    """Return the variables that give a job's libraries their number of threads."""
+    count = str(workspace.recipe.device.threads)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, count)
+
+
 class _Pool:
     """The processes of a run, and the stages that they are at work on."""
 
     def __init__(self, workspace: Workspace, files: list[Mapped], jobs: int) -> None:
         self.workspace, self.jobs = workspace, jobs
-        count = str(workspace.recipe.device.threads)
-        self.environment = {
-            "OMP_NUM_THREADS": count,
-            "OPENBLAS_NUM_THREADS": count,
-            "MKL_NUM_THREADS": count,
-        }
-        context = self._context()
+        context = job_context(workspace)
         self.reports = context.Queue()
         given = (workspace.recipe, workspace.folder, files, self.reports, sys.path)
         self.executor = ProcessPoolExecutor(
             jobs, mp_context=context, initializer=_begin_job, initargs=given
         )
-
-    def _context(self) -> Any:
-        """Return the way in which jobs begin: never as a fork of this process.
-
-        A fork would inherit locks that threads hold. On Linux jobs are forks of a process that has
-        imported what they need and has no threads. A GPU must not be touched before a fork, and
-        elsewhere than on Linux libraries are not made for one: there each is a new interpreter.
-        """
-        if sys.platform != "linux" or self.workspace.device.type != "cpu":
-            return get_context("spawn")
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["extracurricular.run.preloaded"])
-        with _environment(**self.environment):
-            forkserver.ensure_running()
-        return context
 
     def __enter__(self) -> _Pool:
         return self
@@ -216,7 +219,7 @@ class _Pool:
     def _submit(self, group: list[Stage]) -> Future[_Failed | None]:
         try:
             # The pool begins its processes as stages come.
-            with _environment(**self.environment):
+            with _environment(**_thread_counts(self.workspace)):
                 return self.executor.submit(_do_job, [stage.path for stage in group])
         except BrokenProcessPool:
             raise _killed(group) from None

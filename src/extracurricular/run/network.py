@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular.data.base import Data, Split
+from extracurricular.data.base import Data
 from extracurricular.data.images.stream import left_out_of_draws
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.evaluation import metrics
 from extracurricular.files import save_weights
-from extracurricular.generators import Generator
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.matching import DIVERGENCES, Matching, traits_of
 from extracurricular.models import parameter_count
@@ -23,81 +23,14 @@ from extracurricular.models.weights import checksum, files_of
 from extracurricular.registry import check_settings
 from extracurricular.run.loggers import Curves
 from extracurricular.run.settings import data_settings, training_settings
+from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import Checks, Price, Stage, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
-from extracurricular.samplers.build import requirements
+from extracurricular.samplers.build import requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
-from extracurricular.training import Training, train
+from extracurricular.training import Mastery, Training, TrainingResult, mastery_of, train
 from extracurricular.training.remembered import pays
-
-
-class TeacherSource(Protocol):
-    """The source of a student's teacher."""
-
-    @property
-    def path(self) -> str:
-        """The path that distinguishes it from other teachers of the run."""
-        ...
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages that make it."""
-        ...
-
-    @property
-    def settings(self) -> list[dict[str, Any]]:
-        """All that its answers depend on."""
-        ...
-
-    def load(self, workspace: Workspace) -> Teacher:
-        """Read the trained teacher."""
-        ...
-
-    def preview(self, workspace: Workspace) -> Teacher:
-        """Build the teacher untrained."""
-        ...
-
-
-class GeneratorSource(Protocol):
-    """The source of a generator for a student's draws."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the recipe."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """Folder of its stage."""
-        ...
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that its draws depend on."""
-        ...
-
-    def load(self, workspace: Workspace) -> Generator | Split:
-        """Read the fitted generator."""
-        ...
-
-
-class RecordSource(Protocol):
-    """The source of a recorded teacher for a student."""
-
-    @property
-    def draws(self) -> int:
-        """Draws that are recorded."""
-        ...
-
-    @property
-    def codec(self) -> Any:
-        """The codec of the answers."""
-        ...
-
-    def replay(self, workspace: Workspace, seed: int) -> tuple[Sampler, Teacher]:
-        """Return the recorded draws in the order of a seed, and the recorded teacher."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -117,6 +50,8 @@ class NetworkStage(Stage):
         record: The record that it learns from instead of the teacher; None where there is none.
         parts: The stages that teacher, generators and record are made of.
         given: Checksums of the files of weights that replace its training.
+        held_out: Part of the training examples that is kept out to measure mastery; None where
+            nothing asks for it.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -133,6 +68,7 @@ class NetworkStage(Stage):
     record: RecordSource | None = None
     parts: tuple[Stage, ...] = ()
     given: tuple[dict[str, Any], ...] = ()
+    held_out: float | None = None
 
     @property
     def steps(self) -> int:
@@ -168,6 +104,7 @@ class NetworkStage(Stage):
             "data": data_settings(self.data),
             "model": self.model,
             **({"files": files} if files else {}),
+            **({"held_out": self.held_out} if self.held_out is not None else {}),
             "sampler": self.sampler,
             "training": training_settings(self.training),
             "matching": self.matching,
@@ -213,12 +150,7 @@ class NetworkStage(Stage):
             student: The student, for a sampler whose choices depend on it.
             seed: Seed of the sampler; that of the training where None.
         """
-        context = Context()
-        if self.teacher is not None:
-            asked = workspace.made(self.teacher) if requirements(self.sampler).teacher else None
-            fitted = {part.name: workspace.made(part) for part in self.generators}
-            context = Context(asked, student, fitted)
-        return self.build_sampler(workspace, context, seed)
+        return self.build_sampler(workspace, _context(self, workspace, student), seed)
 
     def build_sampler(
         self, workspace: Workspace, context: Context, seed: int | None = None
@@ -243,34 +175,10 @@ class NetworkStage(Stage):
         """Train the network; an interrupted training goes on where it stopped."""
         if self.is_done(workspace):
             return
-        folder, data = workspace.folder / self.path, workspace.data(self.data)
         with begun(workspace, self) as outcome:
-            student = self.untrained(workspace).to(workspace.device)
-            sampler, teacher = self.lesson(workspace, student)
-            with _curves(self, workspace) as curves:
-                result = train(
-                    student,
-                    sampler,
-                    teacher,
-                    data.task,
-                    matching=build_matching(self.matching, f"{self.key}.matching"),
-                    settings=self.training,
-                    seed=self.seed,
-                    fabric=workspace.fabric,
-                    folder=folder,
-                    evaluate=lambda module: validation(workspace, module, data),
-                    on_progress=partial(workspace.watcher.advance, self.title),
-                    on_log=curves,
-                    execution=workspace.execution,
-                    tell=partial(_tell, self.title, workspace),
-                    shared=workspace.shared.get(drawn_with(self) or ""),
-                )
-            outcome["sha256"] = save_weights(folder / "weights.safetensors", student.state_dict())
-            outcome["steps"] = result.steps
-            outcome["seconds"] = round(result.seconds, 3)
-            outcome["parameters"] = parameter_count(student)
-            outcome |= _answering(self, workspace)
-        for sentence in left_out_of_draws(data):
+            student, result = train_network(self, workspace)
+            outcome |= keep_network(self, workspace, student, result)
+        for sentence in left_out_of_draws(workspace.data(self.data)):
             workspace.watcher.tell(sentence)
 
     # -- checking ---------------------------------------------------------------------------------
@@ -293,18 +201,136 @@ class NetworkStage(Stage):
         return Price(self.steps, draws, asked, bytes=4 * size, parameters=size)
 
 
+def train_network(
+    stage: NetworkStage,
+    workspace: Workspace,
+    advance: Callable[[int, float], None] | None = None,
+    until: int | None = None,
+    stop: int | None = None,
+) -> tuple[nn.Module, TrainingResult]:
+    """Train a stage's network in its folder, and return it; an interrupted training goes on.
+
+    Args:
+        stage: The stage.
+        workspace: The workspace of the run.
+        advance: Called with (steps done, loss); the watcher's where None.
+        until: The step up to which held-out examples are kept out; see
+            :class:`~extracurricular.training.mastery.Mastery`.
+        stop: The step to stop at; None for the end.
+    """
+    data = workspace.data(stage.data)
+    student = stage.untrained(workspace).to(workspace.device)
+    sampler, teacher = stage.lesson(workspace, student)
+    with _curves(stage, workspace) as curves:
+        result = train(
+            student,
+            sampler,
+            teacher,
+            data.task,
+            matching=build_matching(stage.matching, f"{stage.key}.matching"),
+            settings=stage.training,
+            seed=stage.seed,
+            fabric=workspace.fabric,
+            folder=workspace.folder / stage.path,
+            evaluate=lambda module: validation(workspace, module, data),
+            on_progress=advance or partial(workspace.watcher.advance, stage.title),
+            on_log=curves,
+            execution=workspace.execution,
+            tell=partial(_tell, stage.title, workspace),
+            shared=workspace.shared.get(drawn_with(stage) or ""),
+            mastery=_mastery(stage, workspace, teacher, student, until),
+            stop=stop,
+        )
+    return student, result
+
+
+def keep_network(
+    stage: NetworkStage, workspace: Workspace, student: nn.Module, result: TrainingResult
+) -> dict[str, Any]:
+    """Write a trained network to its stage's folder; return what ``stage.json`` holds of it."""
+    file = workspace.folder / stage.path / "weights.safetensors"
+    return {
+        "sha256": save_weights(file, student.state_dict()),
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "parameters": parameter_count(student),
+        **_answering(stage, workspace),
+        **({"mastery": result.mastery} if result.mastery else {}),
+    }
+
+
 def drawn_with(stage: NetworkStage) -> str | None:
     """Return the name of all that a student's draws and the answers on them depend on.
 
     Students with the same name can share both. None where there is nothing to share: draws from a
-    record, or of stored examples alone, and answers that are labels.
+    record, or of stored examples alone, a share that follows mastery, and answers that are labels.
     """
     stored = stage.sampler in ("empirical", ["empirical"])
     if stage.teacher is None or stage.learns_from == "labels" or stage.record or stored:
         return None
+    if stage.held_out is not None or share_is_auto(stage.sampler):
+        return None
     parts = [stage.data, stage.sampler, stage.seed, stage.teacher.path]
     drawn_from = [generator.path for generator in stage.generators]
     return canonical([*parts, drawn_from, stage.training.batch_size]).decode()
+
+
+def _context(stage: NetworkStage, workspace: Workspace, student: nn.Module | None) -> Context:
+    """Return the trained teacher and the fitted generators, as far as a stage's sampler needs."""
+    if stage.teacher is None:
+        return Context()
+    asked = workspace.made(stage.teacher) if requirements(stage.sampler).teacher else None
+    fitted = {part.name: workspace.made(part) for part in stage.generators}
+    return Context(asked, student, fitted)
+
+
+def _mastery(
+    stage: NetworkStage,
+    workspace: Workspace,
+    teacher: Teacher,
+    student: nn.Module,
+    until: int | None,
+) -> Mastery | None:
+    """Return what measures the student's mastery; None where nothing asks for it."""
+    if stage.learns_from == "labels" or stage.record is not None:
+        return None
+    try:
+        return mastery_of(
+            stage.sampler,
+            workspace.data(stage.data),
+            teacher,
+            stage.training,
+            workspace.fabric,
+            seed=sampler_seed(stage.seed),
+            temperature=float(stage.matching.get("temperature", 1.0)),
+            part=stage.held_out,
+            until=until,
+            context=_context(stage, workspace, student),
+        )
+    except ValueError as error:
+        raise RecipeError(f"{stage.key}.mastery.held_out", str(error)) from error
+
+
+def _check_mastery(stage: NetworkStage) -> None:
+    """Refuse to measure mastery where there is no teacher to ask.
+
+    Raises:
+        RecipeError: The student learns from labels, or from a record.
+    """
+    auto = share_is_auto(stage.sampler)
+    if not auto and stage.held_out is None:
+        return
+    key = f"{stage.key}.sampler" if auto else f"{stage.key}.mastery"
+    what = "has a share of 'auto'" if auto else "is set"
+    if stage.learns_from == "labels":
+        raise RecipeError(
+            key, f"{what}, which compares the student with a teacher, but it learns from labels"
+        )
+    if stage.record is not None:
+        raise RecipeError(
+            key, f"{what}, which asks the teacher about draws that no record holds; "
+            "set teacher.record to null"
+        )  # fmt: skip
 
 
 def _tell(title: str, workspace: Workspace, text: str) -> None:
@@ -337,6 +363,7 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
     if stage.teacher is not None:
         checks.teacher = checks.teacher or stage.teacher.preview(workspace)
         context = Context(checks.teacher, model, checks.generators)
+    _check_mastery(stage)
     sampler = stage.build_sampler(workspace, context)
     batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
     check_matching(stage, batch, workspace.data(stage.data).task)

@@ -26,6 +26,7 @@ from extracurricular.errors import RecipeError
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import split_spec
+from extracurricular.run.chosen import ChosenStage, chosen_stage
 from extracurricular.run.evaluation import EvaluationStage
 from extracurricular.run.generator import GeneratorStage
 from extracurricular.run.network import NetworkStage
@@ -93,6 +94,12 @@ def plan(recipe: Recipe, last: Sequence[Stage] = ()) -> Plan:
     for seed in recipe.seeds:
         for name in recipe.students:
             stage = student_stage(recipe, name, seed, teachers[seed], generators[seed])
+            if recipe.teacher.record is not None and isinstance(stage, ChosenStage):
+                raise RecipeError(
+                    f"{stage.key}.choose",
+                    "is set, and asks the teacher about draws that no record holds; "
+                    "set teacher.record to null",
+                )
             if recipe.teacher.record is not None and stage.learns_from == "teacher":
                 stage, record = recorded_student(recipe, stage)
                 records.setdefault(record.path, record)
@@ -178,14 +185,22 @@ def student_stage(
 ) -> NetworkStage:
     """Return one student of one seed, which asks its teacher itself."""
     section = recipe.students[name]
-    required = _requirements(section.sampler, f"students.{name}.sampler")
-    used = tuple(stage for key, stage in generators.items() if key in required.generators)
-    asks = section.learns_from == "teacher" or required.teacher
-    parts = [*(teacher.stages if asks else ()), *used]
-    return NetworkStage(
+    key = f"students.{name}"
+    required = [_requirements(section.sampler, f"{key}.sampler")]
+    if section.choose is not None:
+        required += [
+            _requirements(candidate.sampler, f"{key}.choose.among.{which}.sampler")
+            for which, candidate in section.choose.among.items()
+            if candidate.sampler is not None
+        ]
+    names = {used for part in required for used in part.generators}
+    used = {key: stage for key, stage in generators.items() if key in names}
+    asks = section.learns_from == "teacher" or any(part.teacher for part in required)
+    parts = [*(teacher.stages if asks else ()), *used.values()]
+    stage = NetworkStage(
         path=f"students/{name}/seed-{seed}",
         title=f"{name}, seed {seed}",
-        key=f"students.{name}",
+        key=key,
         data=recipe.data_of(seed),
         model=section.model,
         sampler=section.sampler,
@@ -195,10 +210,12 @@ def student_stage(
         precision=recipe.device.precision,
         matching=section.matching,
         learns_from=section.learns_from,
+        held_out=None if section.mastery is None else section.mastery.held_out,
         teacher=teacher,
-        generators=used,
+        generators=tuple(used.values()),
         parts=tuple(parts),
     )
+    return stage if section.choose is None else chosen_stage(stage, section.choose, used)
 
 
 def recorded_student(recipe: Recipe, student: NetworkStage) -> tuple[NetworkStage, RecordStage]:

@@ -15,6 +15,7 @@ as graphs and replayed (``captured``).
 
 from extracurricular.training.draw import Shared, draw_steps, draws, step_ids
 from extracurricular.training.loop import TrainingResult, cpu_fabric, train
+from extracurricular.training.mastery import Mastery, mastery_of
 from extracurricular.training.optimizer import (
     Schedule,
     ema_decay,
@@ -26,6 +27,7 @@ from extracurricular.training.together import together
 
 __all__ = [
     "Execution",
+    "Mastery",
     "Schedule",
     "Shared",
     "Training",
@@ -36,6 +38,7 @@ __all__ = [
     "ema_decay",
     "learning_rate",
     "make_optimizer",
+    "mastery_of",
     "step_ids",
     "together",
     "train",

@@ -43,14 +43,17 @@ class TrainingResult:
     """The outcome of a training.
 
     Args:
-        steps: Optimiser steps in all, fewer than the settings have if ``stop`` ended the training.
+        steps: Optimiser steps in all, fewer than the settings have if it ended early.
         seconds: Time in the loop over all interruptions, without evaluations.
         loss: Mean loss of the last logged steps, as it is trained.
+        mastery: The last measurement of mastery (:meth:`Mastery.measure`); None where there is
+            none.
     """
 
     steps: int
     seconds: float
     loss: float
+    mastery: dict[str, float] | None = None
 
 
 def cpu_fabric() -> Fabric:
@@ -78,8 +81,9 @@ def train(
     execution: Execution | None = None,
     shared: Shared | None = None,
     mastery: Mastery | None = None,
+    stop: int | None = None,
     tell: Callable[[str], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    interrupted: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
 
@@ -104,9 +108,11 @@ def train(
             seed, teacher and batch size. Draws that depend on the student are not shared.
         mastery: Measures mastery at lines of the log, and sets the share of a sampler's draws that
             follows it; needed if the sampler has such a share.
+        stop: End after this step, with a checkpoint from which the training goes on when it is
+            called again without; None to train to the end.
         tell: Gets a sentence where something is not captured, or was compiled.
-        stop: Asked after each step whether to end early, for want of time. A checkpoint is then
-            written, and a later call goes on from there, to the same weights.
+        interrupted: Asked after each step whether to end early, for want of time. A checkpoint is
+            then written, and a later call goes on from there, to the same weights.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, or the loss stopped being finite.
@@ -119,7 +125,8 @@ def train(
         loop = _Loop(student, task, matching, settings, seed, fabric, folder, mastery)
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         loop.execution, loop.shared = execution or Execution(), shared
-        loop.tell, loop.stop = tell or loop.tell, stop
+        loop.tell, loop.stop = tell or loop.tell, settings.steps if stop is None else stop
+        loop.interrupted = interrupted
         try:
             return loop.run(sampler, teacher)
         finally:
@@ -149,7 +156,8 @@ class _Loop:
         self.execution = Execution()
         self.shared: Shared | None = None
         self.tell: Callable[[str], None] = _nothing
-        self.stop: Callable[[], bool] | None = None
+        self.stop = settings.steps
+        self.interrupted: Callable[[], bool] | None = None
         self.checkpoints = None if folder is None else Checkpoints(folder)
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
         state = self.checkpoints.newest() if self.checkpoints else None
@@ -171,28 +179,27 @@ class _Loop:
         losses: list[Tensor] = []
         started = time.perf_counter()
         self.steps.model.train()
-        teacher = remembered(teacher, sampler, settings, self.fabric)
         if not is_pure(sampler):
             self.shared = None
-        self.source, self.shares = sampler, self._shares(sampler)
+        self.source, self.asked, self.shares = sampler, teacher, self._shares(sampler)
         for loss in self._losses(sampler, teacher):
             losses.append(loss)
             self.step += 1
-            last = self.step == settings.steps
-            stopped = not last and self.stop is not None and self.stop()
-            checkpoint = last or stopped or self.step % settings.checkpoint_every == 0
+            last = self.step == self.stop
+            cut = not last and self.interrupted is not None and self.interrupted()
+            checkpoint = last or cut or self.step % settings.checkpoint_every == 0
             evaluate = last or (
                 settings.evaluate_every > 0 and self.step % settings.evaluate_every == 0
             )
             if self.step % log_every == 0 or checkpoint or evaluate:
-                self.loss = self._read(losses, teacher)
+                self.loss = self._read(losses)
                 losses.clear()
                 self.seconds += time.perf_counter() - started
                 self._report(evaluate, self._measure(log_every))
                 if checkpoint:
                     self._save()
                 started = time.perf_counter()
-            if stopped:
+            if last or cut:
                 break
         return self._finish()
 
@@ -202,12 +209,14 @@ class _Loop:
         if self.mastery is not None:
             # The examples that mastery is measured on are kept out of the first draws.
             phases.insert(0, (self.mastery.early, self.mastery.until))
-        launcher = Launcher(self.steps, teacher, self.execution, self.tell)
+        launcher = Launcher(self.steps, self.execution, self.tell)
         launcher.shared, launcher.shares = self.shared, self.shares
         for source, end in phases:
-            if self.step < end:
-                self.source = source
-                yield from launcher.losses(source, self.step, end)
+            if self.step < min(end, self.stop):
+                # Answers are remembered by the order in which this very sampler draws.
+                asked = remembered(teacher, source, self.settings, self.fabric)
+                self.source, self.asked = source, asked
+                yield from launcher.losses(source, asked, self.step, end)
 
     def _shares(self, sampler: Sampler) -> Tensor | None:
         """Return the share of extended draws at each step, as far as it is known."""
@@ -230,13 +239,13 @@ class _Loop:
         if mastery is None or self.step % every or self.step > mastery.until:
             return None
         self.student.eval()
-        found = mastery.measure(self.student, self.task, self.fabric)
+        found = mastery.measure(self.student, self.task, self.fabric, self.step)
         self.steps.model.train()
         if self.shares is not None and mastery.sets_share:
             self.shares[self.step :] = mastery.share
         return found
 
-    def _read(self, losses: list[Tensor], teacher: Teacher) -> float:
+    def _read(self, losses: list[Tensor]) -> float:
         """Read from the device what gathered since the last line of the log; return the loss."""
         first = self.step - len(losses)
         try:
@@ -252,7 +261,7 @@ class _Loop:
             # The same draws again, each looked at: an error there is closer to the cause.
             with static_shapes(False):
                 again = draws(
-                    self.source, teacher, self.settings, first,
+                    self.source, self.asked, self.settings, first,
                     fabric=self.fabric, shares=self.shares,
                 )  # fmt: skip
                 for _ in zip(range(first, self.step), again, strict=False):
@@ -304,7 +313,8 @@ class _Loop:
 
     def _finish(self) -> TrainingResult:
         self.steps.finish()
-        return TrainingResult(self.step, self.seconds, self.loss)
+        measured = None if self.mastery is None else self.mastery.last
+        return TrainingResult(self.step, self.seconds, self.loss, measured)
 
 
 def _nothing(_: str) -> None:

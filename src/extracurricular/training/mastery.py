@@ -21,11 +21,13 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.distributions import Distribution, concatenate
+from extracurricular.distributions import Distribution, Task, concatenate
 from extracurricular.inputs import Batch, leaves
 from extracurricular.matching import forward_kl
 from extracurricular.samplers.base import Sampler
+from extracurricular.samplers.build import Context, build_sampler, share_is_auto
 from extracurricular.teachers.base import Teacher
+from extracurricular.training.settings import Training
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,6 +39,8 @@ LOW, HIGH, UNTIL = 0.15, 0.30, 0.3
 KEEP = 0.5
 # Shares are multiples of this, so that rounding on another device does not move draws.
 GRAIN = 64
+# Part of the training examples that is kept out.
+HELD_OUT = 0.1
 # A KL over so many examples is exact enough, and more would cost time.
 MOST = 512
 # Measurements come at multiples of so many steps; chunks of draws never go across these.
@@ -65,11 +69,11 @@ def held_out_rows(count: int, part: float, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: There are too few examples to keep some out.
     """
-    wanted = min(MOST, round(part * count))
-    if wanted < 1 or wanted >= count:
+    wanted = min(MOST, max(1, round(part * count)))
+    if wanted >= count:
         raise ValueError(
-            f"is {part}, which keeps out {wanted} of {count} training examples; "
-            "it must leave some on both sides"
+            f"is {part:g}, which keeps out {wanted} of {count} training examples; "
+            "some must be left to draw"
         )
     order = rng.permuted(count, seed, torch.arange(count), "mastery")
     return order[:wanted].sort().values, order[wanted:].sort().values
@@ -97,8 +101,12 @@ class Mastery:
         held_out, drawn: Examples that ``early`` never draws, and some that it draws.
         temperature: Temperature of the KL, as in the loss.
         steps: Steps of the training.
-        sets_share: Whether the share follows (``share: auto``). If not, the held-out examples are
-            kept out to the end.
+        sets_share: Whether the share follows (``share: auto``), in the first 30 % of the training.
+        until: The step up to which the held-out examples are kept out, and mastery is measured, a
+            multiple of ``every``; where None, that of the share, or to the end.
+
+    Attributes:
+        every: Steps between two measurements.
     """
 
     def __init__(
@@ -109,45 +117,121 @@ class Mastery:
         temperature: float,
         steps: int,
         sets_share: bool = True,
+        until: int | None = None,
     ) -> None:
         self.early, self.held_out, self.drawn = early, held_out, drawn
         self.temperature, self.sets_share = temperature, sets_share
-        self.every = STRIDE * max(1, round(steps / 40 / STRIDE))
-        self.until = int(UNTIL * steps) // self.every * self.every if sets_share else steps
+        self.every = stride(steps)
+        self._share_until = int(UNTIL * steps) // self.every * self.every if sets_share else 0
+        self.until = until or self._share_until or steps
         self.mastery, self.share = 0.0, 0.0
+        self.last: dict[str, float] | None = None
 
-    @torch.no_grad()
-    def measure(self, student: nn.Module, task: Any, fabric: Fabric) -> dict[str, float]:
-        """Measure the student, which is in evaluation mode; return what the log shows.
+    def measure(
+        self, student: nn.Module, task: Task, fabric: Fabric, step: int
+    ) -> dict[str, float]:
+        """Measure the student, which is in evaluation mode, after a number of steps.
 
         Returns:
             ``drawn`` and ``held_out``, the mean KL(teacher ‖ student) on both in nats; ``mastery``,
             smoothed; and ``share``, if it follows.
         """
-        found = {}
-        for name, known in (("drawn", self.drawn), ("held_out", self.held_out)):
-            with fabric.autocast():
-                parts = [
-                    task.distribution(student(known.batch[k : k + _BATCH].x))
-                    for k in range(0, len(known.batch), _BATCH)
-                ]
-            said, t = concatenate(parts), self.temperature
-            found[name] = float(forward_kl(known.target.tempered(t), said.tempered(t)).mean())
+        found = {
+            name: mismatch(known, student, task, fabric, self.temperature)
+            for name, known in (("drawn", self.drawn), ("held_out", self.held_out))
+        }
         now = 1 - found["drawn"] / max(found["held_out"], 1e-12)
         self.mastery = KEEP * self.mastery + (1 - KEEP) * min(1.0, max(-1.0, now))
         found["mastery"] = self.mastery
         if self.sets_share:
-            self.share = share_of(self.mastery)
+            if step <= self._share_until:
+                self.share = share_of(self.mastery)
             found["share"] = self.share
-        return {name: round(value, 6) for name, value in found.items()}
+        self.last = {name: round(value, 6) for name, value in found.items()}
+        return self.last
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"mastery": self.mastery, "share": self.share}
+        return {"mastery": self.mastery, "share": self.share, "last": self.last}
 
-    def restore(self, state: dict[str, float]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
-        self.mastery, self.share = state["mastery"], state["share"]
+        self.mastery, self.share, self.last = state["mastery"], state["share"], state["last"]
+
+
+def stride(steps: int) -> int:
+    """Return the number of steps between two measurements in a training of so many steps."""
+    return STRIDE * max(1, round(steps / 40 / STRIDE))
+
+
+@torch.no_grad()
+def mismatch(
+    known: Known, student: nn.Module, task: Task, fabric: Fabric, temperature: float = 1.0
+) -> float:
+    """Return the mean KL(teacher ‖ student) on some examples, in nats.
+
+    Args:
+        known: The examples, and the teacher's distribution on them.
+        student: The student, in evaluation mode.
+        task: How its raw outputs are read.
+        fabric: Device and precision.
+        temperature: Temperature of both sides.
+    """
+    with fabric.autocast():
+        parts = [
+            task.distribution(student(known.batch[k : k + _BATCH].x))
+            for k in range(0, len(known.batch), _BATCH)
+        ]
+    said, wanted = concatenate(parts), known.target
+    return float(forward_kl(wanted.tempered(temperature), said.tempered(temperature)).mean())
+
+
+def mastery_of(
+    chain: Any,
+    data: Data,
+    teacher: Teacher,
+    settings: Training,
+    fabric: Fabric,
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    part: float | None = None,
+    until: int | None = None,
+    context: Context | None = None,
+) -> Mastery | None:
+    """Return what measures the mastery of a student, where its draws or its recipe ask for that.
+
+    Args:
+        chain: The chain of the student's sampler, as a recipe writes it.
+        data: The data set, on the device.
+        teacher: The teacher that the student learns from.
+        settings: The training.
+        fabric: Device and precision.
+        seed: Seed of the student's sampler.
+        temperature: Temperature of the loss.
+        part: Part of the training examples to keep out, in (0, 1); None for a tenth, if the share
+            is ``auto``, and else to measure nothing.
+        until: As :class:`Mastery` takes it.
+        context: Teacher, student and generators, where the chain needs them.
+
+    Raises:
+        ValueError: There are too few examples.
+    """
+    auto = share_is_auto(chain)
+    if part is None and not auto:
+        return None
+    out, drawn = held_out_rows(len(data.train), HELD_OUT if part is None else part, seed)
+    early = build_sampler(chain, drawing(data, drawn), seed, context=context or Context())
+    order = rng.permuted(len(drawn), seed, torch.arange(min(MOST, len(drawn))), "mastery.drawn")
+    return Mastery(
+        early,
+        known(data, out, teacher, fabric),
+        known(data, drawn[order].sort().values, teacher, fabric),
+        temperature,
+        settings.steps,
+        sets_share=auto,
+        until=until,
+    )
 
 
 @torch.no_grad()

@@ -108,7 +108,10 @@ def make_optimizer(
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":
         on_cuda = isinstance(lr, Tensor) and lr.device.type == "cuda"
-        return torch.optim.AdamW(groups, lr=lr, fused=fused, capturable=on_cuda)
+        adamw = torch.optim.AdamW(groups, lr=lr, fused=fused, capturable=on_cuda)
+        # It would warn of the runs that precede a capture.
+        adamw._warned_capturable_if_run_uncaptured = True
+        return adamw
     nesterov = settings.momentum > 0
     return torch.optim.SGD(
         groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused
