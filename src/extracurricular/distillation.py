@@ -277,6 +277,9 @@ def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
     if isinstance(found, dict) and isinstance(found.get("matching"), dict):
         # Before there was beta, students were trained without.
         found["matching"].setdefault("beta", 0.0)
+    if isinstance(found, dict) and isinstance(found.get("training"), dict):
+        # Settings that came later keep, by default, what was done before there was a choice.
+        found["training"] = training_settings(Training()) | found["training"]
     if found != wanted:
         path, was, now = first_difference(found, wanted, "")
         raise StorageError(

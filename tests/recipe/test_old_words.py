@@ -16,6 +16,7 @@ from extracurricular.errors import OldWordWarning, RecipeError
 from extracurricular.recipe.old_words import Notes, upgrade
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import Recipe
+from extracurricular.training import Training
 from tests.recipe.small import SMALL, small
 
 BEFORE = Path(__file__).parent / "before"
@@ -251,11 +252,13 @@ def test_the_recipe_of_an_old_run_is_read_quietly(name: str) -> None:
     assert (recipe.reference, recipe.plain, recipe.subject) == ("kd", "erm", "xcl")
     assert read(recipe.dump()) == (recipe, [])
     assert read_recipe(str(BEFORE / f"run-{name}.yaml"), quiet=True) == recipe
-    # Nothing but words has changed.
+    # Nothing but words has changed, and what came later has its default.
+    usual = Training().model_dump(mode="json")
     for student, section in recipe.dump()["students"].items():
         old = kept["students"][student]
         same = {"sampler": section["sampler"], "matching": section["matching"]}
-        assert section == old | same | {"mastery": None, "choose": None}
+        later = {"mastery": None, "choose": None, "training": usual | old["training"]}
+        assert section == old | same | later
 
 
 def test_the_words_of_an_old_run() -> None:

@@ -322,3 +322,29 @@ def test_a_log_is_continued_where_the_training_was(tmp_path: Path) -> None:
     assert read_lines(file) == [{"step": 5}, {"step": 10}]
     JsonLines(file, 0).close()
     assert read_lines(file) == []
+
+
+def test_a_training_that_is_interrupted_between_any_two_steps_ends_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    teacher = Ensemble([Network(network(5), IMAGES.task), Network(network(6), IMAGES.task)])
+
+    def part(folder: Path, steps: int) -> tuple[nn.Module, TrainingResult]:
+        asked = iter(range(1, 1000))
+        student = network(0, 0.3)
+        settings = Training(steps=40, batch_size=8, lr=0.05, checkpoint_every=7, ema=0.9)
+        result = train(
+            student, Mixup(Empirical(IMAGES)), teacher, IMAGES.task, settings=settings,
+            folder=folder, interrupted=lambda: next(asked) >= steps,
+        )  # fmt: skip
+        return student, result
+
+    whole, result = part(tmp_path / "whole", 1000)
+    assert result.steps == 40
+    done = []
+    while not done or done[-1] < 40:
+        resumed, result = part(tmp_path / "parts", 9)
+        done.append(result.steps)
+    assert done == [9, 18, 27, 36, 40]
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key

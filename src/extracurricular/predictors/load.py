@@ -21,6 +21,7 @@ from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Form, Predictor, named_inputs
+from extracurricular.predictors.released import missing, released
 from extracurricular.predictors.saved import FILE, load_saved
 from extracurricular.recipe.lookup import find_data
 from extracurricular.registry import split_spec
@@ -51,7 +52,8 @@ def load(
     Args:
         source: The folder of a finished run, for one of its students or its teacher; a folder that
             ``student.save`` or ``xcl.distill(out=…)`` wrote; an ``.onnx`` file, or the folder of
-            an exported model; or a file of weights.
+            an exported model; a file of weights; or, where nothing has that path, the name of a
+            released student, such as ``cifar100-resnet8x4``.
         student: Name of the run's student; the recipe's subject where None.
         seed: Seed of that student, or of the teacher's students; the run's first where None.
         teacher: Load the run's teacher instead.
@@ -76,6 +78,8 @@ def load(
             "source", f"is {shorten(source)}; it must be the path of a folder or file"
         )
     path = Path(source)
+    if not path.exists():
+        path = released().get(str(source), path)
     if path.is_dir():
         if (path / FILE).is_file():
             given = {"student": student, "seed": seed, "teacher": teacher or None, "data": data}
@@ -88,7 +92,10 @@ def load(
         path = found
     given = {"student": student, "seed": seed, "teacher": teacher or None}
     if not path.is_file():
-        raise StorageError(f"there is no run and no file {str(path)!r}")
+        # A path with folders or an ending is no name.
+        named = path.name == str(source) and not path.suffix
+        also = missing(str(source)) if named else ""
+        raise StorageError(f"there is no run and no file {str(path)!r}{also}")
     _refuse(f"{str(path)!r} is no run", **given)
     kind = path.suffix.lower()
     if kind == ".onnx":

@@ -106,6 +106,7 @@ def save_network(
     name: str,
     batch_size: int = 1024,
     replace: bool = False,
+    half: bool = False,
 ) -> list[Path]:
     """Write a network and what its users need to a folder.
 
@@ -118,13 +119,16 @@ def save_network(
         name: What the predictor is called.
         batch_size: Examples that it answers at once.
         replace: Whether another student in the folder may be overwritten.
+        half: Whether the weights are rounded to float16, which halves the file.
 
     Returns:
         The files that were written.
 
     Raises:
-        StorageError: The folder holds another student, or cannot be written to.
+        StorageError: The folder holds another student, or cannot be written to; or a weight is too
+            large for float16.
     """
+    state = _rounded(module.state_dict()) if half else module.state_dict()
     x = data.train.x
     kind = "one" if is_leaf(x) else "dict" if isinstance(x, dict) else "tuple"
     inputs = [
@@ -153,26 +157,39 @@ def save_network(
         "batch_size": batch_size,
     }
     file = folder / FILE
-    if file.is_file() and not replace and not _is_same(folder, known, module):
+    if file.is_file() and not replace and not _is_same(folder, known, state):
         raise StorageError(
             f"the folder {str(folder)!r} holds another saved student; choose another folder, or "
             "give save(folder, replace=True)"
         )
     # Without this file the folder holds no student, so none stands beside the weights of another.
     file.unlink(missing_ok=True)
-    checksum = save_weights(folder / _WEIGHTS, module.state_dict())
+    checksum = save_weights(folder / _WEIGHTS, state)
     write_json(file, known | {"sha256": checksum})
     return [file, folder / _WEIGHTS]
 
 
-def _is_same(folder: Path, known: dict[str, Any], module: nn.Module) -> bool:
+def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in float16, and counters as they are.
+
+    Raises:
+        StorageError: A weight is beyond the largest number of float16.
+    """
+    found = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    for name, value in found.items():
+        if not bool(torch.isfinite(value).all()):
+            raise StorageError(f"{name!r} has a value that float16 does not have")
+    return found
+
+
+def _is_same(folder: Path, known: dict[str, Any], wanted: dict[str, Tensor]) -> bool:
     """Return whether a folder holds this very student."""
     try:
         found = read_json(folder / FILE)
         state = load_weights(folder / _WEIGHTS)
     except StorageError:
         return False
-    own = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+    own = {name: value.detach().cpu() for name, value in wanted.items()}
     return (
         isinstance(found, dict)
         and {k: v for k, v in found.items() if k != "sha256"} == known

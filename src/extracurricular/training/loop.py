@@ -43,7 +43,7 @@ class TrainingResult:
     """The outcome of a training.
 
     Args:
-        steps: Optimiser steps in all.
+        steps: Optimiser steps in all, fewer than the settings have if it ended early.
         seconds: Time in the loop over all interruptions, without evaluations.
         loss: Mean loss of the last logged steps, as it is trained.
         mastery: The last measurement of mastery (:meth:`Mastery.measure`); None where there is
@@ -83,6 +83,7 @@ def train(
     mastery: Mastery | None = None,
     stop: int | None = None,
     tell: Callable[[str], None] | None = None,
+    interrupted: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
 
@@ -110,6 +111,8 @@ def train(
         stop: End after this step, with a checkpoint from which the training goes on when it is
             called again without; None to train to the end.
         tell: Gets a sentence where something is not captured, or was compiled.
+        interrupted: Asked after each step whether to end early, for want of time. A checkpoint is
+            then written, and a later call goes on from there, to the same weights.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, or the loss stopped being finite.
@@ -123,6 +126,7 @@ def train(
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         loop.execution, loop.shared = execution or Execution(), shared
         loop.tell, loop.stop = tell or loop.tell, settings.steps if stop is None else stop
+        loop.interrupted = interrupted
         try:
             return loop.run(sampler, teacher)
         finally:
@@ -153,6 +157,7 @@ class _Loop:
         self.shared: Shared | None = None
         self.tell: Callable[[str], None] = _nothing
         self.stop = settings.steps
+        self.interrupted: Callable[[], bool] | None = None
         self.checkpoints = None if folder is None else Checkpoints(folder)
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
         state = self.checkpoints.newest() if self.checkpoints else None
@@ -181,7 +186,8 @@ class _Loop:
             losses.append(loss)
             self.step += 1
             last = self.step == self.stop
-            checkpoint = last or self.step % settings.checkpoint_every == 0
+            cut = not last and self.interrupted is not None and self.interrupted()
+            checkpoint = last or cut or self.step % settings.checkpoint_every == 0
             evaluate = last or (
                 settings.evaluate_every > 0 and self.step % settings.evaluate_every == 0
             )
@@ -193,7 +199,7 @@ class _Loop:
                 if checkpoint:
                     self._save()
                 started = time.perf_counter()
-            if last:
+            if last or cut:
                 break
         return self._finish()
 

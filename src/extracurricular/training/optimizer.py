@@ -12,10 +12,23 @@ from extracurricular.training.settings import Training
 
 
 def learning_rate(settings: Training, step: int) -> float:
-    """Return the learning rate of a step: linear warm-up, then cosine to 0."""
+    """Return the learning rate of a step: linear warm-up, then the schedule of the settings.
+
+    ``cosine`` and ``linear`` go from the end of the warm-up to the end of the training.
+    ``milestones`` are parts of the whole training, warm-up included: with ``steps``, step s has the
+    rate ``lr`` · ``decay`` ^ (number of milestones ≤ s / ``steps``).
+    """
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "steps":
+        # The quotient, not the product, is exact where a milestone falls on a step.
+        passed = sum(step / settings.steps >= part for part in settings.milestones)
+        return settings.lr * settings.decay**passed
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    if settings.schedule == "linear":
+        return settings.lr * max(0.0, 1 - done)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
