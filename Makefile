@@ -27,7 +27,7 @@ demo-gaze: install
 	$(BIN)/xcl demo gaze
 
 test: install
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: install
 	$(BIN)/ruff check
