@@ -117,7 +117,7 @@ def test_the_mastery_that_is_logged_is_that_of_the_student_at_that_step() -> Non
         wanted = teacher(known.batch)
         assert torch.allclose(wanted.parameters, known.target.parameters, atol=1e-6)
         found[name] = float(wanted.kl(said).mean())  # type: ignore[arg-type]
-    line = lines[0]["mastery"]
+    line = next(line["mastery"] for line in lines if "mastery" in line)
     assert line["drawn"] == pytest.approx(found["drawn"], abs=1e-5)
     assert line["held_out"] == pytest.approx(found["held_out"], abs=1e-5)
     m = 1 - found["drawn"] / found["held_out"]
@@ -262,7 +262,7 @@ def test_distill_follows_mastery_unless_told_otherwise(tmp_path: Path) -> None:
     teacher = Network(student(seed=9).eval(), IMAGES.task)
     distill(teacher, {"mlp": {"hidden": [8]}}, IMAGES, steps=320, out=tmp_path / "a")
     lines = list(read_lines(tmp_path / "a" / "log.jsonl"))
-    assert "share" in lines[0]["mastery"]
+    assert any("share" in line.get("mastery", {}) for line in lines)
     distill(
         teacher,
         {"mlp": {"hidden": [8]}},

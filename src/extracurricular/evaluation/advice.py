@@ -36,7 +36,7 @@ def _teacher(summary: Mapping[str, Any], plain: str | None) -> list[str]:
     name = measured if measured in teacher["metrics"] else "accuracy"
     found = []
     for figure in (name, "nll"):
-        mine, theirs = (one["metrics"][figure]["mean"] for one in (teacher, student))
+        mine, theirs = (_mean(one, figure) for one in (teacher, student))
         if mine is None or theirs is None:
             continue
         words = WORDS[figure]
@@ -99,6 +99,11 @@ def _extended(summary: Mapping[str, Any], name: str) -> bool:
     student = summary["recipe"]["students"].get(name, {})
     from_teacher = student.get("learns_from", "teacher") == "teacher"
     return from_teacher and student.get("sampler") not in (["empirical"], "empirical", None)
+
+
+def _mean(entry: Mapping[str, Any], figure: str) -> float | None:
+    found: float | None = entry["metrics"].get(figure, {}).get("mean")
+    return found
 
 
 def _means(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -174,8 +174,6 @@ class _Loop:
     def run(self, sampler: Sampler, teacher: Teacher) -> TrainingResult:
         settings = self.settings
         log_every = max(1, settings.steps // 50)
-        if self.mastery is not None:
-            log_every = self.mastery.every
         losses: list[Tensor] = []
         started = time.perf_counter()
         self.steps.model.train()
@@ -191,11 +189,12 @@ class _Loop:
             evaluate = last or (
                 settings.evaluate_every > 0 and self.step % settings.evaluate_every == 0
             )
-            if self.step % log_every == 0 or checkpoint or evaluate:
+            measure = self.mastery is not None and self.mastery.is_due(self.step)
+            if self.step % log_every == 0 or checkpoint or evaluate or measure:
                 self.loss = self._read(losses)
                 losses.clear()
                 self.seconds += time.perf_counter() - started
-                self._report(evaluate, self._measure(log_every))
+                self._report(evaluate, self._measure() if measure else None)
                 if checkpoint:
                     self._save()
                 started = time.perf_counter()
@@ -233,11 +232,10 @@ class _Loop:
         spare = values[-1:].expand(_SPARE)
         return torch.cat([values, spare]).to(self.fabric.device)
 
-    def _measure(self, every: int) -> dict[str, float] | None:
-        """Measure mastery, at its steps, and set the share from here on."""
+    def _measure(self) -> dict[str, float]:
+        """Measure mastery, and set the share from here on."""
         mastery = self.mastery
-        if mastery is None or self.step % every or self.step > mastery.until:
-            return None
+        assert mastery is not None
         self.student.eval()
         found = mastery.measure(self.student, self.task, self.fabric, self.step)
         self.steps.model.train()

@@ -127,6 +127,10 @@ class Mastery:
         self.mastery, self.share = 0.0, 0.0
         self.last: dict[str, float] | None = None
 
+    def is_due(self, step: int) -> bool:
+        """Return whether mastery is measured after ``step`` steps."""
+        return step % self.every == 0 and step <= self.until
+
     def measure(
         self, student: nn.Module, task: Task, fabric: Fabric, step: int
     ) -> dict[str, float]:
