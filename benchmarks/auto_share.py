@@ -33,7 +33,7 @@ from extracurricular.data.base import Data, make_data
 from extracurricular.data.sets import DATA
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.predict import predict
-from extracurricular.matching import Matching
+from extracurricular.matching import Matching, forward_kl
 from extracurricular.models import build_model
 from extracurricular.samplers import build_sampler
 from extracurricular.teachers import Ensemble, Labels, Network, Teacher
@@ -204,7 +204,7 @@ def distilled(way: str, data: Data, teacher: Teacher, steps: int, seed: int) -> 
     else:
         assert data.y_scale is not None
         error = found["rmse"] / float(data.y_scale.scale.mean())
-    figures = {"error": error, "nll": found["nll"], "kl": float(wanted.kl(said).mean())}  # type: ignore[arg-type]
+    figures = {"error": error, "nll": found["nll"], "kl": float(forward_kl(wanted, said).mean())}
     last = [line["mastery"] for line in lines if "mastery" in line]
     if last:
         figures |= {"mastery": last[-1]["mastery"], "share": last[-1].get("share", 0.0)}

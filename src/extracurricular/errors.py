@@ -75,3 +75,9 @@ def known_names(name: str, names: Iterable[str]) -> str:
 def from_extra(extra: str) -> str:
     """Return the end of a 'needs' sentence: how to install what an extra of this package brings."""
     return f"which the extra {extra!r} installs: pip install -e '.[{extra}]' in a clone"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, as the end of a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -86,3 +86,5 @@ def test_a_share_that_followed_is_told() -> None:
     ]
     [sentence] = said(xcl=entry(0.93, 0.2, mastery=0.1, share=0.0))
     assert sentence.startswith("xcl drew stored examples alone: early in its training")
+    [sentence] = said(xcl=entry(0.93, 0.2, mastery=-0.001, share=0.0))
+    assert "(m = 0.00)" in sentence

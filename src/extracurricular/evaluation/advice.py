@@ -54,7 +54,8 @@ def _mastery(summary: Mapping[str, Any], reference: str | None) -> list[str]:
     known = {name: entry["mastery"] for name, entry in students.items() if entry.get("mastery")}
     found = []
     for name, measured in known.items():
-        m, share = measured["mastery"], measured.get("share")
+        # Rounded first: a mastery of -0.001 is 0.00, not -0.00.
+        m, share = round(measured["mastery"], 2) + 0.0, measured.get("share")
         if share is not None:
             found.append(_share(name, m, share))
         elif m >= _MASTERED:

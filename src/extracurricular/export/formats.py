@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from extracurricular.errors import ExportError, from_extra
+from extracurricular.errors import ExportError, first_line, from_extra
 from extracurricular.export.graph import OUTPUTS, Exported
 
 OPSET = 18
@@ -55,7 +55,7 @@ def trace(model: Exported) -> ExportedProgram:
         with quietly(), torch.no_grad():
             program = torch.export.export(model, (model.example,), dynamic_shapes=shapes)
     except Exception as error:  # torch passes on any error of the network's own code
-        raise ExportError(f"torch.export cannot trace the network: {_first_line(error)}") from error
+        raise ExportError(f"torch.export cannot trace the network: {first_line(error)}") from error
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             # These are lines of source files on this machine, which a file must not give away.
@@ -99,9 +99,7 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
                 verbose=False,
             )
     except Exception as error:  # one of a dozen kinds
-        raise ExportError(
-            f"torch cannot write the network as ONNX: {_first_line(error)}"
-        ) from error
+        raise ExportError(f"torch cannot write the network as ONNX: {first_line(error)}") from error
     assert written is not None
     return _plain(_renamed(written.model_proto, outputs))
 
@@ -153,8 +151,3 @@ def _plain(proto: Any) -> Any:
             if size.dim_param:
                 size.dim_param = "batch"
     return proto
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

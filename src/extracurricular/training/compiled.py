@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from extracurricular.errors import first_line
+
 
 def compile_student(
     student: nn.Module, run: Callable[[], object], tell: Callable[[str], None]
@@ -33,9 +35,3 @@ def compile_student(
 def as_written(student: nn.Module) -> None:
     """Undo the compiling of a student."""
     student._compiled_call_impl = None
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error, as the end of a sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__

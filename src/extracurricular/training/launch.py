@@ -7,10 +7,11 @@ from functools import lru_cache, partial
 
 from torch import Tensor
 
+from extracurricular.errors import first_line
 from extracurricular.samplers.base import Sampler
 from extracurricular.teachers.base import Teacher
 from extracurricular.training.captured import Captured, draw_obstacle, step_obstacle
-from extracurricular.training.compiled import compile_student, first_line
+from extracurricular.training.compiled import compile_student
 from extracurricular.training.draw import Shared, draws
 from extracurricular.training.graphs import has_graphs, new_graph
 from extracurricular.training.settings import Execution
