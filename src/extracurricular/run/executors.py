@@ -29,6 +29,7 @@ import torch
 from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_group, do_in_order, next_group
+from extracurricular.run.network import NetworkStage, asks_at_each_step
 from extracurricular.run.plan import plan
 from extracurricular.run.shared_data import Mapped, mapped, read_mapped
 from extracurricular.run.stages import Stage
@@ -205,7 +206,8 @@ class _Pool:
                 ready = [s for s in waiting if not any(one.path in needed for one in s.needs)]
                 if not ready:
                     break
-                group = next_group(ready)
+                # The longest first, so that none is left alone at the end.
+                group = next_group(sorted(ready, key=_work, reverse=True))
                 waiting = [stage for stage in waiting if stage not in group]
                 running[self._submit(group)] = group
             finished, _ = wait(running, timeout=_POLL, return_when=FIRST_COMPLETED)
@@ -242,6 +244,12 @@ class _Pool:
             except queue.Empty:
                 return
             getattr(self.workspace.watcher, name)(*arguments)
+
+
+def _work(stage: Stage) -> int:
+    """Return the steps of a stage, twice those of a student that asks its teacher at each."""
+    asks = isinstance(stage, NetworkStage) and asks_at_each_step(stage)
+    return stage.steps * (2 if asks else 1)
 
 
 def _killed(stages: list[Stage]) -> TrainingError:

@@ -259,14 +259,20 @@ def keep_network(
     }
 
 
+def asks_at_each_step(stage: NetworkStage) -> bool:
+    """Whether a training asks its teacher about new draws, which takes most of its time."""
+    stored = stage.sampler in ("empirical", ["empirical"])
+    from_teacher = stage.teacher is not None and stage.learns_from == "teacher"
+    return from_teacher and stage.record is None and not stored
+
+
 def drawn_with(stage: NetworkStage) -> str | None:
     """Return the name of all that a student's draws and the answers on them depend on.
 
     Students with the same name can share both. None where there is nothing to share: draws from a
     record, or of stored examples alone, a share that follows mastery, and answers that are labels.
     """
-    stored = stage.sampler in ("empirical", ["empirical"])
-    if stage.teacher is None or stage.learns_from == "labels" or stage.record or stored:
+    if not asks_at_each_step(stage) or stage.teacher is None:
         return None
     if stage.held_out is not None or share_is_auto(stage.sampler):
         return None
