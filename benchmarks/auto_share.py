@@ -207,7 +207,7 @@ def distilled(way: str, data: Data, teacher: Teacher, steps: int, seed: int) -> 
     figures = {"error": error, "nll": found["nll"], "kl": float(forward_kl(wanted, said).mean())}
     last = [line["mastery"] for line in lines if "mastery" in line]
     if last:
-        figures |= {"mastery": last[-1]["mastery"], "share": last[-1].get("share", 0.0)}
+        figures |= {key: last[-1].get(key, 0.0) for key in ("mastery", "se", "share")}
     return figures
 
 

@@ -88,3 +88,9 @@ def test_a_share_that_followed_is_told() -> None:
     assert sentence.startswith("xcl drew stored examples alone: early in its training")
     [sentence] = said(xcl=entry(0.93, 0.2, mastery=-0.001, share=0.0))
     assert "(m = 0.00)" in sentence
+
+
+def test_a_mastery_that_is_not_certain_is_told_as_that() -> None:
+    found = {"mastery": {"mastery": 0.3, "se": 0.24, "share": 0.0}}
+    [sentence] = said(xcl={**entry(0.93, 0.2), **found})
+    assert "is not certain (m = 0.30 ± 0.24)" in sentence

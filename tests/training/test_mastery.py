@@ -32,8 +32,19 @@ from extracurricular.training import (
     mastery_of,
     train,
 )
+from extracurricular.training import mastery as the_mastery
 from extracurricular.training import steps as the_steps
-from extracurricular.training.mastery import HIGH, LOW, MOST, STRIDE, held_out_rows, share_of
+from extracurricular.training.mastery import (
+    EARLY,
+    HIGH,
+    LOW,
+    MARGIN,
+    MOST,
+    STRIDE,
+    held_out_rows,
+    mastery_with_error,
+    share_of,
+)
 from tests.conftest import image_data, small_teacher
 from tests.run.test_run import TINY, without_seconds
 from tests.training.tape import TapeGraph
@@ -88,6 +99,43 @@ def test_the_rule_rises_from_low_to_high_in_steps_of_a_64th() -> None:
     assert all((64 * share).is_integer() for share in found)
 
 
+def test_the_error_of_mastery_is_that_of_a_ratio_of_means() -> None:
+    """Against the spread of m over ten thousand made samples of the same sizes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def made(count: int, mean: float, times: int) -> Tensor:
+        spread = torch.randn(times, count, generator=generator, dtype=torch.float64)
+        return mean * (0.8 * spread - 0.32).exp()
+
+    drawn, held_out = made(512, 0.6, 10_000), made(64, 1.0, 10_000)
+    spread = float((1 - drawn.mean(1) / held_out.mean(1)).std())
+    found = [mastery_with_error(d, h) for d, h in zip(drawn[:500], held_out[:500], strict=True)]
+    assert sum(m for m, _ in found) / 500 == pytest.approx(0.4, abs=0.02)
+    assert sum(error for _, error in found) / 500 == pytest.approx(spread, rel=0.1)
+
+
+def test_too_few_or_too_wild_examples_say_nothing_of_mastery() -> None:
+    one, many = torch.tensor([1.0]).double(), torch.tensor([0.1, 0.2]).double()
+    assert mastery_with_error(many, one) == (pytest.approx(0.85), 1.0)
+    m, error = mastery_with_error(torch.tensor([1e6, 0.0]).double(), many)
+    assert (m, error) == (-1.0, 1.0)
+    assert mastery_with_error(0 * many, 0 * many) == (1.0, 0.0)
+
+
+def test_the_share_follows_a_bound_below_mastery(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = mastery_of(CHAIN, IMAGES, small_teacher(IMAGES), settings(), cpu_fabric(), seed=5)
+    assert found is not None
+    shares = []
+    for error in (0.0, 0.1, 1.0):
+        monkeypatch.setattr(the_mastery, "mastery_with_error", lambda *_, e=error: (0.6, e))
+        line = found.measure(student().eval(), IMAGES.task, cpu_fabric(), STRIDE)
+        assert line["share"] == share_of(line["mastery"] - MARGIN * error)
+        shares.append(line["share"])
+        found.restore({"mastery": 0.0, "share": 0.0, "last": None})
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > shares[-1] == 0
+
+
 def test_held_out_rows_are_a_part_of_the_examples() -> None:
     out, drawn = held_out_rows(300, 0.1, seed=0)
     assert len(out) == 30
@@ -136,7 +184,7 @@ def test_held_out_examples_are_drawn_only_after_the_measuring(
         rows.extend((row, self.data.drawn is None) for row in found.tolist())
         return found
 
-    out, _ = held_out_rows(len(IMAGES.train), 0.1, 5)
+    out, _ = held_out_rows(len(IMAGES.train), EARLY, 5)
     monkeypatch.setattr(Empirical, "index", index)
     _, lines = trained()
     early = {row for row, late in rows if not late}

@@ -57,7 +57,7 @@ def _mastery(summary: Mapping[str, Any], reference: str | None) -> list[str]:
         # Rounded first: a mastery of -0.001 is 0.00, not -0.00.
         m, share = round(measured["mastery"], 2) + 0.0, measured.get("share")
         if share is not None:
-            found.append(_share(name, m, share))
+            found.append(_share(name, m, measured.get("se"), share))
         elif m >= _MASTERED:
             found.append(
                 f"{name} masters the stored examples (m = {m:.2f}): extended draws would very "
@@ -83,15 +83,22 @@ def _mastery(summary: Mapping[str, Any], reference: str | None) -> list[str]:
     return found
 
 
-def _share(name: str, mastery: float, share: float) -> str:
+def _share(name: str, mastery: float, error: float | None, share: float) -> str:
+    m = f"m = {mastery:.2f}" + (f" ± {error:.2f}" if error is not None else "")
+    if share == 0 and error is not None and mastery >= _NOT_YET:
+        return (
+            f"{name} drew stored examples alone: whether it had mastered them early in its "
+            f"training is not certain ({m}). More training examples, or a share of your own "
+            "(share: {of: 0.5}), would decide it."
+        )
     if share == 0:
         return (
             f"{name} drew stored examples alone: early in its training it had not mastered them "
-            f"(m = {mastery:.2f}), so extended draws would not have paid at this budget."
+            f"({m}), so extended draws would not have paid at this budget."
         )
     return (
         f"{name} took {100 * share:.0f} % of its draws from beyond the stored examples, as it "
-        f"mastered these early (m = {mastery:.2f})."
+        f"mastered these early ({m})."
     )
 
 

@@ -6,13 +6,14 @@ and nears 1 where it knows the drawn examples by heart. The held-out examples ar
 teacher was trained on; on examples new to the teacher, m would read low.
 
 The rule of ``share: auto`` is our choice. Extended draws pay where the student masters the stored
-examples early, with most of its training still to come. So a few examples are kept out for the
-first part of the training alone, in which m sets the share; then they are drawn like the others,
-and the share stays.
+examples early, with most of its training still to come. So some examples are kept out for the first
+part of the training alone, in which m less its standard error sets the share; then they are drawn
+like the others, and the share stays.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
 
 # The rule: share 0 up to LOW, 1 from HIGH on, measured in the first part UNTIL of the training.
 # Chosen on digits, concrete, energy and kin8nm (docs/method.md says how).
-LOW, HIGH, UNTIL = 0.15, 0.30, 0.3
+LOW, HIGH, UNTIL = 0.10, 0.25, 0.3
+# Standard errors that are taken off the mastery first: a few held-out rows that are hard by chance
+# look like mastery.
+MARGIN = 1.0
 # Part of the previous value that a new measurement keeps.
 KEEP = 0.5
 # Shares are multiples of this, so that rounding on another device does not move draws.
 GRAIN = 64
-# Part of the training examples that is kept out.
+# Part of the training examples that the rule keeps out: many, since they soon come back.
+EARLY = 0.2
+# Part that is kept out to judge candidates.
 HELD_OUT = 0.1
 # A KL over so many examples is exact enough, and more would cost time.
 MOST = 512
@@ -138,18 +144,19 @@ class Mastery:
 
         Returns:
             ``drawn`` and ``held_out``, the mean KL(teacher ‖ student) on both in nats; ``mastery``,
-            smoothed; and ``share``, if it follows.
+            smoothed; ``se``, its standard error; and ``share``, if it follows.
         """
-        found = {
-            name: mismatch(known, student, task, fabric, self.temperature)
+        kl = {
+            name: mismatches(known, student, task, fabric, self.temperature)
             for name, known in (("drawn", self.drawn), ("held_out", self.held_out))
         }
-        now = 1 - found["drawn"] / max(found["held_out"], 1e-12)
-        self.mastery = KEEP * self.mastery + (1 - KEEP) * min(1.0, max(-1.0, now))
-        found["mastery"] = self.mastery
+        found = {name: float(values.mean()) for name, values in kl.items()}
+        now, error = mastery_with_error(kl["drawn"], kl["held_out"])
+        self.mastery = KEEP * self.mastery + (1 - KEEP) * now
+        found |= {"mastery": self.mastery, "se": error}
         if self.sets_share:
             if step <= self._share_until:
-                self.share = share_of(self.mastery)
+                self.share = share_of(self.mastery - MARGIN * error)
             found["share"] = self.share
         self.last = {name: round(value, 6) for name, value in found.items()}
         return self.last
@@ -163,16 +170,45 @@ class Mastery:
         self.mastery, self.share, self.last = state["mastery"], state["share"], state["last"]
 
 
+def mastery_with_error(drawn: Tensor, held_out: Tensor) -> tuple[float, float]:
+    """Return the mastery m and its standard error, from the KL of each example.
+
+    The error is that of a ratio of two independent means, to first order (the delta method). It
+    is about other held-out and drawn examples for the same student.
+
+    Args:
+        drawn, held_out: KL(teacher ‖ student) of each example, in nats, float64, [N] and [M].
+
+    Returns:
+        m in [-1, 1], and the error in [0, 1]; 1, which says nothing, for fewer than two examples.
+    """
+    ratio = float(drawn.mean()) / max(float(held_out.mean()), 1e-12)
+    mastery = min(1.0, max(-1.0, 1 - ratio))
+    if min(len(drawn), len(held_out)) < 2:
+        return mastery, 1.0
+    parts = [
+        float(kl.var()) / len(kl) / max(float(kl.mean()), 1e-12) ** 2 for kl in (drawn, held_out)
+    ]
+    return mastery, min(1.0, ratio * math.sqrt(sum(parts)))
+
+
 def stride(steps: int) -> int:
     """Return the number of steps between two measurements in a training of so many steps."""
     return STRIDE * max(1, round(steps / 40 / STRIDE))
 
 
-@torch.no_grad()
 def mismatch(
     known: Known, student: nn.Module, task: Task, fabric: Fabric, temperature: float = 1.0
 ) -> float:
-    """Return the mean KL(teacher ‖ student) on some examples, in nats.
+    """Return the mean of :func:`mismatches`."""
+    return float(mismatches(known, student, task, fabric, temperature).mean())
+
+
+@torch.no_grad()
+def mismatches(
+    known: Known, student: nn.Module, task: Task, fabric: Fabric, temperature: float = 1.0
+) -> Tensor:
+    """Return KL(teacher ‖ student) of each example in nats, float64, [N], on the CPU.
 
     Args:
         known: The examples, and the teacher's distribution on them.
@@ -187,7 +223,8 @@ def mismatch(
             for k in range(0, len(known.batch), _BATCH)
         ]
     said, wanted = concatenate(parts), known.target
-    return float(forward_kl(wanted.tempered(temperature), said.tempered(temperature)).mean())
+    kl = forward_kl(wanted.tempered(temperature), said.tempered(temperature))
+    return kl.double().cpu()
 
 
 def mastery_of(
@@ -213,7 +250,7 @@ def mastery_of(
         fabric: Device and precision.
         seed: Seed of the student's sampler.
         temperature: Temperature of the loss.
-        part: Part of the training examples to keep out, in (0, 1); None for a tenth, if the share
+        part: Part of the training examples to keep out, in (0, 1); None for a fifth, if the share
             is ``auto``, and else to measure nothing.
         until: As :class:`Mastery` takes it.
         context: Teacher, student and generators, where the chain needs them.
@@ -224,7 +261,7 @@ def mastery_of(
     auto = share_is_auto(chain)
     if part is None and not auto:
         return None
-    out, drawn = held_out_rows(len(data.train), HELD_OUT if part is None else part, seed)
+    out, drawn = held_out_rows(len(data.train), EARLY if part is None else part, seed)
     early = build_sampler(chain, drawing(data, drawn), seed, context=context or Context())
     order = rng.permuted(len(drawn), seed, torch.arange(min(MOST, len(drawn))), "mastery.drawn")
     return Mastery(
