@@ -1,6 +1,6 @@
 """Draw a share of the examples from an extended sampler, and the others plainly.
 
-The share may change from step to step: by a course that the recipe sets, or by the student's
+The share may change from draw to draw: by a course that the recipe sets, or by the student's
 mastery of the stored examples (``auto``; :mod:`extracurricular.training.mastery`). A draw stays a
 pure function of its id, since plain and extended draws have ids of their own. The share decides
 which ids are drawn.
@@ -17,7 +17,7 @@ from extracurricular import rng
 from extracurricular.inputs import Batch, is_static
 from extracurricular.samplers.base import Sampler, Seeded, announce
 from extracurricular.samplers.blend import check_shapes, joined, masked
-from extracurricular.samplers.course import Course
+from extracurricular.samplers.moving import Moving, at, extremes
 
 
 @dataclass(frozen=True)
@@ -25,34 +25,42 @@ class Share(Seeded):
     """Draw ``plain`` for even ids 2k and ``extended`` for odd ids 2k + 1, as their draw k.
 
     A training has a slot for each draw: slot s·B + i is the i-th draw of step s. The slot k takes
-    the id 2k + 1 with a probability that is the share at its step, else 2k (:meth:`ids`).
+    the id 2k + 1 with a probability that is the share there, else 2k (:meth:`ids`).
 
     Args:
         plain: The sampler of plain draws.
         extended: The sampler of extended draws; inputs of the same shapes.
-        course: The share over the training, in [0, 1]; None for ``auto``.
+        of: The share, in [0, 1], which may move over the training; None for ``auto``.
         seed: Seed of the choice.
     """
 
     plain: Sampler
     extended: Sampler
-    course: Course | None = None
+    of: float | Moving | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.of is not None and not all(0 <= value <= 1 for value in extremes(self.of)):
+            raise ValueError(f"of is {self.of}; it must be between 0 and 1")
 
     @property
     def asks(self) -> float:
         """How many times a teacher is asked for one draw, at most, on average."""
         return max(getattr(child, "asks", 0.0) for child in (self.plain, self.extended))
 
-    def ids(self, slots: Tensor, share: Tensor) -> Tensor:
+    def ids(self, slots: Tensor, share: Tensor | None = None) -> Tensor:
         """Return the ids that are drawn in some slots.
 
         Args:
             slots: Slots of a training, int64, [B].
-            share: Share of extended draws at the step of each slot, float32, [B] or [1].
+            share: Share of extended draws at the step of each slot, float32, [B] or [1]; needed
+                where it is ``auto``.
         """
+        wanted = share if self.of is None else at(self.of, slots)
+        assert wanted is not None
         number = rng.uniform(self.seed, slots, self.stream("choice"))
-        return 2 * slots + (number < share).to(torch.int64)
+        return 2 * slots + (number < wanted).to(torch.int64)
 
     def announce(self, ids: Tensor) -> None:
         """Prepare for draws with these ids, which come soon."""
