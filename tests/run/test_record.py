@@ -42,7 +42,7 @@ def test_the_record_is_of_the_draws_and_the_teacher_of_the_recipe(tmp_path: Path
     known = open_knowledge(
         tmp_path / "knowledge",
         data=workspace.data(stage.data),
-        sampler=description(stage),
+        sampler=description(stage, 300),
         seed=rng.fold(stage.seed, "sampler"),
         teacher=source.teacher,
     )

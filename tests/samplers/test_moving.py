@@ -262,7 +262,7 @@ def test_wrong_weights_are_one_clear_sentence() -> None:
         }
 
     for weights, said in [
-        (({"linear": [0, -1]}, 1), "is {'linear': [0.0, -1.0]}; it must be a number of at least 0"),
+        (({"linear": [0, -1]}, 1), "is {'linear': [0, -1]}; it must be a number of at least 0"),
         (({"linear": [0, 1]}, 0), "the weights are all 0"),
         (({"linear": [0, 1]}, {"finish": {"value": 0, "then": 1}}), "the weights are all 0"),
     ]:

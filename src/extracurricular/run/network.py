@@ -160,7 +160,7 @@ class NetworkStage(Stage):
             student: The student, for a sampler whose choices depend on it.
             seed: Seed of the sampler; that of the training where None.
         """
-        return self.build_sampler(workspace, _context(self, workspace, student), seed)
+        return self.build_sampler(workspace, context_of(self, workspace, student), seed)
 
     def build_sampler(
         self, workspace: Workspace, context: Context, seed: int | None = None
@@ -249,7 +249,7 @@ def train_network(
             execution=workspace.execution,
             tell=partial(_tell, stage.title, workspace),
             shared=workspace.shared.get(drawn_with(stage) or ""),
-            mastery=_mastery(stage, workspace, teacher, student, until),
+            mastery=mastery_in(stage, workspace, student, until),
             stop=stop,
         )
     return student, result
@@ -293,7 +293,9 @@ def drawn_with(stage: NetworkStage) -> str | None:
     return canonical([*parts, drawn_from, stage.training.batch_size]).decode()
 
 
-def _context(stage: NetworkStage, workspace: Workspace, student: nn.Module | None) -> Context:
+def context_of(
+    stage: NetworkStage, workspace: Workspace, student: nn.Module | None = None
+) -> Context:
     """Return the trained teacher and the fitted generators, as far as a stage's sampler needs."""
     if stage.teacher is None:
         return Context(draws=stage.length)
@@ -302,28 +304,42 @@ def _context(stage: NetworkStage, workspace: Workspace, student: nn.Module | Non
     return Context(asked, student, fitted, stage.length)
 
 
-def _mastery(
+def mastery_in(
     stage: NetworkStage,
     workspace: Workspace,
-    teacher: Teacher,
-    student: nn.Module,
-    until: int | None,
+    student: nn.Module | None = None,
+    until: int | None = None,
+    seed: int | None = None,
 ) -> Mastery | None:
-    """Return what measures the student's mastery; None where nothing asks for it."""
-    if stage.learns_from == "labels" or stage.record is not None:
+    """Return what measures the student's mastery; None where nothing asks for it.
+
+    Args:
+        stage: The stage.
+        workspace: The workspace of the run.
+        student: The student, for a sampler whose choices depend on it.
+        until: As :func:`train_network` takes it.
+        seed: Seed of the sampler; that of the record, or else of the training, where None.
+    """
+    auto = share_is_auto(stage.sampler)
+    if stage.learns_from == "labels" or stage.teacher is None:
         return None
+    if not auto and stage.held_out is None:
+        return None
+    if seed is None:
+        seed = sampler_seed(stage.seed) if stage.record is None else stage.record.seed
     try:
         return mastery_of(
             stage.sampler,
             workspace.data(stage.data),
-            teacher,
+            # The teacher itself is asked about the stored examples, of which there is no record.
+            workspace.made(stage.teacher),
             stage.training,
             workspace.fabric,
-            seed=sampler_seed(stage.seed),
+            seed=seed,
             temperature=stage.last_temperature,
             part=stage.held_out,
             until=until,
-            context=_context(stage, workspace, student),
+            context=context_of(stage, workspace, student),
         )
     except ValueError as error:
         raise RecipeError(f"{stage.key}.mastery.held_out", str(error)) from error
@@ -333,7 +349,7 @@ def _check_mastery(stage: NetworkStage) -> None:
     """Refuse to measure mastery where there is no teacher to ask.
 
     Raises:
-        RecipeError: The student learns from labels, or from a record.
+        RecipeError: The student learns from labels, or, without an ``auto`` share, from a record.
     """
     auto = share_is_auto(stage.sampler)
     if not auto and stage.held_out is None:
@@ -344,7 +360,7 @@ def _check_mastery(stage: NetworkStage) -> None:
         raise RecipeError(
             key, f"{what}, which compares the student with a teacher, but it learns from labels"
         )
-    if stage.record is not None:
+    if stage.record is not None and not auto:
         raise RecipeError(
             key, f"{what}, which asks the teacher about draws that no record holds; "
             "set teacher.record to null"

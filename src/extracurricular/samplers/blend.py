@@ -90,14 +90,25 @@ class Blend(Seeded):
             parts = [child(ids) for child in self.children.values()]
             check_shapes(self.children, parts)
             return joined(ids, parts, masked(self._choice(ids)))
-        places = self._places(ids)
-        # A child that no id chose still draws an empty batch, which shows its fields and shapes.
-        parts = [
-            child(ids[place]) for child, place in zip(self.children.values(), places, strict=True)
-        ]
-        check_shapes(self.children, parts)
-        order = torch.cat(places).argsort()
-        return joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
+        return gathered(self.children, ids, ids, self._places(ids))
+
+
+def gathered(
+    children: Mapping[str, Sampler], ids: Tensor, inner: Tensor, places: list[Tensor]
+) -> Batch:
+    """Draw each example from one of several samplers.
+
+    Args:
+        children: The samplers by name.
+        ids: Ids of the batch, int64, [B].
+        inner: The ids by which the samplers draw, int64, [B].
+        places: For each sampler, the places in the batch that it fills.
+    """
+    # A child that gives no example still draws an empty batch, which shows its fields and shapes.
+    parts = [child(inner[place]) for child, place in zip(children.values(), places, strict=True)]
+    check_shapes(children, parts)
+    order = torch.cat(places).argsort()
+    return joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
 
 
 def check_shapes(children: Mapping[str, Sampler], parts: list[Batch]) -> None:

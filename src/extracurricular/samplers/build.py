@@ -151,9 +151,18 @@ def moves(chain: Any) -> bool:
 
 def share_is_auto(chain: Any) -> bool:
     """Return whether a chain is a share that follows the student's mastery."""
-    specs = chain if isinstance(chain, list) else [chain]
-    name, given = split_spec(specs[0], "sampler", "") if specs else ("", {})
+    name, given = _first(chain)
     return name == "share" and given.get("of", AUTO) == AUTO
+
+
+def is_share(chain: Any) -> bool:
+    """Return whether a chain is a share."""
+    return _first(chain)[0] == "share"
+
+
+def _first(chain: Any) -> tuple[str, dict[str, Any]]:
+    specs = chain if isinstance(chain, list) else [chain]
+    return split_spec(specs[0], "sampler", "") if specs else ("", {})
 
 
 def _build_one(
@@ -211,7 +220,7 @@ def _moving(given: Any, key: str, context: Context) -> float | Moving:
     except ValueError as error:
         raise RecipeError(key, str(error)) from error
     if not isinstance(found, Course):
-        return found
+        return float(found)
     if context.draws is None:
         raise RecipeError(
             key, f"is {found}, a course over the draws of a training, but here there is none; "
@@ -230,8 +239,6 @@ def _build_share(
         )
     of, plain = given.get("of", AUTO), given.get("plain", ["empirical"])
     share = None if of == AUTO else _moving(of, f"{key}.of", context)
-    if isinstance(share, int):
-        share = float(share)
     children = {
         name: build_sampler(chain, data, rng.fold(seed, name), f"{key}.{name}", context, inner=True)
         for name, chain in (("plain", plain), ("extended", given["extended"]))
@@ -257,11 +264,13 @@ def _build_blend(
             )
         weight = _moving(part["weight"], f"{here}.weight", context)
         if min(extremes(weight)) < 0:
-            raise RecipeError(f"{here}.weight", f"is {weight}; it must be a number of at least 0")
+            raise RecipeError(
+                f"{here}.weight", f"is {part['weight']}; it must be a number of at least 0"
+            )
         children[name] = build_sampler(
             part["sampler"], data, rng.fold(seed, name), f"{here}.sampler", context, inner=True
         )
-        weights[name] = weight if isinstance(weight, Moving) else float(weight)
+        weights[name] = weight
     try:
         return Blend(children, weights, seed=seed)
     except ValueError as error:

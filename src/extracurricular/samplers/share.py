@@ -8,7 +8,8 @@ which ids are drawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.inputs import Batch, is_static
 from extracurricular.samplers.base import Sampler, Seeded, announce
-from extracurricular.samplers.blend import check_shapes, joined, masked
+from extracurricular.samplers.blend import check_shapes, gathered, joined, masked
 from extracurricular.samplers.moving import Moving, at, extremes
 
 
@@ -77,13 +78,74 @@ class Share(Seeded):
             parts = [child(ids >> 1) for child in children.values()]
             check_shapes(children, parts)
             return joined(ids, parts, masked(ids & 1))
-        places = _places(ids)
-        parts = [
-            child(ids[place] >> 1) for child, place in zip(children.values(), places, strict=True)
-        ]
-        check_shapes(children, parts)
-        order = torch.cat(places).argsort()
-        return joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
+        return gathered(children, ids, ids >> 1, _places(ids))
+
+
+@dataclass(frozen=True)
+class Slots(Seeded):
+    """The draws in the slots of a training, for a share that is known beforehand.
+
+    Its ids are slots, so it can be recorded as any sampler. The examples are those of a training
+    with the share.
+
+    Args:
+        child: The share, a number or one that moves; not ``auto``.
+    """
+
+    child: Share
+
+    @property
+    def seed(self) -> int:
+        """The seed of the share."""
+        return self.child.seed
+
+    def announce(self, ids: Tensor) -> None:
+        """Prepare for draws in these slots, which come soon."""
+        announce(self.child, self.child.ids(ids))
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        return replace(self.child(self.child.ids(ids)), ids=ids)
+
+
+@dataclass(frozen=True)
+class Phases(Seeded):
+    """Draw from one sampler for ids below ``edge``, and from another for the others.
+
+    Both have the same form, so it passes for the later one where random streams are named.
+    """
+
+    early: Sampler
+    late: Sampler
+    edge: int
+
+    @cached_property
+    def depth(self) -> int:
+        """The depth of the later sampler."""
+        return int(getattr(self.late, "depth", 0))
+
+    def announce(self, ids: Tensor) -> None:
+        """Prepare for draws with these ids, which come soon."""
+        announce(self.early, ids[ids < self.edge])
+        announce(self.late, ids[ids >= self.edge])
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples."""
+        before = ids < self.edge
+        places = [before.nonzero().squeeze(1), (~before).nonzero().squeeze(1)]
+        return gathered({"early": self.early, "late": self.late}, ids, ids, places)
+
+
+def in_phases(early: Share, late: Share, edge: int) -> Share:
+    """Return a share whose draws are those of ``early`` in slots below ``edge``, then of ``late``.
+
+    Both have the same chains and seed, and draw from other examples.
+    """
+    return replace(
+        late,
+        plain=Phases(early.plain, late.plain, edge),
+        extended=Phases(early.extended, late.extended, edge),
+    )
 
 
 def _places(ids: Tensor) -> list[Tensor]:
