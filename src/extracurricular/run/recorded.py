@@ -185,8 +185,8 @@ def belongs_to(student: NetworkStage) -> dict[str, Any]:
     length = {"steps": training.steps, "batch_size": training.batch_size}
     if share_is_auto(student.sampler):
         held = {} if student.held_out is None else {"held_out": student.held_out}
-        return {"training": length | held}
-    return {"training": length} if moves(student.sampler) else {}
+        return {"follows": length | held}
+    return {"follows": length} if moves(student.sampler) else {}
 
 
 def check_length(student: NetworkStage, draws: int, key: str) -> None:

@@ -192,7 +192,7 @@ def _build_one(
         "generators": context.generators,
     }
     supplied = {name: value for name, value in supplied.items() if name in takes}
-    for setting in _may_move(entry) & set(given):
+    for setting in may_move(entry) & set(given):
         found = _moving(given[setting], f"{key}.{name}.{setting}", context)
         if isinstance(found, Moving):
             supplied[setting] = found
@@ -203,7 +203,7 @@ def _build_one(
         raise RecipeError(f"{key}.{name}", str(error)) from error
 
 
-def _may_move(entry: Callable[..., Any]) -> set[str]:
+def may_move(entry: Callable[..., Any]) -> set[str]:
     """Return the settings of a sampler that may move over the training, by their types."""
     hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
     return {name for name, hint in hints.items() if Moving in get_args(hint)}
