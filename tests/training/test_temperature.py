@@ -12,16 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.distributions import Categorical, Gaussian, Task
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, StorageError
+from extracurricular.files import read_json
 from extracurricular.inputs import static_shapes
 from extracurricular.matching import Matching, build_matching, describe
 from extracurricular.matching.course import Course
 from extracurricular.models import build_model
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.run.execute import execute
 from extracurricular.samplers import Empirical, Mixup
 from extracurricular.training import Execution, Schedule, Training, launch, train
 from extracurricular.training import steps as the_steps
 from extracurricular.training.optimizer import Temperature
 from tests.conftest import image_data, small_teacher, table_data
+from tests.run.test_run import TINY
 from tests.test_law_8 import Obey
 from tests.training.tape import TapeGraph
 
@@ -192,3 +196,31 @@ def test_a_moving_temperature_asks_nothing() -> None:
             t.advance()
             Matching(temperature=FALLING)(mine, theirs, temperature=t.now).backward()
         assert output.grad is not None
+
+
+# Runs
+
+
+def test_a_run_keeps_the_course_in_its_stages(tmp_path: Path) -> None:
+    recipe = {**TINY, "seeds": [0], "students": {
+        "kd": {"matching": {"temperature": {"finish": {"value": 4, "then": 1}}}},
+        "xcl": {"matching": {"temperature": {"linear": [4, 2]}}, "mastery": {"held_out": 0.1}},
+    }}  # fmt: skip
+    summary = execute(parse_recipe(recipe), tmp_path)
+    kept = read_json(tmp_path / "students/kd/seed-0/stage.json")["settings"]["matching"]
+    assert kept["temperature"] == {"finish": {"value": 4.0, "then": 1.0, "at": 0.8}}
+    assert execute(parse_recipe(recipe), tmp_path) == summary
+    with pytest.raises(StorageError, match=r"matching.temperature"):
+        execute(parse_recipe(recipe, ["students.kd.matching.temperature=2.0"]), tmp_path)
+
+
+def test_labels_have_no_temperature(tmp_path: Path) -> None:
+    recipe = {**TINY, "students": {
+        "erm": {"learns_from": "labels", "matching": {"temperature": {"linear": [1, 2]}}}
+    }}  # fmt: skip
+    with pytest.raises(RecipeError) as caught:
+        execute(parse_recipe(recipe), tmp_path)
+    assert caught.value.key == "students.erm.matching.temperature"
+    assert caught.value.problem == (
+        "is {'linear': [1.0, 2.0]}; labels have no temperature, so it must be 1"
+    )
