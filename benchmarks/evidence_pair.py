@@ -16,12 +16,12 @@ from evidence_folder import begin, clear, keep
 from extracurricular.data.base import Data
 from extracurricular.errors import StorageError
 from extracurricular.files import load_weights, read_json, save_weights, sha256, write_json
+from extracurricular.matching import build_matching
 from extracurricular.models.weights import check_state, fitting_names, read_weights
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.schema import Recipe, StudentSection, TeacherSection
 from extracurricular.run.answering import answering
 from extracurricular.run.environment import environment
-from extracurricular.run.network import build_matching
 from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import training_settings
 from extracurricular.run.workspace import Workspace, sampler_seed

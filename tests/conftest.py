@@ -121,7 +121,7 @@ def small_context(data: Data) -> Context:
         generator = fit.load(fit.fit(data, seed=0, folder=None, device=device), data)
     teacher = small_teacher(data)
     student = build_model({"mlp": {"hidden": [4]}}, inputs=data.shapes, outputs=data.task.outputs)
-    return Context(teacher, student, {"model": generator, "more": Split(data.test.x)})
+    return Context(teacher, student, {"model": generator, "more": Split(data.test.x)}, 300)
 
 
 def small_recipe(data: dict[str, Any], model: dict[str, Any], **changes: Any) -> dict[str, Any]:

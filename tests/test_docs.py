@@ -21,10 +21,12 @@ import extracurricular
 from extracurricular.cli import app
 from extracurricular.errors import RecipeError
 from extracurricular.matching import Matching
+from extracurricular.matching.course import ends, read_course
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import split_spec
 from extracurricular.samplers.base import SAMPLERS
+from extracurricular.samplers.build import may_move
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -263,4 +265,8 @@ def check_chain(chain: Any) -> None:
                 check_chain(given[key])
         else:
             supplied = ("child", "data", "seed", "teacher", "student", "generators")
-            SAMPLERS.settings(spec, key="sampler", context=supplied)
+            # The value of a course's beginning stands for it, where one may.
+            entry, _ = SAMPLERS.find(name)
+            courses = {s: read_course(given[s]) for s in may_move(entry) & set(given)}
+            given |= {setting: ends(course)[0] for setting, course in courses.items()}
+            SAMPLERS.settings({name: given}, key="sampler", context=supplied)

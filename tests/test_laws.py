@@ -64,6 +64,22 @@ CHAINS: dict[str, list[object]] = {
         },
         {"noise": {"std": 0.05}},
     ],
+    "moving": [
+        {
+            "blend": {
+                "mixed": {
+                    "weight": {"linear": [0, 1]},
+                    "sampler": ["empirical", {"mixup": {"alpha": {"cosine": [1, 0]}}}],
+                },
+                "plain": {
+                    "weight": {"finish": {"value": 0.3, "then": 1, "at": 0.5}},
+                    "sampler": ["empirical"],
+                },
+            }
+        },
+        {"uncertain": {"candidates": 2, "plain_share": {"linear": [0.9, 0.1]}}},
+        {"mixup": {"alpha": {"linear": [0, 2]}}},
+    ],
     "share": [
         {
             "share": {

@@ -26,7 +26,7 @@ from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.export import Shipped, export_module
 from extracurricular.files import Checkpoints, load_weights, locked, read_json, write_json
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe
-from extracurricular.matching import Matching
+from extracurricular.matching import Matching, build_matching
 from extracurricular.matching import describe as loss_settings
 from extracurricular.models import parameter_count
 from extracurricular.predictors.given import modules_of, read_data, read_teacher
@@ -36,7 +36,6 @@ from extracurricular.predictors.saved import FILE, check_place, foreign_files, s
 from extracurricular.recipe.difference import first_difference
 from extracurricular.registry import explain_validation
 from extracurricular.run.executors import threads as cpu_threads
-from extracurricular.run.network import build_matching
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
 from extracurricular.run.workspace import first_network, sampler_seed
@@ -156,7 +155,8 @@ def distill(
         module = _network(student, read, seed)
         module.to(fabric.device)
         _try_student(module, read)
-        source = _sampler(sampler, read, seed, asked, module)
+        drawn = Context(asked, module, draws=settings.steps * settings.batch_size)
+        source = _sampler(sampler, read, seed, drawn)
         loss = _matching(matching, read.task)
         learn = partial(
             train,
@@ -172,8 +172,8 @@ def distill(
             on_progress=on_progress,
         )
         measured = partial(
-            _mastery, SAMPLER if sampler is None else sampler, read, asked, module, settings,
-            fabric, seed, loss,
+            _mastery, SAMPLER if sampler is None else sampler, read, asked, settings, fabric, seed,
+            loss, drawn,
         )  # fmt: skip
         name = (
             spec if isinstance(spec, str) else next(iter(spec)) if spec else type(module).__name__
@@ -239,11 +239,11 @@ def _mastery(
     chain: Any,
     data: Data,
     teacher: Teacher,
-    student: nn.Module,
     settings: Training,
     fabric: Fabric,
     seed: int,
     loss: Matching,
+    context: Context,
 ) -> Mastery | None:
     """Return what measures the student's mastery, where the share of its draws follows it."""
     if not isinstance(chain, str | dict | list):
@@ -251,7 +251,7 @@ def _mastery(
     try:
         return mastery_of(
             chain, data, teacher, settings, fabric, seed=sampler_seed(seed),
-            temperature=loss.temperature, context=Context(teacher, student),
+            temperature=loss.last_temperature, context=context,
         )  # fmt: skip
     except ValueError as error:
         raise RecipeError("sampler", f"has a share of 'auto', but held_out {error}") from error
@@ -400,12 +400,12 @@ def _network(given: Any, data: Data, seed: int) -> nn.Module:
     return first_network(given, data, seed, "student")
 
 
-def _sampler(given: Any, data: Data, seed: int, teacher: Teacher, student: nn.Module) -> Sampler:
+def _sampler(given: Any, data: Data, seed: int, context: Context) -> Sampler:
     if given is not None and not isinstance(given, str | dict | list):
         own: Sampler = given
         return own
     chain = SAMPLER if given is None else given
-    return build_sampler(chain, data, sampler_seed(seed), "sampler", Context(teacher, student))
+    return build_sampler(chain, data, sampler_seed(seed), "sampler", context)
 
 
 def _matching(given: Matching | dict[str, Any] | None, task: Task) -> Matching:

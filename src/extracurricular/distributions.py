@@ -126,9 +126,11 @@ class Categorical:
         theirs = _generalised_kl(other, middle, log_middle)
         return 0.5 * (mine + theirs)
 
-    def tempered(self, temperature: float) -> Categorical:
+    def tempered(self, temperature: float | Tensor) -> Categorical:
         """Return the softmax of logits / T: flatter for T > 1, sharper for T < 1."""
-        return self if temperature == 1.0 else Categorical(self.log_probs / temperature)
+        if not isinstance(temperature, Tensor) and temperature == 1.0:
+            return self
+        return Categorical(self.log_probs / temperature)
 
     @staticmethod
     def mixture(members: Sequence[Categorical]) -> Categorical:
@@ -310,8 +312,10 @@ class Gaussian:
         spread = (mine - theirs).square() / (math.sqrt(2) * scale + (mine + theirs))
         return 2 * (shift + spread / math.sqrt(math.pi)).sum(-1)
 
-    def tempered(self, temperature: float) -> Gaussian:
+    def tempered(self, temperature: float | Tensor) -> Gaussian:
         """Return the density to the power 1/T, normalised: the variance is multiplied by T."""
+        if isinstance(temperature, Tensor):
+            return Gaussian(self.mean, self._own_log_var + temperature.log())
         if temperature == 1.0:
             return self
         return Gaussian(self.mean, self._own_log_var + math.log(temperature))

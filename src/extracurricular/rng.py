@@ -101,14 +101,18 @@ def normal(seed: int, ids: Tensor, stream: str, shape: tuple[int, ...] = ()) -> 
     return pair[:, :count].reshape(len(ids), *shape)
 
 
-def beta(alpha: float, seed: int, ids: Tensor, stream: str) -> Tensor:
+def beta(alpha: float | Tensor, seed: int, ids: Tensor, stream: str) -> Tensor:
     """Return Beta(alpha, alpha) numbers in [0, 1], float32, [B], for any alpha > 0.
+
+    Alpha is one number, or one for each id, [B]; such may also be 0, which gives 0 or 1.
 
     Nothing is rejected, so the work is the same for every id: Bailey's polar method (1994) gives a
     Student t number with 2 alpha degrees of freedom, and t / sqrt(2 alpha + t²) is, up to scale, a
     symmetric beta number (Devroye 1996, "Random variate generation in one line of code").
     """
-    if not alpha > 0:
+    if isinstance(alpha, Tensor):
+        alpha = alpha.double()
+    elif not alpha > 0:
         raise ValueError(f"alpha is {alpha}; it must be greater than 0")
     pair = uniform(seed, ids, stream, (2,))
     # This needs float64: u^(-1/alpha) spans hundreds of orders of magnitude for small alpha.

@@ -17,12 +17,12 @@ from scipy.io import savemat
 
 from extracurricular.distributions import Categorical
 from extracurricular.errors import StorageError
+from extracurricular.matching import build_matching
 from extracurricular.models import build_model, parameter_count
 from extracurricular.recipe.difference import differences
 from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.execute import execute
-from extracurricular.run.network import build_matching
 from extracurricular.training import learning_rate
 from tests.conftest import checked
 from tests.data.sets.test_mpiigaze import LISTS, day

@@ -179,4 +179,4 @@ def test_a_record_is_found_under_the_key_that_it_had() -> None:
     assert record.path == "knowledge/90b2b05f0d4c83e4"
     assert record.seed == 10829219178587930105
     old = ["empirical", {"uncertain": {"candidates": 3, "plain": 0.5}}]
-    assert description(record.student) == {"chain": old, "generators": []}
+    assert description(record.student, record.draws) == {"chain": old, "generators": []}

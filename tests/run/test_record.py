@@ -26,7 +26,7 @@ from extracurricular.run.plan import plan
 from extracurricular.run.record import one_gpu_each, read_codec, record_teacher, teacher_of
 from extracurricular.run.recorded import description
 from extracurricular.run.workspace import Workspace
-from extracurricular.samplers import Batch, Uncertain
+from extracurricular.samplers import Batch, Share, Uncertain
 from tests.run.test_run import TINY
 
 
@@ -42,7 +42,7 @@ def test_the_record_is_of_the_draws_and_the_teacher_of_the_recipe(tmp_path: Path
     known = open_knowledge(
         tmp_path / "knowledge",
         data=workspace.data(stage.data),
-        sampler=description(stage),
+        sampler=description(stage, 300),
         seed=rng.fold(stage.seed, "sampler"),
         teacher=source.teacher,
     )
@@ -238,6 +238,82 @@ def test_what_cannot_be_recorded_is_told_before_anything_is_written(
     assert caught.value.key.startswith(key)
     assert problem in caught.value.problem
     assert not (tmp_path / "run").exists()
+
+
+EXTENDED = ["empirical", "mixup"]
+SHARES: dict[str, Any] = {
+    **RECORDED,
+    "defaults": {**RECORDED["defaults"], "training": {"steps": 160, "batch_size": 8, "lr": 0.05}},
+    "teacher": {**RECORDED["teacher"], "record": {"draws": 1280, "codec": "float32"}},
+    "students": {
+        "kd": {},
+        "half": {"sampler": [{"share": {"of": 0.5, "extended": EXTENDED}}]},
+        "falling": {"sampler": [{"share": {"of": {"linear": [1, 0]}, "extended": EXTENDED}}]},
+        "auto": {"sampler": [{"share": {"extended": EXTENDED}}]},
+        "moving": {"sampler": ["empirical", {"mixup": {"alpha": {"linear": [0.1, 2]}}}]},
+    },
+}
+
+
+def test_a_run_records_shares_and_courses(tmp_path: Path) -> None:
+    whole = plan(parse_recipe(SHARES))
+    summary = execute(parse_recipe(SHARES), tmp_path)
+    assert set(summary["students"]) == set(SHARES["students"])
+    prices = {stage.student.key.partition(".")[2]: stage for stage in whole.records}
+    assert {name: stage.rows for name, stage in prices.items()} == {
+        "kd": 1280, "half": 1280, "falling": 1280, "auto": 2 * 1280, "moving": 1280
+    }  # fmt: skip
+    for stage in whole.records:
+        assert read_json(tmp_path / stage.path / "stage.json")["draws"] == stage.rows
+    run, slots = open_run(tmp_path), torch.arange(1280)
+    for name in ("half", "falling", "moving"):
+        sampler, known = replayed(run, name, 1)
+        batch = sampler(slots)
+        # A course has its place in the training; other draws have an order for each seed.
+        assert torch.equal(batch.ids, slots) == (name != "half")
+        assert sorted(batch.ids.tolist()) == slots.tolist()
+        assert float(run.teacher(1)(batch).kl(known(batch)).max()) < 1e-5  # type: ignore[arg-type]
+    sampler, known = replayed(run, "auto", 1)
+    assert isinstance(sampler, Share)
+    batch = sampler(2 * slots[-200:] + 1)  # extended draws, after the held-out part
+    assert float(run.teacher(1)(batch).kl(known(batch)).max()) < 1e-5  # type: ignore[arg-type]
+    assert "share" in read_json(tmp_path / "students/auto/seed-0/stage.json")["mastery"]
+    assert execute(parse_recipe(SHARES), tmp_path) == summary
+
+
+@pytest.mark.parametrize("name", ["falling", "auto", "moving"])
+def test_a_record_of_another_length_than_the_training_is_refused(name: str, tmp_path: Path) -> None:
+    own = {**SHARES, "students": {"kd": {}, name: SHARES["students"][name]}}
+    with pytest.raises(RecipeError) as caught:
+        execute(parse_recipe(own, ["teacher.record.draws=700"]), tmp_path / "run")
+    assert caught.value.key == "teacher.record.draws"
+    assert caught.value.problem == (
+        f"is 700, but the draws of students.{name} follow its training, which has 160 steps of 8; "
+        "set it to 1280"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_students_of_other_lengths_have_records_of_their_own() -> None:
+    own = {**SHARES, "students": {**SHARES["students"], "longer": {
+        **SHARES["students"]["auto"], "training": {"steps": 80, "batch_size": 16},
+    }}}  # fmt: skip
+    stages = plan(parse_recipe(own)).records
+    assert len({stage.path for stage in stages}) == 6
+
+
+def test_the_command_records_shares_and_courses(tmp_path: Path) -> None:
+    recipe = {**SHARES, "teacher": {**SHARES["teacher"], "record": None}}
+    workspace = Workspace(parse_recipe(recipe), tmp_path / "run")
+    for name, rows in (("falling", 300), ("moving", 300), ("auto", 2560)):
+        source = teacher_of(workspace, name)
+        draws = 1280 if name == "auto" else 300
+        report = record_teacher(source, tmp_path / name, draws)
+        assert report.draws == rows
+    with pytest.raises(RecipeError, match=r"^--draws: is 300, .* set it to 1280$"):
+        record_teacher(source, tmp_path / "other", 300)
+    with pytest.raises(StorageError, match=r"recorded with sampler\.draws = 300, .* 400"):
+        record_teacher(teacher_of(workspace, "moving"), tmp_path / "moving", 400)
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:

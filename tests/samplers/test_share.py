@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from extracurricular.errors import RecipeError
 from extracurricular.inputs import static_shapes
+from extracurricular.matching.course import Course, read_course
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.samplers import Empirical, Mixup, Share, build_sampler
 from extracurricular.samplers.build import requirements, share_is_auto
-from extracurricular.samplers.course import Course, read_course
 from tests.conftest import image_data, small_recipe, table_data
 
 IMAGES = image_data()
@@ -82,7 +82,7 @@ def chain(**settings: Any) -> list[Any]:
 def test_a_chain_builds_a_share() -> None:
     found = build_sampler(chain(), IMAGES, 0)
     assert isinstance(found, Share)
-    assert found.course is None
+    assert found.of is None
     assert isinstance(found.plain, Empirical)
     assert isinstance(found.extended, Mixup)
     assert share_is_auto(chain())
@@ -101,7 +101,7 @@ def test_a_chain_builds_a_share() -> None:
         ([{"blend": {"a": {"weight": 1.0, "sampler": chain()}}}], "must stand alone"),
         ([{"share": {"plain": ["empirical"]}}], "must be {of: auto, extended"),
         (chain(off=1), "must be {of: auto, extended"),
-        (chain(of=1.5), "has 1.5; it must be a number from 0 to 1"),
+        (chain(of=1.5), "of is 1.5; it must be between 0 and 1"),
         (chain(of="often"), "is 'often'; it must be a number, {linear: [FIRST, LAST]}"),
         (chain(of={"linear": [0]}), "it must be [FIRST, LAST]"),
         (chain(of={"finish": {"value": 1}}), "{value: FIRST, then: LAST, at: 0.8}"),
@@ -129,16 +129,24 @@ def test_a_share_can_name_chains() -> None:
 # Courses
 
 
+def course(spec: Any) -> Course:
+    found = read_course(spec)
+    assert isinstance(found, Course)
+    return found
+
+
 def test_courses_in_closed_form() -> None:
-    assert read_course(0.3, 0, 1).values(3) == [0.3, 0.3, 0.3]
-    assert read_course({"linear": [0, 1]}, 0, 1).values(5) == [0, 0.25, 0.5, 0.75, 1]
-    cosine = read_course({"cosine": [1, 0]}, 0, 1)
+    assert read_course(0.3) == 0.3
+    assert course({"linear": [0, 1]}).values(5) == [0, 0.25, 0.5, 0.75, 1]
+    cosine = course({"cosine": [1, 0]})
     assert cosine.values(3) == pytest.approx([1, 0.5, 0])
     assert cosine.value(0.25) == pytest.approx(1 - (0.5 - 0.5 * 2**-0.5))
-    finish = read_course({"finish": {"value": 0.8, "then": 0}}, 0, 1)
+    finish = course({"finish": {"value": 0.8, "then": 0}})
     assert finish == Course("finish", 0.8, 0.0, 0.8)
     assert finish.values(11) == [0.8] * 8 + [0.0] * 3
-    assert read_course({"finish": {"value": 1, "then": 0, "at": 0.5}}, 0, 1).values(1) == [1.0]
+    assert course({"finish": {"value": 1, "then": 0, "at": 0.5}}).values(1) == [1.0]
+    for spec in ({"linear": [2.0, 0.5]}, {"finish": {"value": 0.5, "then": 0.0, "at": 0.7}}):
+        assert course(spec).plain() == spec
 
 
 def test_tables_have_shares_too() -> None:

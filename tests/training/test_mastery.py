@@ -299,8 +299,8 @@ def test_a_mastery_that_cannot_be_measured_is_refused(
     assert said in str(caught.value)
 
 
-def test_a_record_does_not_go_with_a_share_that_follows(tmp_path: Path) -> None:
-    own = recipe()
+def test_mastery_alone_does_not_go_with_a_record(tmp_path: Path) -> None:
+    own = recipe(sampler=["empirical"], mastery={"held_out": 0.1})
     own["teacher"] = {**own["teacher"], "record": {"draws": 64}}
     with pytest.raises(RecipeError, match=r"set teacher\.record to null"):
         execute(parse_recipe(own), tmp_path)

@@ -248,7 +248,9 @@ def rank(
     data, plan = workspace.data_of(seed), whole.teachers[seed]
     student = whole.students[next(iter(recipe.students)), seed].untrained(workspace)
     student = student.to(workspace.device)
-    preview = Context(checks.teacher or plan.preview(workspace), student, checks.generators)
+    preview = Context(
+        checks.teacher or plan.preview(workspace), student, checks.generators, _APART * count
+    )
     chosen = choose(data)
     for one in chosen:
         _built(one, workspace, data, seed, preview)
@@ -257,7 +259,7 @@ def rank(
     prepare([*plan.stages, *fitted.values()], workspace)
     teacher = workspace.made(plan)
     made = {name: workspace.made(stage) for name, stage in fitted.items()}
-    context = Context(teacher, student, made)
+    context = Context(teacher, student, made, _APART * count)
     network = first_network(teacher)
     features = flat_features if network is None else teacher_features(network)
     held = at_most(data.validation, MOST_REAL) if len(data.validation) > 1 else None

@@ -14,6 +14,7 @@ from extracurricular.knowledge.recorded import (
     Replay,
     cycled_ids,
     open_knowledge,
+    recorded_form,
 )
 from extracurricular.knowledge.recorder import RecordOptions, Report, price_lines, record
 
@@ -34,5 +35,6 @@ __all__ = [
     "open_knowledge",
     "price_lines",
     "record",
+    "recorded_form",
     "teacher_fingerprint",
 ]

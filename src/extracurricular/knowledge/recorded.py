@@ -30,6 +30,7 @@ from extracurricular.knowledge.fingerprint import (
 from extracurricular.knowledge.manifest import Manifest, check_origin, read_manifest
 from extracurricular.knowledge.store import Store
 from extracurricular.samplers.base import Sampler, Seeded, announce
+from extracurricular.samplers.share import Share, Slots
 
 
 @runtime_checkable
@@ -199,10 +200,17 @@ class Recorded(Capturable):
             raise StorageError(f"{str(self.store.folder)!r} has choice = False: it has no choices")
         return self._rows(ids)[:, -1].long()
 
-    def replay(self, sampler: Sampler, seed: int = 0) -> Replay:
-        """Put :class:`Replay` around the sampler that was recorded."""
+    def replay(self, sampler: Sampler, seed: int = 0) -> Replay | Share:
+        """Return the draws of a training from the sampler that was recorded.
+
+        It is put into a :class:`Replay`. A share that is ``auto`` stays as it is: its draws have
+        the ids of the recorded ones, for a training of half as many draws as the record has rows.
+        """
+        form = recorded_form(sampler)
+        if isinstance(form, Share):
+            return form
         choices = self.choices if self.manifest.origin.choice else None
-        return Replay(sampler, self.draws, seed, choices)
+        return Replay(form, self.draws, seed, choices)
 
 
 class RecordedEnsemble(Recorded):
@@ -280,4 +288,18 @@ def of_data(data: Data) -> dict[str, Any]:
 
 def of_sampler(sampler: Any) -> Any:
     """Return a sampler as plain values; anything else must be such a description already."""
-    return describe(sampler) if callable(sampler) else plain(sampler)
+    return describe(recorded_form(sampler)) if callable(sampler) else plain(sampler)
+
+
+def recorded_form(sampler: Sampler) -> Sampler:
+    """Return the sampler whose draws 0, 1, … are recorded for a sampler.
+
+    That of a share is its slots. If the share is ``auto``, nobody knows which draws a training will
+    take; then it is the share itself, with a plain and an extended draw for each slot.
+    """
+    return Slots(sampler) if isinstance(sampler, Share) and sampler.of is not None else sampler
+
+
+def rows_of(sampler: Sampler, draws: int) -> int:
+    """Return the number of recorded draws that a training of so many draws needs."""
+    return draws * (2 if isinstance(recorded_form(sampler), Share) else 1)

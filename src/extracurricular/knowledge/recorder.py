@@ -19,7 +19,14 @@ from extracurricular.inputs import Batch
 from extracurricular.knowledge.codecs import Codec, build_codec, default_codec
 from extracurricular.knowledge.fingerprint import plain, teacher_fingerprint
 from extracurricular.knowledge.manifest import Origin, Price
-from extracurricular.knowledge.recorded import Chooser, of_data, of_sampler, open_knowledge
+from extracurricular.knowledge.recorded import (
+    Chooser,
+    of_data,
+    of_sampler,
+    open_knowledge,
+    recorded_form,
+    rows_of,
+)
 from extracurricular.knowledge.store import Recording
 from extracurricular.samplers.base import Sampler, announced, is_pure
 from extracurricular.teachers.base import HasMembers, Teacher, check_answer
@@ -70,7 +77,7 @@ class Report:
     """The outcome of a recording.
 
     Args:
-        draws: Draws in the record.
+        draws: Draws in the record, its rows.
         recorded: Draws that this process has added.
         seconds: Time that this process took.
         bytes_per_draw: Length of a row.
@@ -106,7 +113,8 @@ def record(
             :class:`~extracurricular.knowledge.recorded.Chooser`), its choices are recorded too.
         teacher: The teacher, on the same device.
         data: The data set, for its task, its classes and its fingerprint.
-        draws: Draws that the record holds in the end, at least 1.
+        draws: Draws that the record holds in the end, at least 1. Of a share that is ``auto`` it
+            holds as many plain draws and as many extended ones, twice the rows.
         folder: Folder of the record, new or begun before.
         codec: How distributions are stored, such as ``uint4`` or ``{topk: {k: 20}}``; float16
             where None, and uint8 for more than 256 classes.
@@ -126,7 +134,8 @@ def record(
         raise ValueError(
             "the sampler's draws depend on the student in training, so they cannot be recorded"
         )
-    asker = _Asker(sampler, teacher, data, codec, members, options.fabric)
+    draws = rows_of(sampler, draws)
+    asker = _Asker(recorded_form(sampler), teacher, data, codec, members, options.fabric)
     origin = _origin(asker, data, options)
     started = time.perf_counter()
     with Recording(Path(folder), origin, asker.codec.dtype, asker.width) as recording:

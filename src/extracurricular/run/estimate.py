@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.matching import build_matching
 from extracurricular.run.check import check
-from extracurricular.run.network import NetworkStage, build_matching
+from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Context, Share
-from extracurricular.samplers.course import Course
 from extracurricular.teachers import LabelTeacher
 from extracurricular.training import Execution, train
 
@@ -105,7 +105,7 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     sampler = stage.build_sampler(workspace, context)
     if isinstance(sampler, Share):
         # Whatever the share will be, half of the draws are extended.
-        sampler = replace(sampler, course=Course("constant", 0.5, 0.5))
+        sampler = replace(sampler, of=0.5)
     labelled = sampler(torch.arange(2, device=workspace.device)).y is not None
     known = checks.teacher is not None and stage.asks_once(checks.teacher, sampler)
     given = labelled and (stage.record is not None or known)

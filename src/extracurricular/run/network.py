@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,17 +17,17 @@ from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.evaluation import metrics
 from extracurricular.files import save_weights
 from extracurricular.knowledge.fingerprint import canonical
-from extracurricular.matching import DIVERGENCES, Matching, traits_of
+from extracurricular.matching import DIVERGENCES, build_matching, traits_of
+from extracurricular.matching.course import ends
 from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
-from extracurricular.registry import check_settings
 from extracurricular.run.loggers import Curves
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import Checks, Price, Stage, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
-from extracurricular.samplers.build import requirements, share_is_auto
+from extracurricular.samplers.build import moves, requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
 from extracurricular.training import Mastery, Training, TrainingResult, mastery_of, train
 from extracurricular.training.remembered import pays
@@ -79,6 +79,16 @@ class NetworkStage(Stage):
     def needs(self) -> tuple[Stage, ...]:
         """The stages that its teacher, generators and record are made of."""
         return self.parts
+
+    @property
+    def length(self) -> int:
+        """Draws of the training."""
+        return self.training.steps * self.training.batch_size
+
+    @property
+    def last_temperature(self) -> float:
+        """The temperature of the loss at the end of the training."""
+        return build_matching(self.matching, f"{self.key}.matching").last_temperature
 
     @property
     def asks_teacher(self) -> bool:
@@ -150,7 +160,7 @@ class NetworkStage(Stage):
             student: The student, for a sampler whose choices depend on it.
             seed: Seed of the sampler; that of the training where None.
         """
-        return self.build_sampler(workspace, _context(self, workspace, student), seed)
+        return self.build_sampler(workspace, context_of(self, workspace, student), seed)
 
     def build_sampler(
         self, workspace: Workspace, context: Context, seed: int | None = None
@@ -158,6 +168,7 @@ class NetworkStage(Stage):
         """Return its sampler in a given context."""
         own = sampler_seed(self.seed) if seed is None else seed
         data = workspace.data(self.data)
+        context = replace(context, draws=context.draws or self.length)
         return workspace.sampler(self.sampler, data, own, f"{self.key}.sampler", context)
 
     def lesson(self, workspace: Workspace, student: nn.Module) -> tuple[Sampler, Teacher]:
@@ -238,7 +249,7 @@ def train_network(
             execution=workspace.execution,
             tell=partial(_tell, stage.title, workspace),
             shared=workspace.shared.get(drawn_with(stage) or ""),
-            mastery=_mastery(stage, workspace, teacher, student, until),
+            mastery=mastery_in(stage, workspace, student, until),
             stop=stop,
         )
     return student, result
@@ -277,41 +288,58 @@ def drawn_with(stage: NetworkStage) -> str | None:
     if stage.held_out is not None or share_is_auto(stage.sampler):
         return None
     parts = [stage.data, stage.sampler, stage.seed, stage.teacher.path]
+    parts += [stage.training.steps] if moves(stage.sampler) else []
     drawn_from = [generator.path for generator in stage.generators]
     return canonical([*parts, drawn_from, stage.training.batch_size]).decode()
 
 
-def _context(stage: NetworkStage, workspace: Workspace, student: nn.Module | None) -> Context:
+def context_of(
+    stage: NetworkStage, workspace: Workspace, student: nn.Module | None = None
+) -> Context:
     """Return the trained teacher and the fitted generators, as far as a stage's sampler needs."""
     if stage.teacher is None:
-        return Context()
+        return Context(draws=stage.length)
     asked = workspace.made(stage.teacher) if requirements(stage.sampler).teacher else None
     fitted = {part.name: workspace.made(part) for part in stage.generators}
-    return Context(asked, student, fitted)
+    return Context(asked, student, fitted, stage.length)
 
 
-def _mastery(
+def mastery_in(
     stage: NetworkStage,
     workspace: Workspace,
-    teacher: Teacher,
-    student: nn.Module,
-    until: int | None,
+    student: nn.Module | None = None,
+    until: int | None = None,
+    seed: int | None = None,
 ) -> Mastery | None:
-    """Return what measures the student's mastery; None where nothing asks for it."""
-    if stage.learns_from == "labels" or stage.record is not None:
+    """Return what measures the student's mastery; None where nothing asks for it.
+
+    Args:
+        stage: The stage.
+        workspace: The workspace of the run.
+        student: The student, for a sampler whose choices depend on it.
+        until: As :func:`train_network` takes it.
+        seed: Seed of the sampler; that of the record, or else of the training, where None.
+    """
+    auto = share_is_auto(stage.sampler)
+    if stage.learns_from == "labels" or stage.teacher is None:
         return None
+    if not auto and stage.held_out is None:
+        return None
+    if seed is None:
+        seed = sampler_seed(stage.seed) if stage.record is None else stage.record.seed
     try:
         return mastery_of(
             stage.sampler,
             workspace.data(stage.data),
-            teacher,
+            # The teacher itself is asked about the stored examples, of which there is no record.
+            workspace.made(stage.teacher),
             stage.training,
             workspace.fabric,
-            seed=sampler_seed(stage.seed),
-            temperature=float(stage.matching.get("temperature", 1.0)),
+            seed=seed,
+            temperature=stage.last_temperature,
             part=stage.held_out,
             until=until,
-            context=_context(stage, workspace, student),
+            context=context_of(stage, workspace, student),
         )
     except ValueError as error:
         raise RecipeError(f"{stage.key}.mastery.held_out", str(error)) from error
@@ -321,7 +349,7 @@ def _check_mastery(stage: NetworkStage) -> None:
     """Refuse to measure mastery where there is no teacher to ask.
 
     Raises:
-        RecipeError: The student learns from labels, or from a record.
+        RecipeError: The student learns from labels, or, without an ``auto`` share, from a record.
     """
     auto = share_is_auto(stage.sampler)
     if not auto and stage.held_out is None:
@@ -332,7 +360,7 @@ def _check_mastery(stage: NetworkStage) -> None:
         raise RecipeError(
             key, f"{what}, which compares the student with a teacher, but it learns from labels"
         )
-    if stage.record is not None:
+    if stage.record is not None and not auto:
         raise RecipeError(
             key, f"{what}, which asks the teacher about draws that no record holds; "
             "set teacher.record to null"
@@ -406,18 +434,6 @@ def questions(sampler: Sampler, learns_from: str) -> float:
     return inside if taken_over else 1 + inside
 
 
-def build_matching(settings: dict[str, Any], key: str) -> Matching:
-    """Return the loss that a recipe's ``matching`` section describes.
-
-    Raises:
-        RecipeError: A key is unknown, or a value is invalid.
-    """
-    try:
-        return Matching(**check_settings(Matching, settings, key))
-    except ValueError as error:
-        raise RecipeError(key, str(error)) from error
-
-
 def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
     """Refuse a loss that does not go with the draws or the task.
 
@@ -445,7 +461,7 @@ def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
                 f"is {matching.divergence!r}, {reason}; learning from labels needs one of "
                 f"{', '.join(takes)}",
             )
-        if matching.temperature != 1:
+        if any(value != 1 for value in ends(matching.temperature)):
             raise RecipeError(
                 f"{key}.temperature",
                 f"is {matching.temperature}; labels have no temperature, so it must be 1",

@@ -30,7 +30,7 @@ from extracurricular.run.chosen import ChosenStage, chosen_stage
 from extracurricular.run.evaluation import EvaluationStage
 from extracurricular.run.generator import GeneratorStage
 from extracurricular.run.network import NetworkStage
-from extracurricular.run.recorded import RecordStage
+from extracurricular.run.recorded import RecordStage, belongs_to
 from extracurricular.run.settings import data_settings, recorded_chain
 from extracurricular.run.stages import Stage
 from extracurricular.run.teacher import FittedStage, TeacherPlan, given_weights
@@ -225,6 +225,8 @@ def recorded_student(recipe: Recipe, student: NetworkStage) -> tuple[NetworkStag
     # A record depends on the sampler, its data and its teacher; not on the student's name or seed.
     own = student.seed if recipe.teacher.per_seed else 0
     source = [recorded_chain(student.sampler), data_settings(student.data)]
+    # One of draws that belong to a training depends on the training too.
+    source += [belongs_to(student)] if belongs_to(student) else []
     key = rng.fold(own, canonical(source).decode())
     whose = student.title if own else student.key.partition(".")[2]
     record = RecordStage(

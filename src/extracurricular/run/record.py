@@ -22,8 +22,9 @@ from extracurricular.run.check import check
 from extracurricular.run.execute import prepare
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import plan
-from extracurricular.run.recorded import RecordStage, description
+from extracurricular.run.recorded import RecordStage, check_length, description, recorded_draws
 from extracurricular.run.workspace import Workspace, sampler_seed
+from extracurricular.samplers.build import share_is_auto
 from extracurricular.teachers import Teacher
 
 
@@ -91,19 +92,21 @@ def record_teacher(
         XclError: The draws cannot be recorded; the message is one sentence.
     """
     workspace, stage = source.workspace, source.stage
+    if share_is_auto(stage.sampler):
+        check_length(stage, draws, "--draws")
     try:
         with workspace.exact():
             return record(
-                stage.draws(workspace),
+                recorded_draws(stage, workspace, sampler_seed(stage.seed), draws),
                 source.teacher,
                 workspace.data(stage.data),
                 draws,
                 folder,
                 codec=codec,
                 members=members,
-                temperature=float(stage.matching.get("temperature", 1.0)),
+                temperature=stage.last_temperature,
                 options=RecordOptions(
-                    description=description(stage),
+                    description=description(stage, draws),
                     seed=sampler_seed(stage.seed),
                     fabric=workspace.fabric,
                     on_progress=on_progress,

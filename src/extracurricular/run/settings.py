@@ -13,8 +13,7 @@ from typing import Any
 from extracurricular.data.sets import DATA
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, StorageError
-from extracurricular.matching import Matching, describe
-from extracurricular.registry import check_settings
+from extracurricular.matching import build_matching, describe
 from extracurricular.training import Training
 
 SCHEMA = 3
@@ -62,9 +61,9 @@ def with_losses(settings: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """
     found = dict(settings)
     if isinstance(found.get("matching"), Mapping):
-        given = check_settings(Matching, found["matching"], "matching")
+        loss = build_matching(found["matching"], "matching")
         try:
-            found["matching"] = describe(Matching(**given), task)
+            found["matching"] = describe(loss, task)
         except ValueError as error:
             raise RecipeError("matching", str(error)) from error
     if isinstance(found.get("upstream"), list):

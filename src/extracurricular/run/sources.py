@@ -75,6 +75,11 @@ class RecordSource(Protocol):
         """The codec of the answers."""
         ...
 
+    @property
+    def seed(self) -> int:
+        """The seed of the recorded draws."""
+        ...
+
     def replay(self, workspace: Workspace, seed: int) -> tuple[Sampler, Teacher]:
         """Return the recorded draws in the order of a seed, and the recorded teacher."""
         ...

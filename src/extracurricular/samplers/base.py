@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from torch import Tensor
 
+from extracurricular import rng
 from extracurricular.inputs import Batch, Capturable, obstacle
 from extracurricular.registry import Registry
+from extracurricular.samplers.moving import Moving, placed
 
 
 @runtime_checkable
@@ -44,13 +46,26 @@ class Seeded(Capturable):
         inner: list[object] = []
         for field in fields(self):
             value = getattr(self, field.name)
-            inner.extend(value.values() if isinstance(value, dict) else [value])
+            inner.extend(value.values() if _is_dict(value) else [value])
         return [child for child in inner if callable(child)]
 
     @cached_property
     def depth(self) -> int:
         """Number of samplers below this one on the longest path."""
         return 1 + max((getattr(child, "depth", 0) for child in self._children), default=0)
+
+    @cached_property
+    def span(self) -> int | None:
+        """Draws of the training over which a setting moves, here or below; None where none does."""
+        own = [getattr(self, field.name) for field in fields(self)]
+        inner = [part for value in own for part in (value.values() if _is_dict(value) else [value])]
+        moving = [part.draws for part in inner if isinstance(part, Moving)]
+        return next(iter(moving), self._span_below)
+
+    @cached_property
+    def _span_below(self) -> int | None:
+        spans = [getattr(child, "span", None) for child in self._children]
+        return next((span for span in spans if span is not None), None)
 
     @property
     def pure(self) -> bool:
@@ -75,9 +90,21 @@ class Seeded(Capturable):
         for child in self._children:
             announce(child, ids)
 
+    def derived(self, seed: int, ids: Tensor, use: str) -> Tensor:
+        """Return ids for further draws of the children, hashed from ``ids``, int64, [B].
+
+        They stand in the training where ``ids`` do, if a setting of a child moves.
+        """
+        hashed = rng.derive(seed, ids, self.stream(use))
+        return hashed if self._span_below is None else placed(hashed, ids, self._span_below)
+
     def stream(self, use: str) -> str:
         """Return the name of the random stream for one use of this sampler."""
         return f"{type(self).__name__}.{self.depth}.{use}"
+
+
+def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
 
 
 def announce(sampler: object, ids: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.inputs import Batch, is_static, leaves, soft_labels, tree_map
 from extracurricular.samplers.base import Sampler, Seeded, announce
+from extracurricular.samplers.moving import PLACES, Moving, Table, extremes
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Blend(Seeded):
     Args:
         children: Samplers by name. They must give inputs of the same shapes.
         weights: Share of the draws of each, by the same names, in any unit: at least 0, not all 0.
+            They may move over the training.
         seed: Seed of the choice.
 
     Batches have labels where every child gives them (soft labels if any child's are soft), and no
@@ -28,7 +30,7 @@ class Blend(Seeded):
     """
 
     children: dict[str, Sampler]
-    weights: dict[str, float]
+    weights: dict[str, float | Moving]
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,9 +45,9 @@ class Blend(Seeded):
     @property
     def asks(self) -> float:
         """How many times a teacher is asked for one draw, on average."""
-        total = sum(self.weights.values())
-        parts = ((child, self.weights[name] / total) for name, child in self.children.items())
-        return sum(share * getattr(child, "asks", 0.0) for child, share in parts)
+        shares = (self._table / self._table.sum(1, keepdim=True)).mean(0).tolist()
+        parts = zip(self.children.values(), shares, strict=True)
+        return float(sum(share * getattr(child, "asks", 0.0) for child, share in parts))
 
     def announce(self, ids: Tensor) -> None:
         """Prepare for draws with these ids, which come soon."""
@@ -53,17 +55,24 @@ class Blend(Seeded):
             announce(child, ids[place])
 
     @cached_property
-    def _edges(self) -> list[float]:
-        weights = torch.tensor([self.weights[name] for name in self.children], dtype=torch.float64)
-        edges: list[float] = (weights.cumsum(0) / weights.sum())[:-1].float().tolist()
-        return edges
+    def _table(self) -> Tensor:
+        return weight_table([self.weights[name] for name in self.children])
+
+    @cached_property
+    def _edges(self) -> list[float] | Table:
+        edges = (self._table.cumsum(1) / self._table.sum(1, keepdim=True))[:, :-1]
+        return Table(edges) if len(edges) > 1 else edges[0].float().tolist()
 
     def _choice(self, ids: Tensor) -> Tensor:
         """Return the number of the child that each id chooses, int64, [B]."""
         number = rng.uniform(self.seed, ids, self.stream("choice"))
         # Numbers, as a tensor of edges would have to be copied to the device.
         choice = torch.zeros_like(ids)
-        for edge in self._edges:
+        edges = self._edges
+        if isinstance(edges, Table):
+            assert self.span is not None
+            return choice + (number.unsqueeze(1) >= edges.at(ids, self.span)).sum(1)
+        for edge in edges:
             choice += number >= edge
         return choice
 
@@ -81,14 +90,25 @@ class Blend(Seeded):
             parts = [child(ids) for child in self.children.values()]
             check_shapes(self.children, parts)
             return joined(ids, parts, masked(self._choice(ids)))
-        places = self._places(ids)
-        # A child that no id chose still draws an empty batch, which shows its fields and shapes.
-        parts = [
-            child(ids[place]) for child, place in zip(self.children.values(), places, strict=True)
-        ]
-        check_shapes(self.children, parts)
-        order = torch.cat(places).argsort()
-        return joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
+        return gathered(self.children, ids, ids, self._places(ids))
+
+
+def gathered(
+    children: Mapping[str, Sampler], ids: Tensor, inner: Tensor, places: list[Tensor]
+) -> Batch:
+    """Draw each example from one of several samplers.
+
+    Args:
+        children: The samplers by name.
+        ids: Ids of the batch, int64, [B].
+        inner: The ids by which the samplers draw, int64, [B].
+        places: For each sampler, the places in the batch that it fills.
+    """
+    # A child that gives no example still draws an empty batch, which shows its fields and shapes.
+    parts = [child(inner[place]) for child, place in zip(children.values(), places, strict=True)]
+    check_shapes(children, parts)
+    order = torch.cat(places).argsort()
+    return joined(ids, parts, lambda *tensors: torch.cat(tensors).index_select(0, order))
 
 
 def check_shapes(children: Mapping[str, Sampler], parts: list[Batch]) -> None:
@@ -106,16 +126,30 @@ def check_shapes(children: Mapping[str, Sampler], parts: list[Batch]) -> None:
             )
 
 
-def check_weights(weights: Mapping[str, float]) -> None:
+def weight_table(weights: Sequence[float | Moving]) -> Tensor:
+    """Return K weights at the places of a training, float64, [P, K], on the CPU.
+
+    P is 1 if no weight moves, since all places are alike then.
+    """
+    moves = any(isinstance(weight, Moving) for weight in weights)
+    rows = [
+        weight.values if isinstance(weight, Moving) else [weight] * (PLACES if moves else 1)
+        for weight in weights
+    ]
+    return torch.tensor(rows, dtype=torch.float64).T
+
+
+def check_weights(weights: Mapping[str, float | Moving]) -> None:
     """Refuse weights that are not proportions.
 
     Raises:
-        ValueError: A weight is negative or not finite, or none is positive.
+        ValueError: A weight is negative or not finite, or none is positive,
+            somewhere in the training.
     """
     for name, weight in weights.items():
-        if not 0 <= weight < float("inf"):
+        if not all(0 <= value < float("inf") for value in extremes(weight)):
             raise ValueError(f"the weight of {name!r} is {weight}; it must be at least 0")
-    if not sum(weights.values()) > 0:
+    if not bool((weight_table(list(weights.values())).sum(1) > 0).all()):
         raise ValueError("the weights are all 0; at least one must be greater than 0")
 
 

@@ -8,6 +8,8 @@ A ``blend`` names further chains, each with its weight::
         plain: {weight: 0.3, sampler: [empirical]}
     - noise: {std: 0.1}
 
+A weight, as some other settings, may follow a course over the training: ``{linear: [0.2, 0.8]}``.
+
 A ``share`` draws a part of the examples from another chain than the rest, a part that may change
 over the training. It stands alone::
 
@@ -17,19 +19,20 @@ over the training. It stands alone::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from torch import nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.errors import DataError, RecipeError, shorten
+from extracurricular.matching.course import Course, read_course
 from extracurricular.registry import split_spec
 from extracurricular.samplers.base import SAMPLERS, Sampler
 from extracurricular.samplers.blend import Blend
-from extracurricular.samplers.course import read_course
+from extracurricular.samplers.moving import Moving, extremes
 from extracurricular.samplers.share import Share
 
 AUTO = "auto"
@@ -44,11 +47,13 @@ class Context:
         student: The network in training, if there is one.
         generators: The generators of a recipe's section ``generators``, and its pools of examples
             (splits in raw units), by name.
+        draws: Draws in the training, for settings that move over it.
     """
 
     teacher: Any = None
     student: nn.Module | None = None
     generators: Mapping[str, Any] = field(default_factory=dict)
+    draws: int | None = None
 
 
 def build_sampler(
@@ -129,11 +134,35 @@ def _parts(name: str, given: Mapping[str, Any]) -> list[Any]:
     return [part.get("sampler", []) for part in given.values() if isinstance(part, Mapping)]
 
 
+def moves(chain: Any) -> bool:
+    """Return whether the draws of a chain depend on the number of draws in the training.
+
+    They do where a setting follows a course.
+    """
+    if isinstance(chain, list | tuple):
+        return any(moves(part) for part in chain)
+    if not isinstance(chain, Mapping):
+        return False
+    try:
+        return isinstance(read_course(chain), Course)
+    except ValueError:
+        return any(moves(part) for part in chain.values())
+
+
 def share_is_auto(chain: Any) -> bool:
     """Return whether a chain is a share that follows the student's mastery."""
-    specs = chain if isinstance(chain, list) else [chain]
-    name, given = split_spec(specs[0], "sampler", "") if specs else ("", {})
+    name, given = _first(chain)
     return name == "share" and given.get("of", AUTO) == AUTO
+
+
+def is_share(chain: Any) -> bool:
+    """Return whether a chain is a share."""
+    return _first(chain)[0] == "share"
+
+
+def _first(chain: Any) -> tuple[str, dict[str, Any]]:
+    specs = chain if isinstance(chain, list) else [chain]
+    return split_spec(specs[0], "sampler", "") if specs else ("", {})
 
 
 def _build_one(
@@ -162,10 +191,42 @@ def _build_one(
         "student": context.student,
         "generators": context.generators,
     }
+    supplied = {name: value for name, value in supplied.items() if name in takes}
+    for setting in may_move(entry) & set(given):
+        found = _moving(given[setting], f"{key}.{name}.{setting}", context)
+        if isinstance(found, Moving):
+            supplied[setting] = found
+            del given[setting]
     try:
-        return SAMPLERS.build(spec, key=key, **{k: v for k, v in supplied.items() if k in takes})
+        return SAMPLERS.build({name: given}, key=key, **supplied)
     except DataError as error:
         raise RecipeError(f"{key}.{name}", str(error)) from error
+
+
+def may_move(entry: Callable[..., Any]) -> set[str]:
+    """Return the settings of a sampler that may move over the training, by their types."""
+    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    return {name for name, hint in hints.items() if Moving in get_args(hint)}
+
+
+def _moving(given: Any, key: str, context: Context) -> float | Moving:
+    """Read a number, or a course over the draws of the training.
+
+    Raises:
+        RecipeError: It is neither; or it is a course, and the number of draws is not known.
+    """
+    try:
+        found = read_course(given)
+    except ValueError as error:
+        raise RecipeError(key, str(error)) from error
+    if not isinstance(found, Course):
+        return float(found)
+    if context.draws is None:
+        raise RecipeError(
+            key, f"is {found}, a course over the draws of a training, but here there is none; "
+            "give a number"
+        )  # fmt: skip
+    return Moving(found, context.draws)
 
 
 def _build_share(
@@ -177,15 +238,15 @@ def _build_share(
             key, f"is {shorten(given)}; it must be {{of: auto, extended: […], plain: […]}}"
         )
     of, plain = given.get("of", AUTO), given.get("plain", ["empirical"])
-    try:
-        course = None if of == AUTO else read_course(of, 0, 1)
-    except ValueError as error:
-        raise RecipeError(f"{key}.of", str(error)) from error
+    share = None if of == AUTO else _moving(of, f"{key}.of", context)
     children = {
         name: build_sampler(chain, data, rng.fold(seed, name), f"{key}.{name}", context, inner=True)
         for name, chain in (("plain", plain), ("extended", given["extended"]))
     }
-    return Share(children["plain"], children["extended"], course, seed)
+    try:
+        return Share(children["plain"], children["extended"], share, seed)
+    except ValueError as error:
+        raise RecipeError(key, str(error)) from error
 
 
 def _build_blend(
@@ -194,22 +255,22 @@ def _build_blend(
     if not given:
         raise RecipeError(key, "is empty; it needs {NAME: {weight: …, sampler: […]}, …}")
     children: dict[str, Sampler] = {}
-    weights: dict[str, float] = {}
+    weights: dict[str, float | Moving] = {}
     for name, part in given.items():
         here = f"{key}.{name}"
         if not isinstance(part, Mapping) or set(part) != {"weight", "sampler"}:
             raise RecipeError(
                 here, f"is {shorten(part)}; it must be {{weight: …, sampler: […]}} and no more"
             )
-        weight = part["weight"]
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
+        weight = _moving(part["weight"], f"{here}.weight", context)
+        if min(extremes(weight)) < 0:
             raise RecipeError(
-                f"{here}.weight", f"is {shorten(weight)}; it must be a number of at least 0"
+                f"{here}.weight", f"is {part['weight']}; it must be a number of at least 0"
             )
         children[name] = build_sampler(
             part["sampler"], data, rng.fold(seed, name), f"{here}.sampler", context, inner=True
         )
-        weights[name] = float(weight)
+        weights[name] = weight
     try:
         return Blend(children, weights, seed=seed)
     except ValueError as error:

@@ -15,6 +15,7 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.inputs import Batch, images, soft_labels, tree_map
 from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce
+from extracurricular.samplers.moving import Moving, at, extremes
 
 
 def mixup_batch(first: Batch, second: Batch, share: Tensor) -> Batch:
@@ -102,13 +103,16 @@ class _Paired(Seeded):
     """
 
     child: Sampler
-    alpha: float = 1.0
+    alpha: float | Moving = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not self.alpha > 0:
-            raise ValueError(f"alpha is {self.alpha}; it must be greater than 0")
+        if not isinstance(self.alpha, Moving):
+            if not self.alpha > 0:
+                raise ValueError(f"alpha is {self.alpha}; it must be greater than 0")
+        elif min(extremes(self.alpha)) < 0:
+            raise ValueError(f"alpha is {self.alpha}; no value may be below 0")
 
     @property
     def asks(self) -> float:
@@ -121,11 +125,15 @@ class _Paired(Seeded):
             announce(self.child, own)
 
     def _partners(self, ids: Tensor) -> Tensor:
-        return rng.derive(self.seed, ids, self.stream("partner"))
+        return self.derived(self.seed, ids, "partner")
 
     def _pairs(self, ids: Tensor) -> tuple[Batch, Batch, Tensor]:
         """Draw both examples of each pair, and the share of the first, float32, [B]."""
-        share = rng.beta(self.alpha, self.seed, ids, self.stream("share"))
+        alpha = at(self.alpha, ids)
+        share = rng.beta(alpha, self.seed, ids, self.stream("share"))
+        if isinstance(alpha, Tensor):
+            # Of two examples mixed by α = 0 one is left; it shall be the draw's own.
+            share = torch.where(alpha > 0, share, torch.ones_like(share))
         return self.child(ids), self.child(self._partners(ids)), share
 
 
@@ -137,7 +145,7 @@ class Mixup(_Paired):
     Args:
         child: The sampler that draws both examples of a pair.
         alpha: Parameter of the Beta distribution, greater than 0: near 0 hardly mixes, 1 is
-            uniform.
+            uniform. It may move over the training; where it is 0 then, nothing is mixed.
         seed: Seed of partners and shares.
     """
 
@@ -153,7 +161,8 @@ class CutMix(_Paired):
 
     Args:
         child: The sampler that draws both images of a pair.
-        alpha: Parameter of the Beta distribution of the area, greater than 0; 1 is uniform.
+        alpha: Parameter of the Beta distribution of the area, greater than 0; 1 is uniform. It
+            may move over the training; where it is 0 then, nothing is pasted.
         seed: Seed of partners, areas and places.
     """
 

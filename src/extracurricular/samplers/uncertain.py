@@ -24,6 +24,7 @@ from extracurricular.inputs import (
     obstacle,
 )
 from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce
+from extracurricular.samplers.moving import Moving, at, extremes, mean
 from extracurricular.samplers.scores import SCORES, needs
 
 # Candidates that the teacher is asked about at once, always as many. Twice as many gain a tenth
@@ -63,7 +64,7 @@ class Uncertain(Seeded):
         candidates: Draws to choose from, c, at least 1.
         tau: None to keep the most uncertain candidate; else one is drawn with probability
             proportional to exp(score / tau), tau > 0 in units of the score.
-        plain_share: Share of draws that stay plain, in [0, 1].
+        plain_share: Share of draws that stay plain, in [0, 1]; it may move over the training.
         student: For scores that compare with the student (``divergence``): a network that maps
             inputs to raw outputs. Such a sampler is not pure (see ``pure``).
         task: How the student's raw outputs are read.
@@ -75,7 +76,7 @@ class Uncertain(Seeded):
     score: str = "entropy"
     candidates: int = 4
     tau: float | None = None
-    plain_share: float = field(default=0.1, metadata={"recorded_as": "plain"})
+    plain_share: float | Moving = field(default=0.1, metadata={"recorded_as": "plain"})
     student: nn.Module | None = None
     task: Task | None = None
     seed: int = 0
@@ -86,7 +87,7 @@ class Uncertain(Seeded):
             raise ValueError(f"candidates is {self.candidates}; it must be at least 1")
         if self.tau is not None and not 0 < self.tau < math.inf:
             raise ValueError(f"tau is {self.tau}; it must be finite and greater than 0, or null")
-        if not 0 <= self.plain_share <= 1:
+        if not all(0 <= value <= 1 for value in extremes(self.plain_share)):
             raise ValueError(f"plain_share is {self.plain_share}; it must be between 0 and 1")
         if ":" not in self.score and self.score not in SCORES:
             raise ValueError(
@@ -126,7 +127,8 @@ class Uncertain(Seeded):
     @property
     def asks(self) -> float:
         """How many times a teacher is asked for one draw, on average."""
-        drawn = self.candidates * (1 - self.plain_share) + self.plain_share
+        plain = mean(self.plain_share)
+        drawn = self.candidates * (1 - plain) + plain
         return drawn * (1 + getattr(self.child, "asks", 0.0))
 
     def __call__(self, ids: Tensor) -> Batch:
@@ -171,10 +173,10 @@ class Uncertain(Seeded):
         return table / self.tau - torch.log(-torch.log(noise.T.double()))
 
     def _plain(self, ids: Tensor) -> Tensor:
-        return rng.uniform(self.seed, ids, self.stream("plain")) < self.plain_share
+        return rng.uniform(self.seed, ids, self.stream("plain")) < at(self.plain_share, ids)
 
     def _derived(self, ids: Tensor, k: int) -> Tensor:
-        return rng.derive(self.seed, ids, self.stream(f"candidate.{k}"))
+        return self.derived(self.seed, ids, f"candidate.{k}")
 
     def announce(self, ids: Tensor) -> None:
         """Prepare for draws with these ids, which come soon."""
@@ -259,7 +261,7 @@ def uncertain(
     score: str = "entropy",
     candidates: int = 4,
     tau: float | None = None,
-    plain_share: float = 0.1,
+    plain_share: float | Moving = 0.1,
     seed: int = 0,
 ) -> Uncertain:
     """Make :class:`Uncertain` from the settings of a recipe."""

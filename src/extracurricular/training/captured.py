@@ -99,7 +99,7 @@ class Captured:
             self.graph.capture(self._body)
         finally:
             before.put_back()
-            steps.schedule.seek(start)
+            steps.seek(start)
 
     def _body(self) -> None:
         steps = self.steps

@@ -71,11 +71,12 @@ def ids_in(sampler: Sampler, slots: Tensor, batch_size: int, shares: Tensor | No
         sampler: The sampler.
         slots: Numbers of draws in the training, int64, [B].
         batch_size: Draws a step.
-        shares: The share at each step; needed if the sampler has one.
+        shares: The share at each step; needed if the sampler has one that is ``auto``.
     """
     if not isinstance(sampler, Share):
         return slots
-    assert shares is not None
+    if shares is None:
+        return sampler.ids(slots)
     steps = torch.div(slots, batch_size, rounding_mode="floor")
     return sampler.ids(slots, shares.to(slots.device).index_select(0, steps))
 
@@ -240,8 +241,8 @@ def draws(
         faults: Takes note of answers with NaN or infinity, which nobody then waits for. If None,
             each answer is checked at once.
         shared: The draws of a cohort, of which this training is one.
-        shares: For a sampler with a share (:class:`~extracurricular.samplers.share.Share`): the
-            share at each step, float32, [steps], on the device. It may change between chunks.
+        shares: For a :class:`~extracurricular.samplers.share.Share` that is ``auto``: the share at
+            each step, float32, [steps], on the device. It may change between chunks.
         end: The step after the last; that of the settings where None.
 
     Raises:

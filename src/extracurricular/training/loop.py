@@ -167,7 +167,7 @@ class _Loop:
             self.loss = state["loss"]
             if mastery is not None:
                 mastery.restore(state["mastery"])
-        self.steps.schedule.seek(self.step)
+        self.steps.seek(self.step)
         writes = folder is not None and fabric.is_global_zero
         self.log = JsonLines(folder / "log.jsonl", self.step) if folder and writes else None
 
@@ -218,19 +218,14 @@ class _Loop:
                 yield from launcher.losses(source, asked, self.step, end)
 
     def _shares(self, sampler: Sampler) -> Tensor | None:
-        """Return the share of extended draws at each step, as far as it is known."""
-        if not isinstance(sampler, Share):
+        """Return the share of extended draws at each step, if it follows mastery."""
+        if not isinstance(sampler, Share) or sampler.of is not None:
             return None
-        count = self.settings.steps
-        if sampler.course is not None:
-            values = torch.tensor(sampler.course.values(count))
-        elif self.mastery is not None and self.mastery.sets_share:
-            values = torch.full((count,), self.mastery.share)
-        else:
+        if self.mastery is None or not self.mastery.sets_share:
             raise ValueError("the sampler's share is auto, but no mastery is measured")
         # A captured chunk may reach beyond the last step.
-        spare = values[-1:].expand(_SPARE)
-        return torch.cat([values, spare]).to(self.fabric.device)
+        count = self.settings.steps + _SPARE
+        return torch.full((count,), self.mastery.share, device=self.fabric.device)
 
     def _measure(self) -> dict[str, float]:
         """Measure mastery, and set the share from here on."""

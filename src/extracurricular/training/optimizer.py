@@ -1,4 +1,4 @@
-"""The optimiser, and the numbers that change from step to step."""
+"""The optimiser, and the numbers that change from step to step: rate, average, temperature."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import TrainingError
+from extracurricular.matching.course import Course
 from extracurricular.training.settings import Training
 
 
@@ -38,6 +39,10 @@ def ema_decay(settings: Training, step: int) -> float:
     return min(settings.ema or 0.0, (1 + step) / (10 + step))
 
 
+# The runs that precede a capture may go a little beyond the last step.
+_BEYOND = 8
+
+
 class Schedule:
     """The numbers of each step: learning rate, and how much the moving average forgets.
 
@@ -57,8 +62,7 @@ class Schedule:
         self.step = 0
         self._count = self._tables = None
         if device is not None:
-            # The runs that precede a capture may go a little beyond the last step.
-            steps = range(settings.steps + 8)
+            steps = range(settings.steps + _BEYOND)
             rates = [learning_rate(settings, step) for step in steps]
             forgets = [1 - ema_decay(settings, step) for step in steps]
             self._tables = torch.tensor([rates, forgets], device=device)
@@ -83,6 +87,41 @@ class Schedule:
             self._now.copy_(self._tables.index_select(1, self._count).squeeze(1))
             self._count += 1
         self.step += 1
+
+
+class Temperature:
+    """The temperature of the loss at each step.
+
+    It is a number where it stays the same. Where it follows a course, it is a scalar on the device,
+    with a counter of steps beside it, so that a step in a CUDA graph finds its own there.
+
+    Args:
+        temperature: A number or a course.
+        steps: Steps of the training.
+        device: Device of the training.
+    """
+
+    def __init__(self, temperature: float | Course, steps: int, device: torch.device) -> None:
+        self._table: Tensor | None = None
+        if not isinstance(temperature, Course):
+            self.now: float | Tensor = temperature
+            return
+        values = temperature.values(steps) + [temperature.last] * _BEYOND
+        self._table = torch.tensor(values, device=device)
+        self._count = torch.zeros(1, dtype=torch.int64, device=device)
+        self._now = self.now = self._table[0].clone()
+
+    def seek(self, step: int) -> None:
+        """Make ``step`` the next step."""
+        if self._table is not None:
+            self._count.fill_(step)
+
+    def advance(self) -> None:
+        """Go to the next step."""
+        if self._table is not None:
+            # An index without dimensions would be read by the host.
+            self._now.copy_(self._table.index_select(0, self._count).squeeze(0))
+            self._count += 1
 
 
 def make_optimizer(

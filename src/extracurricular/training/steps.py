@@ -13,7 +13,7 @@ from extracurricular.distributions import Distribution, Task
 from extracurricular.inputs import Batch, channels_last, tree_map
 from extracurricular.matching import Matching
 from extracurricular.teachers.base import Faults
-from extracurricular.training.optimizer import Schedule, average, make_optimizer
+from extracurricular.training.optimizer import Schedule, Temperature, average, make_optimizer
 from extracurricular.training.settings import Training
 
 if TYPE_CHECKING:
@@ -54,9 +54,15 @@ class Steps:
         on_device = fused and fabric.device.type != "cpu"
         self.schedule = Schedule(settings, fabric.device if on_device else None)
         optimizer = make_optimizer(student, settings, fused, self.schedule.rate)
+        self.temperature = Temperature(matching.temperature, settings.steps, fabric.device)
         self.model, self.optimizer = fabric.setup(student, optimizer)
         self.ema = copied(student) if settings.ema is not None else None
         self.faults = Faults(fabric.device)
+
+    def seek(self, step: int) -> None:
+        """Make ``step`` the next step of the schedules."""
+        self.schedule.seek(step)
+        self.temperature.seek(step)
 
     def seed_step(self, step: int) -> None:
         """Seed torch's generators, so that dropout, too, is a function of the step."""
@@ -67,7 +73,7 @@ class Steps:
         """Compute the loss of a batch, a scalar, and its gradients."""
         x = tree_map(channels_last, batch.x) if self.images else batch.x
         prediction = self.task.distribution(self.model(x))
-        loss = self.matching(prediction, target, batch.y, batch.weight)
+        loss = self.matching(prediction, target, batch.y, batch.weight, self.temperature.now)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         return loss.detach()
@@ -75,6 +81,7 @@ class Steps:
     def learn(self, batch: Batch, target: Distribution) -> Tensor:
         """Make one step on a batch, and return its loss, a scalar."""
         self.schedule.advance()
+        self.temperature.advance()
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate
         loss = self.forth_and_back(batch, target)

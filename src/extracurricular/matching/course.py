@@ -1,4 +1,4 @@
-"""A number that changes over the steps of a training."""
+"""A number that changes over a training, such as a temperature or the weight of a sampler."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Course:
     """A number as a function of the part of a training that is done.
 
     Args:
-        kind: ``constant``; ``linear`` or ``cosine``, from ``first`` to ``last``; or ``finish``,
-            which is ``first`` up to the part ``at``, and ``last`` from there on.
+        kind: ``linear`` or ``cosine``, from ``first`` to ``last``; or ``finish``, which is
+            ``first`` up to the part ``at``, and ``last`` from there on.
         first, last: The values at the beginning and at the end.
         at: Part of the training, in [0, 1], for ``finish``.
     """
@@ -33,14 +33,34 @@ class Course:
         if self.kind == "finish":
             return self.first if done < self.at else self.last
         part = done if self.kind == "linear" else 0.5 - 0.5 * math.cos(math.pi * done)
-        return self.first + (self.last - self.first) * (0.0 if self.kind == "constant" else part)
+        # Both ends are met exactly.
+        return self.first * (1 - part) + self.last * part
 
     def values(self, steps: int) -> list[float]:
         """Return the number at each step of a training."""
         return [self.value(step / max(1, steps - 1)) for step in range(steps)]
 
+    def plain(self) -> dict[str, Any]:
+        """Return the course as a recipe writes it."""
+        if self.kind == "finish":
+            return {"finish": {"value": self.first, "then": self.last, "at": self.at}}
+        return {self.kind: [self.first, self.last]}
 
-def read_course(spec: Any, low: float, high: float) -> Course:
+    def __str__(self) -> str:
+        return str(self.plain())
+
+
+def ends(value: float | Course) -> tuple[float, ...]:
+    """Return the values at the beginning and the end; all others lie between these."""
+    return (value.first, value.last) if isinstance(value, Course) else (value,)
+
+
+def plain_course(value: float | Course) -> Any:
+    """Return a number, or a course as a recipe writes it."""
+    return value.plain() if isinstance(value, Course) else value
+
+
+def read_course(spec: Any, low: float = -math.inf, high: float = math.inf) -> float | Course:
     """Read a number, ``{linear: [a, b]}``, ``{cosine: [a, b]}`` or ``{finish: {…}}``.
 
     ``{finish: {value: a, then: b, at: 0.8}}`` is a up to four fifths of the training, and b after.
@@ -53,8 +73,9 @@ def read_course(spec: Any, low: float, high: float) -> Course:
         ValueError: The spec is none of these, or a value is out of bounds.
     """
     if _is_number(spec):
-        [value] = _within([spec], low, high)
-        return Course("constant", value, value)
+        _within([spec], low, high)
+        number: float = spec
+        return number
     if not isinstance(spec, Mapping) or len(spec) != 1 or next(iter(spec)) not in _KINDS:
         raise ValueError(
             f"is {shorten(spec)}; it must be a number, {{linear: [FIRST, LAST]}}, "
@@ -82,6 +103,7 @@ def _is_number(value: Any) -> bool:
 
 def _within(values: list[Any], low: float, high: float) -> list[float]:
     for value in values:
-        if not _is_number(value) or not low <= value <= high:
-            raise ValueError(f"has {shorten(value)}; it must be a number from {low:g} to {high:g}")
+        if not _is_number(value) or not low <= value <= high or not math.isfinite(value):
+            bounds = f" from {low:g} to {high:g}" if math.isfinite(high) else ""
+            raise ValueError(f"has {shorten(value)}; it must be a number{bounds}")
     return [float(value) for value in values]
