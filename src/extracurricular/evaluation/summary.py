@@ -10,7 +10,7 @@ from typing import Any
 
 from extracurricular.evaluation.advice import advice
 from extracurricular.evaluation.metrics import error_of, gap_closed
-from extracurricular.evaluation.words import ABSENT, WORDS, error_measure
+from extracurricular.evaluation.words import ABSENT, WORDS, amount_text, error_measure
 
 SCHEMA = 1
 
@@ -66,7 +66,9 @@ def summarise(
         seeds: The seeds.
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
             None for a teacher that is made of no countable numbers.
-        students: The same for each student; maybe with ``mastery``, as it was measured last.
+        students: The same for each student; maybe with ``mastery``, as it was measured last, and
+            ``chosen``, the candidate that it became. ``multiply_adds`` of a training may be missing
+            or None, where they are unknown.
 
     Returns:
         The layout of ``summary.json``. ``std`` is the sample standard deviation over seeds (0 for
@@ -104,9 +106,14 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
         }
     measured = [row["mastery"] for row in rows if row.get("mastery")]
     mastery = {key: statistics.fmean(one[key] for one in measured) for key in (measured or [{}])[0]}
+    spent = [row.get("multiply_adds") for row in rows]
+    counted = [amount for amount in spent if amount is not None]
     return {
         **({"mastery": mastery} if mastery else {}),
+        **({"chosen": [row["chosen"] for row in rows]} if rows[0].get("chosen") else {}),
         "steps": rows[0]["steps"],
+        # Multiply-adds of a training; a share that follows mastery may differ between seeds.
+        "multiply_adds": round(statistics.fmean(counted)) if None not in spent else None,
         "seconds": round(statistics.fmean(row["seconds"] for row in rows), 3),
         "parameters": rows[0]["parameters"],
         "metrics": figures,
@@ -247,12 +254,39 @@ def _against_plain(
     )
 
 
+def _costs(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each student whose steps were set by the cost of another."""
+    found = []
+    for name, student in summary["recipe"].get("students", {}).items():
+        cost = student.get("cost")
+        if cost is not None:
+            unit = cost["unit"].replace("_", "-")
+            found.append(f"{name} took as many {unit} as {cost['of']}: {_budget(summary, name)}.")
+    return found
+
+
+def _budget(summary: Mapping[str, Any], name: str) -> str:
+    entry = summary["students"][name]
+    counted = entry.get("multiply_adds")
+    steps = f"{entry['steps']:,} steps"
+    return steps if counted is None else f"{steps}, {amount_text(counted)} multiply-adds"
+
+
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     texts = []
     steps = {name: entry["steps"] for name, entry in summary["students"].items()}
     if len(set(steps.values())) > 1:
         each = ", ".join(f"{name} {count:,}" for name, count in steps.items())
         texts.append(f"the students had unequal budgets of steps: {each}.")
+    texts += _costs(summary)
+    for name, entry in summary["students"].items():
+        if entry.get("chosen"):
+            among = summary["recipe"]["students"][name]["choose"]["among"]
+            texts.append(
+                f"{name} was chosen among {', '.join(among)} by held-out KL "
+                f"({', '.join(dict.fromkeys(entry['chosen']))}), and its {entry['steps']:,} steps "
+                "are those of all candidates."
+            )
     if summary["recipe"]["evaluation"]["split"] != "test":
         texts.append("these are figures on the validation split.")
     parts = Parts.of(summary)

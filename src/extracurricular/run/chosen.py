@@ -90,9 +90,9 @@ class ChosenStage(NetworkStage):
             def judge(name: str, stop: int, spent: int) -> tuple[float, float]:
                 return self._judge(stages[name], workspace, stop, spent)
 
-            name, spent = halving.choose(judge, results)
+            name, before = halving.choose(judge, results)
             student, result = train_network(
-                stages[name], workspace, self._advance(workspace, spent), halving.until
+                stages[name], workspace, self._advance(workspace, before), halving.until
             )
             outcome |= keep_network(self, workspace, student, result)
             seconds = results.seconds(name) + result.seconds

@@ -163,18 +163,23 @@ def measured(count: int, part: float, steps: int, until: int | None, auto: bool)
     return out + min(MOST, count - out), min(end, steps) // every
 
 
-def mean_share(sampler: Sampler, lines: Iterable[Mapping[str, Any]], steps: int) -> float | None:
-    """Return the mean share of extended draws over a training; None where it has none.
+def mean_share(
+    sampler: Sampler, lines: Iterable[Mapping[str, Any]] | None, steps: int
+) -> float | None:
+    """Return the mean share of extended draws over a training; None without one, or unknown.
 
     Args:
         sampler: The sampler.
-        lines: The lines of the log, which know a share that follows mastery.
+        lines: The lines of the log, which know a share that follows mastery; None before there
+            are any.
         steps: Steps of the training.
     """
     if not isinstance(sampler, Share):
         return None
     if sampler.course is not None:
         return sum(sampler.course.values(steps)) / steps
+    if lines is None:
+        return None
     total, since, share = 0.0, 0, 0.0
     for line in lines:
         found = (line.get("mastery") or {}).get("share")

@@ -55,6 +55,15 @@ class Halving:
             begun_at, count = stop, kept
         return total + self.steps - begun_at
 
+    def done(self, order: Sequence[str]) -> dict[str, int]:
+        """Return the steps of each candidate where they are in this order, the best first."""
+        alive = list(order)
+        found: dict[str, int] = {}
+        for stop, kept in self.rounds:
+            found |= dict.fromkeys(alive, stop)
+            alive = alive[:kept]
+        return found | dict.fromkeys(alive, self.steps)
+
     def choose(
         self, judge: Callable[[str, int, int], tuple[float, float]], results: Results
     ) -> tuple[str, int]:
