@@ -149,8 +149,8 @@ def test_a_run_that_has_just_ended_asks_nobody_again(
 
 
 def test_learning_curves_end_where_the_logs_do(digits: Report) -> None:
-    assert set(digits.losses) == {"erm", "kd", "xcl"}
-    assert digits.losses["kd"].x[-1] == 30
+    assert set(digits.curves.losses) == {"erm", "kd", "xcl"}
+    assert digits.curves.losses["kd"].x[-1] == 30
     assert digits.validation == {}  # it was measured at the end alone
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ SCHEMA = 1
 
 # The verdict has a sentence for each of so many students; of more, for the subject and the best.
 _MOST_TOLD = 3
+# Costs that differ by less count as equal.
+_SAME = 1.02
 
 
 @dataclass(frozen=True)
@@ -258,18 +261,37 @@ def _costs(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each student whose steps were set by the cost of another."""
     found = []
     for name, student in summary["recipe"].get("students", {}).items():
-        cost = student.get("cost")
-        if cost is not None:
-            unit = cost["unit"].replace("_", "-")
-            found.append(f"{name} took as many {unit} as {cost['of']}: {_budget(summary, name)}.")
+        if student.get("cost") is not None:
+            other, unit = student["cost"]["of"], student["cost"]["unit"]
+            own, theirs = (summary["students"][one] for one in (name, other))
+            steps = f"{own['steps']:,} steps"
+            spent, limit = own.get("multiply_adds"), theirs.get("multiply_adds")
+            if unit == "steps" or spent is None or limit is None:
+                found.append(f"{name} took as many steps as {other}: {own['steps']:,}.")
+            elif spent <= _SAME * limit:
+                found.append(
+                    f"{name} took as many multiply-adds as {other}: {steps}, {amount_text(spent)}."
+                )
+            else:
+                found.append(
+                    f"{name} was given the most multiply-adds that {other} may take: {steps}, "
+                    f"{amount_text(spent)}; {other} took {amount_text(limit)}."
+                )
     return found
 
 
-def _budget(summary: Mapping[str, Any], name: str) -> str:
+def _choice(summary: Mapping[str, Any], name: str) -> str:
+    """Return a sentence on a student that was chosen among candidates."""
     entry = summary["students"][name]
-    counted = entry.get("multiply_adds")
-    steps = f"{entry['steps']:,} steps"
-    return steps if counted is None else f"{steps}, {amount_text(counted)} multiply-adds"
+    among = ", ".join(summary["recipe"]["students"][name]["choose"]["among"])
+    counts, seeds = Counter(entry["chosen"]), len(entry["chosen"])
+    which = " and ".join(f"{one} in {count} of {seeds} seeds" for one, count in counts.items())
+    if len(counts) == 1:
+        which = entry["chosen"][0] + (" in every seed" if seeds > 1 else "")
+    return (
+        f"{name} is {which}, chosen among {among} by held-out KL; its {entry['steps']:,} steps are "
+        "those of all candidates."
+    )
 
 
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
@@ -281,12 +303,7 @@ def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     texts += _costs(summary)
     for name, entry in summary["students"].items():
         if entry.get("chosen"):
-            among = summary["recipe"]["students"][name]["choose"]["among"]
-            texts.append(
-                f"{name} was chosen among {', '.join(among)} by held-out KL "
-                f"({', '.join(dict.fromkeys(entry['chosen']))}), and its {entry['steps']:,} steps "
-                "are those of all candidates."
-            )
+            texts.append(_choice(summary, name))
     if summary["recipe"]["evaluation"]["split"] != "test":
         texts.append("these are figures on the validation split.")
     parts = Parts.of(summary)
