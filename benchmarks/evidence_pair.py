@@ -19,7 +19,8 @@ from extracurricular.files import load_weights, read_json, save_weights, sha256,
 from extracurricular.matching import build_matching
 from extracurricular.models.weights import check_state, fitting_names, read_weights
 from extracurricular.recipe.read import read_recipe
-from extracurricular.recipe.schema import Recipe, StudentSection, TeacherSection
+from extracurricular.recipe.schema import Recipe, TeacherSection
+from extracurricular.recipe.students import StudentSection
 from extracurricular.run.answering import answering
 from extracurricular.run.environment import environment
 from extracurricular.run.precision import teacher_dtype

@@ -23,11 +23,13 @@ from extracurricular.distillation import (
     recipe_for,
 )
 from extracurricular.errors import DataError, RecipeError, StorageError, XclError
-from extracurricular.files import load_weights, save_weights
+from extracurricular.files import load_weights, read_json, save_weights
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
+from extracurricular.recipe.candidates import named, read_choice, read_text
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.execute import execute
+from extracurricular.samplers import Empirical
 from extracurricular.teachers import Ensemble, Network
 from extracurricular.teachers.estimators import training_table
 from extracurricular.training import Training
@@ -267,6 +269,137 @@ def test_a_finished_run_is_a_teacher(digits_run: Path) -> None:
     assert found.task == xcl.Task("classification", 10)
 
 
+# A choice
+
+
+PAIR = ["kd", "all"]
+
+
+def test_a_choice_is_that_of_a_recipe_to_the_last_bit(tmp_path: Path) -> None:
+    x, y, spec = table(tmp_path)
+    data = from_arrays(x, y)
+    teacher = {"random_forest": {"trees": 5}}
+    given = {"among": {"kd": None, "half": None, "soft": {"matching": {"beta": 1.0}}}}
+    given |= {"after": [0.25, 0.5]}
+    section = read_choice(given, SAMPLER)
+    recipe = recipe_for(
+        {"estimator": teacher}, STUDENT, spec, data.task, name="same", steps=128, choose=section
+    )
+    execute(parse_recipe(recipe), tmp_path / "run")
+    run = tmp_path / "run/students/student/seed-0"
+    counted: list[int] = []
+    found = distill(
+        teacher, STUDENT, (x, y), steps=128, choose=given,
+        on_progress=lambda step, loss: counted.append(step),
+    )  # fmt: skip
+    assert_same(found, load_weights(run / "weights.safetensors"))
+    record = read_json(run / "stage.json")
+    total = 3 * 32 + 2 * 32 + 64
+    assert found.choice == {
+        "chosen": record["chosen"],
+        "steps": total,
+        "held_out_kl": record["held_out_kl"],
+    }
+    assert counted == sorted(counted)
+    assert counted[-1] == total == record["steps"]
+    # The student beside it has as many steps, and is the reference.
+    summary = read_json(tmp_path / "run/summary.json")
+    assert summary["recipe"]["reference"] == "kd"
+    assert summary["students"]["kd"]["steps"] == total
+
+
+def test_a_choice_in_a_folder_goes_on_and_is_finished_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = classes()
+    data = from_arrays(x, y)
+    teacher = network(data)
+    given: dict[str, Any] = {"steps": 64, "raw": False, "choose": PAIR}
+    whole = distill(teacher, STUDENT, data, **given)
+
+    def stop(step: int, loss: float) -> None:
+        if step > 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, STUDENT, data, out=tmp_path / "s", on_progress=stop, **given)
+    assert not (tmp_path / "s" / "predictor.json").exists()
+    after: list[int] = []
+    found = distill(
+        teacher, STUDENT, data, out=tmp_path / "s",
+        on_progress=lambda step, loss: after.append(step), **given,
+    )  # fmt: skip
+    assert after[0] > 32, "the first candidate was trained again"
+    assert_same(found, whole.keeper.module.state_dict())
+    assert found.choice == whole.choice
+    assert not list((tmp_path / "s").rglob("*.ckpt"))
+
+    def again(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was trained again")
+
+    monkeypatch.setattr("extracurricular.run.contest.train", again)
+    second = distill(teacher, STUDENT, data, out=tmp_path / "s", **given)
+    assert second.choice == whole.choice
+    np.testing.assert_array_equal(xcl.load(tmp_path / "s")(x).probs, whole(x).probs)
+    for other in ({"choose": None}, {"choose": ["kd", "half"]}):
+        with pytest.raises(StorageError, match="choose"):
+            distill(teacher, STUDENT, data, out=tmp_path / "s", **(given | other))
+
+
+def test_named_candidates_are_shares_of_the_students_own_draws() -> None:
+    own = named([{"share": {"plain": ["near"], "extended": ["near", "cutmix"]}}])
+    assert own["kd"] == {"sampler": ["near"]}
+    assert own["all"] == {"sampler": ["near", "cutmix"]}
+    share = {"extended": ["near", "cutmix"], "plain": ["near"]}
+    assert own["half"] == {"sampler": [{"share": {"of": 0.5, **share}}]}
+    assert own["auto"] == {"sampler": [{"share": {"of": "auto", **share}}]}
+    assert named(SAMPLER)["auto"]["sampler"] == SAMPLER
+    plain = named(["empirical", "mixup"])
+    assert plain["kd"] == {"sampler": ["empirical"]}
+    assert plain["all"] == {"sampler": ["empirical", "mixup"]}
+
+
+def test_candidates_are_read_in_every_form() -> None:
+    wanted = read_choice(["kd", "auto"], SAMPLER)
+    assert list(wanted.among) == ["kd", "auto"]
+    assert wanted.after == [0.5]
+    for given in ("kd, auto", ("kd", "auto"), {"kd": None, "auto": None}, {"among": "kd,auto"}):
+        assert read_choice(given, SAMPLER) == wanted
+    assert read_text("{among: [kd, auto], after: [0.5]}", SAMPLER, "--choose") == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"choose": ["kd"]}, "choose.among: has 1 candidates; a choice needs at least two"),
+        ({"choose": ["kd", "hlaf"]}, "choose: names the candidate 'hlaf'; did you mean 'half'"),
+        ({"choose": ["kd", "kd"]}, "each candidate may occur only once"),
+        ({"choose": 3}, "choose: is 3; it must be names such as [kd, half, auto, all]"),
+        ({"choose": {"a": {"steps": 3}, "b": {}}}, "choose.among.a.steps: unknown key 'steps'"),
+        ({"choose": {"a": {"sampler": ["mixap"]}, "b": {}}}, "unknown sampler 'mixap'"),
+        ({"choose": {"a": {"matching": {"temp": 1}}, "b": {}}}, "choose.a.matching.temp"),
+        ({"choose": {"among": PAIR, "after": [0.5, 0.2]}}, "choose.after: is [0.5, 0.2]"),
+        ({"choose": PAIR, "sampler": ["empirical"]}, "has no draws beyond the stored examples"),
+        ({"choose": {"a": {"matching": {"temperature": 2.0}}, "b": {}}, "matching": Matching()},
+         "choose: changes the loss, so matching must be a dict"),
+    ],
+)  # fmt: skip
+def test_a_wrong_choice_is_one_sentence(changes: dict[str, Any], says: str) -> None:
+    x, y = classes()
+    data = from_arrays(x, y)
+    with pytest.raises(XclError) as caught:
+        distill(network(data), STUDENT, data, steps=2, raw=False, **changes)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_choice_needs_a_chain() -> None:
+    x, y = classes()
+    data = from_arrays(x, y)
+    with pytest.raises(RecipeError, match="needs a sampler as a recipe writes it"):
+        distill(network(data), STUDENT, data, sampler=Empirical(data), choose=PAIR, raw=False)
+
+
 # What is returned
 
 
@@ -365,7 +498,7 @@ def test_a_folder_is_finished_once_and_refuses_others(
     def again(*_: Any, **__: Any) -> None:
         raise AssertionError("it was trained again")
 
-    monkeypatch.setattr("extracurricular.distillation.train", again)
+    monkeypatch.setattr("extracurricular.run.contest.train", again)
     second = distill(teacher, STUDENT, data, steps=STEPS, out=tmp_path / "s", raw=False)
     assert_same(second, plain.keeper.module.state_dict())
     with pytest.raises(StorageError, match=r"made with training.steps = 12, and now it is 13"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,22 +27,26 @@ from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.export import Shipped, export_module
 from extracurricular.files import Checkpoints, load_weights, locked, read_json, write_json
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe
-from extracurricular.matching import Matching, build_matching
+from extracurricular.matching import Matching
 from extracurricular.matching import describe as loss_settings
 from extracurricular.models import parameter_count
 from extracurricular.predictors.given import modules_of, read_data, read_teacher
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
 from extracurricular.predictors.saved import FILE, check_place, foreign_files, save_network
+from extracurricular.recipe.candidates import PLAIN
 from extracurricular.recipe.difference import first_difference
+from extracurricular.recipe.schema import REFERENCE
+from extracurricular.recipe.students import ChooseSection
 from extracurricular.registry import explain_validation
+from extracurricular.run.contest import Candidate, Contest, Lessons, contest, read_loss
 from extracurricular.run.executors import threads as cpu_threads
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
-from extracurricular.run.workspace import first_network, sampler_seed
-from extracurricular.samplers import Context, Sampler, build_sampler
-from extracurricular.teachers import NetworkTeacher, Teacher
-from extracurricular.training import Mastery, Training, mastery_of, train
+from extracurricular.run.workspace import first_network
+from extracurricular.samplers import Sampler
+from extracurricular.teachers import NetworkTeacher
+from extracurricular.training import Training
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -83,6 +88,7 @@ def distill(
     raw: bool | None = None,
     steps: int | None = None,
     sampler: Any = None,
+    choose: Any = None,
     matching: Matching | dict[str, Any] | None = None,
     training: Training | dict[str, Any] | None = None,
     seed: int = 0,
@@ -119,6 +125,12 @@ def distill(
         sampler: Source of the examples: a chain as a recipe writes it, or a sampler. Where None,
             stored examples, and a share of mixed ones that follows the student's mastery of the
             stored ones (``share: auto``, docs/method.md): none if extended draws would not pay.
+        choose: Candidates of which the best is returned: a list of ``kd`` (stored examples),
+            ``half`` (half of the draws extended), ``auto`` (as many as mastery allows) and ``all``;
+            or ``{NAME: {"sampler": […], "matching": {…}}}``; or ``{"among": either, "after": [0.25,
+            0.5]}``. All are trained to half of ``steps``, or up to each part ``after``, and the
+            worse half stops, by KL from the teacher on training examples that none of them drew.
+            Two candidates cost 1.5 trainings; ``choice`` of the student has the steps in all.
         matching: The loss; KL where None, at temperature 4 for classes.
         training: Settings of the training; AdamW where None (:func:`default_training`). A dict
             changes single settings of that.
@@ -152,57 +164,57 @@ def distill(
     with _as_they_were(modules_of(teacher)), cpu_threads(threads):
         asked = read_teacher(teacher, read, seed, raw)
         spec = None if isinstance(student, nn.Module) else student
-        module = _network(student, read, seed)
-        module.to(fabric.device)
-        _try_student(module, read)
-        drawn = Context(asked, module, draws=settings.steps * settings.batch_size)
-        source = _sampler(sampler, read, seed, drawn)
-        loss = _matching(matching, read.task)
-        learn = partial(
-            train,
-            module,
-            source,
-            asked,
-            read.task,
-            matching=loss,
-            settings=settings,
-            seed=seed,
-            fabric=fabric,
-            folder=folder,
-            on_progress=on_progress,
-        )
-        measured = partial(
-            _mastery, SAMPLER if sampler is None else sampler, read, asked, settings, fabric, seed,
-            loss, drawn,
-        )  # fmt: skip
-        name = (
-            spec if isinstance(spec, str) else next(iter(spec)) if spec else type(module).__name__
-        )
-        keeper = _Keeper(module, read, spec, str(name), source)
+        first = _network(student, read, seed)
+        first.to(fabric.device)
+        _try_student(first, read)
+        chain = SAMPLER if sampler is None else sampler
+        given = default_matching(read.task) if matching is None else matching
+        lessons = Lessons(read, asked, first, settings, seed, fabric, on_progress)
+        single = Candidate(chain, read_loss(given, read.task))
+        choice = None if choose is None else contest(lessons, choose, chain, given)
+        name = spec if isinstance(spec, str) else next(iter(spec)) if spec else type(first).__name__
+        keep = partial(_Keeper, data=read, spec=spec, name=str(name))
         if folder is None:
-            learn(mastery=measured())
+            module, source, told = _learned(lessons, single, choice)
         else:
             wanted = {
                 "student": spec or describe(student),
-                "sampler": _described(SAMPLER if sampler is None else sampler),
-                "matching": loss_settings(loss, read.task),
+                "sampler": _described(chain),
+                "matching": loss_settings(single.loss, read.task),
                 "training": training_settings(settings),
                 "seed": seed,
                 "data": data_fingerprint(read),
                 "teacher": identity(asked),
             }
+            if choice is not None:
+                wanted["choose"] = choice.section.model_dump(mode="json")
             _is_done(folder, wanted)  # refuse the folder before there is a lock in it
             with locked(folder):
                 if not _is_done(folder, wanted):
                     write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted})
-                    learn(mastery=measured())
-                    keeper.write(folder)
-                    Checkpoints(folder).clear()
+                    module, source, _ = _learned(lessons, single, choice, folder)
+                    keep(module, sampler=source).write(folder)
+                    for place in (folder, *(choice.folders(folder) if choice else ())):
+                        Checkpoints(place).clear()
+                best, told = (single, None) if choice is None else choice.outcome(folder)
+                module, source = lessons.prepared(best)
                 module.load_state_dict(load_weights(folder / "weights.safetensors"))
         module.eval()
         network = NetworkTeacher(module, read.task)
         found = of_data(str(name), with_scales(network, read), read, parameter_count(module))
-        return replace(found, keeper=keeper)
+        return replace(found, keeper=keep(module, sampler=source), choice=told)
+
+
+def _learned(
+    lessons: Lessons, single: Candidate, choice: Contest | None, folder: Path | None = None
+) -> tuple[nn.Module, Sampler, dict[str, Any] | None]:
+    """Train the student, or the candidates; return it, its sampler, and how it was chosen."""
+    if choice is None:
+        return (*lessons.learn(single, folder), None)
+    with TemporaryDirectory() as place:
+        # The best goes on from the checkpoint at which it was judged, kept or not.
+        where = Path(place) if folder is None else folder
+        return (*choice.hold(lessons, where), choice.outcome(where)[1])
 
 
 @dataclass(frozen=True)
@@ -233,28 +245,6 @@ class _Keeper:
     def export(self, out: str | Path, **options: Any) -> Shipped:
         """Write a verified file; see :func:`extracurricular.export_module`."""
         return export_module(self.module, self.data, out, sampler=self.sampler, **options)
-
-
-def _mastery(
-    chain: Any,
-    data: Data,
-    teacher: Teacher,
-    settings: Training,
-    fabric: Fabric,
-    seed: int,
-    loss: Matching,
-    context: Context,
-) -> Mastery | None:
-    """Return what measures the student's mastery, where the share of its draws follows it."""
-    if not isinstance(chain, str | dict | list):
-        return None
-    try:
-        return mastery_of(
-            chain, data, teacher, settings, fabric, seed=sampler_seed(seed),
-            temperature=loss.last_temperature, context=context,
-        )  # fmt: skip
-    except ValueError as error:
-        raise RecipeError("sampler", f"has a share of 'auto', but held_out {error}") from error
 
 
 def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
@@ -308,6 +298,8 @@ def recipe_for(
     name: str,
     steps: int | None = None,
     seed: int = 0,
+    choose: ChooseSection | None = None,
+    beside: bool = True,
 ) -> dict[str, Any]:
     """Return the recipe of the training that :func:`distill` does, as plain values.
 
@@ -318,22 +310,29 @@ def recipe_for(
         task: Kind and size of the prediction.
         name: Name of the recipe.
         steps, seed: As for :func:`distill`.
+        choose: The candidates, if there is a choice.
+        beside: Whether a student on stored examples alone is trained beside a choice, with as many
+            steps as all candidates together.
     """
-    training = default_training(STEPS if steps is None else steps).model_dump(mode="json")
+    own = {
+        "model": student,
+        "sampler": SAMPLER,
+        "matching": default_matching(task),
+        "training": default_training(STEPS if steps is None else steps).model_dump(mode="json"),
+    }
+    students: dict[str, Any] = {"student": own}
+    if choose is not None:
+        students["student"] = {**own, "choose": choose.model_dump(mode="json")}
+        if beside:
+            cost = {"of": "student", "unit": "steps"}
+            students[REFERENCE] = {**own, "sampler": PLAIN, "cost": cost}
     return {
         "schema": 1,
         "name": name,
         "data": data,
         "seeds": [seed],
         "teacher": teacher,
-        "students": {
-            "student": {
-                "model": student,
-                "sampler": SAMPLER,
-                "matching": default_matching(task),
-                "training": training,
-            }
-        },
+        "students": students,
     }
 
 
@@ -398,26 +397,6 @@ def _network(given: Any, data: Data, seed: int) -> nn.Module:
     if isinstance(given, nn.Module):
         return copy.deepcopy(given)
     return first_network(given, data, seed, "student")
-
-
-def _sampler(given: Any, data: Data, seed: int, context: Context) -> Sampler:
-    if given is not None and not isinstance(given, str | dict | list):
-        own: Sampler = given
-        return own
-    chain = SAMPLER if given is None else given
-    return build_sampler(chain, data, sampler_seed(seed), "sampler", context)
-
-
-def _matching(given: Matching | dict[str, Any] | None, task: Task) -> Matching:
-    if isinstance(given, Matching):
-        found = given
-    else:
-        found = build_matching(default_matching(task) if given is None else given, "matching")
-    try:
-        found.beta_for(task.kind)
-    except ValueError as error:
-        raise RecipeError("matching", str(error)) from error
-    return found
 
 
 def _training(

@@ -59,6 +59,26 @@ def test_an_estimator_and_overrides(tmp_path: Path) -> None:
     assert recipe["students"]["student"]["matching"] == {"temperature": 2.0}
 
 
+def test_a_choice_stands_beside_kd_of_the_same_total_steps(tmp_path: Path) -> None:
+    usual = ["--teacher", "{random_forest: {trees: 2}}", "--data", DATA, "--student", STUDENT]
+    usual += ["--steps", "40"]
+    done = xcl("distill", *usual, "--choose", "kd,all", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "chosen among kd, all by held-out KL" in said
+    assert "its 56 steps are those of all candidates" in said
+    assert "kd took as many steps as student" in said
+    students = json.loads((tmp_path / "run" / "summary.json").read_text())["students"]
+    assert {name: entry["steps"] for name, entry in students.items()} == {"student": 56, "kd": 56}
+    choice = "{soft: {matching: {temperature: 2.0}}, kd: null}"
+    alone = ["--choose", choice, "--alone", "--out", str(tmp_path / "alone")]
+    done = xcl("distill", *usual, *alone)
+    assert done.returncode == 0, done.stderr
+    recipe = yaml.safe_load((tmp_path / "alone" / "recipe.yaml").read_text())
+    assert list(recipe["students"]) == ["student"]
+    assert list(recipe["students"]["student"]["choose"]["among"]) == ["soft", "kd"]
+
+
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run")]
     usual = {"--teacher": "random_forest", "--data": DATA, "--student": STUDENT}
@@ -67,11 +87,14 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         ({"--model": "mlp"}, "--model: is for weights"),
         ({"--teacher": "{random_forest: {tree: 5}}"}, "teacher.estimator.random_forest.tree"),
         ({"--teacher": "absent.onnx"}, "absent.onnx"),
+        ({"--choose": "kd,hlaf"}, "--choose: names the candidate 'hlaf'; did you mean 'half'"),
+        ({"--choose": "{kd"}, "--choose: '{kd' is not valid YAML"),
+        ({"--alone": ""}, "--alone: is for --choose"),
         ({"--data": "digitz"}, "there is no data set, and no recipe, 'digitz'"),
         ({"--data": "{digits"}, "is not valid YAML"),
         ({"--student": "resnot20"}, "students.student.model: unknown model 'resnot20'"),
     ):
-        given = [part for pair in (usual | changes).items() for part in pair]
+        given = [part for pair in (usual | changes).items() for part in pair if part]
         done = xcl("distill", *given, *out)
         assert done.returncode == 2, changes
         assert says in done.stderr, done.stderr

@@ -49,7 +49,8 @@ BEFORE: dict[str, Any] = json.loads(
 # The places that were chosen anew since then, as patterns of whole paths.
 CHOSEN_ANEW = {
     "uci": r"about|teacher\..*|students\..*",
-    "uci-ablation": r"teacher\..*|students\.[^.]*\.training\.lr",
+    "uci-ablation": r"teacher\..*|students\.[^.]*\.training\.lr|students\.kd-augmented.*",
+    "digits-ablation": r"students\.kd-augmented.*",
 }
 
 CIFAR = [name for name in PAIRS if name.startswith("cifar100-")]

@@ -16,6 +16,7 @@ from extracurricular.report.collect import (
     compared_student,
     shown_students,
 )
+from extracurricular.report.logs import Curves
 from tests.conftest import image_data
 
 SEEDS = [0, 1]
@@ -28,6 +29,7 @@ def made_report(
     students: dict[str, float] | None = None,
     roles: dict[str, str | None] | None = None,
     more: dict[str, float] | None = None,
+    curves: Curves | None = None,
 ) -> Report:
     """Make a report.
 
@@ -35,6 +37,7 @@ def made_report(
         students: How sharply each student sees the truth, by name; the higher the better.
         roles: The recipe's ``reference``, ``plain`` and ``subject``.
         more: Figures that everybody has beside those that the package computes.
+        curves: The curves of their trainings; none where None.
     """
     students = STUDENTS if students is None else students
     roles = ROLES if roles is None else roles
@@ -72,8 +75,7 @@ def made_report(
         teacher=teacher,
         students=answers,
         teacher_entropy=entropy,
-        losses={},
-        validation={},
+        curves=Curves() if curves is None else curves,
         latency={
             "cpu": "a CPU",
             "threads": 1,

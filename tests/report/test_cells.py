@@ -8,7 +8,7 @@ from tests.report.made import made_report
 
 def test_the_gap_column_names_the_reference() -> None:
     headings, rows = cells.table(made_report().summary)
-    assert headings[:3] == ["", "parameters", "accuracy %"]
+    assert headings[:4] == ["", "parameters", cells.COST, "accuracy %"]
     assert headings[-1] == "gap closed"
     gaps = {row[0].text: row[-1].text for row in rows}
     assert list(gaps) == ["teacher", "baseline", "plain_kd", "ours"]
@@ -29,3 +29,22 @@ def test_the_best_student_of_a_column_is_marked_where_one_way_is_better() -> Non
     assert best["cover 90 %"] == best["parameters"] == best["gap closed"] == best[""] == []
     alone = made_report({"one": 1.0}, {"reference": None}).summary
     assert not any(cell.best for row in cells.table(alone)[1] for cell in row)
+
+
+def test_the_cost_of_training_is_a_column_or_a_line_below() -> None:
+    summary = made_report().summary
+    for number, entry in enumerate([summary["teacher"], *summary["students"].values()]):
+        entry["multiply_adds"] = [None, 1.5e3, 999.9e6, 61_234_567_890][number]
+    headings, rows = cells.table(summary)
+    assert headings[2] == cells.COST
+    assert [row[2].text for row in rows] == ["–", "1.5 k", "1 G", "61.2 G"]
+    narrow, some = cells.table(summary, cost=False)
+    assert narrow == [h for h in headings if h != cells.COST]
+    assert [len(row) for row in some] == [len(narrow)] * 4
+    assert cells.cost_note(summary) == (
+        "training multiply-adds: teacher –, baseline 1.5 k, plain_kd 1 G, ours 61.2 G"
+    )
+    for entry in (summary["teacher"], *summary["students"].values()):
+        del entry["multiply_adds"]
+    assert cells.cost_note(summary) is None
+    assert {row[2].text for row in cells.table(summary)[1]} == {"–"}

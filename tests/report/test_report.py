@@ -32,7 +32,6 @@ from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.report.collect import (
     Answers,
     Report,
-    _validation_error,
     add_answers,
     collect,
     command,
@@ -43,6 +42,7 @@ from extracurricular.report.confusions import compare, confusions
 from extracurricular.report.costs import latencies
 from extracurricular.report.figures import Axis, Guides, Line, Row, chart, dots, log_ticks, power
 from extracurricular.report.gallery import Gallery, galleries, show
+from extracurricular.report.logs import _validation_error
 from extracurricular.report.page import duration, environment, open_galleries, render, signed
 from extracurricular.report.sections import fidelity, overview, roles
 from extracurricular.report.write import fingerprint, write_report
@@ -149,9 +149,9 @@ def test_a_run_that_has_just_ended_asks_nobody_again(
 
 
 def test_learning_curves_end_where_the_logs_do(digits: Report) -> None:
-    assert set(digits.losses) == {"erm", "kd", "xcl"}
-    assert digits.losses["kd"].x[-1] == 30
-    assert digits.validation == {}  # it was measured at the end alone
+    assert set(digits.curves.losses) == {"erm", "kd", "xcl"}
+    assert digits.curves.losses["kd"].x[-1] == 30
+    assert digits.curves.validation == {}  # it was measured at the end alone
 
 
 def test_where_the_time_went(digits: Report) -> None:

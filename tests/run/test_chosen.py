@@ -17,6 +17,7 @@ from extracurricular.run import chosen
 from extracurricular.run.chosen import ChosenStage
 from extracurricular.run.execute import execute
 from extracurricular.run.finished import open_run
+from extracurricular.run.halving import Results
 from extracurricular.run.plan import plan
 from extracurricular.samplers import Empirical, Mixup
 from tests.run.test_executors import weights
@@ -45,10 +46,10 @@ def stage_of(given: dict[str, Any]) -> ChosenStage:
 
 def test_rounds_halve_the_candidates_and_steps_are_counted_in_all() -> None:
     one = stage_of(recipe())
-    assert one.rounds == [(64, 1)]
+    assert one.halving.rounds == [(64, 1)]
     assert one.steps == 3 * 64 + 64
     two = stage_of(recipe(after=[0.25, 0.5]))
-    assert two.rounds == [(32, 2), (64, 1)]
+    assert two.halving.rounds == [(32, 2), (64, 1)]
     assert two.steps == 3 * 32 + 2 * 32 + 64
 
 
@@ -116,7 +117,7 @@ def test_an_interrupted_choice_goes_on_to_the_same_end(
 
 
 def test_a_diverged_candidate_is_never_chosen() -> None:
-    results = chosen._Results(Path("/nonexistent/choice.json"))
+    results = Results(Path("/nonexistent/choice.json"))
     results._kept = {"64": {"a": [float("nan"), 1.0], "b": [5.0, 1.0]}}
     assert results.value(64, "a") == float("inf")
     assert results.value(64, "b") == 5.0

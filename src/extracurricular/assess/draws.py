@@ -39,7 +39,7 @@ from extracurricular.generators.quality import (
 from extracurricular.inputs import Batch
 from extracurricular.run.check import check
 from extracurricular.run.execute import prepare
-from extracurricular.run.network import questions
+from extracurricular.run.expense import questions
 from extracurricular.run.plan import Plan
 from extracurricular.run.teacher import first_network
 from extracurricular.run.workspace import Workspace, sampler_seed

@@ -46,6 +46,20 @@ def distill(
         int | None, typer.Option(help="Optimiser steps; 2000 by default.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    choose: Annotated[
+        str | None,
+        typer.Option(
+            help="Train candidates, and finish the best by held-out KL: kd,half,auto,all, some of "
+            "these, or '{NAME: {sampler: […], matching: {…}}}'."
+        ),
+    ] = None,
+    alone: Annotated[
+        bool,
+        typer.Option(
+            "--alone",
+            help="With --choose: train no kd of as many steps as all candidates beside it.",
+        ),
+    ] = False,
 ) -> None:
     """Distil a teacher into a student with good defaults, and show how they compare.
 
@@ -53,11 +67,15 @@ def distill(
     Its recipe.yaml is the recipe to start from for changes.
     """
     from extracurricular.cli.run import execute_recipe
-    from extracurricular.distillation import recipe_for
+    from extracurricular.distillation import SAMPLER, recipe_for
     from extracurricular.predictors.load import known_data
+    from extracurricular.recipe.candidates import read_text
     from extracurricular.recipe.lookup import data_spec, read_spec
     from extracurricular.recipe.read import parse_recipe
 
+    if alone and choose is None:
+        raise RecipeError("--alone", "is for --choose; give --choose too")
+    among = None if choose is None else read_text(choose, SAMPLER, "--choose")
     spec = data_spec(data)
     task = known_data(spec).task
     values = recipe_for(
@@ -68,6 +86,8 @@ def distill(
         name=out.resolve().name,
         steps=steps,
         seed=seed,
+        choose=among,
+        beside=not alone,
     )
     recipe = parse_recipe(values, overrides or [])
     _refuse_others(out, recipe)

@@ -84,6 +84,7 @@ def _opened(
 ) -> tuple[Workspace, Plan]:
     """Return the workspace and the stages of a recipe, or of a finished run."""
     from extracurricular.recipe.read import read_recipe, shipped_recipes
+    from extracurricular.run.equal_cost import settled
     from extracurricular.run.finished import open_run
     from extracurricular.run.plan import plan
     from extracurricular.run.workspace import Workspace
@@ -99,4 +100,6 @@ def _opened(
         finished = open_run(folder)
         return finished.workspace, finished.plan
     read = read_recipe(source, overrides)
-    return Workspace(read, run or Path("runs") / read.folder_name, watcher), plan(read)
+    workspace = Workspace(read, run or Path("runs") / read.folder_name, watcher)
+    workspace.recipe = settled(read, workspace)
+    return workspace, plan(workspace.recipe)

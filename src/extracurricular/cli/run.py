@@ -72,7 +72,7 @@ def execute_recipe(recipe: Recipe, out: Path, jobs: int | None = None) -> None:
     with Progress(console) as progress:
         summary = execute(recipe, out, progress, last=[ReportStage()], jobs=jobs)
     console.print()
-    console.print(table(summary))
+    console.print(table(summary, console.width))
     for line in verdict(summary):
         console.print(line)
     console.print(f"Everything lies in [bold]{out}[/bold]: summary.json, recipe.yaml, students/, …")
@@ -88,6 +88,7 @@ def execute_recipe(recipe: Recipe, out: Path, jobs: int | None = None) -> None:
 def _show_plan(recipe: Recipe, out: Path, timed: bool) -> None:
     from extracurricular.cli.plan_table import plan_lines
     from extracurricular.report.write import ReportStage
+    from extracurricular.run.equal_cost import settled
     from extracurricular.run.estimate import estimate
     from extracurricular.run.plan import plan
     from extracurricular.run.workspace import Workspace
@@ -96,6 +97,7 @@ def _show_plan(recipe: Recipe, out: Path, timed: bool) -> None:
     console.print(f"[bold]{base.escaped(recipe.name)}[/bold]  {base.escaped(recipe.about)}")
     workspace = Workspace(recipe, out)
     with console.status("checking") as status:
+        recipe = workspace.recipe = settled(recipe, workspace)
         found = estimate(
             plan(recipe, [ReportStage()]),
             workspace,

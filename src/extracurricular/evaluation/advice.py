@@ -14,7 +14,7 @@ from extracurricular.evaluation.words import WORDS, error_measure, figure_text
 
 # Where extended draws helped in 38 of 40 trainings, and where in 23 of 53: figures of a study of
 # tables, digits and small images (docs/method.md).
-_MASTERED, _NOT_YET = 0.4, 0.2
+MASTERED, NOT_YET = 0.4, 0.2
 
 
 def advice(summary: Mapping[str, Any], plain: str | None, reference: str | None) -> list[str]:
@@ -58,18 +58,18 @@ def _mastery(summary: Mapping[str, Any], reference: str | None) -> list[str]:
         m, share = round(measured["mastery"], 2) + 0.0, measured.get("share")
         if share is not None:
             found.append(_share(name, m, measured.get("se"), share))
-        elif m >= _MASTERED:
+        elif m >= MASTERED:
             found.append(
                 f"{name} masters the stored examples (m = {m:.2f}): extended draws would very "
                 "likely help."
             )
-        elif m < _NOT_YET:
+        elif m < NOT_YET:
             found.append(
                 f"{name} has not mastered the stored examples (m = {m:.2f}): more steps would "
                 "help, and extended draws would not be likely to."
             )
     watched = known.get(reference or "")
-    if watched is not None and watched["mastery"] < _NOT_YET:
+    if watched is not None and watched["mastery"] < NOT_YET:
         start = error_of(_means(students[reference]))
         for name, entry in students.items():
             if name in known or name == reference or not _extended(summary, name):
@@ -85,7 +85,7 @@ def _mastery(summary: Mapping[str, Any], reference: str | None) -> list[str]:
 
 def _share(name: str, mastery: float, error: float | None, share: float) -> str:
     m = f"m = {mastery:.2f}" + (f" ± {error:.2f}" if error is not None else "")
-    if share == 0 and error is not None and mastery >= _NOT_YET:
+    if share == 0 and error is not None and mastery >= NOT_YET:
         return (
             f"{name} drew stored examples alone: whether it had mastered them early in its "
             f"training is not certain ({m}). More training examples, or a share of your own "

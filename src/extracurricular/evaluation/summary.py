@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from extracurricular.evaluation.advice import advice
 from extracurricular.evaluation.metrics import error_of, gap_closed
-from extracurricular.evaluation.words import ABSENT, WORDS, error_measure
+from extracurricular.evaluation.words import ABSENT, WORDS, amount_text, error_measure
 
 SCHEMA = 1
 
 # The verdict has a sentence for each of so many students; of more, for the subject and the best.
 _MOST_TOLD = 3
+# Costs that differ by less count as equal.
+_SAME = 1.02
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ def summarise(
         seeds: The seeds.
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
             None for a teacher that is made of no countable numbers.
-        students: The same for each student; maybe with ``mastery``, as it was measured last.
+        students: The same for each student; maybe with ``mastery``, as it was measured last, and
+            ``chosen``, the candidate that it became. ``multiply_adds`` of a training may be missing
+            or None, where they are unknown.
 
     Returns:
         The layout of ``summary.json``. ``std`` is the sample standard deviation over seeds (0 for
@@ -104,9 +109,14 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
         }
     measured = [row["mastery"] for row in rows if row.get("mastery")]
     mastery = {key: statistics.fmean(one[key] for one in measured) for key in (measured or [{}])[0]}
+    spent = [row.get("multiply_adds") for row in rows]
+    counted = [amount for amount in spent if amount is not None]
     return {
         **({"mastery": mastery} if mastery else {}),
+        **({"chosen": [row["chosen"] for row in rows]} if rows[0].get("chosen") else {}),
         "steps": rows[0]["steps"],
+        # Multiply-adds of a training; a share that follows mastery may differ between seeds.
+        "multiply_adds": round(statistics.fmean(counted)) if None not in spent else None,
         "seconds": round(statistics.fmean(row["seconds"] for row in rows), 3),
         "parameters": rows[0]["parameters"],
         "metrics": figures,
@@ -247,12 +257,53 @@ def _against_plain(
     )
 
 
+def _costs(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each student whose steps were set by the cost of another."""
+    found = []
+    for name, student in summary["recipe"].get("students", {}).items():
+        if student.get("cost") is not None:
+            other, unit = student["cost"]["of"], student["cost"]["unit"]
+            own, theirs = (summary["students"][one] for one in (name, other))
+            steps = f"{own['steps']:,} steps"
+            spent, limit = own.get("multiply_adds"), theirs.get("multiply_adds")
+            if unit == "steps" or spent is None or limit is None:
+                found.append(f"{name} took as many steps as {other}: {own['steps']:,}.")
+            elif spent <= _SAME * limit:
+                found.append(
+                    f"{name} took as many multiply-adds as {other}: {steps}, {amount_text(spent)}."
+                )
+            else:
+                found.append(
+                    f"{name} was given the most multiply-adds that {other} may take: {steps}, "
+                    f"{amount_text(spent)}; {other} took {amount_text(limit)}."
+                )
+    return found
+
+
+def _choice(summary: Mapping[str, Any], name: str) -> str:
+    """Return a sentence on a student that was chosen among candidates."""
+    entry = summary["students"][name]
+    among = ", ".join(summary["recipe"]["students"][name]["choose"]["among"])
+    counts, seeds = Counter(entry["chosen"]), len(entry["chosen"])
+    which = " and ".join(f"{one} in {count} of {seeds} seeds" for one, count in counts.items())
+    if len(counts) == 1:
+        which = entry["chosen"][0] + (" in every seed" if seeds > 1 else "")
+    return (
+        f"{name} is {which}, chosen among {among} by held-out KL; its {entry['steps']:,} steps are "
+        "those of all candidates."
+    )
+
+
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     texts = []
     steps = {name: entry["steps"] for name, entry in summary["students"].items()}
     if len(set(steps.values())) > 1:
         each = ", ".join(f"{name} {count:,}" for name, count in steps.items())
         texts.append(f"the students had unequal budgets of steps: {each}.")
+    texts += _costs(summary)
+    for name, entry in summary["students"].items():
+        if entry.get("chosen"):
+            texts.append(_choice(summary, name))
     if summary["recipe"]["evaluation"]["split"] != "test":
         texts.append("these are figures on the validation split.")
     parts = Parts.of(summary)

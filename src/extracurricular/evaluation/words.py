@@ -201,6 +201,18 @@ def count_text(count: int | None) -> str:
     return ABSENT if count is None else f"{count:,}"
 
 
+def amount_text(count: float | None) -> str:
+    """Write a large number in short, with three digits: 1.23 G; None where it is unknown."""
+    if count is None:
+        return ABSENT
+    # Rounded first: 999.9 k is 1 M, not 1e+03 k.
+    count = float(f"{count:.3g}")
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.3g}"
+
+
 # The docs
 
 

@@ -147,6 +147,8 @@ class Predictor:
         parameters: Number of parameters; None if unknown.
         batch_size: Number of examples that ``ask`` gets at once.
         keeper: Writes the model to files; None where it came from a file itself.
+        choice: How it was chosen among candidates: ``{"chosen": NAME, "steps": those of all
+            candidates, "held_out_kl": {STEP: {NAME: nats}}}``; None where it was not.
 
     A predictor never changes. Several threads may call it; they are answered one at a time.
     """
@@ -161,6 +163,7 @@ class Predictor:
     parameters: int | None = None
     batch_size: int = 1024
     keeper: Keeper | None = field(default=None, repr=False)
+    choice: Mapping[str, Any] | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
 
     def __call__(self, x: Any, batch_size: int | None = None) -> Prediction:

@@ -34,10 +34,10 @@ from extracurricular.recipe.schema import (
     GeneratorSection,
     Recipe,
     RecordSection,
-    StudentSection,
     TeacherSection,
     roles,
 )
+from extracurricular.recipe.students import StudentSection
 from extracurricular.registry import explain_validation, first_complaint
 from extracurricular.training import Training
 

@@ -7,24 +7,28 @@ dotted path (``students.xcl.matching.temperature``), which names it in overrides
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from extracurricular.errors import RecipeError, known_names, shorten
+from extracurricular.errors import known_names, shorten
 from extracurricular.recipe.old_words import spelt_out
 from extracurricular.recipe.overrides import FULL
+from extracurricular.recipe.students import (
+    Chain,
+    Section,
+    Spec,
+    StudentSection,
+    check_cost,
+    check_spec,
+)
 from extracurricular.registry import split_spec
 from extracurricular.training import Training
 
@@ -35,24 +39,8 @@ ROLES = ("reference", "plain", "subject")
 """The fields that name a student."""
 
 # A student with one of these names has the role, where the recipe gives it to no other.
-_REFERENCE = "kd"
+REFERENCE = "kd"
 _PLAIN = "erm"
-
-
-def _check_spec(value: Any) -> Any:
-    try:
-        split_spec(value, "choice", "")
-    except RecipeError as error:
-        raise ValueError(error.problem) from None
-    return value
-
-
-def _check_chain(value: Any) -> Any:
-    if not isinstance(value, list | str):
-        raise ValueError(
-            f"is {shorten(value)}; a sampler is a list such as [empirical, {{mixup: {{alpha: 1}}}}]"
-        )
-    return value
 
 
 def _check_record(value: Any) -> Any:
@@ -74,17 +62,7 @@ def _check_together(value: Any) -> Any:
     return value
 
 
-Chain = Annotated[Any, AfterValidator(_check_chain)]
-
-# NAME or {NAME: {setting: value}}. Which names and settings there are is for the registries to say.
-Spec = Annotated[Any, AfterValidator(_check_spec)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class RecordSection(_Section):
+class RecordSection(Section):
     """A record of the teacher's answers, which students replay instead of asking it.
 
     Args:
@@ -97,7 +75,7 @@ class RecordSection(_Section):
     codec: Any = None
 
 
-class TeacherSection(_Section):
+class TeacherSection(Section):
     """The teacher: a network, an ensemble of networks, an estimator, an ONNX file, or a function.
 
     Exactly one of ``model``, ``estimator``, ``onnx`` and ``function`` is set (docs/teachers.md).
@@ -160,7 +138,7 @@ class TeacherSection(_Section):
     @classmethod
     def _check_models(cls, value: Any) -> Any:
         for spec in value if isinstance(value, list) else [] if value is None else [value]:
-            _check_spec(spec)
+            check_spec(spec)
         return value
 
     @field_validator("estimator")
@@ -168,7 +146,7 @@ class TeacherSection(_Section):
     def _check_estimator(cls, value: Any) -> Any:
         if value is None:
             return None
-        name, _ = split_spec(_check_spec(value), "teacher", "")
+        name, _ = split_spec(check_spec(value), "teacher", "")
         if name in ("onnx", "function"):
             raise ValueError(f"is {name!r}, which has a word of its own: set teacher.{name}")
         return value
@@ -212,89 +190,7 @@ class TeacherSection(_Section):
         return self
 
 
-class MasterySection(_Section):
-    """Measure how well a student masters the stored examples.
-
-    Args:
-        held_out: Part of the training examples to keep out of its draws, in (0, 1), at most 512
-            examples: to the end, or with ``share: auto`` for the first 30 % of the training. The
-            teacher has been trained on them too.
-    """
-
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-
-
-class CandidateSection(_Section):
-    """What a candidate for a student has of its own; the rest is the student's.
-
-    Args:
-        sampler: The source of its training examples; null for the student's.
-        matching: Settings of the loss that differ from the student's.
-    """
-
-    sampler: Annotated[Any, AfterValidator(lambda v: None if v is None else _check_chain(v))] = None
-    matching: dict[str, Any] = Field(default_factory=dict)
-
-
-class ChooseSection(_Section):
-    """Choose a student's draws or loss among candidates, by held-out KL from the teacher.
-
-    Args:
-        among: The candidates by name, at least two.
-        after: The parts of the training, rising in (0, 1), after each of which the worse half of
-            the candidates stops; after the last, all but the best.
-    """
-
-    among: dict[str, CandidateSection]
-    after: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
-        default_factory=lambda: [0.5]
-    )
-
-    @field_validator("after")
-    @classmethod
-    def _check_order(cls, value: list[float]) -> list[float]:
-        if sorted(set(value)) != value:
-            raise ValueError(f"is {value}; the parts must rise, as in [0.25, 0.5]")
-        return value
-
-    @field_validator("among")
-    @classmethod
-    def _check_names(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if len(value) < 2:
-            raise ValueError(f"has {len(value)} candidates; a choice needs at least two")
-        for name in value:
-            if not re.fullmatch(r"[^\W\d][\w-]*", name):
-                raise ValueError(
-                    f"has a candidate {name!r}; a name begins with a letter and has letters, "
-                    "digits, '-' and '_'"
-                )
-        return value
-
-
-class StudentSection(_Section):
-    """One student.
-
-    Args:
-        learns_from: ``teacher``, or ``labels`` for training without one (ERM).
-        model: The network.
-        sampler: The source of its training examples.
-        matching: Divergence, temperature, weight of the label term and weight of the variance.
-        training: The training.
-        mastery: Examples to keep out of its draws, to measure its mastery of the stored ones; null
-            to measure it only where the sampler's ``share`` is ``auto``.
-        choose: Candidates among which its sampler or loss is chosen; null for no choice.
-    """
-
-    learns_from: Literal["teacher", "labels"] = "teacher"
-    model: Spec
-    sampler: Chain = Field(default_factory=lambda: ["empirical"])
-    matching: dict[str, Any] = Field(default_factory=dict)
-    training: Training = Training()
-    mastery: MasterySection | None = None
-    choose: ChooseSection | None = None
-
-
-class GeneratorSection(_Section):
+class GeneratorSection(Section):
     """A model of the data distribution, for the samplers ``generated`` and ``pool``.
 
     Args:
@@ -307,7 +203,7 @@ class GeneratorSection(_Section):
     least_variety: Annotated[float, Field(ge=0)] = 0.5
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """The measurement of results.
 
     Args:
@@ -319,7 +215,7 @@ class EvaluationSection(_Section):
     batch_size: Annotated[int, Field(ge=1)] = 1024
 
 
-class DeviceSection(_Section):
+class DeviceSection(Section):
     """The device, the precision of computation, and how its steps are carried out.
 
     Accelerators and precisions have their names in Lightning Fabric.
@@ -350,7 +246,7 @@ class DeviceSection(_Section):
     threads: Annotated[int, Field(ge=1)] = 1
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe.
 
     Args:
@@ -417,6 +313,9 @@ class Recipe(_Section):
                     raise ValueError(
                         f"a {what} is called {name!r}; a name has letters, digits, '-', '_' and '.'"
                     )
+        for name, student in self.students.items():
+            if student.cost is not None:
+                check_cost(name, student.cost.of, self.students)
         if "teacher" in self.students:
             raise ValueError("a student is called 'teacher', which the tables have already")
         if self.data_varies and not self.teacher.per_seed:
@@ -475,7 +374,7 @@ def roles(values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(students, Mapping) or not students:
         return {role: values.get(role) for role in ("reference", "plain")}
     found = {
-        "reference": values.get("reference", _REFERENCE if _REFERENCE in students else None),
+        "reference": values.get("reference", REFERENCE if REFERENCE in students else None),
         "plain": values.get("plain", _PLAIN if _PLAIN in students else None),
     }
     usual = defaults.get("learns_from", "teacher") if isinstance(defaults, Mapping) else "teacher"

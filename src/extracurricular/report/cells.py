@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from extracurricular.evaluation.summary import Parts, gap_text
-from extracurricular.evaluation.words import Words, count_text, figure_text, small
+from extracurricular.evaluation.words import Words, amount_text, count_text, figure_text, small
+
+COST = "training multiply-adds"
+"""Heading of the multiply-adds of a training, of which 1 G is 10⁹."""
 
 
 @dataclass(frozen=True)
@@ -21,44 +24,70 @@ class Cell:
     best: bool = False
 
 
-def headings(shown: Sequence[Words]) -> list[str]:
+def headings(shown: Sequence[Words], cost: bool = True) -> list[str]:
     """Return the headings of :func:`row`."""
-    return ["parameters", *(words.heading for words in shown), "gap closed"]
+    return [
+        "parameters",
+        *([COST] if cost else []),
+        *(words.heading for words in shown),
+        "gap closed",
+    ]
 
 
-def row(entry: Mapping[str, Any], shown: Sequence[Words], reference: bool) -> list[str]:
+def row(
+    entry: Mapping[str, Any], shown: Sequence[Words], reference: bool, cost: bool = True
+) -> list[str]:
     """Return the cells of a student or the teacher.
 
     Args:
         entry: What the summary says of it.
         shown: The figures that the table shows.
         reference: Whether it is the student that the gap is measured from.
+        cost: Whether the multiply-adds of its training are among them.
     """
     figures = entry["metrics"]
     return [
         count_text(entry["parameters"]),
+        *([amount_text(entry.get("multiply_adds"))] if cost else []),
         *(figure_text(words, figures.get(words.name)) for words in shown),
         "reference" if reference else gap_text(entry),
     ]
 
 
-def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]]]:
-    """Return the table of a run: its headings, and a row for teacher and students."""
+def table(summary: Mapping[str, Any], cost: bool = True) -> tuple[list[str], list[list[Cell]]]:
+    """Return the table of a run: its headings, and a row for teacher and students.
+
+    Args:
+        summary: ``summary.json``.
+        cost: Whether it has the multiply-adds of each training.
+    """
     students, parts = summary["students"], Parts.of(summary)
     shown = small({name for entry in students.values() for name in entry["metrics"]})
-    best = [None, *(_best(students, words) for words in shown), None]
-    rows = [[Cell("teacher"), *map(Cell, row(summary["teacher"], shown, reference=False))]]
+    best = [*([None] * (2 if cost else 1)), *(_best(students, words) for words in shown), None]
+    rows = [[Cell("teacher"), *map(Cell, row(summary["teacher"], shown, False, cost))]]
     for name, entry in students.items():
-        texts = row(entry, shown, reference=name == parts.reference)
+        texts = row(entry, shown, name == parts.reference, cost)
         marked = [Cell(text, first == name) for text, first in zip(texts, best, strict=True)]
         rows.append([Cell(name), *marked])
-    return ["", *headings(shown)], rows
+    return ["", *headings(shown, cost)], rows
 
 
 def table_note(summary: Mapping[str, Any]) -> str | None:
     """Return the meaning of the table's signs; None for a single seed, which needs none."""
     count = len(summary["seeds"])
     return f"mean ± standard deviation over {count} seeds" if count > 1 else None
+
+
+def cost_note(summary: Mapping[str, Any]) -> str | None:
+    """Return the multiply-adds of the trainings, for a table that has no room for them.
+
+    None where none were counted.
+    """
+    entries = {"teacher": summary["teacher"], **summary["students"]}
+    if all(entry.get("multiply_adds") is None for entry in entries.values()):
+        return None
+    texts = (f"{name} {amount_text(e.get('multiply_adds'))}" for name, e in entries.items())
+    return f"{COST}: {', '.join(texts)}"
 
 
 def _best(students: Mapping[str, Any], words: Words) -> str | None:

@@ -19,14 +19,13 @@ from torch import Tensor
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import XclError
-from extracurricular.evaluation.metrics import error_of
 from extracurricular.evaluation.summary import Parts, mean_error
-from extracurricular.evaluation.words import WORDS, error_measure
-from extracurricular.files import read_json, read_lines
+from extracurricular.files import read_json
 from extracurricular.recipe.read import read_recipe, shipped_recipes
 from extracurricular.report.costs import latencies
-from extracurricular.report.curves import Array, Band, band, confusion
+from extracurricular.report.curves import Array, confusion
 from extracurricular.report.gallery import Gallery, galleries
+from extracurricular.report.logs import Choice, Curves, choices_of, curves_of
 from extracurricular.run.environment import trained_in
 from extracurricular.run.finished import Finished
 
@@ -87,8 +86,8 @@ class Report:
         compared: The student whose confusions are compared with the reference's, or None.
         teacher, students: Figures of each example.
         teacher_entropy: Entropy of the teacher's answers in nats, for each seed, [N].
-        losses: Training loss of the students shown.
-        validation: Validation error in the course of training, where it was measured.
+        curves: Loss, validation error, mastery and shares of the students shown, by step.
+        choices: How students were chosen among candidates.
         latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
         time: Rows of the table of times.
@@ -106,14 +105,14 @@ class Report:
     teacher: Answers
     students: dict[str, Answers]
     teacher_entropy: list[Array]
-    losses: dict[str, Band]
-    validation: dict[str, Band]
+    curves: Curves
     latency: dict[str, Any]
     galleries: list[Gallery]
     time: list[Stretch]
     trained: list[dict[str, Any]]
     command: str
     precision: str = "32-true"
+    choices: list[Choice] = field(default_factory=list)
 
 
 def collect(finished: Finished) -> Report:
@@ -139,14 +138,14 @@ def collect(finished: Finished) -> Report:
         teacher=teacher,
         students=students,
         teacher_entropy=entropy,
-        losses=dict(_curves(finished, shown, _loss)),
-        validation=dict(_curves(finished, shown, _validation_error)),
+        curves=curves_of(finished, shown),
         latency=latencies(finished),
         galleries=galleries(finished),
         time=list(_time(finished)),
         trained=trained_in(finished.folder),
         command=command(finished),
         precision=workspace.precision,
+        choices=choices_of(finished),
     )
 
 
@@ -252,31 +251,7 @@ def _array(values: Tensor) -> Array:
     return values.detach().cpu().double().numpy()
 
 
-# -- logs -----------------------------------------------------------------------------------------
-
-
-def _curves(finished: Finished, shown: Sequence[str], value: Any) -> Iterator[tuple[str, Band]]:
-    """Yield the curve over seeds of each student whose log has two or more values."""
-    for name in shown:
-        curves = []
-        for seed in finished.recipe.seeds:
-            lines = read_lines(finished.folder / f"students/{name}/seed-{seed}/log.jsonl")
-            points = [(line["step"], value(line)) for line in lines if "step" in line]
-            known = [(step, v) for step, v in points if v is not None and np.isfinite(v)]
-            if len(known) > 1:
-                pair = np.array(known, dtype=np.float64).T
-                curves.append((pair[0], pair[1]))
-        if curves:
-            yield name, band(curves)
-
-
-def _loss(line: dict[str, Any]) -> float | None:
-    return line.get("loss")
-
-
-def _validation_error(line: dict[str, Any]) -> float | None:
-    figures = line.get("evaluation")
-    return WORDS[error_measure(figures)].scale * error_of(figures) if figures else None
+# -- time -----------------------------------------------------------------------------------------
 
 
 def _time(finished: Finished) -> Iterator[Stretch]:

@@ -88,10 +88,11 @@ def better(difference: Difference, words: Words) -> bool | None:
 
 def _figures(found: Comparison, shown: list[Words]) -> Table:
     result = _table()
-    for heading in cells.headings(shown):
+    # A terminal has no room for the multiply-adds too; the page has them.
+    for heading in cells.headings(shown, cost=False):
         result.add_column(heading, justify="right")
     for run, student, row, last in _grouped(found.rows):
-        texts = cells.row(row.entry, shown, row.reference)
+        texts = cells.row(row.entry, shown, row.reference, cost=False)
         result.add_row(run, student, *map(escape, texts), end_section=last)
     return result
 

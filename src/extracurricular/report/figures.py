@@ -59,7 +59,7 @@ class Line:
         role: Role of its colour, of :data:`ROLES`.
         x, y: Coordinates of its points, [K].
         low, high: Bounds of a band or of error bars around y, [K].
-        style: ``line``, ``steps`` (x are K + 1 edges), ``dots`` or ``both``.
+        style: ``line``, ``dotted``, ``steps`` (x are K + 1 edges), ``dots`` or ``both``.
         size: Areas of the dots, [K], in square units.
     """
 
@@ -251,7 +251,9 @@ def _draw(axes: Axes, line: Line) -> None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         else:
             axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.6, alpha=0.6)
-    if line.style in ("line", "both"):
+    if line.style == "dotted":
+        shape |= {"linestyle": (0, (1.2, 1.6)), "linewidth": 1.5}
+    if line.style in ("line", "dotted", "both"):
         axes.plot(line.x, line.y, **shape)
     if line.style in ("dots", "both"):
         size = 42 if line.size is None else line.size

@@ -19,6 +19,7 @@ from extracurricular.report import cells, sections
 from extracurricular.report.collect import Report, Stretch
 from extracurricular.report.confusions import confusions
 from extracurricular.report.figures import clean
+from extracurricular.report.learning import learning, mastery
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -85,7 +86,8 @@ def render(report: Report, fingerprint: str) -> str:
         all_figures=full_table(report.summary),
         kept=parts.named,
         overview=figures(sections.overview(report)),
-        learning=figures(sections.learning(report)),
+        learning=figures(learning(report)),
+        mastery=figures(mastery(report)),
         calibration=figures(sections.calibration(report)),
         fidelity=figures(sections.fidelity(report)),
         confusions=confusions(report),

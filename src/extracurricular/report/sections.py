@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from extracurricular.evaluation.summary import Parts, seed_errors
-from extracurricular.evaluation.words import WORDS, Words, error_measure
+from extracurricular.evaluation.words import WORDS, Words, amount_text, error_measure
 from extracurricular.report.collect import Answers, Report, pooled
 from extracurricular.report.curves import (
     band,
@@ -142,9 +142,10 @@ def _costs(report: Report) -> Iterator[Figure]:
         name: 1e3 * (latency["teacher"] if not name else latency["students"][name])["1"]
         for name in entries
     }
-    error = _error_words(report)
+    spent = {name: entry.get("multiply_adds") for name, entry in entries.items() if name}
+    error = error_words(report)
     errors = {name: [error.scale * v for v in seed_errors(e)] for name, e in entries.items()}
-    legend = _legend(report, others=True)
+    colours = _legend(report, others=True)
     threads = latency["threads"]
     where = f"one thread of {latency['cpu']}" if threads == 1 else f"{threads} threads"
     for key, title, values, axis, text in (
@@ -162,6 +163,14 @@ def _costs(report: Report) -> Iterator[Figure]:
             Axis("milliseconds for one example", log=True),
             f"The median time for a single example on {where}, measured when this page was first "
             "made; a small network is mostly overhead there. Equal times stand side by side.",
+        ),
+        (
+            "spent",
+            "Error against cost of training",
+            spent,
+            Axis("multiply-adds of a training", log=True, form=amount_text),
+            "Three passes of the student for each draw, and those of the teacher that it asked. "
+            "Students one above the other are compared at equal cost.",
         ),
     ):
         known = {n: v for n, v in values.items() if v is not None and len(errors[n])}
@@ -189,7 +198,7 @@ def _costs(report: Report) -> Iterator[Figure]:
             title,
             chart(key, f"{title}: {told}.", lines, Axis(axis.label, True, limits, axis.form),
                   Axis(error.label)),
-            legend,
+            [entry for entry in colours if "" in known or entry[0] != "teacher"],
             f"{text} {over_seeds(report, 'Points')}",
         )  # fmt: skip
 
@@ -209,52 +218,9 @@ def _beside(values: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _error_words(report: Report) -> Words:
+def error_words(report: Report) -> Words:
     """Return the words for the error that gaps are measured in."""
     return WORDS[error_measure(report.summary["teacher"]["metrics"])]
-
-
-# -- learning -------------------------------------------------------------------------------------
-
-
-def learning(report: Report) -> Iterator[Figure]:
-    """Yield the learning curves."""
-    colour = roles(report)
-
-    def lines(curves: dict[str, object]) -> list[Line]:
-        bands = ((name, report_band) for name, report_band in curves.items())
-        return [Line(colour[n], b.x, b.mean, b.low, b.high) for n, b in bands]  # type: ignore[attr-defined]
-
-    if report.losses:
-        log = all(bool((b.low > 0).all()) for b in report.losses.values())
-        yield Figure(
-            "Loss in training",
-            chart(
-                "loss",
-                f"Loss of {', '.join(report.losses)} by step of training.",
-                lines(dict(report.losses)),
-                Axis("step"),
-                Axis("loss as trained", log=log),
-            ),
-            _legend(report, teacher=False),
-            "Compare shapes, not heights: each student has its own loss, from labels or from the "
-            "teacher, at its own temperature and on its own examples. "
-            f"{over_seeds(report)}",
-        )
-    if report.validation:
-        yield Figure(
-            "Error on the validation split",
-            chart(
-                "validation",
-                f"Validation error of {', '.join(report.validation)} by step of training.",
-                lines(dict(report.validation)),
-                Axis("step"),
-                Axis(_error_words(report).label),
-            ),
-            _legend(report, teacher=False),
-            f"It decides nothing: every student is used as it is at its last step. "
-            f"{over_seeds(report)}",
-        )
 
 
 # -- calibration ----------------------------------------------------------------------------------
@@ -460,6 +426,12 @@ def _unsure(report: Report) -> Figure:
         "most of what a distribution tells beyond a label. "
         f"{over_seeds(report)}",
     )
+
+
+def legend(report: Report, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the legend of a figure that has some of the students alone."""
+    colour = roles(report)
+    return [(colour[name], name) for name in names]
 
 
 def _legend(report: Report, teacher: bool = True, others: bool = False) -> list[tuple[str, str]]:

@@ -6,18 +6,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from extracurricular.evaluation.summary import sentences
 from extracurricular.report import cells
 
+# A console for measuring alone, wide enough for any table.
+_WIDE = Console(width=1000)
 
-def table(summary: Mapping[str, Any]) -> Table:
-    """Return the table of a run: mean ± deviation over seeds, the best student bold."""
-    headings, rows = cells.table(summary)
+
+def table(summary: Mapping[str, Any], width: int | None = None) -> Table:
+    """Return the table of a run: mean ± deviation over seeds, the best student bold.
+
+    Args:
+        summary: ``summary.json``.
+        width: Columns of the terminal; in a narrow one, the multiply-adds of the trainings stand
+            below the table. None for any number.
+    """
+    found = _table(summary, cost=True)
+    if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
+        return found
+    return _table(summary, cost=False)
+
+
+def _table(summary: Mapping[str, Any], cost: bool) -> Table:
+    headings, rows = cells.table(summary, cost)
+    notes = [cells.table_note(summary), None if cost else cells.cost_note(summary)]
     result = Table(
-        caption=cells.table_note(summary),
+        caption="\n".join(escape(note) for note in notes if note) or None,
         caption_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,

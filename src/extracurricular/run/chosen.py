@@ -1,38 +1,37 @@
 """A student that is chosen among candidates: successive halving by held-out KL.
 
 All candidates are trained to a part of their steps; then the worse half stops, and so on, and the
-best one is trained to the end. They are compared by KL(teacher ‖ student) on training examples that
-none of them draws before the choice: no label and no test example takes part. (Successive halving:
-Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter
-optimization", AISTATS.)
+best one is trained to the end (:mod:`~extracurricular.run.halving`). They are compared by
+KL(teacher ‖ student) on training examples that none of them draws before the choice: no label and
+no test example takes part.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError
-from extracurricular.files import Checkpoints, read_json, write_json
+from extracurricular.files import Checkpoints
+from extracurricular.run.expense import spent
+from extracurricular.run.halving import Halving, Results
 from extracurricular.run.network import NetworkStage, keep_network, train_network
 from extracurricular.run.stages import Checks, Price, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Sampler
-from extracurricular.training.mastery import (
-    HELD_OUT,
-    held_out_rows,
-    known,
-    mismatch,
-    stride,
-)
+from extracurricular.teachers import Teacher
+from extracurricular.training.mastery import HELD_OUT, held_out_rows, known, mismatch
 
-_RESULTS = "choice.json"
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+FILE = "choice.json"
+"""The file that keeps the held-out KL of candidates."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +47,15 @@ class ChosenStage(NetworkStage):
     after: tuple[float, ...] = (0.5,)
 
     @property
-    def steps(self) -> int:
-        """Steps of all candidates together."""
-        total, begun_at, count = 0, 0, len(self.candidates)
-        for stop, kept in self.rounds:
-            total += count * (stop - begun_at)
-            begun_at, count = stop, kept
-        return total + self.training.steps - begun_at
+    def halving(self) -> Halving:
+        """The rounds of the choice."""
+        names = tuple(name for name, _ in self.candidates)
+        return Halving(names, self.training.steps, self.after)
 
     @property
-    def rounds(self) -> list[tuple[int, int]]:
-        """The step at which each round ends, and how many candidates go on from there."""
-        every, count, found = stride(self.training.steps), len(self.candidates), []
-        for place, part in enumerate(self.after):
-            # A step at which held-out examples may come back to the draws.
-            stop = max(every, round(part * self.training.steps / every) * every)
-            last = place == len(self.after) - 1
-            count = 1 if last else math.ceil(count / 2)
-            found.append((min(stop, self.training.steps - 1), count))
-        return found
+    def steps(self) -> int:
+        """Steps of all candidates together."""
+        return self.halving.total
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -94,53 +83,58 @@ class ChosenStage(NetworkStage):
         """Train the candidates, choose, and train the best one to the end."""
         if self.is_done(workspace):
             return
+        stages, halving = dict(self.candidates), self.halving
         with begun(workspace, self) as outcome:
-            alive, spent, seconds = dict(self.candidates), 0, 0.0
-            results = _Results(workspace.folder / self.path / _RESULTS)
-            reached = 0
-            for stop, kept in self.rounds:
-                for name, stage in alive.items():
-                    if results.find(stop, name) is None:
-                        results.keep(stop, name, self._judge(stage, workspace, stop, spent))
-                    spent += stop - reached
-                order = sorted(alive, key=lambda name: results.value(stop, name))
-                alive, reached = {name: alive[name] for name in order[:kept]}, stop
-            [(name, best)] = alive.items()
+            results = Results(workspace.folder / self.path / FILE)
+
+            def judge(name: str, stop: int, spent: int) -> tuple[float, float]:
+                return self._judge(stages[name], workspace, stop, spent)
+
+            name, before = halving.choose(judge, results)
             student, result = train_network(
-                best, workspace, self._advance(workspace, spent - reached), self.rounds[-1][0]
+                stages[name], workspace, self._advance(workspace, before), halving.until
             )
             outcome |= keep_network(self, workspace, student, result)
-            seconds = results.seconds() + result.seconds
+            seconds = results.seconds(name) + result.seconds
             outcome |= {"chosen": name, "steps": self.steps, "seconds": round(seconds, 3)}
             outcome["held_out_kl"] = results.plain()
+            done = results.steps() | {name: self.training.steps}
+            outcome["multiply_adds"] = self._spent(workspace, student, done)
         for _, stage in self.candidates:
             Checkpoints(workspace.folder / stage.path).clear()
-        workspace.watcher.tell(f"{self.title}: chose {name} by held-out KL ({self._told(results)})")
+        told = results.told(halving.names, halving.until)
+        workspace.watcher.tell(f"{self.title}: chose {name} by held-out KL ({told})")
 
     def _judge(
         self, stage: NetworkStage, workspace: Workspace, stop: int, spent: int
     ) -> tuple[float, float]:
         """Train a candidate up to a step; return its held-out KL in nats, and its seconds."""
-        until = self.rounds[-1][0]
         advance = self._advance(workspace, spent)
-        student, result = train_network(stage, workspace, advance, until, stop)
-        data = workspace.data(self.data)
+        student, result = train_network(stage, workspace, advance, self.halving.until, stop)
         assert self.teacher is not None
-        teacher, seed = workspace.made(self.teacher), sampler_seed(self.seed)
-        out, _ = held_out_rows(len(data.train), HELD_OUT, seed)
-        with torch.no_grad():
-            asked = known(data, out, teacher, workspace.fabric)
-            kl = mismatch(asked, student.eval(), data.task, workspace.fabric)
+        kl = held_out_kl(
+            student,
+            workspace.data(self.data),
+            workspace.made(self.teacher),
+            workspace.fabric,
+            sampler_seed(self.seed),
+        )
         return kl, result.seconds
 
     def _advance(self, workspace: Workspace, spent: int) -> Any:
         return lambda step, loss: workspace.watcher.advance(self.title, spent + step, loss)
 
-    def _told(self, results: _Results) -> str:
-        stop = self.rounds[-1][0]
-        values = {name: results.find(stop, name) for name, _ in self.candidates}
-        told = [f"{name} {found[0]:.4g}" for name, found in values.items() if found is not None]
-        return f"at step {stop:,}: {', '.join(told)} nats"
+    def _spent(
+        self, workspace: Workspace, student: nn.Module, done: Mapping[str, int]
+    ) -> int | None:
+        """Return the multiply-adds of all candidates together; None where they are unknown."""
+        until, total = self.halving.until, 0
+        for name, stage in self.candidates:
+            part = spent(stage, workspace, student, done[name], until)
+            if part is None:
+                return None
+            total += part
+        return total
 
     # -- checking ---------------------------------------------------------------------------------
 
@@ -162,48 +156,22 @@ class ChosenStage(NetworkStage):
         return replace(prices[0], steps=self.steps, draws=self.steps * size, questions=asked)
 
 
-class _Results:
-    """The held-out KL of candidates at the end of each round, kept in a file.
+def held_out_kl(
+    student: nn.Module, data: Data, teacher: Teacher, fabric: Fabric, seed: int
+) -> float:
+    """Return the mean KL(teacher ‖ student) in nats on examples that no candidate drew.
 
     Args:
-        file: The file; what it holds is taken over, so that a choice is made once.
+        student: The student; it is put into evaluation mode.
+        data: The data set, on the device.
+        teacher: The teacher.
+        fabric: Device and precision.
+        seed: Seed of the student's sampler.
     """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        found = read_json(file) if file.is_file() else {}
-        self._kept: dict[str, dict[str, list[float]]] = found if isinstance(found, dict) else {}
-
-    def keep(self, stop: int, name: str, result: tuple[float, float]) -> None:
-        """Keep the KL of a candidate at a step, and the seconds of its training up to there."""
-        self._kept.setdefault(str(stop), {})[name] = list(result)
-        write_json(self.file, self._kept)
-
-    def find(self, stop: int, name: str) -> list[float] | None:
-        """Return KL and seconds of a candidate at a step; None where it was not measured."""
-        return self._kept.get(str(stop), {}).get(name)
-
-    def value(self, stop: int, name: str) -> float:
-        """Return the KL of a candidate at a step."""
-        found = self.find(stop, name)
-        return math.inf if found is None or math.isnan(found[0]) else found[0]
-
-    def seconds(self) -> float:
-        """Return the seconds of the candidates that were stopped."""
-        longest: dict[str, float] = {}
-        for part in self._kept.values():
-            for name, (_, seconds) in part.items():
-                longest[name] = max(longest.get(name, 0.0), seconds)
-        last = self._kept[max(self._kept, key=int)]
-        best = min(last, key=lambda name: last[name][0])
-        return sum(seconds for name, seconds in longest.items() if name != best)
-
-    def plain(self) -> dict[str, dict[str, float]]:
-        """Return the KL of each candidate by step and name."""
-        return {
-            stop: {name: round(found[0], 6) for name, found in part.items()}
-            for stop, part in self._kept.items()
-        }
+    out, _ = held_out_rows(len(data.train), HELD_OUT, seed)
+    with torch.no_grad():
+        asked = known(data, out, teacher, fabric)
+        return mismatch(asked, student.eval(), data.task, fabric)
 
 
 def chosen_stage(stage: NetworkStage, choose: Any, generators: Mapping[str, Any]) -> ChosenStage:

@@ -88,7 +88,8 @@ class EvaluationStage(Stage):
                 write_json_if_changed(workspace.folder / stage.path / "metrics.json", figures)
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
-                rows.append(row)
+                # Runs from before multiply-adds were counted have none.
+                rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
         task = workspace.data_of(recipe.seeds[0]).task.kind
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
         write_json_if_changed(workspace.folder / "summary.json", summary)

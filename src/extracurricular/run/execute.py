@@ -17,6 +17,7 @@ from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.check import check
 from extracurricular.run.environment import note_environment
+from extracurricular.run.equal_cost import settled
 from extracurricular.run.executors import do_stages, job_context, job_count, threads
 from extracurricular.run.plan import Plan, in_order, plan
 from extracurricular.run.stages import Checks, Stage
@@ -51,6 +52,7 @@ def execute(
         XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
     workspace = Workspace(recipe, Path(folder), watcher)
+    recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe, last)
     if job_count(jobs, recipe, whole.trained) > 1:
         job_context(workspace)  # it imports while the data are read
@@ -79,6 +81,7 @@ def generate(
     if not recipe.generators:
         raise RecipeError("generators", "is empty; there is nothing to generate from")
     workspace = Workspace(recipe, Path(folder), watcher)
+    recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe)
     checks = check(whole, workspace)
     found = {}

@@ -21,12 +21,13 @@ from extracurricular.matching import DIVERGENCES, build_matching, traits_of
 from extracurricular.matching.course import ends
 from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
+from extracurricular.run.expense import questions, spent
 from extracurricular.run.loggers import Curves
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import Checks, Price, Stage, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
-from extracurricular.samplers import Batch, Context, Sampler, Uncertain, is_pure
+from extracurricular.samplers import Batch, Context, Sampler, is_pure
 from extracurricular.samplers.build import moves, requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
 from extracurricular.training import Mastery, Training, TrainingResult, mastery_of, train
@@ -265,6 +266,7 @@ def keep_network(
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         "parameters": parameter_count(student),
+        "multiply_adds": spent(stage, workspace, student),
         **_answering(stage, workspace),
         **({"mastery": result.mastery} if result.mastery else {}),
     }
@@ -424,14 +426,6 @@ def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str,
     assert labels is not None
     found = metrics.figures(prediction, labels.cpu(), angular=data.angular)
     return {name: round(value, 6) for name, value in found.items()}
-
-
-def questions(sampler: Sampler, learns_from: str) -> float:
-    """Return how many times the teacher is asked for each of a student's draws, on average."""
-    inside: float = getattr(sampler, "asks", 0.0)
-    # The loop reuses the answers that such a sampler has asked for.
-    taken_over = isinstance(sampler, Uncertain) or learns_from == "labels"
-    return inside if taken_over else 1 + inside
 
 
 def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:

@@ -19,6 +19,7 @@ from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, XclError, known_names, shorten
 from extracurricular.knowledge import RecordOptions, Report, build_codec, record
 from extracurricular.run.check import check
+from extracurricular.run.equal_cost import settled
 from extracurricular.run.execute import prepare
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import plan
@@ -69,6 +70,7 @@ def teacher_of(workspace: Workspace, student: str | None = None) -> Source:
         raise RecipeError(
             f"students.{name}.learns_from", "is 'labels', so its teacher is not recorded"
         )
+    recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe)
     check(whole, workspace)
     stage = whole.students[name, recipe.seeds[0]]

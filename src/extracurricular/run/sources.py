@@ -38,6 +38,10 @@ class TeacherSource(Protocol):
         """Build the teacher untrained."""
         ...
 
+    def forward_cost(self, workspace: Workspace) -> int | None:
+        """Return the multiply-adds of an answer; None where they cannot be counted."""
+        ...
+
 
 class GeneratorSource(Protocol):
     """The source of a generator for a student's draws."""
@@ -64,6 +68,11 @@ class GeneratorSource(Protocol):
 
 class RecordSource(Protocol):
     """The source of a recorded teacher for a student."""
+
+    @property
+    def rows(self) -> int:
+        """Recorded answers: one for each draw, two where a share follows mastery."""
+        ...
 
     @property
     def draws(self) -> int:

@@ -22,6 +22,7 @@ from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, load_pretrained
 from extracurricular.registry import split_spec
 from extracurricular.run.answering import answering
+from extracurricular.run.expense import forward_cost
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import data_settings
@@ -182,6 +183,18 @@ class TeacherPlan:
         modules = [one.untrained(workspace).to(device).eval() for one in self.members]
         return self.of(modules, workspace)
 
+    def forward_cost(self, workspace: Workspace) -> int | None:
+        """Return the multiply-adds of an answer on one example.
+
+        Those of an estimator, an ONNX file or a function cannot be counted, which is None.
+        """
+        data = workspace.data(self.data)
+        costs = [forward_cost(one.untrained(workspace), data) for one in self.members]
+        known = [cost for cost in costs if cost is not None]
+        if not costs or len(known) < len(costs):
+            return None
+        return sum(known) * (self.mc_dropout or 1)
+
     def of(
         self, modules: list[nn.Module], workspace: Workspace, *, trained: bool = False
     ) -> Teacher:
@@ -219,16 +232,19 @@ class TeacherPlan:
         return found.teacher
 
     def taken(self, workspace: Workspace) -> dict[str, Any]:
-        """Return the steps, seconds and parameters that it took; parameters may be unknown."""
+        """Return the steps, seconds and parameters that it took; numbers may be unknown."""
         if self.weights is not None:
             sizes = [parameter_count(one.untrained(workspace)) for one in self.members]
-            return {"steps": 0, "seconds": 0.0, "parameters": sum(sizes)}
+            nothing = {"steps": 0, "seconds": 0.0, "multiply_adds": None}
+            return {**nothing, "parameters": sum(sizes)}
         records = [workspace.record(stage.path) for stage in self.stages]
         known = [record["parameters"] for record in records]
+        spent = [record.get("multiply_adds") for record in records]
         return {
             "steps": sum(record["steps"] for record in records),
             "seconds": sum(record["seconds"] for record in records),
             "parameters": None if None in known else sum(known),
+            "multiply_adds": None if None in spent else sum(spent),
         }
 
 
