@@ -198,15 +198,26 @@ def _by_group(group: Array, y: Array, sizes: Sequence[int], seed: int) -> list[A
     return [np.flatnonzero(part_of[group] == part) for part in range(len(sizes))]
 
 
-def repeats(x: Array, others: Array) -> Array:
-    """Return which rows of ``others`` equal a row of ``x`` to the last bit, bool, [N]."""
+def repeats(x: Any, others: Any) -> Array:
+    """Return which examples of ``others`` equal one of ``x`` to the last bit, bool, [N].
+
+    Args:
+        x, others: An array [N, ...], or a tuple or dict of such.
+    """
+    own, found = _bytes(x), _bytes(others)
+    if own.shape[1] == 0:
+        return np.zeros(len(found), dtype=bool)
+    kind = np.dtype((np.void, own.shape[1]))
+    return np.isin(found.view(kind).reshape(-1), own.view(kind).reshape(-1))
+
+
+def _bytes(x: Any) -> Array:
+    """Return examples as rows of bytes, uint8, [N, B]."""
+    parts = x.values() if isinstance(x, dict) else x if isinstance(x, tuple) else (x,)
     # Minus zero equals zero; adding zero makes them one.
-    rows = [np.ascontiguousarray(v.reshape(len(v), -1) + v.dtype.type(0)) for v in (x, others)]
-    if rows[0].shape[1] == 0:
-        return np.zeros(len(others), dtype=bool)
-    kind = np.dtype((np.void, rows[0].dtype.itemsize * rows[0].shape[1]))
-    known, found = (v.view(kind).reshape(-1) for v in rows)
-    return np.isin(found, known)
+    plain = [np.ascontiguousarray(np.asarray(v) + np.asarray(v).dtype.type(0)) for v in parts]
+    rows = [v.reshape(len(v), -1).view(np.uint8).reshape(len(v), -1) for v in plain]
+    return np.ascontiguousarray(np.concatenate(rows, axis=1))
 
 
 def set_aside(

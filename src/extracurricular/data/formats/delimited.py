@@ -9,36 +9,33 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import polars as pl
 
+from extracurricular.data.formats.text_files import (
+    CHUNK,
+    HEAD,
+    chunks,
+    encoding_of,
+    opened_text,
+    packing,
+)
 from extracurricular.data.texts import NumberForm, number_forms
-from extracurricular.errors import DataError, first_line, shorten
+from extracurricular.errors import DataError, shorten
 
-_HEAD = 2**18
 _SAMPLE = 1000
-_CHUNK = 2**24
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_BOMS = {
-    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
 _NAMES = {" ": "blanks", "\t": "tabs"}
 # A text that holds one of these in each line is hardly separated by the next of the list.
 _SEPARATORS = ("\t", ";", "|", ",")
 _PLAIN = re.compile(NumberForm().pattern)
 _BLOCK = 50_000
-_UNDEFINED = {0x81, 0x8D, 0x8F, 0x90, 0x9D}
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def read_delimited(
         form = replace(form, separator=form.separator.replace("\\t", "\t"))
         if len(form.separator or "") != 1:
             raise DataError(f"separator is {form.separator!r}; it must be one character")
-    form = replace(form, encoding=_encoding(where, path, form.encoding))
+    form = replace(form, encoding=encoding_of(where, path, form.encoding))
     try:
         return _read(where, path, form, texts, missing, decimal)
     except UnicodeDecodeError as error:
@@ -125,7 +122,7 @@ def _read(
     decimal: str | None,
 ) -> Raw:
     assert form.encoding is not None
-    with _opened(path, form.encoding, _SAMPLE) as stream:
+    with opened_text(path, form.encoding, _SAMPLE) as stream:
         lines = list(islice(stream, _SAMPLE))
     if not any(line.strip() for line in lines):
         raise DataError(f"{where} is empty")
@@ -160,70 +157,6 @@ def _read(
         f"`header: {str(header).lower()}`",
     ]
     return Raw(where, frame, file.place(missing), (f"The text is read with {', '.join(how)}.",))
-
-
-# The encoding
-
-
-def _encoding(where: str, path: Path, given: str | None) -> str:
-    if given is not None:
-        try:
-            codecs.lookup(given)
-        except LookupError:
-            raise DataError(
-                f"encoding is {given!r}; it must be a codec's name, such as utf-8 or latin-1"
-            ) from None
-        return given
-    packed = _packing(path)
-    if packed == _ZSTD:
-        return "utf-8-sig"
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            head = file.read(_HEAD)
-            found = next((name for bom, name in _BOMS.items() if head.startswith(bom)), None)
-            if found:
-                return found
-            for k, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-                half = head[k::2]
-                if half and half.count(0) > 0.4 * len(half):
-                    return name
-            decoder = codecs.getincrementaldecoder("utf-8")()
-            chunk = head
-            while chunk:
-                decoder.decode(chunk)
-                chunk = file.read(_CHUNK)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        # Signs of Windows are undefined in Latin-1, and a few bytes in both.
-        seen = set(error.object)
-        return "cp1252" if seen & set(range(0x80, 0xA0)) and not seen & _UNDEFINED else "latin-1"
-    except (OSError, EOFError) as error:
-        raise DataError(f"{where} cannot be read: {error}") from error
-    return "utf-8"
-
-
-def _packing(path: Path) -> bytes:
-    """Return the mark of gzip or zstd with which a file begins; nothing if it is plain."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    return next((mark for mark in (_GZIP, _ZSTD) if start.startswith(mark)), b"")
-
-
-def _opened(path: Path, encoding: str, lines: int | None = None) -> TextIO:
-    """Open the text of a file, or of its first lines."""
-    packed = _packing(path)
-    if packed == _GZIP:
-        return io.TextIOWrapper(gzip.open(path), encoding=encoding, newline="")
-    if packed == _ZSTD:
-        try:
-            found = pl.read_lines(path, n_rows=lines).to_series()
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"the file {str(path)!r} cannot be read: {first_line(error)}; a table packed by "
-                "zstd must be in UTF-8"
-            ) from error
-        return io.StringIO("\n".join(found).removeprefix("\ufeff") + "\n", newline="")
-    return path.open(encoding=encoding, newline="")
 
 
 # The separator and the header
@@ -357,7 +290,7 @@ class _File:
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the line and the values of each row, header included."""
-        with _opened(self.path, self.encoding) as stream:
+        with opened_text(self.path, self.encoding) as stream:
             yield from _records(self.where, stream, self.separator)
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
@@ -388,11 +321,11 @@ class _File:
 
     def even(self, columns: int, height: int) -> bool:
         """Return whether counting signs proves that no row is too short."""
-        if self.separator == " " or _packing(self.path) or not self._utf8:
+        if self.separator == " " or packing(self.path) or not self._utf8:
             return False
         signs = lines = 0
         with self.path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(CHUNK):
                 if b'"' in chunk:
                     return False
                 signs += chunk.count(self.separator.encode())
@@ -410,7 +343,7 @@ class _File:
         utf8 = self._utf8 or (self.header and self.encoding == "utf-8-sig")
         if utf8 and self.separator != " " and not self._odd_lines():
             return self.path
-        with _opened(self.path, self.encoding) as stream:
+        with opened_text(self.path, self.encoding) as stream:
             text = stream.read()
         if "\r" in text and "\n" not in text:
             text = text.replace("\r", "\n")
@@ -420,7 +353,7 @@ class _File:
 
     def _odd_lines(self) -> bool:
         """Return whether lines end as those of old Macs do."""
-        head = next(_chunks(self.path), b"")[:_HEAD]
+        head = next(chunks(self.path), b"")[:HEAD]
         return b"\r" in head and b"\n" not in head
 
 
@@ -443,7 +376,7 @@ def _frame(
     spellings |= {"NaN"} if "nan" in missing else set()
     skipped = 0
     if file.header:
-        with _opened(file.path, file.encoding, _SAMPLE) as stream:
+        with opened_text(file.path, file.encoding, _SAMPLE) as stream:
             skipped, _ = next(_records(file.where, stream, file.separator))
     for schema in () if odd else (kinds, dict.fromkeys(kinds, pl.String)):
         try:
@@ -477,7 +410,7 @@ def _odd_quotes(source: Path | bytes, separator: str) -> bool:
     """
     blank = separator.encode() + b' "'
     odd = False
-    for chunk in _chunks(source):
+    for chunk in chunks(source):
         if b'"' not in chunk:
             continue
         if blank in chunk:
@@ -489,15 +422,3 @@ def _odd_quotes(source: Path | bytes, separator: str) -> bool:
             return True
         odd = bool((len(quotes) + odd) % 2)
     return odd
-
-
-def _chunks(source: Path | bytes) -> Iterator[bytes]:
-    if isinstance(source, bytes):
-        yield from (source[k : k + _CHUNK] for k in range(0, len(source), _CHUNK))
-        return
-    if _packing(source) == _ZSTD:
-        yield "\n".join(pl.read_lines(source).to_series()).encode()
-        return
-    with gzip.open(source) if _packing(source) else source.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk

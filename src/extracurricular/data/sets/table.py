@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
+from extracurricular.data.tasks import Kind, one_each, to_numpy
+from extracurricular.distributions import Task
+from extracurricular.errors import DataError
 
 
 @DATA.register("table")
@@ -164,3 +167,71 @@ def from_frame(
     )
     choices = Choices(target=target, task=task, **settings)
     return make_table(name, understood(raw_frame(name, frame, reading), reading), choices)
+
+
+def is_frame(x: Any) -> bool:
+    """Return whether x is a data frame, without an import of what makes them."""
+    home = type(x).__module__.partition(".")[0]
+    return home in ("pandas", "polars") and type(x).__name__ in ("DataFrame", "LazyFrame")
+
+
+def from_frames(
+    x: Any,
+    y: Any,
+    given: Mapping[str, Any],
+    name: str,
+    task: Task | Kind | None,
+    *,
+    group: Any = None,
+    time: Any = None,
+    **settings: Any,
+) -> Data:
+    """Make a data set of a frame of inputs and the targets beside it.
+
+    Args:
+        x: A data frame of pandas or polars.
+        y: Targets, one for each row.
+        given: For ``test`` and ``validation`` the part to set aside, or a pair like (x, y).
+        name: The data set's name.
+        task: What is predicted.
+        group, time: A value for each row of x (:func:`table`).
+        settings: Further settings of :func:`from_frame`.
+
+    Raises:
+        DataError: Lengths differ, or a value cannot be used.
+    """
+    import polars as pl
+
+    from extracurricular.data.frames import to_polars
+
+    pairs = {"train": (x, y)} | {k: v for k, v in given.items() if isinstance(v, tuple)}
+    if "validation" in pairs and "test" not in pairs:
+        raise DataError(f"data {name!r}: validation is given as a frame, so test must be too")
+    target = str(getattr(y, "name", None) or "target")
+    # A blank before them keeps these names apart from those of a person's columns.
+    by = {f" {k}": v for k, v in (("group", group), ("time", time)) if v is not None}
+    frames = []
+    for part, (inputs, labels) in pairs.items():
+        frame = to_polars(inputs)
+        values = to_numpy(labels)
+        if values.ndim != 1 or len(values) != frame.height:
+            raise DataError(
+                f"data {name!r}: x has {frame.height} rows, and y the shape {values.shape}; y must "
+                "have one value for each row"
+            )
+        if target in frame.columns:
+            raise DataError(f"data {name!r}: x has the column {target!r}, which is the target")
+        columns = [pl.Series(target, values.tolist() if values.dtype.kind in "UO" else values)]
+        for key, each in by.items() if part == "train" else ():
+            columns.append(pl.Series(key, one_each(each, key.strip(), frame.height, name)))
+        if len(pairs) > 1:
+            columns.append(pl.Series(" split", [part] * frame.height))
+        frames.append(frame.with_columns(columns))
+    settings |= {part: 0 if isinstance(v, tuple) else v for part, v in given.items()}
+    return from_frame(
+        pl.concat(frames, how="diagonal_relaxed"), target, name=name,
+        task=task.kind if isinstance(task, Task) else task,
+        split=" split" if len(pairs) > 1 else None,
+        group=" group" if group is not None else None,
+        time=" time" if time is not None else None, **settings,
+    )  # fmt: skip
