@@ -71,7 +71,8 @@ def _of_series(name: str, values: Any) -> pl.Series:
         values = values.dt.tz_convert("UTC").dt.tz_localize(None)
     home = type(values.dtype).__module__.partition(".")[0]
     if home == "numpy" and values.dtype.kind in "fiubM":
-        return pl.Series(name, values.to_numpy())
+        plain = values.to_numpy()
+        return pl.Series(name, plain.astype("datetime64[us]") if plain.dtype.kind == "M" else plain)
     missing = values.isna().tolist()
     known = values.astype(object).tolist()
     return _series(name, [None if m else v for v, m in zip(known, missing, strict=True)])
@@ -79,7 +80,9 @@ def _of_series(name: str, values: Any) -> pl.Series:
 
 def _series(name: str, values: Any) -> pl.Series:
     """Return values as numbers, dates or texts; a mixture of these as texts."""
-    if hasattr(values, "dtype"):
+    if isinstance(values, pl.Series):
+        return values.alias(name)
+    if hasattr(values, "dtype") and getattr(values, "ndim", 1) == 1 and values.dtype.kind in "fiub":
         return pl.Series(name, values)
     known = list(values)
     try:

@@ -98,7 +98,8 @@ def words(values: pl.Series, missing: Collection[str] = ()) -> pl.Series:
 
 def without(reals: pl.Series, absent: float) -> pl.Series:
     """Return numbers with null in place of one that means a missing value."""
-    keep = (reals != absent).fill_null(True)
+    # As float32, which inputs are, so that a value can be named as `xcl data` shows it.
+    keep = (reals.cast(pl.Float32) != pl.Series([absent], dtype=pl.Float32)).fill_null(True)
     return reals if keep.all() else reals.zip_with(keep, pl.Series([None], dtype=pl.Float64))
 
 
