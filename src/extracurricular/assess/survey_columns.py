@@ -189,13 +189,13 @@ def _number(field: Field, values: Array) -> list[str]:
             )
         elif _IDENTIFIER.search(name):
             sentences.append(
-                f"{name} is another number in each row, as an identifier is; {setting(drop=[name])} "
-                "leaves it out."
+                f"{name} is another number in each row, as an identifier is; "
+                f"{setting(drop=[name])} leaves it out."
             )
     elif whole and _CODE.search(name) and len(kinds) > 2:
         sentences.append(
-            f"{name} has numbers, but is called like a code; {setting(categorical=[name])} reads its "
-            "values as names."
+            f"{name} has numbers, but is called like a code; {setting(categorical=[name])} reads "
+            "its values as names."
         )
     if whole and len(kinds) > 2 and _compact_dates(kinds):
         sentences.append(
@@ -255,8 +255,8 @@ def _equal(data: Data, train: Array, blocks: Mapping[str, slice]) -> list[str]:
             )
         if key in seen:
             sentences.append(
-                f"{field.name} equals {seen[key]} in all training rows; {setting(drop=[field.name])} "
-                "leaves it out."
+                f"{field.name} equals {seen[key]} in all training rows; "
+                f"{setting(drop=[field.name])} leaves it out."
             )
         seen.setdefault(key, field.name)
     return sentences

@@ -326,8 +326,10 @@ def check_finite(values: Tensor, which: str) -> None:
     Raises:
         DataError: A value is not finite.
     """
-    finite = torch.isfinite(values)
-    if not bool(finite.all()):
+    # The extremes of values with a NaN are NaN; they need no mask as large as the values.
+    extremes = torch.stack(values.aminmax()) if values.numel() else values
+    if not bool(torch.isfinite(extremes).all()):
+        finite = torch.isfinite(values)
         where = tuple(int(i) for i in (~finite).nonzero()[0])
         value = float(values[where])
         raise DataError(f"{which}{list(where)} is {value}; every value must be finite")

@@ -134,7 +134,8 @@ def split_rows(
             proportion.
 
     Returns:
-        The places of each part. With ``group`` and ``time`` sizes are met as nearly as they can be.
+        The places of each part, ascending. With ``group`` and ``time`` sizes are met as nearly as
+        they can be.
 
     Raises:
         DataError: Both ``group`` and ``time`` are given, or a part that should have examples gets
@@ -149,10 +150,9 @@ def split_rows(
         found = _by_time(time, sizes)
         kept = f"the {len(np.unique(time))} moments"
     else:
-        if not stratify:
-            return split_indices(len(y), sizes, seed)
-        order = stratified_order(strata(y), seed)
-        return np.split(order, np.cumsum(sizes))[: len(sizes)]
+        if stratify:
+            return stratified_parts(strata(y), list(sizes), seed)
+        return [np.sort(part) for part in split_indices(len(y), sizes, seed)]
     if any(size and not len(part) for size, part in zip(sizes, found, strict=True)):
         raise DataError(f"{where}: {kept} are too few or too unequal for parts of {list(sizes)}")
     return found

@@ -167,6 +167,15 @@ def number_forms(
     ]
 
 
+def all_numbers(texts: Sequence[str]) -> bool:
+    """Return whether some texts, and not only empty ones, are numbers of some form each.
+
+    This is for a few texts, to which polars would take longer.
+    """
+    known = [text.strip() for text in texts if text.strip()]
+    return bool(known) and all(_SOME_NUMBER.match(text) for text in known)
+
+
 def _forms(decimal: str | None, thousands: str | None) -> list[NumberForm]:
     points = [decimal] if decimal else [".", ","]
     groups = {p: (thousands,) if thousands is not None else ("", *_GROUPS[p]) for p in points}
@@ -193,6 +202,13 @@ def numbers(texts: pl.Series, form: NumberForm) -> pl.Series:
         bare = bare.str.replace(form.decimal, ".", literal=True)
     values = bare.str.strip_chars_start("+").cast(pl.Float64, strict=False)
     return values.zip_with(fits.fill_null(False), pl.Series([None], dtype=pl.Float64))
+
+
+_SOME_NUMBER = re.compile(
+    rf"^\(?[+\-\u2212\u2013]?\s*(?:{_MONEY})?\s*(?:"
+    + "|".join(form.pattern[1:-1] for form in _forms(None, None))
+    + rf")\s*(?:{_MONEY}|%|‰)?\)?$"
+)
 
 
 # Dates

@@ -27,7 +27,7 @@ from extracurricular.data.formats.text_files import (
     opened_text,
     packing,
 )
-from extracurricular.data.texts import NumberForm, number_forms
+from extracurricular.data.texts import NumberForm, all_numbers, number_forms
 from extracurricular.errors import DataError, shorten
 
 _SAMPLE = 1000
@@ -236,8 +236,8 @@ def _header(where: str, rows: Sequence[Sequence[str]], given: bool | None) -> bo
         return given
     first, body = rows[0], rows[1:]
     columns = [[row[k] for row in body if k < len(row)] for k in range(len(first))]
-    numeric = [_any_number([cell]) for cell in first]
-    named = [not own and _any_number(below) for own, below in zip(numeric, columns, strict=True)]
+    numeric = [all_numbers([cell]) for cell in first]
+    named = [not own and all_numbers(below) for own, below in zip(numeric, columns, strict=True)]
     if not any(numeric) or any(named):
         return True
     cells = [cell.strip() for cell, own in zip(first, numeric, strict=True) if own]
@@ -249,12 +249,6 @@ def _header(where: str, rows: Sequence[Sequence[str]], given: bool | None) -> bo
         f"{cells[0]!r}; if there are no names, set `header: false`, and if these are names, "
         "`header: true`"
     )
-
-
-def _any_number(cells: Sequence[str]) -> bool:
-    """Return whether all texts that are not empty are numbers of some form."""
-    known = [cell.strip() for cell in cells if cell.strip()]
-    return bool(known) and bool(number_forms(pl.Series(known, dtype=pl.String)))
 
 
 def _checked(where: str, names: list[str], separator: str) -> list[str]:
