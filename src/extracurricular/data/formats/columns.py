@@ -108,6 +108,7 @@ class Table:
         place: Function from row k, counted from 0, to its name in errors (``"line 2"``).
         notes: Sentences about how the table was read.
         reading: How it was read.
+        empty: Names of columns without any value, which count where one is given by position.
     """
 
     source: str
@@ -115,6 +116,7 @@ class Table:
     place: Callable[[int], str]
     notes: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    empty: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).values)
@@ -123,9 +125,17 @@ class Table:
         """Return the name of a column that is given by name or position; -1 is the last.
 
         Raises:
-            DataError: There is no such column; the sentence names the setting.
+            DataError: There is no such column, or it is empty; the sentence names the setting.
         """
-        return column_named(self.source, list(self.columns), which, setting)
+        names = list(self.columns)
+        for position, name in self.empty.items():
+            names.insert(position, name)
+        found = column_named(self.source, names, which, setting)
+        if found not in self.columns:
+            raise DataError(
+                f"{self.source}: the column {found!r}, which {setting} names, has no values"
+            )
+        return found
 
 
 def shorten_names(names: Sequence[str]) -> str:
@@ -169,7 +179,9 @@ def understood(raw: Raw, reading: Reading) -> Table:
     if not columns:
         raise DataError(f"{raw.source} has no values")
     notes += _told(columns)
-    return Table(raw.source, columns, raw.place, tuple(notes), reading)
+    # A separator at the end of each line makes a column that nobody means.
+    counted = {k: name for k, name in enumerate(kept) if name in empty and name != f"column {k}"}
+    return Table(raw.source, columns, raw.place, tuple(notes), reading, counted)
 
 
 def _quoted(names: Sequence[str]) -> str:
