@@ -159,33 +159,39 @@ def split_rows(
 
 
 def _by_time(time: Array, sizes: Sequence[int]) -> list[Array]:
-    """Cut examples by their time, the latest first."""
+    """Cut examples by their time, the latest first, where one moment ends that is nearest."""
     order = np.argsort(time, kind="stable")[::-1]
     later = time[order]
-    cuts = []
-    for cut in np.cumsum(sizes)[:-1]:
-        # Moments that a cut goes through stay in the earlier time.
-        while 0 < cut < len(later) and later[cut] == later[cut - 1]:
-            cut -= 1
-        cuts.append(int(cut))
+    ends = np.flatnonzero(later[1:] != later[:-1]) + 1
+    cuts: list[int] = []
+    for size, wanted in zip(sizes[:-1], np.cumsum(sizes), strict=False):
+        before = cuts[-1] if cuts else 0
+        after = ends[ends > before]
+        if size and len(after):
+            cuts.append(int(after[np.abs(after - wanted).argmin()]))
+        else:
+            cuts.append(before)
     return [np.sort(part) for part in np.split(order, cuts)]
 
 
 def _by_group(group: Array, y: Array, sizes: Sequence[int], seed: int) -> list[Array]:
-    """Give each group to the part that lacks most of its examples, class by class.
+    """Give each group to the part that lacks most of its examples, in all and class by class.
 
     The largest groups come first, so that small ones fill what is left; groups of one size come in
     an order that the seed chooses.
     """
     _, y = np.unique(y, return_inverse=True)
     classes = int(y.max()) + 1
-    counts = np.zeros((int(group.max()) + 1, classes))
+    # The last column counts all examples, and weighs as much as all classes together.
+    counts = np.zeros((int(group.max()) + 1, classes + 1))
     np.add.at(counts, (group, y), 1)
+    counts[:, -1] = counts.sum(1)
     share = np.array(sizes, dtype=np.float64) / max(1, sum(sizes))
     wanted = share[:, None] * counts.sum(0)
     scale = 1 / np.maximum(wanted, 1e-9)
+    scale[:, -1] *= classes
     [order] = split_indices(len(counts), [len(counts)], seed)
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    order = order[np.argsort(-counts[order, -1], kind="stable")]
     got = np.zeros_like(wanted)
     part_of = np.empty(len(counts), dtype=np.int64)
     for one in order:

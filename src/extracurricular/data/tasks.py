@@ -99,7 +99,11 @@ def read_labels(y: Any, name: str, task: Task | Kind | None) -> Labels:
     array = to_numpy(y)
     if array.dtype.kind in "UO":
         if kind == "regression" or array.ndim != 1:
-            raise DataError(f"data {name!r}: y has texts such as {shorten(array.flat[0])}")
+            text = shorten(str(array.flat[0]))
+            raise DataError(
+                f"data {name!r}: y has texts such as {text}; a real target must have numbers, and "
+                "a class one text"
+            )
         names, codes = np.unique(array.astype(str), return_inverse=True)
         notes = () if kind else (kind_of("y", array.astype(str))[1],)
         made = task if isinstance(task, Task) else Task("classification", len(names))

@@ -186,6 +186,8 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
     assert abs(sizes[2] - 60) <= 18
     assert abs(sizes[1] - 30) <= 18
     assert "The column 'person' makes the group and is no input." in data.notes
+    with pytest.raises(DataError, match="line 3: the column 'p', which group names, has no value"):
+        table(csv(tmp_path, "p,a,y\nu,1,2.5\n,2,3.5\n"), group="p")
     with pytest.raises(DataError, match="group and time are both set; a split goes by one"):
         table(
             csv(tmp_path, "p,a,b,y\n" + "".join(f"p,{k},1,{k}.5\n" for k in range(9))),

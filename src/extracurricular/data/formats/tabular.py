@@ -90,7 +90,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         for setting, column in special.items()
         if setting != "split"
     ]
-    kept, told = _whole_rows(table, inputs, list(special.values()), labels, choices)
+    kept, told = _whole_rows(table, inputs, labels, choices)
     notes += told
     kept, labels, told = _without_rare(table, kept, labels, choices.fewest)
     notes += told
@@ -209,22 +209,15 @@ def _reals(
 
 
 def _whole_rows(
-    table: Table, inputs: list[str], special: list[str], labels: _Labels, choices: Choices
+    table: Table, inputs: list[str], labels: _Labels, choices: Choices
 ) -> tuple[Array, list[str]]:
     """Return which rows are used, bool, [N], and sentences about the others."""
     notes = []
     holes = {
         name: column.values.is_null().to_numpy()
         for name, column in table.columns.items()
-        if name in (*inputs, *special) and column.values.null_count()
+        if name in inputs and column.values.null_count()
     }
-    for name in special:
-        if name in holes:
-            row = int(np.flatnonzero(holes[name])[0])
-            raise DataError(
-                f"{table.source}, {table.place(row)}: the column {name!r} has no value; fill it "
-                "in, or leave out the row, as it decides on the split"
-            )
     kept = np.ones(len(table), dtype=bool)
     if holes and choices.missing == "error":
         raise _holes(table, holes)
@@ -302,23 +295,14 @@ def _split(
     """Return the rows of each split."""
     where, count = table.source, len(rows)
     if "split" in special:
-        return _given_split(table, special["split"], rows, labels, choices), []
+        return _given_split(table, special, rows, labels, choices), []
     sizes = [
         part_size(choices.test, count, "test", where),
         part_size(choices.validation, count, "validation", where),
     ]
     if sum(sizes) >= count:
         raise DataError(f"{where}: test and validation leave none of {count} rows to train on")
-    by = {}
-    for setting in ("group", "time"):
-        if setting in special:
-            column = table.columns[special[setting]]
-            if setting == "time" and column.kind == "text":
-                raise DataError(
-                    f"{where}: time is {special[setting]!r}, which has texts such as "
-                    f"{shorten(column.values[0])}; it must have numbers or dates"
-                )
-            by[setting] = column.values.gather(rows).to_numpy()
+    by = _by(table, special, rows)
     chosen = split_rows(
         where, labels.y[rows], [*sizes, count - sum(sizes)], choices.seed,
         stratify=choices.stratify, **by,
@@ -334,16 +318,41 @@ def _split(
     return {"train": rows[chosen[2]], "validation": rows[chosen[1]], "test": rows[chosen[0]]}, notes
 
 
+def _by(table: Table, special: dict[str, str], rows: Array) -> dict[str, Array]:
+    """Return what a split goes by: the groups or the times of rows, [N]."""
+    found: dict[str, Array] = {}
+    for setting in ("group", "time"):
+        if setting not in special:
+            continue
+        name = special[setting]
+        column = table.columns[name]
+        values = column.values.gather(rows)
+        if values.null_count():
+            row = int(rows[int(values.is_null().arg_true()[0])])
+            raise DataError(
+                f"{table.source}, {table.place(row)}: the column {name!r}, which {setting} names, "
+                "has no value; fill it in, or leave out the row"
+            )
+        if setting == "time" and column.kind == "text":
+            raise DataError(
+                f"{table.source}: time is {name!r}, which has texts such as {shorten(values[0])}; "
+                "it must have numbers or dates"
+            )
+        found[setting] = values.to_numpy()
+    return found
+
+
 def _given_split(
-    table: Table, column: str, rows: Array, labels: _Labels, choices: Choices
+    table: Table, special: dict[str, str], rows: Array, labels: _Labels, choices: Choices
 ) -> dict[str, Array]:
     """Return the rows of each split that a column names."""
-    where = table.source
+    where, column = table.source, special["split"]
     values = table.columns[column].values.cast(pl.String)
     known = {"val": "validation", "valid": "validation", "training": "train"}
     known |= {part: part for part in PARTS}
     parts = values.str.to_lowercase().replace_strict(known, default=None, return_dtype=pl.String)
     if parts.null_count():
+        # A row without a split has no place to go to, whether it has a target or not.
         bad = int(parts.is_null().arg_true()[0])
         raise DataError(
             f"{where}, {table.place(bad)}: the split {column!r} is {shorten(str(values[bad]))}; "
@@ -360,7 +369,7 @@ def _given_split(
         size = part_size(choices.validation, len(train), "validation", where)
         chosen = split_rows(
             where, labels.y[train], [size, len(train) - size], choices.seed,
-            stratify=choices.stratify,
+            stratify=choices.stratify, **_by(table, special, train),
         )  # fmt: skip
         found["validation"], found["train"] = (train[part] for part in chosen)
     return found

@@ -176,6 +176,8 @@ def _as_array(given: Any, which: str) -> Any:
     if isinstance(given, Deferred):
         return given
     if isinstance(given, list | tuple) and given:
+        if which == "y" and all(isinstance(label, str) for label in given):
+            return np.array(given)
         return _column(tuple(given), "the data", which)
     return np.array(given)  # a copy, as a table's own memory may be read-only
 
