@@ -293,6 +293,34 @@ def test_unnamed_columns_and_an_index_that_is_kept(tmp_path: Path) -> None:
     assert "The column 'b' is empty and left out." in table(empty).notes
 
 
+def test_lines_before_the_table(tmp_path: Path) -> None:
+    body = "a,b,y\n" + "".join(f"{k},{k * 2},{k}.5\n" for k in range(20))
+    path = csv(tmp_path, "# made by a machine\n\n" + body)
+    with pytest.raises(
+        DataError, match=r"line 3: .*; `skip: N` passes over lines before the table"
+    ):
+        table(path)
+    wanted = table(csv(tmp_path, body, "plain.csv"))
+    assert torch.equal(x_of(table(path, skip=2)), x_of(wanted))
+    with pytest.raises(DataError, match="line 13: the column 'a' has 'odd' among numbers"):
+        table(csv(tmp_path, "# a\n\n" + body.replace("\n9,", "\nodd,")), skip=2)
+
+
+def test_words_that_are_names_and_numbers_that_begin_with_zero(tmp_path: Path) -> None:
+    text = "garage,code,y\n" + "".join(
+        f"{'NA' if k % 3 else 'brick'},0{k % 4 + 10},{k}.5\n" for k in range(30)
+    )
+    with pytest.raises(DataError, match=r"`missing_values: \[\]` has words such as NA be names"):
+        table(csv(tmp_path, text))
+    data = table(csv(tmp_path, text), missing_values=[])
+    assert data.columns == ("garage=NA", "garage=brick", "code")
+    assert any(
+        "numbers such as '010', whose 0 is left out; `categorical: [code]`" in n for n in data.notes
+    )
+    names = table(csv(tmp_path, text), missing_values=[], categorical=["code"])
+    assert names.columns[2:] == ("code=010", "code=011", "code=012", "code=013")
+
+
 def test_numbers_that_float32_could_not_tell_apart(tmp_path: Path) -> None:
     start = 1_700_000_000
     text = "t,tiny,y\n" + "".join(f"{start + k},{k % 7}e-20,{k}.5\n" for k in range(50))

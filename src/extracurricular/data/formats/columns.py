@@ -198,6 +198,12 @@ def _told(columns: Mapping[str, Column]) -> list[str]:
         groups = sorted({group for _, group in signs if group})
         how = f"`decimal: {points[0]!r}`" + (f", `thousands: {groups[0]!r}`" if groups else "")
         notes.append(f"Numbers are read with {how}.")
+    for name, column in columns.items():
+        if column.padded:
+            notes.append(
+                f"The column {name!r} has numbers such as {column.padded!r}, whose 0 is left out; "
+                f"`categorical: [{name}]` reads them as names."
+            )
     units: dict[str, list[str]] = {}
     for name, column in columns.items():
         if column.form.units:

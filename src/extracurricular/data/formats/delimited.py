@@ -35,6 +35,7 @@ _NAMES = {" ": "blanks", "\t": "tabs"}
 # A text that holds one of these in each line is hardly separated by the next of the list.
 _SEPARATORS = ("\t", ";", "|", ",")
 _PLAIN = re.compile(NumberForm().pattern)
+_PADDED = re.compile(r"0\d+$")
 _BLOCK = 50_000
 
 
@@ -46,11 +47,13 @@ class TextForm:
         separator: The character between the columns; a blank stands for any number of blanks.
         header: Whether the first line names the columns; else they are ``"0"``, ``"1"``…
         encoding: Name of a codec, such as ``utf-8`` or ``latin-1``.
+        skip: Number of lines before the table, which are passed over.
     """
 
     separator: str | None = None
     header: bool | None = None
     encoding: str | None = None
+    skip: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ def _read(
     decimal: str | None,
 ) -> Raw:
     assert form.encoding is not None
-    with opened_text(path, form.encoding, _SAMPLE) as stream:
-        lines = list(islice(stream, _SAMPLE))
+    with opened_text(path, form.encoding, form.skip + _SAMPLE) as stream:
+        lines = list(islice(stream, form.skip, form.skip + _SAMPLE))
     if not any(line.strip() for line in lines):
         raise DataError(f"{where} is empty")
     separator = form.separator or _separator(lines)
@@ -143,7 +146,7 @@ def _read(
     }
     if decimal is None and _commas(body, [k for k, n in enumerate(names) if kinds[n] == pl.String]):
         kinds = dict.fromkeys(names, pl.String)
-    file = _File(where, path, form.encoding, separator, header)
+    file = _File(where, path, form.encoding, separator, header, form.skip)
     frame = _frame(file, kinds, missing)
     blank = all(frame[name].null_count() for name in names)
     if blank and frame.height:
@@ -183,7 +186,7 @@ def _separator(lines: Sequence[str]) -> str:
 
 
 def _records(
-    where: str, lines: Iterator[str], separator: str, whole: bool = True
+    where: str, lines: Iterator[str], separator: str, whole: bool = True, first: int = 0
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of the last line of each row that is not empty, and its values.
 
@@ -196,12 +199,12 @@ def _records(
     try:
         for row in reader:
             if row:
-                yield reader.line_num, row
+                yield first + reader.line_num, row
     except csv.Error as error:
         if not whole and "unexpected end" in str(error):
             return
         if where:
-            raise DataError(f"{where}, line {reader.line_num}: {error}") from error
+            raise DataError(f"{where}, line {first + reader.line_num}: {error}") from error
         raise
 
 
@@ -217,7 +220,8 @@ def _lines(lines: Iterator[str]) -> Iterator[str]:
 def _plain(cells: Sequence[Sequence[str]], missing: Collection[str]) -> bool:
     """Return whether some texts are numbers as programs write them, and the others missing."""
     known = [c.strip() for cell in cells for c in cell if c.strip().lower() not in missing]
-    return bool(known) and all(map(_PLAIN.match, known))
+    # 007 may be a name, so that it is looked at again as a text.
+    return bool(known) and all(_PLAIN.match(c) and not _PADDED.match(c) for c in known)
 
 
 def _commas(body: Sequence[Sequence[str]], columns: Sequence[int]) -> bool:
@@ -281,11 +285,13 @@ class _File:
     encoding: str
     separator: str
     header: bool
+    skip: int
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the line and the values of each row, header included."""
         with opened_text(self.path, self.encoding) as stream:
-            yield from _records(self.where, stream, self.separator)
+            lines = islice(stream, self.skip, None)
+            yield from _records(self.where, lines, self.separator, first=self.skip)
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the line and the values of each row of the body."""
@@ -298,6 +304,7 @@ class _File:
                 raise DataError(
                     f"{self.where}, line {line}: the row has {len(row)} values, but there are "
                     f"{columns} columns"
+                    + ("; `skip: N` passes over lines before the table" if line < 9 else "")
                 )
 
     def place(self, missing: Collection[str]) -> Callable[[int], str]:
@@ -326,7 +333,7 @@ class _File:
                 lines += chunk.count(b"\n")
                 last = chunk[-1:]
         lines += last != b"\n"
-        return lines == height + self.header and signs == lines * (columns - 1)
+        return not self.skip and lines == height + self.header and signs == lines * (columns - 1)
 
     @property
     def _utf8(self) -> bool:
@@ -368,10 +375,7 @@ def _frame(
     odd = _odd_quotes(source, file.separator)
     spellings = {w for word in missing for w in (word, word.upper(), word.title(), word.lower())}
     spellings |= {"NaN"} if "nan" in missing else set()
-    skipped = 0
-    if file.header:
-        with opened_text(file.path, file.encoding, _SAMPLE) as stream:
-            skipped, _ = next(_records(file.where, stream, file.separator))
+    skipped = next(file.records())[0] if file.header else file.skip
     for schema in () if odd else (kinds, dict.fromkeys(kinds, pl.String)):
         try:
             return pl.read_csv(

@@ -245,6 +245,8 @@ def _holes(table: Table, holes: dict[str, Array]) -> DataError:
     first = min(holes, key=lambda name: int(np.flatnonzero(holes[name])[0]))
     row = int(np.flatnonzero(holes[first])[0])
     named = [f"{name!r} in {absent.sum():,}" for name, absent in holes.items()]
+    usual = "usual" in table.reading.missing_values
+    words = usual and any(table.columns[name].kind == "text" for name in holes)
     if len(holes) == 1:
         told = f"the column {first!r} has no value, and in {holes[first].sum():,} rows in all"
     else:
@@ -255,6 +257,7 @@ def _holes(table: Table, holes: dict[str, Array]) -> DataError:
         f"{table.source}, {table.place(row)}: {told}; set `missing: impute` to fill holes in, "
         "`missing: drop` to leave out their rows, or name the "
         f"column{'s' if len(holes) > 1 else ''} in `drop`"
+        + ("; `missing_values: []` has words such as NA be names" * words)
     )
 
 

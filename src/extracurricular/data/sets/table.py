@@ -36,6 +36,7 @@ def table(
     separator: str | None = None,
     header: bool | None = None,
     encoding: str | None = None,
+    skip: int = 0,
     sheet: str | int = 0,
     index: Literal["drop", "keep"] = "drop",
     rename: dict[str, str] | None = None,
@@ -78,6 +79,7 @@ def table(
             blanks; found out where None.
         header: Whether the first line of a text file names the columns; found out where None.
         encoding: Encoding of a text file; found out where None.
+        skip: Lines of a text file before the table.
         sheet: Name or position of the sheet of a spreadsheet.
         index: Whether to ``drop`` or ``keep`` a column without a name that counts the rows.
         rename: Texts to put in place of others, in all columns.
@@ -94,7 +96,7 @@ def table(
     from extracurricular.data.formats.tabular import Choices, make_table
 
     reading = Reading(
-        text=TextForm(separator, header, encoding),
+        text=TextForm(separator, header, encoding, skip),
         decimal=decimal,
         thousands=thousands,
         missing_values=tuple(missing_values) if missing_values is not None else ("usual",),
