@@ -6,6 +6,7 @@ from extracurricular.data.base import Split as Split
 from extracurricular.data.base import make_data as make_data
 from extracurricular.data.sets.arrays import from_arrays as from_arrays
 from extracurricular.data.sets.arrays import from_dataset as from_dataset
+from extracurricular.data.sets.table import from_frame as from_frame
 from extracurricular.distillation import distill as distill
 from extracurricular.distributions import Categorical as Categorical
 from extracurricular.distributions import Distribution as Distribution

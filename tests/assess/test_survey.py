@@ -180,7 +180,13 @@ def test_values_far_away() -> None:
     x[45, 1] = 1e4
     told = suspicious(made(x, y, columns=["a", "b", "c", "d"]))
     assert "In test, b is once 10000, " in told
-    assert "deviations from the mean of training." in told
+    assert "robust deviations from the median of training." in told
+    # A value cannot hide behind the deviation that it makes itself, however few rows there are.
+    x, y = clean(75)
+    x[3, 2] = -999
+    assert "In train, c is once -999, " in suspicious(made(x, y, columns=["a", "b", "c", "d"]))
+    x[:, 2] = np.exp(np.random.default_rng(0).normal(size=75) * 2)
+    assert survey(made(x, y)).suspicious == [], "long tails are no mistakes"
 
 
 # Sheets
@@ -218,6 +224,7 @@ def test_the_command(tmp_path: Path) -> None:
     wrong = xcl("table", "path=gone.csv")
     assert wrong.returncode == 2
     assert wrong.stderr == (
-        "error: the file 'gone.csv' does not exist; path must name a .csv, .tsv, .parquet or .npz "
-        "file\n"
+        f"error: the file 'gone.csv' ({str(tmp_path / 'gone.csv')!r}) does not exist; path must "
+        "name a .csv (.tsv, .txt; also .gz or .zst), .parquet, .xlsx or .npz file, or several by a "
+        "*\n"
     )

@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from extracurricular.data.base import SAMPLE, Data, Split, spaced
+from extracurricular.assess.survey_columns import (
+    Array,
+    class_findings,
+    column_findings,
+    constant_advice,
+    far_values,
+    plain,
+)
+from extracurricular.data.base import SAMPLE, Data, Split, lacking, spaced
 from extracurricular.data.images.sizes import left_out
 from extracurricular.data.images.stream import streamed
 from extracurricular.inputs import leaves
 
 PARTS = ("train", "validation", "test")
-# A value is suspicious beyond so many deviations of training; a normal one is that far away once
-# in 10^197.
-_FAR = 30
 # Classes are unequal if the most frequent has so many times the examples of the rarest.
 _UNEQUAL = 10
 
@@ -93,8 +99,12 @@ def survey(data: Data) -> Survey:
     found.suspicious.extend(look.lost for look in looks.values() if look.lost)
     found.suspicious.extend(_odd_values(data, found, seen))
     found.suspicious.extend(_odd_labels(data, found, splits))
-    found.suspicious.extend(_far_away(data, found, seen))
-    found.suspicious.extend(_twice(seen, {part: look.places for part, look in looks.items()}))
+    found.suspicious.extend(_far_away(data, seen))
+    found.suspicious.extend(column_findings(data))
+    found.suspicious.extend(class_findings(data))
+    places = {part: look.places for part, look in looks.items()}
+    mend = "; `duplicates: drop` leaves them out" if data.fields is not None else ""
+    found.suspicious.extend(_twice(seen, places, mend))
     return found
 
 
@@ -183,7 +193,8 @@ def _odd_values(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
         shown = ", ".join(f"{v.name} ({v.low:g})" for v in constant[:8])
         more = f" and {len(constant) - 8} more" if len(constant) > 8 else ""
         verb = "is" if len(constant) == 1 else "are"
-        sentences.append(f"{shown}{more} {verb} constant in training, so of no use.")
+        mend = constant_advice(data, [v.name for v in constant])
+        sentences.append(f"{shown}{more} {verb} constant in training, so of no use{mend}.")
     for name, shape, dtype, values in found.inputs:
         highest = max(v.high for v in values)
         if len(shape) == 3 and dtype == torch.uint8 and 0 < highest <= 1:
@@ -201,8 +212,9 @@ def _odd_values(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
             if bad:
                 sentences.append(f"{bad:,} targets in {part} are not finite.")
     if not found.sizes["validation"]:
+        mend = "; `validation: 0.1` sets one aside" if data.fields is not None else ""
         sentences.append(
-            "There is no validation split, so no settings can be chosen without test data."
+            f"There is no validation split, so no settings can be chosen without test data{mend}."
         )
     return sentences
 
@@ -218,10 +230,21 @@ def _odd_labels(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
                     f"{outside:,} labels in {part} are outside of 0 to {data.task.size - 1}."
                 )
     train = found.counts.get("train", [])
-    none = [names[k] for k, count in enumerate(train) if not count]
-    if none:
-        shown = ", ".join(none[:8]) + (f" and {len(none) - 8} more" if len(none) > 8 else "")
-        sentences.append(f"These classes have no training examples: {shown}.")
+    for sentence in lacking(data):
+        sentences.append(sentence)
+        if data.fields is not None:
+            totals = [
+                sum(found.counts[part][k] for part in found.counts) for k in range(len(names))
+            ]
+            gone = [
+                totals[k]
+                for k in range(len(names))
+                if totals[k] and any(not found.counts[part][k] for part in found.counts)
+            ]
+            sentences[-1] = (
+                f"{sentence[:-1]}; a larger `test` and `validation` may reach them, and "
+                f"`fewest: {max(gone) + 1}` leaves out so rare classes."
+            )
     present = [count for count in train if count]
     if present and max(present) >= _UNEQUAL * min(present):
         sentences.append(
@@ -238,33 +261,60 @@ def _odd_labels(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
     return sentences
 
 
-def _far_away(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
+def _far_away(data: Data, splits: Mapping[str, Split]) -> list[str]:
+    """Return sentences about the farthest value of each split, of inputs and of real targets."""
     sentences = []
     for part, split in splits.items():
-        worst: tuple[float, str, float] | None = None
-        for (*_, values), leaf in zip(found.inputs, _wide(split).values(), strict=True):
-            if leaf.ndim != 2 or not len(leaf):
-                continue
-            for k, v in enumerate(values):
-                distance = (leaf[:, k].double() - v.mean).abs().nan_to_num(0, 0, 0)
-                place = int(distance.argmax())
-                far = float(distance[place]) / v.deviation if v.deviation > 0 else 0.0
-                if far > max(_FAR, worst[0] if worst else 0):
-                    worst = far, v.name, float(leaf[place, k])
+        worst: tuple[float, str, float, int] | None = None
+        for name, values, train in _flat(data, splits["train"], split):
+            found = far_values(values, train)
+            if found is not None and found[2] > (worst[0] if worst else 0):
+                worst = found[2], name, found[0], found[1]
         if worst:
+            distance, name, value, times = worst
+            often = "once" if times == 1 else f"{times:,} times"
             sentences.append(
-                f"In {part}, {worst[1]} is once {worst[2]:g}, {worst[0]:.0f} deviations from the "
-                "mean of training."
+                f"In {part}, {name} is {often} {plain(value)}, {distance:.0f} robust deviations "
+                "from the median of training" + _far_advice(data, name, value) + "."
             )
     return sentences
 
 
-def _twice(splits: Mapping[str, Split], places: Mapping[str, Sequence[int]]) -> list[str]:
+def _flat(data: Data, train: Split, split: Split) -> Iterator[tuple[str, Array, Array]]:
+    """Yield each column of numbers of a split, and that of training, without what is not finite."""
+    pairs = [
+        (_column_names(data, key, leaf), leaf, own)
+        for (key, leaf), own in zip(_wide(split).items(), _wide(train).values(), strict=True)
+        if leaf.ndim == 2
+    ]
+    if split.y is not None and split.y.is_floating_point() and train.y is not None:
+        size = data.task.size
+        names = data.outputs or [f"target {k}" if size > 1 else "target" for k in range(size)]
+        pairs.append((list(names), split.y, train.y))
+    for names, leaf, own in pairs:
+        for k, name in enumerate(names):
+            columns = [v[:, k].double().cpu().numpy() for v in (leaf, own)]
+            values, like = (v[np.isfinite(v)] for v in columns)
+            yield name, values, like
+
+
+def _far_advice(data: Data, name: str, value: float) -> str:
+    """Return the setting that takes a value of a table for a missing one."""
+    if data.fields is None or name not in (*data.fields.names, *data.outputs):
+        return ""
+    rest = " and `missing: impute`" if name in data.fields.names else ""
+    return f"; if that means no value, set `missing_values: [usual, {plain(value)}]`{rest}"
+
+
+def _twice(
+    splits: Mapping[str, Split], places: Mapping[str, Sequence[int]], mend: str = ""
+) -> list[str]:
     """Return sentences about examples that are equal to the last bit, within and across splits.
 
     Args:
         splits: The examples that are looked at.
         places: Their places in the whole splits, which the sentences name.
+        mend: The end of a sentence about examples that training has too.
     """
     sentences = []
     digests = {part: _digests(split) for part, split in splits.items()}
@@ -287,7 +337,9 @@ def _twice(splits: Mapping[str, Split], places: Mapping[str, Sequence[int]]) -> 
             sentences.append(
                 f"{len(common):,} of {len(digests[part]):,} examples in {part} are in {other} too; "
                 f"the first is {places[part][k]}, "
-                f"which equals {places[other][first[other][digests[part][k]]]} there."
+                f"which equals {places[other][first[other][digests[part][k]]]} there"
+                + (mend if other == "train" else "")
+                + "."
             )
     return sentences + _contradictions(splits, places, digests)
 

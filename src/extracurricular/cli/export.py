@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from extracurricular.export import Shipped
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """A format of an exported file."""
 
     onnx = "onnx"

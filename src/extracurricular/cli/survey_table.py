@@ -44,7 +44,9 @@ def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
         yield _equal(found) if equal else _classes(data, found)
     yield ""
     for note in data.notes:
-        yield escape(note)
+        # A class that a split lacks is told below, with what mends it.
+        if not any(sentence.startswith(note[:-1]) for sentence in found.suspicious):
+            yield escape(note)
     if found.looked_at:
         looked = found.looked_at.items()
         parts = ", ".join(f"{count:,} of {found.sizes[part]:,} in {part}" for part, count in looked)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extracurricular.data.fields import Fields
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 from extracurricular.inputs import Deferred, Inputs, batch_size, is_leaf, leaves, tree_map
@@ -107,6 +108,8 @@ class Data:
         notes: Sentences that tell a person how the data were read.
         drawn: Numbers of the training examples that samplers draw, int64; None for all. The others
             are kept out, to see what a student does on examples that it never meets.
+        fields: The table's columns, from which a raw row becomes an input; None for other data.
+        unlabelled: Raw examples whose target is not known, for the sampler ``pool``; None for none.
     """
 
     name: str
@@ -122,6 +125,8 @@ class Data:
     outputs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     drawn: Tensor | None = None
+    fields: Fields | None = None
+    unlabelled: Split | None = None
 
     @property
     def shapes(self) -> Shapes:
@@ -168,6 +173,7 @@ class Data:
             x_scale={k: v.to(device) for k, v in self.x_scale.items()},
             y_scale=None if self.y_scale is None else self.y_scale.to(device),
             drawn=None if self.drawn is None else self.drawn.to(device),
+            unlabelled=None if self.unlabelled is None else self.unlabelled.to(device),
         )
 
 
@@ -183,6 +189,8 @@ def make_data(
     columns: Sequence[str] = (),
     outputs: Sequence[str] = (),
     notes: Sequence[str] = (),
+    fields: Fields | None = None,
+    unlabelled: Any = None,
 ) -> Data:
     """Check arrays or tensors and make a :class:`Data` of them, with scales fitted on ``train``.
 
@@ -195,11 +203,14 @@ def make_data(
         classes: Names of the classes.
         angular: Whether targets are (pitch, yaw) in radians.
         columns, outputs: Names of a table's columns and of the targets.
-        notes: Sentences about how the data were read.
+        notes: Sentences about how the data were read. Those about classes that a split lacks are
+            added.
+        fields: The columns of a table.
+        unlabelled: Inputs whose target is not known.
 
     Raises:
-        DataError: A split is empty, lengths differ, a value is not finite, or a label is out of
-            range.
+        DataError: A split is empty, lengths differ, a value is not finite, a label is out of range,
+            or all examples are of one class.
     """
     if validation is None:
         validation = (map_arrays(lambda v: v[:0], train[0]), np.asarray(train[1])[:0])
@@ -216,7 +227,10 @@ def make_data(
         _check_shapes(f"data {name!r}, {part} split", split, splits["train"])
     y = splits["train"].y
     assert y is not None
-    return Data(
+    more = None if unlabelled is None else Split(map_arrays(_unlabelled, unlabelled))
+    if more is not None:
+        _check_shapes(f"data {name!r}, unlabelled", more, splits["train"])
+    found = Data(
         name=name,
         task=task,
         train=splits["train"],
@@ -229,7 +243,55 @@ def make_data(
         columns=tuple(columns),
         outputs=tuple(outputs),
         notes=tuple(notes),
+        fields=fields,
+        unlabelled=more,
     )
+    if task.kind == "classification":
+        _check_classes(found)
+    return replace(found, notes=(*found.notes, *lacking(found)))
+
+
+def _unlabelled(given: Any) -> Tensor:
+    return _tensor("unlabelled", "x", given)
+
+
+def lacking(data: Data) -> list[str]:
+    """Return sentences about classes that occur, but not in every split."""
+    if data.task.kind != "classification":
+        return []
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    size = data.task.size
+    counts = {
+        part: split.y[(split.y >= 0) & (split.y < size)].bincount(minlength=size)
+        for part, split in splits.items()
+        if split.y is not None and len(split)
+    }
+    names = data.classes or tuple(map(str, range(size)))
+    present = torch.stack(list(counts.values())).sum(0) > 0
+    sentences = []
+    for part, count in counts.items():
+        # A split that is smaller than the number of classes cannot have them all.
+        if part != "train" and int(count.sum()) < size:
+            continue
+        none = [names[int(k)] for k in ((count == 0) & present).nonzero()]
+        if none:
+            shown = ", ".join(none[:8]) + (f" and {len(none) - 8} more" if len(none) > 8 else "")
+            word = "training" if part == "train" else part
+            sentences.append(f"These classes have no {word} examples: {shown}.")
+    return sentences
+
+
+def _check_classes(data: Data) -> None:
+    """Refuse data whose examples are all of one class."""
+    own = [s.y for s in (data.train, data.validation, data.test) if s.y is not None and len(s)]
+    every = torch.cat(own)
+    if int(every.min()) == int(every.max()):
+        one = int(every[0])
+        name = data.classes[one] if data.classes else str(one)
+        raise DataError(
+            f"data {data.name!r}: all examples are of the class {name!r}; there must be at least "
+            "two classes"
+        )
 
 
 def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
@@ -264,8 +326,10 @@ def check_finite(values: Tensor, which: str) -> None:
     Raises:
         DataError: A value is not finite.
     """
-    finite = torch.isfinite(values)
-    if not bool(finite.all()):
+    # The extremes of values with a NaN are NaN; they need no mask as large as the values.
+    extremes = torch.stack(values.aminmax()) if values.numel() else values
+    if not bool(torch.isfinite(extremes).all()):
+        finite = torch.isfinite(values)
         where = tuple(int(i) for i in (~finite).nonzero()[0])
         value = float(values[where])
         raise DataError(f"{which}{list(where)} is {value}; every value must be finite")

@@ -99,6 +99,7 @@ def _mapped(data: Data, function: Any) -> Data:
         test=split(data.test),
         x_scale={key: affine(scale) for key, scale in data.x_scale.items()},
         y_scale=None if data.y_scale is None else affine(data.y_scale),
+        unlabelled=None if data.unlabelled is None else split(data.unlabelled),
     )
 
 

@@ -94,18 +94,27 @@ def pool(
         path: A folder of images, or an .npy, .npz or .parquet file
             (:func:`extracurricular.data.formats.examples.read_pool`). Several samplers share one
             reading.
-        generator: The entry of ``generators`` that is a pool, instead of ``path``.
+        generator: The entry of ``generators`` that is a pool, instead of ``path``. With neither,
+            the pool is the data's own examples without a target.
         resize: Bring the images of ``path`` to the size of the data's.
         seed: Seed of the orders.
 
     Raises:
-        ValueError: Not exactly one of ``path`` and ``generator`` is given, or the generator is no
-            pool.
+        ValueError: Both ``path`` and ``generator`` are given, or neither although the data have no
+            examples without a target, or the generator is no pool.
         DataError: The files cannot be used; the sentence says why.
     """
-    if (path is None) == (generator is None):
-        given = "neither is given" if path is None else "both are given"
-        raise ValueError(f"path and generator: {given}; a pool has one of them")
+    if path is not None and generator is not None:
+        raise ValueError("path and generator: both are given; a pool has one of them")
+    if path is None and generator is None:
+        if resize:
+            raise ValueError("resize is for a pool from a path; leave it out")
+        if data.unlabelled is None:
+            raise ValueError(
+                "path and generator: neither is given; a pool has one of them, as the data has no "
+                "examples without a target"
+            )
+        return Pool(data, data.unlabelled, seed)
     if path is not None:
         return Pool(data, _read(Path(path), data, resize), seed)
     assert generator is not None

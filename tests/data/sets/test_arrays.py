@@ -246,3 +246,134 @@ def test_problems_inside_a_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\[0, 0\] is nan"):
         arrays(saved(tmp_path, x=x, y=y))
     assert issubclass(DataError, XclError)
+
+
+# Tasks, splits and images
+
+
+def test_the_task_can_be_set_and_is_told_otherwise(tmp_path: Path) -> None:
+    x = numbers(200)
+    ages = np.arange(200) % 90 + 1
+    with pytest.raises(
+        DataError, match="'y' has 90 different whole numbers, 1 to 90, which may be"
+    ):
+        from_arrays(x, ages)
+    data = from_arrays(x, ages, task="regression")
+    assert data.task == Task("regression", 1)
+    assert data.train.y is not None
+    assert data.train.y.dtype == torch.float32
+    assert from_arrays(x, ages, task="classification").task == Task("classification", 91)
+    whole = from_arrays(x, np.arange(200) % 100)
+    assert whole.task == Task("classification", 100)
+    assert any("`task: regression` reads them as numbers" in note for note in whole.notes)
+    assert from_arrays(x, (ages % 5).astype(float), task="classification").task.size == 5
+    both = from_arrays(x, np.stack([ages, ages], 1), task="regression")
+    assert both.task == Task("regression", 2)
+    path = saved(tmp_path, x=x, y=ages)
+    assert arrays(path, task="regression").task == Task("regression", 1)
+    with pytest.raises(DataError, match=r"y\[3\] is 0.5; classes must be whole numbers or texts"):
+        from_arrays(x, np.where(np.arange(200) == 3, 0.5, 1.0), task="classification")
+    with pytest.raises(DataError, match="task is 'odd'; it must be 'classification' or 'regressi"):
+        from_arrays(x, ages, task="odd")  # type: ignore[arg-type]
+
+
+def test_names_of_classes_are_labels() -> None:
+    x, names = numbers(60), np.array(["dog", "cat", "emu"])[np.arange(60) % 3]
+    for labels in (names, names.tolist(), names.astype(object)):
+        data = from_arrays(x, labels)
+        assert data.classes == ("cat", "dog", "emu")
+        assert data.train.y is not None
+        assert sorted(set(data.train.y.tolist())) == [0, 1, 2]
+    given = from_arrays(x, names, test=(x[:4], names[:4]))
+    assert given.test.y is not None
+    assert given.test.y.tolist() == [1, 0, 2, 1]
+    with pytest.raises(DataError, match="the label 'fox' is none of cat, dog, emu"):
+        from_arrays(x, names, test=(x[:4], ["fox"] * 4))
+    with pytest.raises(DataError, match="y has texts such as 'dog'"):
+        from_arrays(x, names, task="regression")
+
+
+def test_arrays_as_people_have_them() -> None:
+    x, y = numbers(60), np.arange(60) % 2
+    wanted = from_arrays(x, y)
+    for given in (x.tolist(), torch.from_numpy(x).requires_grad_(), x[::-1][::-1]):
+        assert torch.equal(leaves(from_arrays(given, y).train.x)[""], leaves(wanted.train.x)[""])
+    backwards = from_arrays(x[::-1], y[::-1])
+    assert len(backwards.train) == 42
+    assert not leaves(backwards.train.x)[""].requires_grad
+
+
+def test_data_frames_beside_their_targets() -> None:
+    pandas = pytest.importorskip("pandas")
+    x = numbers(60)
+    frame = pandas.DataFrame(x, columns=list("abcde")[: x.shape[1]], index=range(100, 160))
+    target = pandas.Series(np.arange(60) % 2, index=range(100, 160), name="kind")
+    data = from_arrays(frame, target, name="mine")
+    assert data.columns == tuple(frame.columns)
+    assert data.outputs == ("kind",)
+    assert data.fields is not None
+    texts = frame.assign(colour=["red", "blue"] * 30)
+    other = from_arrays(
+        texts, np.arange(60) * 1.5, test=(texts[:5], np.arange(5.0)), group=np.arange(60) // 2
+    )
+    assert other.columns[-2:] == ("colour=blue", "colour=red")
+    assert len(other.test) == 5
+    assert other.test.y is not None
+    assert other.test.y[:, 0].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(DataError, match="x has 60 rows, and y the shape"):
+        from_arrays(frame, target[:50])
+
+
+def test_groups_times_and_repeats_of_arrays(tmp_path: Path) -> None:
+    x, y = numbered()
+    group = np.arange(100) // 5
+    data = from_arrays(x, y, group=group)
+    owners = [set((leaves(s.x)[""][:, 0] // 5).int().tolist()) for s in splits(data)]
+    assert sum(map(len, owners)) == 20
+    by_time = from_arrays(x, y, time=torch.arange(100).flip(0))
+    assert leaves(by_time.test.x)[""][:, 0].tolist() == list(range(20))
+    path = saved(tmp_path, x=x, y=y, person=group)
+    again = arrays(path, group="person")
+    assert torch.equal(leaves(again.train.x)[""], leaves(data.train.x)[""])
+    with pytest.raises(DataError, match="group is 'people', which is none of them"):
+        arrays(path, group="people")
+    with pytest.raises(DataError, match=r"group has shape \(99,\); it must have a value for each"):
+        from_arrays(x, y, group=group[:99])
+    twice = np.concatenate([x[:50], x[:50]])
+    kept, dropped = (
+        from_arrays({"a": twice, "b": twice}, y, duplicates=how) for how in ("keep", "drop")
+    )
+    assert len(dropped.test) < len(kept.test)
+    train = set(leaves(dropped.train.x)["a"][:, 0].tolist())
+    assert not train & set(leaves(dropped.test.x)["a"][:, 0].tolist())
+
+
+def test_classes_keep_their_share_in_every_split() -> None:
+    y = np.array([0] * 125 + [1] * 75)
+    for seed in range(4):
+        data = from_arrays(numbers(200), y, seed=seed)
+        for split in splits(data):
+            assert split.y is not None
+            assert abs(float((split.y == 1).sum()) - len(split) * 75 / 200) <= 1
+
+
+def test_channels_that_come_last_are_moved() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 6, 3), dtype=np.uint8)
+    y = np.arange(40) % 2
+    data = from_arrays(x, y, stratify=False)
+    assert data.shapes == (3, 8, 6)
+    assert any("8 × 6 × 3 have their channels last" in note for note in data.notes)
+    same = from_arrays(np.moveaxis(x, 3, 1), y, stratify=False)
+    assert torch.equal(leaves(same.train.x)[""], leaves(data.train.x)[""])
+    assert same.notes == data.notes[:1]
+    assert from_arrays(x, y, channels="first").shapes == (8, 6, 3)
+    assert from_arrays(x[..., :2], y).shapes == (8, 6, 2)
+    assert from_arrays(x[..., :2], y, channels="last").shapes == (2, 8, 6)
+    assert from_arrays(torch.from_numpy(x), y).shapes == (3, 8, 6)
+
+
+def test_examples_of_one_class_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="all examples are of the class '0'; there must be at leas"):
+        arrays(saved(tmp_path, x=numbers(50), y=np.zeros(50, int)))
+    with pytest.raises(DataError, match="all examples are of the class 'cat'"):
+        from_arrays(numbers(50), ["cat"] * 50)

@@ -273,3 +273,23 @@ class Stream(IterableDataset[Any]):
 def test_datasets_that_cannot_be_used(dataset: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         from_dataset(dataset)
+
+
+def test_whole_numbers_are_classes_or_numbers_and_never_silent(tmp_path: Path) -> None:
+    def of(labels: list[int], **settings: Any) -> Data:
+        raw = [png(v) for v in pixels(len(labels))]
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.parquet"
+        pq.write_table(pa.table({"image": raw, "age": labels}), path)
+        return hf(str(path), label="age", **settings)
+
+    ages = [1 + 7 * k % 89 for k in range(60)]
+    data = of(ages)
+    assert data.task == Task("regression", 1)
+    assert any("so it is read as numbers; `task: classification`" in note for note in data.notes)
+    assert of(ages, task="classification").task.size == 90
+    few = of([k % 4 for k in range(60)])
+    assert few.task == Task("classification", 4)
+    assert any("`task: regression` reads them as numbers" in note for note in few.notes)
+    assert of([k % 4 for k in range(60)], task="regression").task == Task("regression", 1)
+    years = of([1990 + k % 4 for k in range(60)])
+    assert years.classes == ("1990", "1991", "1992", "1993")

@@ -223,3 +223,29 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
         imagefolder(str(folder(tmp_path / "d")), validation=1.5)
     with pytest.raises(DataError, match=r"test and validation leave none of 30 examples"):
         imagefolder(str(tmp_path / "d"), test=15, validation=15)
+
+
+def test_folders_that_are_called_by_numbers(tmp_path: Path) -> None:
+    for k, name in enumerate(("0.5", "10", "90")):
+        for j in range(10):
+            write(tmp_path / name / f"{j}.png", 10 * k + j)
+    classes = imagefolder(str(tmp_path), 8)
+    assert classes.task == Task("classification", 3)
+    assert any("`task: regression` reads them as numbers" in note for note in classes.notes)
+    reals = imagefolder(str(tmp_path), 8, task="regression")
+    assert reals.task == Task("regression", 1)
+    assert reals.classes == ()
+    x, y = leaves(reals.train.x)[""], reals.train.y
+    assert y is not None
+    wanted = torch.tensor([0.5, 10, 90])[x[:, 0, 0, 0].long() // 10]
+    assert torch.equal(y[:, 0], wanted)
+    write(tmp_path / "old" / "a.png", 1)
+    with pytest.raises(DataError, match="the folder 'old' is not called by a number"):
+        imagefolder(str(tmp_path), 8, task="regression")
+
+
+def test_jfif_is_jpeg(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for file in sorted(tmp_path.glob("*/00[0-4].png")):
+        file.rename(file.with_suffix(".jfif"))
+    assert every(imagefolder(str(tmp_path), 8)) == list(range(30))

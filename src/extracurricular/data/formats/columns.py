@@ -1,58 +1,141 @@
-"""Read the columns of tables from CSV, parquet and .npz files: numbers or texts, none missing."""
+"""Find out what the columns of a table hold: numbers, dates or texts, and how they are written."""
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+import polars as pl
 
-from extracurricular.data.formats import parquet
+from extracurricular.data.formats.delimited import Raw, TextForm
+from extracurricular.data.texts import (
+    DATE_FORMATS,
+    MISSING_NUMBERS,
+    USUAL_MISSING,
+    NumberForm,
+    bare_numbers,
+    date_forms,
+    days,
+    number_forms,
+    numbers,
+    since_1970,
+    stripped,
+    without,
+    words,
+)
 from extracurricular.errors import DataError, shorten
 
-Array: TypeAlias = np.ndarray[Any, Any]
-
 _LARGEST = float(np.finfo(np.float32).max)
-_MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
-_KINDS = "a .csv, .tsv, .parquet or .npz file"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read.
+
+    Args:
+        text: How a text file is written.
+        decimal, thousands: Signs of numbers in texts; None if they are found out, and an empty
+            ``thousands`` for none.
+        missing_values: What stands for a missing value: words, numbers, and ``usual`` for
+            :data:`~extracurricular.data.texts.USUAL_MISSING` and, among numbers,
+            :data:`~extracurricular.data.texts.MISSING_NUMBERS`.
+        date_format: The form of all dates, or of those of some columns, by name.
+        categorical: Columns, by name or position, whose values are names even if they look like
+            numbers or dates.
+        drop: Columns to leave out, whatever they hold.
+        rename: Texts to put in place of others.
+        index: Whether to ``drop`` or ``keep`` a column without name that counts the rows.
+        sheet: Name or position of the sheet of a spreadsheet.
+    """
+
+    text: TextForm = field(default_factory=TextForm)
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal["", ",", ".", " ", "'"] | None = None
+    missing_values: Sequence[str | float] = ("usual",)
+    date_format: str | Mapping[str, str] | None = None
+    categorical: Collection[str | int] = ()
+    drop: Collection[str | int] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    index: Literal["drop", "keep"] = "drop"
+    sheet: str | int = 0
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Words that mean a missing value in any column, in lower case."""
+        given = [str(word).strip().lower() for word in self.missing_values if word != "usual"]
+        return ("", *(USUAL_MISSING[1:] if "usual" in self.missing_values else ()), *given)
+
+    @property
+    def missing_numbers(self) -> tuple[float, ...]:
+        """Numbers that mean a missing value."""
+        found = []
+        for word in self.missing_values:
+            try:
+                found.append(float(word))
+            except ValueError:
+                continue
+        return tuple(v for v in found if v == v)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Args:
+        kind: ``number``; ``date``, in days since 1970-01-01; or ``text``.
+        values: float64, or texts; null where a value is missing.
+        form: How its numbers are written in texts.
+        date_format: How its dates are written in texts; empty if they are no texts.
+        padded: A text of digits that begins with 0 although the column is of numbers, if any.
+    """
+
+    kind: Literal["number", "date", "text"]
+    values: pl.Series
+    form: NumberForm = field(default_factory=NumberForm)
+    date_format: str = ""
+    padded: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as its file has it.
+    """A table whose columns are understood.
 
     Args:
-        path: The file.
-        columns: float64 or texts, [N] each, by name, in the order of the file.
+        source: The file, for errors.
+        columns: The columns by name, in the order of the file.
         place: Function from row k, counted from 0, to its name in errors (``"line 2"``).
+        notes: Sentences about how the table was read.
+        reading: How it was read.
+        empty: Names of columns without any value, which count where one is given by position.
     """
 
-    path: Path
-    columns: dict[str, Array]
+    source: str
+    columns: dict[str, Column]
     place: Callable[[int], str]
+    notes: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
+    empty: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
+        return len(next(iter(self.columns.values())).values)
 
     def named(self, which: str | int, setting: str) -> str:
         """Return the name of a column that is given by name or position; -1 is the last.
 
         Raises:
-            DataError: There is no such column; the sentence names the setting.
+            DataError: There is no such column, or it is empty; the sentence names the setting.
         """
         names = list(self.columns)
-        if isinstance(which, str) and which in names:
-            return which
-        if isinstance(which, int) and -len(names) <= which < len(names):
-            return names[which]
-        raise DataError(
-            f"the file {str(self.path)!r} has no column {which!r}, which {setting} names; "
-            f"it has {shorten_names(names)}"
-        )
+        for position, name in self.empty.items():
+            names.insert(position, name)
+        found = column_named(self.source, names, which, setting)
+        if found not in self.columns:
+            raise DataError(
+                f"{self.source}: the column {found!r}, which {setting} names, has no values"
+            )
+        return found
 
 
 def shorten_names(names: Sequence[str]) -> str:
@@ -60,206 +143,258 @@ def shorten_names(names: Sequence[str]) -> str:
     return ", ".join(names if len(names) <= 12 else [*names[:8], "…", *names[-3:]])
 
 
-def read_table(
-    path: Path,
-    separator: str = ",",
-    header: bool = True,
-    categorical: Collection[str | int] = (),
-    drop: Collection[str | int] = (),
-) -> Table:
-    """Read a table.
-
-    Args:
-        path: A .csv (or .tsv, .txt), .parquet or .npz file. In an .npz file each array [N] is a
-            column, and each array [N, D] is D columns, ``NAME.0`` and so on.
-        separator: The character between the columns of a text.
-        header: Whether the first line of a text names the columns; else they are ``"0"``, ``"1"``…
-        categorical: Columns, by name or position, whose values are names even if they look like
-            numbers.
-        drop: Columns to leave out, whatever they hold.
+def understood(raw: Raw, reading: Reading) -> Table:
+    """Find out which columns of a table are numbers, dates and texts.
 
     Raises:
-        DataError: The file is missing or damaged, or a value is missing, too large, or a text
-            among numbers.
+        DataError: There are no columns or rows; a column mixes texts with numbers, can be read in
+            two ways, or has numbers that float32 cannot hold.
     """
-    if not path.is_file():
-        raise DataError(f"the file {str(path)!r} does not exist; path must name {_KINDS}")
-    kind = path.suffix.lower()
-    if kind in (".csv", ".tsv", ".txt"):
-        raw, place = _text(path, separator, header)
-    elif kind == ".parquet":
-        raw, place = _parquet(path), lambda row: f"row {row}"
-    elif kind == ".npz":
-        raw, place = _npz(path), lambda row: f"row {row}"
-    else:
-        raise DataError(f"path is {str(path)!r}; it must name {_KINDS}")
-    whole = Table(path, raw, place)
-    dropped = {whole.named(which, "drop") for which in drop}
-    names = {whole.named(which, "categorical") for which in categorical}
-    kept = {name: values for name, values in raw.items() if name not in dropped}
-    if not kept or not len(whole):
-        raise DataError(f"the file {str(path)!r} has no {'rows' if kept else 'columns'}")
-    columns = {name: _column(whole, name, v, name in names) for name, v in kept.items()}
-    return Table(path, columns, place)
-
-
-def _column(table: Table, name: str, values: Array, categorical: bool) -> Array:
-    """Check a column and return numbers as float64, anything else as texts."""
-    where = f"the file {str(table.path)!r}"
-    if values.dtype.kind in "fiub":
-        reals = values.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            wrong = np.flatnonzero(~(np.abs(reals) <= _LARGEST))
-        if len(wrong):
-            raise _missing(table, name, int(wrong[0]), values[wrong[0]])
-        return np.array([f"{v:.15g}" for v in reals]) if categorical else reals
-    if values.dtype.kind not in "UO":
-        raise DataError(
-            f"{where}: the column {name!r} is neither of numbers nor of texts; name it in `drop`"
+    names = raw.frame.columns
+    dropped = {column_named(raw.source, names, which, "drop") for which in reading.drop}
+    categorical = {
+        column_named(raw.source, names, which, "categorical") for which in reading.categorical
+    }
+    kept = [name for name in names if name not in dropped]
+    if not kept or not raw.frame.height:
+        raise DataError(f"{raw.source} has no {'rows' if kept else 'columns'}")
+    if isinstance(reading.date_format, Mapping):
+        for which in reading.date_format:
+            column_named(raw.source, names, which, "date_format")
+    cleaned = {name: _clean(raw, name, name in categorical, reading) for name in kept}
+    decimal = reading.decimal or _decimal(cleaned.values(), reading)
+    columns, notes = {}, list(raw.notes)
+    empty = [name for name in kept if cleaned[name].null_count() == raw.frame.height]
+    for name in kept:
+        if name not in empty:
+            one = _column(raw, name, cleaned[name], name in categorical, decimal, reading)
+            columns[name] = one
+    if empty:
+        verb = "is empty and" if len(empty) == 1 else "are empty and"
+        notes.append(
+            f"{_quoted(empty)} {verb} left out."
+            if columns
+            else f"{_quoted(empty)} {verb} of no use."
         )
-    words = []
-    for row, value in enumerate(values.tolist()):
-        word = "" if value is None else str(value).strip()
-        if word.lower() in _MISSING:
-            raise _missing(table, name, row, word)
-        words.append(word)
-    if categorical:
-        return np.array(words)
-    numbers = [_number(word) for word in words]
-    first = next((k for k, number in enumerate(numbers) if number is None), None)
-    if first is not None:
-        if all(number is None for number in numbers):
-            return np.array(words)
-        raise DataError(
-            f"{where}, {table.place(first)}: the column {name!r} has {shorten(words[first])} "
-            "among numbers; mend it, or name the column in `categorical` or `drop`"
-        )
-    for row, number in enumerate(numbers):
-        if number is None or not abs(number) <= _LARGEST:
-            raise _missing(table, name, row, words[row])
-    return np.array(numbers, dtype=np.float64)
+    if not columns:
+        raise DataError(f"{raw.source} has no values")
+    notes += _told(columns)
+    # A separator at the end of each line makes a column that nobody means.
+    counted = {k: name for k, name in enumerate(kept) if name in empty and name != f"column {k}"}
+    return Table(raw.source, columns, raw.place, tuple(notes), reading, counted)
 
 
-def _missing(table: Table, name: str, row: int, value: Any) -> DataError:
-    empty = value is None or str(value).lower() in _MISSING
-    problem = "no value" if empty else f"{value}, which float32 cannot hold"
-    if empty and value:
-        problem += f" ({value})"
-    return DataError(
-        f"the file {str(table.path)!r}, {table.place(row)}: the column {name!r} has {problem}; "
-        "fill it in, leave out the row, or name the column in `drop`"
+def _quoted(names: Sequence[str]) -> str:
+    word = "The column" if len(names) == 1 else "The columns"
+    return f"{word} {shorten_names([repr(name) for name in names])}"
+
+
+def _told(columns: Mapping[str, Column]) -> list[str]:
+    """Return sentences about what was guessed of columns, each with the setting to change it."""
+    notes = []
+    signs = {(c.form.decimal, c.form.thousands) for c in columns.values() if c.kind == "number"}
+    if any(sign != (".", "") for sign in signs):
+        points = sorted({point for point, _ in signs if point != "."}) or ["."]
+        groups = sorted({group for _, group in signs if group})
+        how = f"`decimal: {points[0]!r}`" + (f", `thousands: {groups[0]!r}`" if groups else "")
+        notes.append(f"Numbers are read with {how}.")
+    for name, column in columns.items():
+        if column.padded:
+            notes.append(
+                f"The column {name!r} has numbers such as {column.padded!r}, whose 0 is left out; "
+                f"`categorical: [{name}]` reads them as names."
+            )
+    units: dict[str, list[str]] = {}
+    for name, column in columns.items():
+        if column.form.units:
+            units.setdefault(column.form.units, []).append(name)
+    for unit, named in units.items():
+        verb = "has numbers" if len(named) == 1 else "have numbers"
+        notes.append(f"{_quoted(named)} {verb} in {unit} (`categorical` reads them as names).")
+    return notes
+
+
+# Columns
+
+
+def column_named(source: str, names: Sequence[str], which: str | int, setting: str) -> str:
+    """Return the name of a column that a setting gives by name or position.
+
+    Raises:
+        DataError: There is no such column; the sentence names the setting.
+    """
+    if isinstance(which, str) and which in names:
+        return which
+    if isinstance(which, int) and -len(names) <= which < len(names):
+        return names[which]
+    raise DataError(
+        f"{source} has no column {which!r}, which {setting} names; it has {shorten_names(names)}"
     )
 
 
-def _number(word: str) -> float | None:
-    try:
-        # Python reads 1_000 as a number, but no such file means one.
-        return float(word) if "_" not in word else None
-    except ValueError:
-        return None
+def _clean(raw: Raw, name: str, categorical: bool, reading: Reading) -> pl.Series:
+    """Return a column as float64, dates or texts, with null where a value is missing."""
+    values = raw.frame[name]
+    kind = values.dtype
+    if isinstance(kind, pl.Categorical | pl.Enum):
+        values = values.cast(pl.String)
+    elif kind == pl.Null:
+        return pl.Series(name, [None] * len(values), dtype=pl.Float64)
+    if categorical or kind == pl.String or values.dtype == pl.String:
+        texts = words(values, reading.missing)
+        return texts.replace(dict(reading.rename)) if reading.rename else texts
+    if kind.is_numeric() or kind == pl.Boolean:
+        reals = values.cast(pl.Float64).fill_nan(None)
+        for absent in reading.missing_numbers:
+            reals = without(reals, absent)
+        wrong = (reals.abs() > _LARGEST).fill_null(False)
+        if wrong.any():
+            row = int(wrong.arg_true()[0])
+            raise _too_large(raw, name, row, values[row])
+        return reals
+    if kind in (pl.Date, pl.Datetime):
+        return values
+    raise DataError(
+        f"{raw.source}: the column {name!r} is neither of numbers nor of texts; name it in `drop`"
+    )
 
 
-# Files
+def _too_large(raw: Raw, name: str, row: int, value: object) -> DataError:
+    return DataError(
+        f"{raw.source}, {raw.place(row)}: the column {name!r} has {value}, which float32 cannot "
+        "hold; mend it, leave out the row, or name the column in `drop`"
+    )
 
 
-def _text(
-    path: Path, separator: str, header: bool
-) -> tuple[dict[str, Array], Callable[[int], str]]:
-    where = f"the file {str(path)!r}"
-    if len(separator) != 1:
-        raise DataError(f"separator is {separator!r}; it must be one character")
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=True)
-            for row in reader:
-                if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
-    except csv.Error as error:
-        raise DataError(f"{where}, line {reader.line_num}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is no text in UTF-8: {error}") from error
-    if not rows:
-        raise DataError(f"{where} is empty")
-    names = [name.strip() for name in rows[0]] if header else [str(k) for k in range(len(rows[0]))]
-    if header:
-        _check_names(where, names, separator)
-        rows, lines = rows[1:], lines[1:]
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(names):
-            raise DataError(
-                f"{where}, line {line}: the row has {len(row)} values, but there are "
-                f"{len(names)} columns"
-            )
-    columns = {n: np.array([row[k] for row in rows], dtype=object) for k, n in enumerate(names)}
-    return columns, lambda row: f"line {lines[row]}"
+def _decimal(columns: Collection[pl.Series], reading: Reading) -> str | None:
+    """Find the sign between whole and part from the columns that leave no choice."""
+    seen: set[str] = set()
+    for values in columns:
+        if values.dtype == pl.Float64 and len(seen) < 2:
+            # A fraction that was read without a doubt has a point.
+            if bool((values != values.floor()).any()):
+                seen.add(".")
+        elif values.dtype == pl.String:
+            points = {form.decimal for form in number_forms(values, None, reading.thousands)}
+            if len(points) == 1:
+                seen |= points
+    return seen.pop() if len(seen) == 1 else None
 
 
-def _check_names(where: str, names: list[str], separator: str) -> None:
-    if all(_number(name) is not None for name in names):
-        raise DataError(
-            f"{where}: the first line has numbers where the names of the columns should be; "
-            "if there are no names, set `header: false`"
-        )
-    if len(names) == 1:
-        other = next((c for c in (";", "\t", ",", "|") if c != separator and c in names[0]), None)
-        if other is not None:
-            raise DataError(
-                f"{where} has one column, {shorten(names[0])}; set `separator: {other!r}`"
-            )
-    for k, name in enumerate(names):
-        if not name or name in names[:k]:
-            problem = f"{name!r} is there twice" if name else f"column {k} has no name"
-            raise DataError(f"{where}, line 1: {problem}; each column needs a name of its own")
+def _column(
+    raw: Raw, name: str, values: pl.Series, categorical: bool, decimal: str | None, reading: Reading
+) -> Column:
+    """Decide what a column holds."""
+    given = reading.date_format
+    form = given.get(name) if isinstance(given, Mapping) else given
+    if values.dtype in (pl.Date, pl.Datetime):
+        return Column("date", since_1970(values))
+    if categorical:
+        return Column("text", values)
+    if values.dtype == pl.Float64:
+        if isinstance(given, Mapping) and form is not None:
+            return _dates(raw, name, words(values), [form], reading)
+        return Column("number", values)
+    if isinstance(given, Mapping) and form is not None:
+        return _dates(raw, name, values, [form], reading)
+    found = _numbers(raw, name, values, decimal, reading)
+    if found is None and "usual" in reading.missing_values:
+        bare = stripped(values, MISSING_NUMBERS)
+        if bare.null_count() > values.null_count():
+            found = _numbers(raw, name, bare, decimal, reading)
+            if found is None and date_forms(bare):
+                values = bare
+    if found is not None:
+        return found
+    forms = date_forms(values, [form] if form else DATE_FORMATS)
+    if forms:
+        return _dates(raw, name, values, forms, reading)
+    _refuse_mixture(raw, name, values)
+    return Column("text", values)
 
 
-def _parquet(path: Path) -> dict[str, Array]:
-    with parquet.opened(path) as file:
-        from pyarrow import types
-
-        table = file.read()
-        columns: dict[str, Array] = {}
-        for name in table.schema.names:
-            values, kind = table[name], table.schema.field(name).type
-            if types.is_dictionary(kind):
-                kind = kind.value_type
-                values = values.cast(kind)
-            numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
-            if any(is_kind(kind) for is_kind in numbers):
-                # A missing value becomes NaN, which is reported as missing.
-                columns[name] = np.array(
-                    [math.nan if v is None else float(v) for v in values.to_pylist()]
-                )
-            elif types.is_string(kind) or types.is_large_string(kind):
-                columns[name] = np.array(values.to_pylist(), dtype=object)
-            else:
-                # This column is of no use, but it may be one to drop.
-                columns[name] = np.zeros(len(values), "V1")
-    return columns
-
-
-def _npz(path: Path) -> dict[str, Array]:
-    where = f"the file {str(path)!r}"
-    try:
-        # The file is opened here, as numpy leaks its own handle if the archive is damaged.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
-    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
-        raise DataError(f"{where} cannot be read as .npz: {error}") from error
-    columns: dict[str, Array] = {}
-    for name, array in found.items():
-        if array.ndim == 1:
-            columns[name] = array
-        elif array.ndim == 2:
-            columns |= {f"{name}.{k}": array[:, k] for k in range(array.shape[1])}
+def _numbers(
+    raw: Raw, name: str, values: pl.Series, decimal: str | None, reading: Reading
+) -> Column | None:
+    forms = number_forms(values, reading.decimal, reading.thousands)
+    if len({form.decimal for form in forms}) > 1:
+        each = [numbers(values, form) for form in forms]
+        if all(each[0].equals(other) for other in each[1:]):
+            forms = forms[:1]
         else:
-            raise DataError(
-                f"{where}: {name!r} has shape {array.shape}; the arrays of a table must be [N] or "
-                "[N, D]"
-            )
-    counts = {name: len(array) for name, array in columns.items()}
-    if len(set(counts.values())) > 1:
-        raise DataError(f"{where} has columns of different lengths: {counts}")
-    return columns
+            forms = [form for form in forms if decimal is None or form.decimal == decimal]
+    if not forms:
+        return None
+    if len(forms) > 1 and forms[0].decimal != ".":
+        # 1,234 may be one and a part, or a thousand; 1.234 alone is read as programs write it.
+        text = str(values.drop_nulls()[0])
+        low, high = (float(numbers(values.drop_nulls()[:1], form)[0]) for form in forms[:2])
+        raise DataError(
+            f"{raw.source}, {raw.place(0)}: the column {name!r} has {text!r}, which may be {low:g} "
+            f"or {high:g}; set `decimal: ','` or `decimal: '.'`"
+        )
+    form = forms[0]
+    reals = numbers(values, form)
+    for absent in reading.missing_numbers:
+        reals = without(reals, absent)
+    wrong = (reals.abs() > _LARGEST).fill_null(False)
+    if wrong.any():
+        row = int(wrong.arg_true()[0])
+        raise _too_large(raw, name, row, values[row])
+    padded = values.filter(values.str.contains(r"^0\d+$").fill_null(False))
+    return Column("number", reals, form, padded=str(padded[0]) if len(padded) else "")
+
+
+def _dates(
+    raw: Raw, name: str, values: pl.Series, forms: Sequence[str], reading: Reading
+) -> Column:
+    if len(forms) > 1:
+        text = str(values.drop_nulls()[0])
+        raise DataError(
+            f"{raw.source}: the column {name!r} has dates such as {text!r}, which may be "
+            f"{' or '.join(forms[:2])}; set `date_format: {forms[0]!r}` or "
+            f"`date_format: {forms[1]!r}`"
+        )
+    found = days(values, forms[0])
+    wrong = found.is_null() & values.is_not_null()
+    if wrong.any():
+        row = int(wrong.arg_true()[0])
+        raise DataError(
+            f"{raw.source}, {raw.place(row)}: the column {name!r} has {shorten(values[row])}, "
+            f"which is no date of the form {forms[0]!r}, which date_format names"
+        )
+    return Column("date", found, date_format=forms[0])
+
+
+def _refuse_mixture(raw: Raw, name: str, values: pl.Series) -> None:
+    """Refuse a column some of whose texts are numbers."""
+    known = values.drop_nulls()
+    bare = known.str.contains(NumberForm().pattern) | known.str.contains(NumberForm(",").pattern)
+    if not bare.any():
+        _refuse_units(raw, name, known)
+        return
+    flags = values.str.contains(NumberForm().pattern) | values.str.contains(NumberForm(",").pattern)
+    row = int((~flags).fill_null(False).arg_true()[0]) if not bare.all() else 0
+    if bare.all():
+        raise DataError(
+            f"{raw.source}: the column {name!r} has numbers with decimal commas and with decimal "
+            "points; bring them to one form, or name the column in `categorical` or `drop`"
+        )
+    word = shorten(values[row])
+    raise DataError(
+        f"{raw.source}, {raw.place(row)}: the column {name!r} has {word} among numbers; mend it, "
+        "or name the column in `categorical` or `drop`, or set `missing_values: [usual, "
+        f"{values[row]!r}]` if it means none"
+    )
+
+
+def _refuse_units(raw: Raw, name: str, known: pl.Series) -> None:
+    """Refuse a column whose numbers have several currencies."""
+    sample = known[:1000]
+    bare, units = bare_numbers(sample)
+    signs = sorted(set(units.to_list()) - {""})
+    if len(signs) > 1 and bool(bare.str.contains(r"^[+-]?[\d.,' ]+$").all()):
+        raise DataError(
+            f"{raw.source}: the column {name!r} has numbers in {' and in '.join(signs)}; bring "
+            "them to one, or name the column in `categorical` or `drop`"
+        )

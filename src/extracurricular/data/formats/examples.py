@@ -32,7 +32,9 @@ from extracurricular.data.images.decode import (
 from extracurricular.errors import DataError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"
+)  # fmt: skip
 
 _KINDS = "a folder of images, or an .npy, .npz or .parquet file"
 _BLOCK = 1024

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,14 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from extracurricular.data.base import (
-    Data,
-    check_finite,
-    make_data,
-    map_arrays,
-    split_indices,
-)
+from extracurricular.data.base import Data, check_finite, make_data, map_arrays
 from extracurricular.data.sets import DATA
+from extracurricular.data.sets.table import from_frames, is_frame
+from extracurricular.data.splits import repeats, split_rows
+from extracurricular.data.tasks import Kind, one_each, read_labels, to_numpy
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 from extracurricular.inputs import Deferred
@@ -36,6 +34,10 @@ _UNREADABLE = (
     zlib.error,
 )
 
+Array: TypeAlias = np.ndarray[Any, Any]
+
+# Numbers of channels that images have.
+_CHANNELS = (1, 3, 4)
 # Examples that a loader without indexing may give; more are most likely an endless stream.
 _MOST_STREAMED = 2_000_000
 
@@ -48,72 +50,136 @@ def from_arrays(
     validation: float | tuple[Any, Any] = 0.1,
     seed: int = 0,
     name: str = "arrays",
-    task: Task | None = None,
+    task: Task | Kind | None = None,
+    group: Any = None,
+    time: Any = None,
+    stratify: bool = True,
+    duplicates: Literal["keep", "drop"] = "keep",
+    channels: Literal["first", "last"] | None = None,
 ) -> Data:
-    """Make a data set from arrays or tensors.
+    """Make a data set from arrays, tensors or a data frame.
 
     Args:
         x: Inputs [N, ...], or a tuple or dict of such; images as [N, C, H, W] or [N, H, W]. Lists
-            become arrays.
-        y: Integer class indices [N], or real targets [N] or [N, D].
+            become arrays. A data frame is read as :func:`~extracurricular.data.sets.table.table`
+            reads a file.
+        y: Class indices [N], names of classes [N], or real targets [N] or [N, D].
         test: The test examples (x, y), or the part of x and y to set aside for them.
         validation: The same for the validation examples; 0 for none.
         seed: Seed of the split.
         name: The data set's name.
-        task: What is predicted; read from y if None.
+        task: What is predicted: ``"classification"``, ``"regression"`` or a :class:`Task`. Without
+            it texts and whole numbers are classes, if the numbers are at most 20 or are all of 0 to
+            C - 1; other numbers are real.
+        group: A name or number of each example, [N]; those of one group stay in one split.
+        time: A number or date of each example, [N]; the latest examples are tested on.
+        stratify: Whether each split has each class, or each tenth of a real target, in proportion.
+        duplicates: Whether to ``drop`` test and validation examples whose inputs are those of a
+            training example.
+        channels: Where the channels of images are; without it they are last if the last dimension
+            is 1, 3 or 4 and the second is not.
 
     Raises:
         DataError: The values cannot be used; the sentence says why.
     """
-    x = map_arrays(lambda part: _as_array(part, "x"), x)
-    y = _as_array(y, "y")
-    if task is None:
-        _refuse_one_hot(y, name)
-    count = _count(x, y, name)
-    # This check comes before the split, so that errors name the row of the given array.
-    for which, values in [*_named(x), ("y", y)]:
-        array = np.asarray(values)
-        if array.dtype.kind == "f":
-            check_finite(torch.from_numpy(array), f"data {name!r}: {which}")
     given = {"test": test, "validation": validation}
     for part, value in given.items():
         if isinstance(value, int | float) and not 0 <= value < 1:
             raise DataError(f"data {name!r}: {part} is {value}; it must be a part in [0, 1)")
+    split = {"group": group, "time": time, "stratify": stratify, "duplicates": duplicates}
+    if is_frame(x):
+        return from_frames(x, y, given, name, task, seed=seed, **split)
+    x, moved = _images(map_arrays(lambda part: _as_array(part, "x"), x), channels)
+    labels = read_labels(_as_array(y, "y"), name, task)
+    count = _count(x, labels.y, name)
+    # This check comes before the split, so that errors name the row of the given array.
+    for which, values in [*_named(x), ("y", labels.y)]:
+        array = np.asarray(values)
+        if array.dtype.kind == "f":
+            check_finite(torch.from_numpy(array), f"data {name!r}: {which}")
     sizes = [0 if isinstance(v, tuple) else round(v * count) for v in given.values()]
     if sum(sizes) >= count:
         raise DataError(f"data {name!r}: no examples are left to train on ({count} in all)")
-    parts = split_indices(count, [*sizes, count - sum(sizes)], seed)
-
-    def part_of(which: Any) -> tuple[Any, Any]:
-        return map_arrays(lambda v: v[which], x), y[which]
-
+    by = {
+        setting: one_each(values, setting, count, name)
+        for setting, values in (("group", group), ("time", time))
+        if values is not None
+    }
+    chosen = split_rows(
+        f"data {name!r}", to_numpy(labels.y), [*sizes, count - sum(sizes)], seed, stratify=stratify,
+        **by,
+    )  # fmt: skip
+    pairs = {}
+    for part, rows in zip(("test", "validation", "train"), chosen, strict=True):
+        own = given.get(part)
+        if isinstance(own, tuple):
+            outside, _ = _images(map_arrays(lambda v: _as_array(v, "x"), own[0]), channels)
+            pairs[part] = outside, labels.coded(_as_array(own[1], "y"))
+        else:
+            pairs[part] = map_arrays(itemgetter(rows), x), labels.y[rows]
+    notes = [*labels.notes, *moved]
+    if duplicates == "drop":
+        notes += _without_repeats(pairs, name)
     return make_data(
         name,
-        train=part_of(parts[2]),
-        test=test if isinstance(test, tuple) else part_of(parts[0]),
-        validation=validation if isinstance(validation, tuple) else part_of(parts[1]),
-        task=task,
+        train=pairs["train"],
+        test=pairs["test"],
+        validation=pairs["validation"],
+        task=labels.task,
+        classes=labels.classes,
+        notes=notes,
     )
+
+
+def _images(x: Any, channels: str | None) -> tuple[Any, list[str]]:
+    """Move the channels of images to the second dimension, and say so."""
+    notes: list[str] = []
+
+    def moved(values: Any) -> Any:
+        shape = tuple(values.shape)
+        if isinstance(values, Deferred) or len(shape) != 4 or channels == "first":
+            return values
+        if channels is None and not (shape[3] in _CHANNELS and shape[1] not in _CHANNELS):
+            return values
+        notes.append(
+            f"Images of shape {' × '.join(map(str, shape[1:]))} have their channels last, which "
+            "are moved to the front (`channels: first` leaves them)."
+        )
+        return values.movedim(3, 1) if isinstance(values, Tensor) else np.moveaxis(values, 3, 1)
+
+    found = map_arrays(moved, x)
+    return found, list(dict.fromkeys(notes))
+
+
+def _without_repeats(pairs: dict[str, tuple[Any, Any]], name: str) -> list[str]:
+    """Drop test and validation examples that training has, in place, and say so."""
+    if any(isinstance(part, Deferred) for _, part in _named(pairs["train"][0])):
+        raise DataError(f"data {name!r}: duplicates are not looked for in streamed images")
+    notes = []
+    for part in ("validation", "test"):
+        x, y = pairs[part]
+        again = repeats(map_arrays(to_numpy, pairs["train"][0]), map_arrays(to_numpy, x))
+        if again.any():
+            rest = np.flatnonzero(~again)
+            pairs[part] = map_arrays(itemgetter(rest), x), y[rest]
+            notes.append(f"{again.sum():,} examples of {part} are in training and are left out.")
+    return notes
 
 
 def _as_array(given: Any, which: str) -> Any:
     """Return an array of a list, a tuple of labels, or a column of a table; others stay."""
-    if isinstance(given, Tensor | Deferred | np.ndarray):
+    if isinstance(given, Tensor):
+        return given.detach()
+    if isinstance(given, np.ndarray):
+        # torch takes no array that runs backwards.
+        return np.ascontiguousarray(given) if given.ndim else given
+    if isinstance(given, Deferred):
         return given
     if isinstance(given, list | tuple) and given:
+        if which == "y" and all(isinstance(label, str) for label in given):
+            return np.array(given)
         return _column(tuple(given), "the data", which)
     return np.array(given)  # a copy, as a table's own memory may be read-only
-
-
-def _refuse_one_hot(y: Any, name: str) -> None:
-    """Refuse labels with a 1 in the column of the class, and 0 elsewhere."""
-    array = np.asarray(y.cpu() if isinstance(y, Tensor) else y)
-    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiub":
-        return
-    if bool(((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all()):
-        raise DataError(
-            f"data {name!r}: y is one-hot; it must be class indices [N], as y.argmax(1) gives them"
-        )
 
 
 def from_dataset(dataset: Dataset[Any], **settings: Any) -> Data:
@@ -229,13 +295,26 @@ def _item(value: Any) -> np.ndarray[Any, Any]:
 
 
 @DATA.register("arrays")
-def arrays(path: str, test: float = 0.2, validation: float = 0.1, seed: int = 0) -> Data:
+def arrays(
+    path: str,
+    test: float = 0.2,
+    validation: float = 0.1,
+    task: Literal["classification", "regression"] | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    stratify: bool = True,
+    duplicates: Literal["keep", "drop"] = "keep",
+    channels: Literal["first", "last"] | None = None,
+    seed: int = 0,
+) -> Data:
     """Read arrays from an .npz file.
 
     Args:
         path: The file. It holds ``x`` (or ``x_NAME`` for each of several inputs) and ``y``, and may
             hold ``x_test``/``y_test`` and ``x_validation``/``y_validation`` for splits of its own.
         test, validation: Parts to set aside if the file has no such split.
+        task, stratify, duplicates, channels: See :func:`from_arrays`.
+        group, time: Names of further arrays of the file, for :func:`from_arrays`.
         seed: Seed of the split.
 
     Raises:
@@ -243,13 +322,22 @@ def arrays(path: str, test: float = 0.2, validation: float = 0.1, seed: int = 0)
     """
     file = Path(path)
     if not file.is_file():
-        raise DataError(f"the file {path!r} does not exist; path must name an .npz file")
+        where = "" if file.is_absolute() else f" ({str(file.absolute())!r})"
+        raise DataError(f"the file {path!r}{where} does not exist; path must name an .npz file")
     try:
         # The file is opened here, as numpy leaks its own handle if the archive is damaged.
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except _UNREADABLE as error:
         raise DataError(f"the file {path!r} cannot be read as .npz: {error}") from error
+    by = {}
+    for setting, array in (("group", group), ("time", time)):
+        if array is not None and array not in found:
+            raise DataError(
+                f"the file {path!r} holds {sorted(found)}; {setting} is {array!r}, which is none "
+                "of them"
+            )
+        by[setting] = None if array is None else found[array]
     splits = {part: _take(found, f"_{part}") for part in ("test", "validation")}
     whole = _take(found, "")
     if whole is None:
@@ -260,6 +348,11 @@ def arrays(path: str, test: float = 0.2, validation: float = 0.1, seed: int = 0)
         validation=splits["validation"] or validation,
         seed=seed,
         name=file.stem,
+        task=task,
+        stratify=stratify,
+        duplicates=duplicates,
+        channels=channels,
+        **by,
     )
 
 

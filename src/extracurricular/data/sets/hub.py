@@ -19,6 +19,7 @@ from extracurricular.data.images.decode import open_image
 from extracurricular.data.images.sizes import check_memory, left_out, pair
 from extracurricular.data.sets import DATA
 from extracurricular.data.splits import name_splits, set_aside
+from extracurricular.data.tasks import kind_of
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, from_extra, shorten
 
@@ -41,6 +42,7 @@ def hf(
     seed: int = 0,
     damaged: Literal["error", "skip"] = "error",
     memory: int | float = 4,
+    task: Literal["classification", "regression"] | None = None,
 ) -> Data:
     """Load labelled images by ``datasets.load_dataset``.
 
@@ -60,6 +62,8 @@ def hf(
         seed: Seed of the choice.
         damaged: ``error``, or ``skip`` to leave out images that cannot be read.
         memory: Most memory that the images may take, in GB (10^9 bytes).
+        task: Kind of the labels. Without it classes and texts are classes, and so are whole numbers
+            of at most 20 kinds, or all of 0 to C - 1; others are real.
 
     Raises:
         DataError: The package is missing or cannot load it, or its examples cannot be used.
@@ -82,7 +86,8 @@ def hf(
                     f"{where}, split {part!r} has no column {name!r}; "
                     f"it has {', '.join(split.features)}"
                 )
-    y, classes = _labels(where, splits, label_name)
+    y, classes, why = _labels(where, splits, label_name, task)
+    notes = [*notes, *([why] if why else [])]
     count = len(y)
     blocks = _blocks(where, splits, image_name)
     shape = _shape(where, splits["train"], image_name, size, channels)
@@ -169,9 +174,12 @@ def _guess(where: str, features: Any, what: str, words: tuple[str, ...]) -> str:
 
 
 def _labels(
-    where: str, splits: dict[str, Any], name: str
-) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """Return the labels of all splits in turn: class indices with names, or reals without."""
+    where: str, splits: dict[str, Any], name: str, task: str | None
+) -> tuple[np.ndarray[Any, Any], list[str], str]:
+    """Return the labels of all splits in turn, and a sentence on the kind of the task.
+
+    They are class indices with names, or reals without.
+    """
     values = [np.asarray(split[name][:]) for split in splits.values()]
     feature = splits["train"].features[name]
     y = np.concatenate(values)
@@ -192,20 +200,42 @@ def _labels(
         refuse([k for k, v in enumerate(y) if not isinstance(v, str)], "it must be a text")
         y = y.astype(str)
     if y.dtype.kind == "U":
+        if task == "regression":
+            refuse([0], "a real target must be a number")
         classes = np.unique(y).tolist()
-        return np.searchsorted(classes, y), classes
+        return np.searchsorted(classes, y), classes, ""
     if y.dtype.kind == "f" and y.ndim <= 2:
         refuse(np.flatnonzero(~np.isfinite(y.reshape(len(y), -1)).all(1)), "it must be a number")
-        return y, []
+        if task == "classification":
+            odd = y.reshape(len(y), -1)
+            refuse(np.flatnonzero((odd != odd.round()).any(1)), "classes are whole numbers")
+            y = y.astype(np.int64)
+        else:
+            return y, [], ""
     if y.dtype.kind not in "iub" or y.ndim != 1:
         raise DataError(
             f"{where}: the column {name!r} has {y.dtype} of shape {y.shape[1:]}; "
             "labels must be whole numbers, texts or reals"
         )
-    y = y.astype(np.int64)
-    count = len(known) if known else int(y.max()) + 1
-    refuse(np.flatnonzero((y < 0) | (y >= count)), f"it must be 0 to {count - 1}")
-    return y, list(known) if known else [str(k) for k in range(count)]
+    y, why = y.astype(np.int64), ""
+    if task is None and not known:
+        kind, why = kind_of(name, y, indices=True)
+        if kind is None:
+            # Ages of 1 to 89 are numbers; classes count from 0.
+            kind, why = kind_of(name, y)
+        task = kind
+    if task == "regression":
+        return y.astype(np.float32), [], why
+    if known:
+        refuse(np.flatnonzero((y < 0) | (y >= len(known))), f"it must be 0 to {len(known) - 1}")
+        return y, list(known), why
+    count = int(y.max()) + 1
+    refuse(np.flatnonzero(y < 0), f"it must be 0 to {count - 1}")
+    kinds = np.unique(y)
+    if count >= 2 * len(kinds):
+        # Each number is the name of a class.
+        return np.searchsorted(kinds, y), [str(kind) for kind in kinds], why
+    return y, [str(k) for k in range(count)], why
 
 
 def _blocks(where: str, splits: dict[str, Any], name: str) -> Iterator[list[Source]]:

@@ -41,6 +41,7 @@ def imagefolder(
     workers: int | None = None,
     centre: int | float = 1.0,
     draft: bool = True,
+    task: Literal["classification", "regression"] | None = None,
 ) -> Data:
     """Load images in class sub-folders: ``PATH/CLASS/*.jpg``, or ``PATH/train/CLASS/*.jpg`` etc.
 
@@ -73,6 +74,8 @@ def imagefolder(
             in (0, 1]; 0.875 for figures on ImageNet.
         draft: Decode JPEGs at a half, a quarter or an eighth of their size where that is enough,
             which is faster.
+        task: ``regression`` for folders whose names are numbers, which are then the targets;
+            classes otherwise.
 
     Raises:
         DataError: The folder has no classes or images, an image cannot be read, or the images do
@@ -102,15 +105,47 @@ def imagefolder(
         x, whole, notes = _decoded(found, cache)
         rows = found.split(whole, test, validation, seed)
         images = {part: x[own] for part, own in rows.items()}
+    y, why = _targets(where, found, task)
+    classes = [] if y.dtype.kind == "f" else found.classes
     return make_data(
         found.name,
-        train=(images["train"], found.y[rows["train"]]),
-        validation=(images["validation"], found.y[rows["validation"]]),
-        test=(images["test"], found.y[rows["test"]]),
-        task=Task("classification", len(found.classes)),
-        classes=found.classes,
-        notes=[*found.notes, *notes],
+        train=(images["train"], y[rows["train"]]),
+        validation=(images["validation"], y[rows["validation"]]),
+        test=(images["test"], y[rows["test"]]),
+        task=Task("classification", len(classes)) if classes else None,
+        classes=classes,
+        notes=[*found.notes, *why, *notes],
     )
+
+
+def _targets(where: str, found: _Found, task: str | None) -> tuple[Array, list[str]]:
+    """Return class indices, or the numbers that the folders are called, and a note on the choice.
+
+    Raises:
+        DataError: A folder's name is no number, but the task is regression.
+    """
+    numbers = [_number(name) for name in found.classes]
+    if task == "regression":
+        if None in numbers:
+            name = found.classes[numbers.index(None)]
+            raise DataError(
+                f"{where}: task is 'regression', but the folder {name!r} is not called by a number"
+            )
+        return np.array(numbers, dtype=np.float64)[found.y], []
+    if task is None and None not in numbers:
+        return found.y, [
+            f"The folders are called by numbers, such as {found.classes[0]!r}, which are read as "
+            f"{len(numbers)} classes; `task: regression` reads them as numbers."
+        ]
+    return found.y, []
+
+
+def _number(name: str) -> float | None:
+    try:
+        value = float(name)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)

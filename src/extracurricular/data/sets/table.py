@@ -1,23 +1,16 @@
-"""Data sets from tables: numbers and categories in, real targets or classes out."""
+"""Data sets from tables: numbers, dates and categories in, real targets or classes out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from extracurricular.data.base import Data, make_data, split_indices
-from extracurricular.data.formats.columns import Array, Table, read_table, shorten_names
+from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
-from extracurricular.data.splits import part_size
+from extracurricular.data.tasks import Kind, one_each, to_numpy
 from extracurricular.distributions import Task
-from extracurricular.errors import DataError, shorten
-
-# A target of at most so many different whole numbers is taken for classes.
-_FEW = 20
-_MOST = 1000
-_PARTS = ("train", "validation", "test")
+from extracurricular.errors import DataError
 
 
 @DATA.register("table")
@@ -28,19 +21,37 @@ def table(
     test: int | float = 0.2,
     validation: int | float = 0.1,
     split: str | int | None = None,
+    group: str | int | None = None,
+    time: str | int | None = None,
+    stratify: bool = True,
+    duplicates: Literal["keep", "drop"] = "keep",
+    missing: Literal["error", "drop", "impute"] = "error",
+    missing_values: list[str | int | float] | None = None,
     categorical: list[str | int] | None = None,
     drop: list[str | int] | None = None,
-    separator: str = ",",
-    header: bool = True,
+    dates: Literal["days", "parts"] = "days",
+    date_format: str | dict[str, str] | None = None,
+    decimal: Literal[".", ","] | None = None,
+    thousands: Literal["", ",", ".", " ", "'"] | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    encoding: str | None = None,
+    skip: int = 0,
+    sheet: str | int = 0,
+    index: Literal["drop", "keep"] = "drop",
+    rename: dict[str, str] | None = None,
+    fewest: int = 1,
     seed: int = 0,
 ) -> Data:
-    """Read a table from a CSV, parquet or .npz file.
+    """Read a table from a text, parquet, Excel or .npz file, or from several.
 
-    Columns of texts, and those named in ``categorical``, become one column of 0 and 1 for each of
-    their values. A row with a missing value is refused. Targets stay in their own units.
+    Columns of texts, and those named in ``categorical``, become one column of 0 and 1 for each
+    value that the training rows have. Dates become days since the first training day. Targets stay
+    in their own units. A row without a target is kept apart as an unlabelled example.
 
     Args:
-        path: The file (see :func:`extracurricular.data.formats.columns.read_table`).
+        path: The file, or a pattern with ``*`` for several of the same columns (see
+            :func:`extracurricular.data.formats.tables.read_raw`).
         target: Name or position of the target's column, or a list of several; -1 is the last.
         task: Kind of the target. Without it texts are classes, and so are at most 20 different
             whole numbers; several targets are real.
@@ -48,134 +59,181 @@ def table(
             0.
         split: Column that has ``train``, ``validation`` or ``test`` in each row. If it has no
             validation rows, they are set aside from the training rows.
-        categorical: Columns whose numbers are names.
+        group: Column whose rows of one value stay in one split, such as a person; it is no input.
+        time: Column of numbers or dates; the latest rows are tested on. It is no input.
+        stratify: Whether each split has each class, or each tenth of a real target, in proportion.
+        duplicates: Whether to ``drop`` test and validation rows whose inputs are those of a
+            training row.
+        missing: What a missing input does: ``error`` refuses it, ``drop`` leaves the row out,
+            ``impute`` puts the training rows' median or commonest value in its place, and a column
+            beside it that says so.
+        missing_values: What stands for a missing value: words, numbers, and ``usual`` for the usual
+            words, which are all where None.
+        categorical: Columns whose numbers, or dates, are names.
         drop: Columns to leave out.
-        separator: The character between the columns of a text file.
-        header: Whether the first line of a text file names the columns.
+        dates: ``days`` since the first training day, or ``parts`` for the season, the weekday and
+            the time of the day as well.
+        date_format: Form of dates, such as ``%d/%m/%Y``, or of those of some columns, by name.
+        decimal, thousands: Signs in numbers; found out where None. An empty ``thousands`` is none.
+        separator: The character between the columns of a text file, a blank for any number of
+            blanks; found out where None.
+        header: Whether the first line of a text file names the columns; found out where None.
+        encoding: Encoding of a text file; found out where None.
+        skip: Lines of a text file before the table.
+        sheet: Name or position of the sheet of a spreadsheet.
+        index: Whether to ``drop`` or ``keep`` a column without a name that counts the rows.
+        rename: Texts to put in place of others, in all columns.
+        fewest: Rows that a class must have; those of rarer classes are left out.
         seed: Seed of the split.
 
     Raises:
         DataError: The file or a value in it cannot be used, or a setting does not fit the file.
     """
-    read = read_table(Path(path), separator, header, categorical or (), drop or ())
-    given = target if isinstance(target, list) else [target]
-    targets = [read.named(which, "target") for which in given]
-    if not targets or len(set(targets)) != len(targets):
-        raise DataError(f"target is {target!r}; it must name one column or several different ones")
-    parts = None if split is None else read.named(split, "split")
-    inputs = [name for name in read.columns if name not in targets and name != parts]
-    if parts in targets or not inputs:
-        raise DataError(f"the file {path!r} has no columns left to predict {targets} from")
-    y, classes = _targets(read, targets, task)
-    x, names = _inputs(read, inputs)
-    rows = _split(read, parts, test, validation, seed)
-    pairs = {part: (x[which], y[which]) for part, which in rows.items()}
-    return make_data(
-        Path(path).stem,
-        train=pairs["train"],
-        validation=pairs["validation"],
-        test=pairs["test"],
-        task=Task("classification", len(classes)) if classes else None,
-        classes=classes,
-        columns=names,
-        outputs=targets,
+    # polars takes its time to import, which those who read no tables need not wait for.
+    from extracurricular.data.formats.columns import Reading
+    from extracurricular.data.formats.delimited import TextForm
+    from extracurricular.data.formats.tables import read_table
+    from extracurricular.data.formats.tabular import Choices, make_table
+
+    reading = Reading(
+        text=TextForm(separator, header, encoding, skip),
+        decimal=decimal,
+        thousands=thousands,
+        missing_values=tuple(missing_values) if missing_values is not None else ("usual",),
+        date_format=date_format,
+        categorical=tuple(categorical or ()),
+        drop=tuple(drop or ()),
+        rename=rename or {},
+        index=index,
+        sheet=sheet,
     )
+    choices = Choices(
+        target=target, task=task, test=test, validation=validation, split=split, group=group,
+        time=time, stratify=stratify, duplicates=duplicates, missing=missing, dates=dates,
+        fewest=fewest, seed=seed,
+    )  # fmt: skip
+    return make_table(_name(path), read_table(Path(path), reading), choices)
 
 
-def _inputs(read: Table, names: list[str]) -> tuple[Array, list[str]]:
-    """Return the inputs, float32, [N, D], with the names of their columns."""
-    columns: list[Array] = []
-    labels: list[str] = []
-    for name in names:
-        values = read.columns[name]
-        if values.dtype.kind == "f":
-            columns.append(values)
-            labels.append(name)
-            continue
-        kinds = np.array(_sorted(values))
-        if len(kinds) > _MOST:
+def _name(path: str) -> str:
+    """Return the file's name without its endings; of a pattern, that of its folder."""
+    name = Path(path).name
+    for ending in Path(path).suffixes[::-1]:
+        name = name.removesuffix(ending)
+    return Path(path).absolute().parent.name if "*" in name else name
+
+
+def from_frame(
+    frame: Any,
+    target: str | int | list[str | int] = -1,
+    *,
+    name: str = "frame",
+    task: Literal["classification", "regression"] | None = None,
+    missing_values: list[str | int | float] | None = None,
+    categorical: list[str | int] | None = None,
+    drop: list[str | int] | None = None,
+    date_format: str | Mapping[str, str] | None = None,
+    decimal: Literal[".", ","] | None = None,
+    thousands: Literal["", ",", ".", " ", "'"] | None = None,
+    rename: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Data:
+    """Make a data set from a data frame.
+
+    Args:
+        frame: A data frame of pandas, whose index is passed over, or of polars; a dict of columns,
+            or a list of dicts.
+        target: Name or position of the target's column, or a list of several; -1 is the last.
+        name: The data set's name.
+        task: Kind of the target; found out where None.
+        missing_values, categorical, drop, date_format, decimal, thousands, rename: See
+            :func:`table`.
+        settings: ``test``, ``validation``, ``split``, ``group``, ``time``, ``stratify``,
+            ``duplicates``, ``missing``, ``dates``, ``fewest`` and ``seed``, as for :func:`table`.
+
+    Raises:
+        DataError: The frame or a value in it cannot be used, or a setting does not fit.
+    """
+    from extracurricular.data.formats.columns import Reading, understood
+    from extracurricular.data.formats.tables import raw_frame
+    from extracurricular.data.formats.tabular import Choices, make_table
+
+    reading = Reading(
+        decimal=decimal,
+        thousands=thousands,
+        missing_values=tuple(missing_values) if missing_values is not None else ("usual",),
+        date_format=date_format,
+        categorical=tuple(categorical or ()),
+        drop=tuple(drop or ()),
+        rename=rename or {},
+    )
+    choices = Choices(target=target, task=task, **settings)
+    return make_table(name, understood(raw_frame(name, frame, reading), reading), choices)
+
+
+def is_frame(x: Any) -> bool:
+    """Return whether x is a data frame, without an import of what makes them."""
+    home = type(x).__module__.partition(".")[0]
+    return home in ("pandas", "polars") and type(x).__name__ in ("DataFrame", "LazyFrame")
+
+
+def from_frames(
+    x: Any,
+    y: Any,
+    given: Mapping[str, Any],
+    name: str,
+    task: Task | Kind | None,
+    *,
+    group: Any = None,
+    time: Any = None,
+    **settings: Any,
+) -> Data:
+    """Make a data set of a frame of inputs and the targets beside it.
+
+    Args:
+        x: A data frame of pandas or polars.
+        y: Targets, one for each row.
+        given: For ``test`` and ``validation`` the part to set aside, or a pair like (x, y).
+        name: The data set's name.
+        task: What is predicted.
+        group, time: A value for each row of x (:func:`table`).
+        settings: Further settings of :func:`from_frame`.
+
+    Raises:
+        DataError: Lengths differ, or a value cannot be used.
+    """
+    import polars as pl
+
+    from extracurricular.data.frames import to_polars
+
+    pairs = {"train": (x, y)} | {k: v for k, v in given.items() if isinstance(v, tuple)}
+    if "validation" in pairs and "test" not in pairs:
+        raise DataError(f"data {name!r}: validation is given as a frame, so test must be too")
+    target = str(getattr(y, "name", None) or "target")
+    # A blank before them keeps these names apart from those of a person's columns.
+    by = {f" {k}": v for k, v in (("group", group), ("time", time)) if v is not None}
+    frames = []
+    for part, (inputs, labels) in pairs.items():
+        frame = to_polars(inputs)
+        values = to_numpy(labels)
+        if values.ndim != 1 or len(values) != frame.height:
             raise DataError(
-                f"the file {str(read.path)!r}: the column {name!r} has {len(kinds)} different "
-                f"texts, and a category has at most {_MOST}; name it in `drop`"
+                f"data {name!r}: x has {frame.height} rows, and y the shape {values.shape}; y must "
+                "have one value for each row"
             )
-        columns += list((values[None] == kinds[:, None]).astype(np.float32))
-        labels += [f"{name}={kind}" for kind in kinds]
-    return np.stack(columns, axis=1).astype(np.float32), labels
-
-
-def _sorted(values: Array) -> list[str]:
-    """Return the different texts, sorted as numbers if all are numbers."""
-    kinds = np.unique(values).tolist()
-    try:
-        return sorted(kinds, key=float)
-    except ValueError:
-        return list(kinds)
-
-
-def _targets(read: Table, names: list[str], task: str | None) -> tuple[Array, list[str]]:
-    """Return real targets [N, D], or class indices [N] with the names of the classes."""
-    where = f"the file {str(read.path)!r}"
-    columns = [read.columns[name] for name in names]
-    if len(columns) > 1 or task == "regression":
-        for name, values in zip(names, columns, strict=True):
-            if task == "classification":
-                raise DataError(f"{where}: target is {names}; classes are in one column")
-            if values.dtype.kind != "f":
-                raise DataError(
-                    f"{where}: the target {name!r} has texts such as {shorten(str(values[0]))}; "
-                    "a real target must have numbers"
-                )
-        return np.stack(columns, axis=1), []
-    [values] = columns
-    if values.dtype.kind == "f":
-        kinds = np.unique(values)
-        whole = bool((kinds == np.round(kinds)).all())
-        if task is None and not (whole and len(kinds) <= _FEW):
-            return values[:, None], []
-        if not whole:
-            bad = int(np.flatnonzero(values != np.round(values))[0])
-            raise DataError(
-                f"{where}, {read.place(bad)}: the target {names[0]!r} is {values[bad]:g}; "
-                "classes must be texts or whole numbers"
-            )
-        values = np.array([f"{v:.0f}" for v in values])
-    classes = _sorted(values)
-    if len(classes) < 2:
-        raise DataError(f"{where}: the target {names[0]!r} is {classes[0]!r} in every row")
-    index = {name: k for k, name in enumerate(classes)}
-    return np.array([index[str(v)] for v in values], dtype=np.int64), classes
-
-
-def _split(
-    read: Table, column: str | None, test: float, validation: float, seed: int
-) -> dict[str, Array]:
-    """Return the rows of each split."""
-    where, count = f"the file {str(read.path)!r}", len(read)
-    if column is None:
-        sizes = [
-            part_size(test, count, "test", where),
-            part_size(validation, count, "validation", where),
-        ]
-        if sum(sizes) >= count:
-            raise DataError(f"{where}: test and validation leave none of {count} rows to train on")
-        chosen = split_indices(count, [*sizes, count - sum(sizes)], seed)
-        return {"train": chosen[2], "validation": chosen[1], "test": chosen[0]}
-    values: Any = read.columns[column]
-    known = {"val": "validation", "valid": "validation"} | {part: part for part in _PARTS}
-    found = [known.get(str(value).lower()) for value in values]
-    if None in found:
-        bad = found.index(None)
-        raise DataError(
-            f"{where}, {read.place(bad)}: the split {column!r} is {shorten(str(values[bad]))}; "
-            "it must be train, validation or test"
-        )
-    rows = {part: np.flatnonzero(np.array(found) == part) for part in _PARTS}
-    for part in ("train", "test"):
-        if not len(rows[part]):
-            kinds = shorten_names([str(v) for v in np.unique(values)])
-            raise DataError(f"{where}: no row is of the {part} split; {column!r} has {kinds}")
-    if not len(rows["validation"]):
-        size = part_size(validation, len(rows["train"]), "validation", where)
-        chosen = split_indices(len(rows["train"]), [size, len(rows["train"]) - size], seed)
-        rows["validation"], rows["train"] = (rows["train"][part] for part in chosen)
-    return rows
+        if target in frame.columns:
+            raise DataError(f"data {name!r}: x has the column {target!r}, which is the target")
+        columns = [pl.Series(target, values.tolist() if values.dtype.kind in "UO" else values)]
+        for key, each in by.items() if part == "train" else ():
+            columns.append(pl.Series(key, one_each(each, key.strip(), frame.height, name)))
+        if len(pairs) > 1:
+            columns.append(pl.Series(" split", [part] * frame.height))
+        frames.append(frame.with_columns(columns))
+    settings |= {part: 0 if isinstance(v, tuple) else v for part, v in given.items()}
+    return from_frame(
+        pl.concat(frames, how="diagonal_relaxed"), target, name=name,
+        task=task.kind if isinstance(task, Task) else task,
+        split=" split" if len(pairs) > 1 else None,
+        group=" group" if group is not None else None,
+        time=" time" if time is not None else None, **settings,
+    )  # fmt: skip
