@@ -6,7 +6,7 @@ into network inputs and standardised targets. The maps are fitted on the trainin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
@@ -107,6 +107,10 @@ class Data:
         notes: Sentences that tell a person how the data were read.
         drawn: Numbers of the training examples that samplers draw, int64; None for all. The others
             are kept out, to see what a student does on examples that it never meets.
+        reading: How a raw example becomes an input, as plain values: under ``image`` the size, crop
+            and decoding of pictures, under ``columns`` the columns of a table; empty if unknown.
+        ids: What identifies the examples of each split at their source, by the split's name: names
+            of files or numbers of rows; a split that is not there has none.
     """
 
     name: str
@@ -122,6 +126,8 @@ class Data:
     outputs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     drawn: Tensor | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    ids: Mapping[str, Sequence[str] | Sequence[int]] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:
@@ -183,6 +189,8 @@ def make_data(
     columns: Sequence[str] = (),
     outputs: Sequence[str] = (),
     notes: Sequence[str] = (),
+    reading: Mapping[str, Any] | None = None,
+    ids: Mapping[str, Sequence[str] | Sequence[int]] | None = None,
 ) -> Data:
     """Check arrays or tensors and make a :class:`Data` of them, with scales fitted on ``train``.
 
@@ -196,6 +204,7 @@ def make_data(
         angular: Whether targets are (pitch, yaw) in radians.
         columns, outputs: Names of a table's columns and of the targets.
         notes: Sentences about how the data were read.
+        reading, ids: As for :class:`Data`.
 
     Raises:
         DataError: A split is empty, lengths differ, a value is not finite, or a label is out of
@@ -229,6 +238,8 @@ def make_data(
         columns=tuple(columns),
         outputs=tuple(outputs),
         notes=tuple(notes),
+        reading=reading or {},
+        ids=ids or {},
     )
 
 

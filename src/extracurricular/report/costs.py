@@ -16,6 +16,7 @@ from extracurricular.inputs import Inputs, batch_size, tree_map
 from extracurricular.models.cost import latency
 from extracurricular.run.environment import cpu_name
 from extracurricular.run.finished import Finished
+from extracurricular.run.settings import data_settings
 from extracurricular.samplers import Batch
 from extracurricular.teachers import Teacher
 
@@ -74,12 +75,12 @@ def _networks(finished: Finished) -> dict[str, Any]:
     keys = ("model", "estimator", "onnx", "function", "members", "mc_dropout")
     teacher = {key: recipe["teacher"][key] for key in keys}
     students = {name: section["model"] for name, section in recipe["students"].items()}
-    return {"data": recipe["data"], "teacher": teacher, "students": students}
+    return {"data": data_settings(recipe["data"]), "teacher": teacher, "students": students}
 
 
 def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str, Any]:
     workspace, seed = finished.workspace, finished.recipe.seeds[0]
-    shapes = workspace.data_of(seed).shapes
+    shapes = workspace.described_of(seed).shapes
 
     def timed(module: nn.Module) -> dict[str, float]:
         return {str(b): round(latency(module, shapes, b, seconds), 9) for b in BATCHES}

@@ -11,6 +11,8 @@ from extracurricular.errors import RecipeError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.summary import summarise
 from extracurricular.files import write_json_if_changed
+from extracurricular.run.answers import keep_answers, summed_up
+from extracurricular.run.drawn import keep_draws
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.teacher import TeacherPlan
@@ -62,7 +64,7 @@ class EvaluationStage(Stage):
         return Price(0, draws=0, questions=count * teachers)
 
     def do(self, workspace: Workspace) -> None:
-        """Write ``metrics.json`` of each student, and ``summary.json``."""
+        """Write figures and answers of each student, the draws that are shown, and the summary."""
         recipe = workspace.recipe
         known: dict[str, Distribution] = {}
         teacher_rows: list[dict[str, Any]] = []
@@ -75,6 +77,8 @@ class EvaluationStage(Stage):
             if teacher.path not in known:
                 ask = partial(workspace.made, teacher)
                 known[teacher.path] = workspace.answers(teacher.path, data, ask)
+                kept = summed_up(known[teacher.path], labels)
+                keep_answers(workspace.folder / teacher.path, kept)
             answers = known[teacher.path]
             figures = metrics.figures(answers, labels, angular=angular)
             teacher_rows.append({"metrics": figures, **teacher.taken(workspace)})
@@ -86,9 +90,14 @@ class EvaluationStage(Stage):
                 figures = metrics.figures(prediction, labels, teacher=answers, angular=angular)
                 record = workspace.record(stage.path)
                 write_json_if_changed(workspace.folder / stage.path / "metrics.json", figures)
+                kept = summed_up(prediction, teacher=answers)
+                keep_answers(workspace.folder / stage.path, kept)
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
                 rows.append(row)
-        task = workspace.data_of(recipe.seeds[0]).task.kind
+        first = recipe.seeds[0]
+        students = {name: self.students[name, first] for name in recipe.students}
+        keep_draws(workspace, students, self.teachers[first])
+        task = workspace.data_of(first).task.kind
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
         write_json_if_changed(workspace.folder / "summary.json", summary)

@@ -44,8 +44,17 @@ class Finished:
 
     @property
     def data(self) -> Data:
-        """The data set of the first seed, on the device."""
+        """The data set of the first seed, on the device; it is read where it lies.
+
+        Raises:
+            XclError: It cannot be read, or is not that of the run.
+        """
         return self.workspace.data_of(self.recipe.seeds[0])
+
+    @property
+    def described(self) -> Data:
+        """What the run keeps of the data set of the first seed: all but its examples."""
+        return self.workspace.described_of(self.recipe.seeds[0])
 
     @property
     def students(self) -> list[str]:
@@ -99,13 +108,17 @@ class Finished:
         return chosen
 
 
-def open_run(folder: Path, device: DeviceSection | None = None) -> Finished:
-    """Open a finished run.
+def open_run(
+    folder: Path, device: DeviceSection | None = None, *, accepts: bool = False
+) -> Finished:
+    """Open a finished run. No data are read.
 
     Args:
         folder: Folder of the run.
         device: Device and precision; where None, any available device at the run's precision.
             It need not be the device that the run was trained on.
+        accepts: Whether data that are not those of the run are taken all the same, where they are
+            asked for.
 
     Raises:
         StorageError: There is no run, it is not finished, or it is of another schema.
@@ -129,7 +142,8 @@ def open_run(folder: Path, device: DeviceSection | None = None) -> Finished:
             f"summary.json; `xcl run {recipe_file} --out {folder}` goes on with it"
         )
     device = device or recipe.device.model_copy(update={"accelerator": "auto"})
-    return opened(recipe.model_copy(update={"device": device}), folder, summary)
+    recipe = recipe.model_copy(update={"device": device})
+    return Finished(Workspace(recipe, folder, looks=True, accepts=accepts), plan(recipe), summary)
 
 
 def opened(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> Finished:

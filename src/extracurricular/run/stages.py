@@ -96,7 +96,7 @@ class Stage:
     def settings_in(self, workspace: Workspace) -> dict[str, Any]:
         """Return the settings with what ``auto`` became, as ``stage.json`` holds them."""
         found = settled(self.settings, workspace.precision, workspace.recipe.device.tf32)
-        return with_losses(found, workspace.data(self.data).task)
+        return with_losses(found, workspace.described(self.data).task)
 
     def do(self, workspace: Workspace) -> None:
         """Do the stage, unless it is done already.

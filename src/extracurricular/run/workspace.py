@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
+from extracurricular.data.formats.contents import contents
 from extracurricular.data.sets import DATA
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError
+from extracurricular.errors import DataError, RecipeError, StorageError
 from extracurricular.evaluation.predict import predict
 from extracurricular.files import load_weights, read_json
 from extracurricular.knowledge.fingerprint import canonical, data_fingerprint
@@ -27,15 +28,18 @@ from extracurricular.models import build_model
 from extracurricular.models.heads import check_head
 from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import split_spec
+from extracurricular.run.kept import Kept, read_kept, refusal
 from extracurricular.run.precision import (
     AUTO,
     Hardware,
+    autocast,
     float32_products,
     hardware,
     kept_precision,
     resolve,
     sentence,
 )
+from extracurricular.run.settings import data_settings
 from extracurricular.run.watcher import Silent, Watcher
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
@@ -71,14 +75,28 @@ class Workspace:
         recipe: The recipe, for its device, its evaluation and its loggers.
         folder: The folder of the run.
         watcher: Follows the run; may be None.
+        looks: Whether the run is only looked at. Data are then made by no code of somebody's own,
+            and are refused where they are not those of the run.
+        accepts: Whether changed data are taken all the same, to evaluate on.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        watcher: Watcher | None = None,
+        *,
+        looks: bool = False,
+        accepts: bool = False,
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
+        self.looks, self.accepts = looks, accepts
         self.watcher: Watcher = watcher or Silent()
         self._data: dict[bytes, Data] = {}
         self._content: dict[bytes, str] = {}
+        self._contents: dict[bytes, dict[str, Any]] = {}
+        self._frames: dict[bytes, Data] = {}
         self._made: dict[str, Any] = {}
         self._answers: dict[str, Distribution] = {}
         # How the networks of each teacher answer, by the path of the teacher: plain values.
@@ -145,7 +163,11 @@ class Workspace:
     @cached_property
     def device(self) -> torch.device:
         """The device on which data and networks lie."""
-        return torch.device("cpu") if self.hardware.kind == "cpu" else self.fabric.device
+        if self.hardware.kind == "cpu":
+            return torch.device("cpu")
+        if self.looks and self.hardware.kind == "cuda" and torch.cuda.is_available():
+            return torch.device("cuda", 0)  # as Fabric has it, which takes seconds to import
+        return self.fabric.device
 
     # -- data -------------------------------------------------------------------------------------
 
@@ -154,16 +176,67 @@ class Workspace:
 
         Raises:
             RecipeError: It cannot be read.
+            StorageError: The run is looked at, and these are not its data.
         """
         known = canonical(spec)
         if known not in self._data:
+            data = self._read(spec).to(self.device)
+            self._data[known] = data
             try:
-                data = DATA.build(spec, key="data")
-            except DataError as error:
-                name, _ = split_spec(spec, "data set", "data")
-                raise RecipeError(f"data.{name}", str(error)) from error
-            self._data[known] = data.to(self.device)
+                if self.looks and not self.accepts:
+                    check_same(self, spec, "evaluate")
+            except StorageError:
+                del self._data[known]
+                raise
         return self._data[known]
+
+    def _read(self, spec: Any) -> Data:
+        name, _ = split_spec(spec, "data set", "data")
+        if self.looks and DATA.names_own_code(name):
+            raise StorageError(
+                f"the run {str(self.folder)!r} names its data by code of somebody's own, {name!r}, "
+                "which is imported by `xcl run` alone; name the data yourself"
+            )
+        try:
+            return DATA.build(spec, key="data")
+        except DataError as error:
+            raise RecipeError(f"data.{name}", str(error)) from error
+
+    @property
+    def kept(self) -> Kept | None:
+        """All that the run keeps of its data; None where it keeps nothing yet."""
+        return read_kept(self.folder)
+
+    def described(self, spec: Any) -> Data:
+        """Return the task, shapes, scales and names of a data set; the splits may be empty.
+
+        They are those of the data set where that is read already, else those that the run keeps.
+        A run that keeps none has its data read.
+        """
+        known = canonical(spec)
+        if known in self._data:
+            return self._data[known]
+        if known not in self._frames:
+            kept = self.kept
+            found = None if kept is None else kept.frame(spec)
+            if found is None:
+                return self.data(spec)
+            self._frames[known] = found.to(self.device)
+        return self._frames[known]
+
+    def examples(self, spec: Any) -> Data:
+        """Return a data set if it is read already, else with the examples that the run keeps."""
+        known = canonical(spec)
+        kept = None if known in self._data else self.kept
+        found = None if kept is None else kept.examples(spec)
+        return self.data(spec) if found is None else found.to(self.device)
+
+    def contents(self, spec: Any) -> dict[str, Any]:
+        """Return count and checksum of each split of a data set."""
+        known = canonical(spec)
+        if known not in self._contents:
+            self._contents[known] = contents(self.data(spec))
+        return self._contents[known]
 
     def give(self, spec: Any, data: Data, content: str) -> None:
         """Take a data set that another process has read, with its fingerprint."""
@@ -178,6 +251,10 @@ class Workspace:
     def data_of(self, seed: int) -> Data:
         """Return the data set of one of the recipe's seeds."""
         return self.data(self.recipe.data_of(seed))
+
+    def described_of(self, seed: int) -> Data:
+        """Return the description of the data set of one of the recipe's seeds."""
+        return self.described(self.recipe.data_of(seed))
 
     def content(self, spec: Any) -> str:
         """Return the fingerprint of a data set's training examples."""
@@ -243,7 +320,7 @@ class Workspace:
 
     def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
         """Predict a split in the target's own units, on the CPU, at the run's precision."""
-        with self.exact(), self.fabric.autocast():
+        with self.exact(), autocast(self.precision, self.device):
             return predict(teacher, data, split, self.recipe.evaluation.batch_size)
 
     def answers(self, path: str, data: Data, ask: Callable[[], Teacher]) -> Distribution:
@@ -261,6 +338,54 @@ class Workspace:
         if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
             self._answers[path] = found
         return found
+
+
+def data_specs(recipe: Recipe) -> list[Any]:
+    """Return the spec of each data set of a recipe once, in the order of the seeds."""
+    specs = [recipe.data_of(seed) for seed in recipe.seeds]
+    return list({canonical(spec): spec for spec in specs}.values())
+
+
+def check_same(workspace: Workspace, spec: Any, doing: Literal["run", "evaluate"]) -> None:
+    """Refuse data that are not those that a run was made with.
+
+    A run of a version that kept nothing of its data is compared by its training examples alone.
+
+    Raises:
+        StorageError: They differ; the sentence says in what, and names the way out.
+    """
+    kept, data = workspace.kept, workspace.data(spec)
+    if kept is not None and kept.place(spec) is not None:
+        clauses = kept.changes(spec, data, workspace.contents(spec))
+    else:
+        known = _contents_of_stages(workspace.folder, spec)
+        same = not known or workspace.content(spec) in known
+        clauses = [] if same else ["the training examples are not those that it learned from"]
+    if not clauses:
+        return
+    way_out = "restore them, or " + (
+        "choose another --out: a run never goes on with other data"
+        if doing == "run"
+        else "give --data-changed accept to evaluate on them all the same"
+    )
+    raise refusal(
+        f"the data {data.name!r} are not those of the run {str(workspace.folder)!r}",
+        clauses,
+        way_out,
+    )
+
+
+def _contents_of_stages(folder: Path, spec: Any) -> set[str]:
+    """Return the fingerprints of the training examples that stages of these data were made from."""
+    wanted, found = canonical(data_settings(spec)), set()
+    for file in (*folder.glob("*/*/stage.json"), *folder.glob("*/*/*/stage.json")):
+        record = read_json(file)
+        settings = record.get("settings") if isinstance(record, dict) else None
+        if not isinstance(settings, dict) or not isinstance(record.get("content"), str):
+            continue
+        if canonical(data_settings(settings.get("data"))) == wanted:
+            found.add(record["content"])
+    return found
 
 
 def first_network(spec: Any, data: Data, seed: int, key: str) -> nn.Module:

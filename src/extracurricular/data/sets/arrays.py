@@ -87,12 +87,15 @@ def from_arrays(
     def part_of(which: Any) -> tuple[Any, Any]:
         return map_arrays(lambda v: v[which], x), y[which]
 
+    rows = dict(zip(("test", "validation", "train"), (one.tolist() for one in parts), strict=True))
     return make_data(
         name,
         train=part_of(parts[2]),
         test=test if isinstance(test, tuple) else part_of(parts[0]),
         validation=validation if isinstance(validation, tuple) else part_of(parts[1]),
         task=task,
+        # Examples that are given apart are known by their place alone.
+        ids={part: own for part, own in rows.items() if not isinstance(given.get(part), tuple)},
     )
 
 

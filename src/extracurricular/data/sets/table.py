@@ -79,6 +79,7 @@ def table(
         classes=classes,
         columns=names,
         outputs=targets,
+        ids={part: which.tolist() for part, which in rows.items()},
     )
 
 
