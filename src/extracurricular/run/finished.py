@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import read_json
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
+from extracurricular.registry import split_spec
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan, plan
+from extracurricular.run.settings import PLACE, data_settings
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import NetworkTeacher, Teacher
 
@@ -109,7 +112,11 @@ class Finished:
 
 
 def open_run(
-    folder: Path, device: DeviceSection | None = None, *, accepts: bool = False
+    folder: Path,
+    device: DeviceSection | None = None,
+    *,
+    accepts: bool = False,
+    place: Mapping[str, Any] | None = None,
 ) -> Finished:
     """Open a finished run. No data are read.
 
@@ -119,6 +126,8 @@ def open_run(
             It need not be the device that the run was trained on.
         accepts: Whether data that are not those of the run are taken all the same, where they are
             asked for.
+        place: Settings of the data that say where they lie now (``path``) and how they are read
+            (``workers``, ``cache``).
 
     Raises:
         StorageError: There is no run, it is not finished, or it is of another schema.
@@ -142,13 +151,27 @@ def open_run(
             f"summary.json; `xcl run {recipe_file} --out {folder}` goes on with it"
         )
     device = device or recipe.device.model_copy(update={"accelerator": "auto"})
-    recipe = recipe.model_copy(update={"device": device})
+    recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
     return Finished(Workspace(recipe, folder, looks=True, accepts=accepts), plan(recipe), summary)
 
 
 def opened(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> Finished:
     """Return a run that has just been finished in this process."""
     return Finished(Workspace(recipe, folder), plan(recipe), summary)
+
+
+def _placed(spec: Any, place: Mapping[str, Any] | None) -> Any:
+    """Return the spec of data that lie elsewhere now."""
+    if not place:
+        return spec
+    for key in place:
+        if key not in PLACE:
+            raise RecipeError(
+                key, f"cannot be another for the data of a run; only {', '.join(PLACE)} can"
+            )
+    name, settings = split_spec(spec, "data set", "data")
+    name, given = data_settings(name), {**settings, **place}
+    return {name: given}
 
 
 def _but_device(recipe: Any) -> Any:
