@@ -271,8 +271,9 @@ def evaluate(
         source: A predictor; or the path of a run, of a saved student, of an ONNX file, of the
             folder of an exported model, or of weights.
         data: The data set in any form that :func:`extracurricular.distill` takes; a run's own where
-            None, at another place with ``path=PLACE``. Arrays ``(x, y)`` are split as ``distill`` splits them, so that the test split has
-            the examples that a student of the same arrays did not learn from.
+            None, and ``path=PLACE`` for a run's own at another place. Arrays ``(x, y)`` are split
+            as ``distill`` splits them, so that the test split has the examples that a student of
+            the same arrays did not learn from.
         settings: The measurements; figures on the test split alone where None.
         student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed`` all
             seeds of the run are evaluated.

@@ -30,6 +30,7 @@ from extracurricular.report.gallery import Gallery, galleries
 from extracurricular.run.answers import read_answers, summed_up
 from extracurricular.run.environment import trained_in
 from extracurricular.run.finished import Finished
+from extracurricular.run.settings import data_settings
 
 # A figure with curves of more students than this cannot be read.
 MOST_SHOWN = 6
@@ -335,11 +336,17 @@ def command(finished: Finished) -> str:
     name = finished.summary["recipe"]["name"]
     if name in shipped_recipes():
         try:
-            if read_recipe(name).dump() == finished.summary["recipe"]:
+            shipped, own = read_recipe(name).dump(), finished.summary["recipe"]
+            if _but_place(shipped) == _but_place(own):
                 return f"xcl run {name} --out again"
         except XclError:
             pass  # a file of this name in the working directory is something else
     return f"xcl run {shlex.quote(str(finished.folder.name))}/recipe.yaml --out again"
+
+
+def _but_place(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe without the place of its data, which depends on the working directory."""
+    return recipe | {"data": data_settings(recipe["data"])}
 
 
 def pooled(parts: Sequence[Array] | Sequence[NDArray[Any]]) -> Array:

@@ -10,13 +10,14 @@ from extracurricular.distributions import Distribution
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.summary import summarise
-from extracurricular.files import write_json_if_changed
+from extracurricular.files import sha256, write_json_if_changed
+from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.answers import keep_answers, summed_up
 from extracurricular.run.drawn import keep_draws
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.teacher import TeacherPlan
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.workspace import Workspace, data_specs
 
 _TAKEN = ("steps", "seconds", "parameters")
 
@@ -100,4 +101,6 @@ class EvaluationStage(Stage):
         keep_draws(workspace, students, self.teachers[first])
         task = workspace.data_of(first).task.kind
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
+        whole = [workspace.contents(spec) for spec in data_specs(recipe)]
+        summary["data"] = sha256(canonical(whole))[:32]
         write_json_if_changed(workspace.folder / "summary.json", summary)

@@ -11,6 +11,7 @@ from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError, StorageError, known_names
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import read_json
+from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
 from extracurricular.registry import split_spec
@@ -170,8 +171,7 @@ def _placed(spec: Any, place: Mapping[str, Any] | None) -> Any:
                 key, f"cannot be another for the data of a run; only {', '.join(PLACE)} can"
             )
     name, settings = split_spec(spec, "data set", "data")
-    name, given = data_settings(name), {**settings, **place}
-    return {name: given}
+    return absolute_spec({data_settings(name): {**settings, **place}}, Path.cwd())
 
 
 def _but_device(recipe: Any) -> Any:

@@ -18,7 +18,7 @@ from extracurricular.files import Checkpoints, write_json
 from extracurricular.generators import Generator
 from extracurricular.recipe.difference import first_difference
 from extracurricular.run.precision import settled
-from extracurricular.run.settings import SCHEMA, stored_settings, with_losses
+from extracurricular.run.settings import SCHEMA, stored_settings, with_losses, with_places
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import Teacher
 
@@ -140,9 +140,9 @@ class Stage:
             return
         record = workspace.record(self.path)
         where = f"{self.key}: {str(workspace.folder)!r} holds {self.path}"
-        found = stored_settings(record, f"{where}, which")
         way_out = "choose another --out, or delete that stage's folder"
         wanted = self.settings_in(workspace)
+        found = with_places(stored_settings(record, f"{where}, which"), wanted)
         if found != wanted:
             path, was, now = first_difference(found, wanted, "")
             if path == "upstream":
