@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data
+from extracurricular.distributions import Distribution
 from extracurricular.errors import ExportError, OldWordWarning, RecipeError, StorageError
 from extracurricular.evaluation.predict import predict
 from extracurricular.export.card import card
@@ -161,8 +162,16 @@ def ship(
     small = [_int8_beside(out)] if int8 else []
     known = _check_place(subject, [out, *small])
     model = Exported(subject.network.module, subject.data)
+    if not subject.verifiable and subject.measured is None:
+        raise ExportError(
+            f"the {subject.split_name} split has no labelled examples to verify the export on"
+        )
+    original = predict(subject.network, subject.data, subject.split)
     files = _build(subject, model, out, format, int8)
-    rows = _verified(subject, files, limit) if subject.verifiable else _unverified(subject, files)
+    if subject.verifiable:
+        rows = _verified(subject, files, original, limit)
+    else:
+        rows = _unverified(subject, files)
 
     metadata = _metadata(subject, model, files, known)
     text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
@@ -179,13 +188,14 @@ def ship(
     return Shipped(list(contents), metadata, rows, subject.title)
 
 
-def _verified(subject: Subject, files: list[_File], limit: float) -> list[Row]:
+def _verified(
+    subject: Subject, files: list[_File], original: Distribution, limit: float
+) -> list[Row]:
     """Compare files with the student; return the rows of teacher, student and files.
 
     Raises:
         ExportError: A file is too far from the student.
     """
-    original = predict(subject.network, subject.data, subject.split)
     rows = [
         _teacher_row(subject),
         _student_row(subject, figures_of(original, subject.data, subject.split)),
@@ -208,10 +218,6 @@ def _verified(subject: Subject, files: list[_File], limit: float) -> list[Row]:
 
 def _unverified(subject: Subject, files: list[_File]) -> list[Row]:
     """Try files on an empty example, and say that they are not verified."""
-    if subject.measured is None:
-        raise ExportError(
-            f"the {subject.split_name} split has no labelled examples to verify the export on"
-        )
     for file in files:
         file.runner(_raw(subject, 2))
         file.says |= {
@@ -221,7 +227,7 @@ def _unverified(subject: Subject, files: list[_File]) -> list[Row]:
             "examples": 0,
             "metrics": {},
         }
-    student = _student_row(subject, subject.measured)
+    student = _student_row(subject, subject.measured or {})
     return [_teacher_row(subject), student, *(Row(file.path.name) for file in files)]
 
 

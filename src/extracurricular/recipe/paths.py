@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ def absolute(path: str, base: Path) -> str:
         path: The path.
         base: The folder.
     """
-    expanded = os.path.expandvars(os.path.expanduser(path))
-    return os.path.abspath(base / expanded)
+    expanded = Path(os.path.expandvars(path))
+    with suppress(RuntimeError):  # there is no such person, so the name is kept for the message
+        expanded = expanded.expanduser()
+    # Links stay as they are named, since a person knows them so.
+    return os.path.normpath(base / expanded)
 
 
 def absolute_paths(values: dict[str, Any], base: Path) -> None:

@@ -43,7 +43,6 @@ from extracurricular.recipe.schema import (
 from extracurricular.registry import explain_validation, first_complaint
 from extracurricular.training import Training
 
-
 # One of these lies beside the recipe that a run keeps.
 _RUN_FILES = ("environment.json", "summary.json")
 

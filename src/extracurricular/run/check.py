@@ -8,10 +8,11 @@ cannot give, shows at once and leaves the folder as it was.
 from __future__ import annotations
 
 from extracurricular.errors import StorageError
+from extracurricular.run.data_sets import check_same, data_specs
 from extracurricular.run.loggers import check_loggers
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks
-from extracurricular.run.workspace import Workspace, check_same, data_specs
+from extracurricular.run.workspace import Workspace
 
 
 def check(plan: Plan, workspace: Workspace) -> Checks:

@@ -13,11 +13,12 @@ from extracurricular.evaluation.summary import summarise
 from extracurricular.files import sha256, write_json_if_changed
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.answers import keep_answers, summed_up
+from extracurricular.run.data_sets import data_specs
 from extracurricular.run.drawn import keep_draws
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.teacher import TeacherPlan
-from extracurricular.run.workspace import Workspace, data_specs
+from extracurricular.run.workspace import Workspace
 
 _TAKEN = ("steps", "seconds", "parameters")
 

@@ -16,13 +16,14 @@ from extracurricular.files import locked, read_json, write_if_changed
 from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.check import check
+from extracurricular.run.data_sets import data_specs
 from extracurricular.run.environment import note_environment
 from extracurricular.run.executors import do_stages, job_context, job_count, threads
 from extracurricular.run.kept import keep_data
 from extracurricular.run.plan import Plan, in_order, plan
 from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.watcher import Watcher
-from extracurricular.run.workspace import Workspace, data_specs
+from extracurricular.run.workspace import Workspace
 
 
 def execute(

@@ -16,20 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from torch import Tensor
 
 from extracurricular.data.base import Data, Split, spaced
 from extracurricular.data.formats.contents import changes, ids_of
 from extracurricular.data.formats.description import describe_data, read_description
 from extracurricular.errors import StorageError
-from extracurricular.files import (
-    load_weights,
-    read_json,
-    save_weights,
-    sha256,
-    write_atomic,
-    write_json,
-)
+from extracurricular.files import load_weights, read_json, sha256, write_if_changed, write_json
 from extracurricular.inputs import leaves
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.registry import split_spec
@@ -196,13 +190,14 @@ def keep_data(
     ids = json.dumps([ids_of(data) for _, data, _ in sets], separators=(",", ":"))
     # The time would make another file of the same content.
     packed = gzip.compress(ids.encode("utf-8", "surrogateescape"), mtime=0)
-    write_atomic(folder / IDS, packed)
-    wanted["ids"] = sha256(packed)
+    wanted["ids"], wanted["examples"] = sha256(packed), None
+    write_if_changed(folder / IDS, packed)
     if tensors:
-        wanted["examples"] = save_weights(folder / EXAMPLES, tensors)
+        content = safetensors.torch.save(tensors)
+        wanted["examples"] = sha256(content)
+        write_if_changed(folder / EXAMPLES, content)
     else:
         (folder / EXAMPLES).unlink(missing_ok=True)
-        wanted["examples"] = None
     write_json(folder / FILE, wanted)
 
 
@@ -234,8 +229,9 @@ def _some(split: Split, most: int, prefix: str) -> dict[str, Tensor]:
     if not len(split):
         return {}
     some = split[spaced(len(split), most)]
-    found = {f"{prefix}x/{key}": leaf.cpu() for key, leaf in leaves(some.x).items()}
-    return found | ({} if some.y is None else {f"{prefix}y": some.y.cpu()})
+    found = {f"{prefix}x/{key}": leaf for key, leaf in leaves(some.x).items()}
+    found |= {} if some.y is None else {f"{prefix}y": some.y}
+    return {name: value.cpu().contiguous() for name, value in found.items()}
 
 
 def _split(tensors: Mapping[str, Tensor], prefix: str, like: Split) -> Split | None:

@@ -126,18 +126,22 @@ def _names(noun: str, was: Sequence[str], now: Sequence[str]) -> Iterator[str]:
 def _counts(
     splits: Mapping[str, Any], data: Data, noun: str, ids: Mapping[str, Sequence[Any]]
 ) -> Iterator[str]:
+    which = _moved(data.ids, ids)
     for part in ("test", "validation", "train"):
         count, was = len(getattr(data, part)), splits[part]["count"]
-        if count == was:
-            continue
-        clause = f"{count} {part} {noun} where there were {was}"
-        now, before = data.ids.get(part, ()), ids.get(part, ())
-        if now and before and isinstance(now[0], str):
-            new = sorted(str(name) for name in set(now) - set(before))
-            gone = sorted(str(name) for name in set(before) - set(now))
-            some = f"{new[0]!r} is new" if new else f"{gone[0]!r} is gone" if gone else ""
-            clause += f" ({some})" if some else ""
-        yield clause
+        if count != was:
+            yield f"{count} {part} {noun} where there were {was}{which}"
+            which = ""
+
+
+def _moved(now: Mapping[str, Sequence[Any]], before: Mapping[str, Sequence[Any]]) -> str:
+    """Return an example that is new or gone, in brackets, if examples are known by name."""
+    here, there = ({str(one) for ids in some.values() for one in ids} for some in (now, before))
+    named = any(isinstance(one, str) for ids in now.values() for one in ids[:1])
+    if not named or not there:
+        return ""
+    new, gone = sorted(here - there), sorted(there - here)
+    return f" ({new[0]!r} is new)" if new else f" ({gone[0]!r} is gone)" if gone else ""
 
 
 def _scales(known: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

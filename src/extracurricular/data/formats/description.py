@@ -153,11 +153,12 @@ def frame(known: Description) -> Data:
 
 def _check_names(known: Description) -> None:
     size, classes = known.task.size, known.task.kind == "classification"
-    for noun, names, mine in (
-        ("classes", known.classes, classes),
-        ("outputs", known.outputs, not classes),
+    # Of classes, the one output is the column that names them.
+    for noun, names, count in (
+        ("classes", known.classes, size if classes else 0),
+        ("outputs", known.outputs, 1 if classes else size),
     ):
-        if names and (not mine or len(names) != size):
+        if names and len(names) != count:
             raise ValueError(
                 f"{noun} has {len(names)} names, but the student predicts {size} "
                 f"{'classes' if classes else 'real targets'}"
