@@ -332,6 +332,21 @@ def test_with_keep_0_no_example_is_kept_and_exports_say_that_they_are_not_verifi
     assert np.array_equal(ask(before), ask(xcl.load(run, teacher=True)))
 
 
+def test_a_teacher_that_is_no_network_needs_the_data_and_its_students_do_not(
+    tmp_path: Path,
+) -> None:
+    data, run = made("table", tmp_path / "data"), tmp_path / "run"
+    recipe = recipe_of(data, teacher={"estimator": {"random_forest": {"trees": 3}}})
+    execute(recipe, run)
+    wanted = ask(xcl.load(run))
+    shutil.rmtree(tmp_path / "data")
+    assert np.array_equal(ask(xcl.load(run)), wanted)
+    write_report(open_run(run))
+    assert not (run / "latency.json").exists()
+    with pytest.raises(RecipeError, match="does not exist"):
+        xcl.load(run, teacher=True)
+
+
 # Runs of a version that kept nothing of the data
 
 
