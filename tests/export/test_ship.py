@@ -207,8 +207,18 @@ def test_what_the_metadata_say(
 ) -> None:
     said = exported.metadata
     assert list(said) == [
-        *("schema", "task", "classes", "outputs", "angular", "inputs", "target", "student", "seed"),
-        *("recipe", "model", "parameters", "metrics", "files", "versions"),
+        *("schema", "task", "classes", "outputs", "columns", "reading", "angular", "inputs"),
+        *(
+            "target",
+            "student",
+            "seed",
+            "recipe",
+            "model",
+            "parameters",
+            "metrics",
+            "files",
+            "versions",
+        ),
     ]
     assert (said["schema"], said["task"], said["student"], said["seed"]) == (
         *(1, "classification", "xcl", 1),

@@ -156,8 +156,8 @@ def test_a_setting_of_the_data_needs_no_name_of_the_data_set(data: Any) -> None:
     for override in ("data.train=500", "data.digits.train=500"):
         [(name, settings)] = parse_recipe({**SMALL, "data": data}, [override]).data.items()
         assert (name, settings["train"]) == ("digits", 500)
-    assert parse_recipe({**SMALL, "data": data}, ["data=uci", "data.path=a"]).data == {
-        "uci": {"path": "a"}
+    assert parse_recipe({**SMALL, "data": data}, ["data=uci", "data.path=/a"]).data == {
+        "uci": {"path": "/a"}
     }
     again = parse_recipe({**SMALL, "data": data}, ["data.digits={train: 9}"]).data
     assert again == {"digits": {"train": 9}}

@@ -87,10 +87,10 @@ def test_the_device_is_read_as_it_is_written() -> None:
             {"random_forest": {"trees": 3}},
             "teacher.estimator",
         ),
-        ({"onnx": "a.onnx"}, {"onnx": {"path": "a.onnx"}}, "teacher"),
+        ({"onnx": "/a.onnx"}, {"onnx": {"path": "/a.onnx"}}, "teacher"),
         (
-            {"onnx": {"path": "a.onnx", "output": "probs"}},
-            {"onnx": {"path": "a.onnx", "output": "probs"}},
+            {"onnx": {"path": "/a.onnx", "output": "probs"}},
+            {"onnx": {"path": "/a.onnx", "output": "probs"}},
             "teacher",
         ),
         ({"function": "a:f"}, {"function": {"function": "a:f"}}, "teacher"),

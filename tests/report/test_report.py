@@ -46,6 +46,7 @@ from extracurricular.report.logs import _validation_error
 from extracurricular.report.page import duration, environment, open_galleries, render, signed
 from extracurricular.report.sections import fidelity, overview, roles
 from extracurricular.report.write import fingerprint, write_report
+from extracurricular.run.drawn import Drawn, shown
 from extracurricular.run.execute import execute
 from extracurricular.run.finished import open_run, opened
 from extracurricular.samplers import Batch
@@ -406,13 +407,13 @@ def test_alternative_texts_tell_the_figures(digits: Report) -> None:
 
 
 def test_draws_are_those_of_the_training_the_least_certain_first(digits_run: Path) -> None:
-    found = galleries(open_run(digits_run), count=8)
+    found = galleries(open_run(digits_run))
     assert [g.students for g in found] == [["erm", "kd"], ["xcl"]]
     assert found[1].sampler == "[empirical, {mixup: {alpha: 1.0}}]"
     for gallery in found:
         entropies = [draw.entropy for draw in gallery.draws]
         assert entropies == sorted(entropies, reverse=True)
-        assert sorted(draw.id for draw in gallery.draws) == [120 * k for k in range(8)]
+        assert sorted(draw.id for draw in gallery.draws) == [960 * k // 36 for k in range(36)]
         assert gallery.ids == 960
         assert gallery.size == (8, 8)
         for draw in gallery.draws:
@@ -423,9 +424,9 @@ def test_draws_are_those_of_the_training_the_least_certain_first(digits_run: Pat
 
 def test_pictures_are_the_draws(digits_run: Path) -> None:
     finished = open_run(digits_run)
-    gallery = galleries(finished, count=4)[0]
+    gallery = galleries(finished)[0]
     stage = finished.stage("kd", 0)
-    for draw in gallery.draws:
+    for draw in gallery.draws[:4]:
         batch = stage.draws(finished.workspace)(torch.tensor([draw.id]))
         assert isinstance(batch.x, torch.Tensor)
         scale = finished.data.x_scale[""]
@@ -437,7 +438,7 @@ def test_pictures_are_the_draws(digits_run: Path) -> None:
 
 
 def test_draws_of_two_inputs_show_the_image_and_both_targets(gaze_run: Path) -> None:
-    draw = galleries(open_run(gaze_run), count=2)[0].draws[0]
+    draw = galleries(open_run(gaze_run))[0].draws[0]
     assert [name for name, _ in draw.said] == ["pitch", "yaw"]
     assert re.fullmatch(r"-?[\d.]+° ± [\d.]+°", draw.said[0][1])
     assert draw.picture is not None
@@ -446,7 +447,9 @@ def test_draws_of_two_inputs_show_the_image_and_both_targets(gaze_run: Path) -> 
 def test_large_pictures_are_made_small() -> None:
     data = image_data(count=40, size=200, channels=3)
     batch = Batch(torch.arange(2), data.inputs(data.train.x[:2]))  # type: ignore[index]
-    found = show(Gallery(["kd"], "", 2, []), data, batch, Categorical(torch.zeros(2, 4)))
+    drawn = shown(Drawn(["kd"], "", 2), data, batch, Categorical(torch.zeros(2, 4)))
+    assert drawn.tensors["pixels"].shape == (2, 3, 64, 64)
+    found = show(drawn, data)
     assert found.size == (64, 64)
     assert found.draws[0].picture is not None
     assert found.draws[0].picture.startswith("data:image/jpeg")
@@ -460,13 +463,15 @@ def test_a_record_that_is_gone_leaves_a_sentence(tmp_path: Path) -> None:
     for section in (recipe["teacher"], recipe["defaults"]):
         section["training"] = section["training"] | {"steps": 2}
     execute(parse_recipe(recipe), tmp_path)
-    labels, kd, _ = galleries(open_run(tmp_path), count=4)
+    labels, kd, _ = galleries(open_run(tmp_path))
     assert (labels.students, kd.students) == (["erm"], ["kd"])
-    assert len(kd.draws) == 4
+    assert len(kd.draws) == 36
     assert "of the record" in kd.note
     shutil.rmtree(tmp_path / "knowledge")
-    labels, kd, _ = galleries(open_run(tmp_path), count=4)
-    assert len(labels.draws) == 4
+    assert galleries(open_run(tmp_path))[1] == kd
+    (tmp_path / "draws.json").unlink()
+    labels, kd, _ = galleries(open_run(tmp_path))
+    assert len(labels.draws) == 36
     assert kd.draws == []
     assert kd.note.startswith("They cannot be drawn again: ")
     times = {s.name: s.seconds for s in collect(open_run(tmp_path)).time}
@@ -553,7 +558,7 @@ def test_names_are_escaped_beside_pictures_too() -> None:
         classes=NASTY,
     )
     batch = Batch(torch.arange(2), data.inputs(data.train.x[:2]))  # type: ignore[index]
-    gallery = show(Gallery(["kd"], "", 2, []), data, batch, Categorical(torch.eye(3)[:2]))
+    gallery = show(shown(Drawn(["kd"], "", 2), data, batch, Categorical(torch.eye(3)[:2])), data)
     template = environment().get_template("macros.html.j2")
     said = str(template.module.draw(gallery.draws[0], gallery))  # type: ignore[attr-defined]
     assert "<script" not in said
@@ -612,7 +617,9 @@ def test_a_recipe_that_was_changed_since_is_a_half_finished_run(copy: Path) -> N
         open_run(copy)
 
 
-def test_a_missing_student_is_named(copy: Path) -> None:
-    (copy / "students/xcl/seed-1/weights.safetensors").unlink()
-    with pytest.raises(StorageError, match=r"xcl/seed-1/weights\.safetensors' is missing"):
+def test_damaged_answers_of_a_student_are_named(copy: Path) -> None:
+    (copy / "students/xcl/seed-1/weights.safetensors").unlink()  # no network is asked
+    write_report(open_run(copy))
+    (copy / "students/xcl/seed-1/answers.safetensors").write_bytes(b"cut")
+    with pytest.raises(StorageError, match=r"xcl/seed-1/answers\.safetensors' is damaged"):
         write_report(open_run(copy))

@@ -75,7 +75,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_the_summary_has_the_documented_layout(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
     assert json.loads((folder / "summary.json").read_text()) == summary
-    assert set(summary) == {"schema", "recipe", "task", "seeds", "teacher", "students"}
+    assert set(summary) == {"schema", "recipe", "task", "seeds", "data", "teacher", "students"}
     assert summary["schema"] == 1
     assert summary["task"] == "classification"
     assert summary["seeds"] == [0, 1]
@@ -99,12 +99,15 @@ def test_the_folder_has_the_documented_layout(finished: tuple[Path, dict[str, An
     folder, _ = finished
     names = set(snapshot(folder))
     stage = {"stage.json", "weights.safetensors", "log.jsonl"}
-    expected = {"recipe.yaml", "environment.json", "summary.json"}
+    measured = {"metrics.json", "answers.safetensors"}
+    expected = {"recipe.yaml", "environment.json", "summary.json", "data.json", "ids.json.gz"}
+    expected |= {"examples.safetensors", "draws.json", "draws.safetensors"}
     for seed in (0, 1):
+        expected |= {f"teacher/seed-{seed}/answers.safetensors"}
         for member in (0, 1):
             expected |= {f"teacher/seed-{seed}/member-{member}/{f}" for f in stage}
         for name in ("erm", "kd", "xcl"):
-            expected |= {f"students/{name}/seed-{seed}/{f}" for f in [*stage, "metrics.json"]}
+            expected |= {f"students/{name}/seed-{seed}/{f}" for f in [*stage, *measured]}
     assert names == expected
     again = parse_recipe(yaml.safe_load((folder / "recipe.yaml").read_text()))
     assert again == parse_recipe(TINY)
@@ -176,7 +179,7 @@ def test_settings_that_change_no_result_may_change(finished: tuple[Path, dict[st
     [
         ("data=digitz", "data", "unknown data set 'digitz'; did you mean 'digits'"),
         ("data.digits.train=-5", "data.digits", "train is -5; it must be at least 10"),
-        ("data={arrays: {path: none.npz}}", "", "'none.npz' does not exist"),
+        ("data={arrays: {path: none.npz}}", "", "none.npz' does not exist"),
         ("teacher.model=resnet9", "teacher.model.resnet9", "depth"),
         ("teacher.model=rsnet", "teacher.model", "unknown model 'rsnet'"),
         ("students.kd.model={mlp: {hiden: [3]}}", "students.kd.model.mlp.hiden", "did you mean"),

@@ -52,8 +52,11 @@ def test_data_may_move_and_may_not_change(tmp_path: Path) -> None:
     again = execute(parse_recipe(recipe), tmp_path / "run")
     assert again["students"] == summary["students"]
     changed = {path for path, kept in snapshot(tmp_path / "run").items() if kept != before[path]}
-    assert changed == {"recipe.yaml", "summary.json"}
+    assert changed == {"recipe.yaml", "summary.json", "data.json"}
     arrays(moved, seed=1)
+    with pytest.raises(StorageError, match=r"not those of the run .*: input 0 has another scale"):
+        execute(parse_recipe(recipe), tmp_path / "run")
+    (tmp_path / "run" / "data.json").unlink()  # as in a run of an earlier version
     with pytest.raises(StorageError, match="made from other data"):
         execute(parse_recipe(recipe), tmp_path / "run")
 

@@ -136,10 +136,7 @@ def compare(runs: Mapping[str, Mapping[str, Any]], against: str | None = None) -
         problem = f"is {against!r}, but {first_name} has no such student"
         raise RecipeError("--reference", f"{problem}; {known_names(against, known)}")
     home = against or Parts.of(first).reference or next(iter(known))
-    same_data = {
-        name: list(differences(first["recipe"]["data"], run["recipe"]["data"])) == []
-        for name, run in runs.items()
-    }
+    same_data = {name: _is_same_data(first, run) for name, run in runs.items()}
     rows = []
     for name, run in runs.items():
         rows.append(Row(name, "teacher", False, run["teacher"], None, {}))
@@ -164,6 +161,14 @@ def compare(runs: Mapping[str, Mapping[str, Any]], against: str | None = None) -
         if name != first_name
     }
     return Comparison(first["task"], rows, changed, _notes(runs, rows, same_data))
+
+
+def _is_same_data(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two runs have the same data: by content, or by name where that is not kept."""
+    if "data" in first and "data" in other:
+        return bool(first["data"] == other["data"])
+    pair = (run["recipe"]["data"] for run in (first, other))
+    return not list(differences(*pair))
 
 
 def plain(found: Comparison) -> dict[str, Any]:

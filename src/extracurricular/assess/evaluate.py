@@ -12,24 +12,35 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from extracurricular.data.base import Data, Split
-from extracurricular.data.images.decode import image_bytes
-from extracurricular.distributions import Categorical, Distribution, Gaussian, concatenate
-from extracurricular.errors import DataError, OldWordWarning, RecipeError, shorten
+from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, split_of
+from extracurricular.data.base import Data
+from extracurricular.distributions import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    concatenate,
+)
+from extracurricular.errors import (
+    DataError,
+    OldWordWarning,
+    RecipeError,
+    StorageError,
+    XclError,
+    shorten,
+)
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from extracurricular.evaluation.words import error_measure
 from extracurricular.predictors.given import read_data
 from extracurricular.predictors.load import from_run, load
-from extracurricular.predictors.predictor import Form, Predictor, input_forms, named_inputs
+from extracurricular.predictors.predictor import Predictor, named_inputs
 from extracurricular.predictors.saved import FILE
+from extracurricular.recipe.overrides import override
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers.scores import SCORES, needs
 
@@ -37,8 +48,6 @@ SCHEMA = 1
 SPLITS = ("test", "validation", "train")
 # Levels beside the 0.9 that every evaluation has.
 _LEVELS = (0.5, 0.95)
-# Number of images to resize at once.
-_BLOCK = 1024
 # Number of image values to corrupt at once: some of that work is in float64.
 _MOST_VALUES = 1 << 22
 
@@ -108,8 +117,10 @@ def assess(
             there is no image to corrupt; or the score does not fit the task.
     """
     settings = settings or Settings()
+    if set(predictor.classes) == set(data.classes):
+        data = aligned(data, predictor.classes)
     notes = fitting(predictor, data)
-    split = _split(data, settings.split)
+    split = split_of(data, settings.split)
     x, y = named_inputs(split.x), split.y
     if y is None:
         raise DataError(f"the {settings.split} split of {data.name!r} has no labels")
@@ -147,14 +158,6 @@ def _say(tell: Tell | None, text: str) -> None:
         tell(text)
 
 
-def _split(data: Data, name: str) -> Split:
-    split = getattr(data, name)
-    assert isinstance(split, Split)
-    if not len(split):
-        raise DataError(f"the {name} split of {data.name!r} has no examples")
-    return split
-
-
 def _figures(prediction: Distribution, y: Tensor, data: Data) -> dict[str, float]:
     figures = metrics.figures(prediction, y, angular=data.angular)
     if isinstance(prediction, Gaussian):
@@ -170,94 +173,6 @@ def _fidelity(student: Distribution, teacher: Distribution) -> dict[str, float]:
         "js_to_teacher": float(teacher.js(student).mean()),  # type: ignore[arg-type]
         "agreement": metrics.agreement(student, teacher),
     }
-
-
-# Fit of data and model
-
-
-def fitting(predictor: Predictor, data: Data) -> list[str]:
-    """Refuse data that a model was not made for.
-
-    Returns:
-        Differences that are no mistake, a sentence each.
-
-    Raises:
-        DataError: The inputs, or the number or kind of the targets, are not the model's.
-    """
-    mine, theirs = predictor.task, data.task
-    noun = {"classification": "classes", "regression": "real targets"}
-    if mine != theirs:
-        raise DataError(
-            f"{predictor.name} predicts {mine.size} {noun[mine.kind]}, but the data {data.name!r} "
-            f"have {theirs.size} {noun[theirs.kind]}"
-        )
-    forms = input_forms(data)
-    if forms != dict(predictor.inputs):
-        raise DataError(
-            f"{predictor.name} takes {_described(predictor.inputs)}, but the data {data.name!r} "
-            f"have {_described(forms)}"
-        )
-    notes = []
-    for plural, own, given in (
-        ("classes", predictor.classes, data.classes),
-        ("targets", predictor.outputs, data.outputs),
-    ):
-        if own and given and own != given:
-            k = next(k for k, pair in enumerate(zip(own, given, strict=True)) if len(set(pair)) > 1)
-            notes.append(
-                f"The {plural} have other names than the model's: number {k} is {given[k]!r}, and "
-                f"{own[k]!r} in the model; they are compared by position."
-            )
-    return notes
-
-
-def _described(forms: Any) -> str:
-    return ", ".join(f"{name} {form.shape} {form.dtype}" for name, form in forms.items())
-
-
-def foreign_inputs(
-    predictor: Predictor, data: Data, split: str
-) -> tuple[dict[str, Tensor], str | None]:
-    """Return inputs of other data in the form that a model takes.
-
-    An image of bytes that is the only input is converted to the model's size and channels by
-    :func:`~extracurricular.data.images.decode.image_bytes`.
-
-    Returns:
-        The inputs by name, and a sentence if images were changed.
-
-    Raises:
-        DataError: They cannot be converted to that form.
-    """
-    forms = input_forms(data)
-    given = named_inputs(_split(data, split).x)
-    if forms == dict(predictor.inputs):
-        return given, None
-    [*wanted] = predictor.inputs.items()
-    [*found] = forms.items()
-    if len(wanted) == len(found) == 1 and _picture(wanted[0][1]) and _picture(found[0][1]):
-        name, form = wanted[0]
-        changed = _reshaped(given[found[0][0]], form)
-        before, after = ("×".join(map(str, f.shape)) for f in (found[0][1], form))
-        return {name: changed}, f"Images of {data.name!r} were brought from {before} to {after}."
-    raise DataError(
-        f"{predictor.name} takes {_described(predictor.inputs)}, but the data {data.name!r} have "
-        f"{_described(forms)}; only one image of bytes can be brought to the form of another"
-    )
-
-
-def _picture(form: Form) -> bool:
-    return form.is_image and form.dtype == "uint8" and form.shape[0] in (1, 3)
-
-
-def _reshaped(images: Tensor, form: Form) -> Tensor:
-    out = np.empty((len(images), *form.shape), np.uint8)
-    for start in range(0, len(images), _BLOCK):
-        block = images[start : start + _BLOCK].cpu().numpy()
-        for row, image in zip(out[start:], block, strict=False):
-            last = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
-            row[...] = image_bytes(Image.fromarray(last), form.shape, resize=True)
-    return torch.from_numpy(out)
 
 
 def _scores(prediction: Distribution, score: str, data: Data) -> Tensor:
@@ -347,6 +262,7 @@ def evaluate(
     teacher: bool = False,
     model: Any = None,
     against: str | Path | Predictor | None = None,
+    changed: Literal["refuse", "accept"] = "refuse",
     tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained model, as ``xcl evaluate`` does.
@@ -355,13 +271,16 @@ def evaluate(
         source: A predictor; or the path of a run, of a saved student, of an ONNX file, of the
             folder of an exported model, or of weights.
         data: The data set in any form that :func:`extracurricular.distill` takes; a run's own where
-            None. Arrays ``(x, y)`` are split as ``distill`` splits them, so that the test split has
-            the examples that a student of the same arrays did not learn from.
+            None, and ``path=PLACE`` for a run's own at another place. Arrays ``(x, y)`` are split
+            as ``distill`` splits them, so that the test split has the examples that a student of
+            the same arrays did not learn from.
         settings: The measurements; figures on the test split alone where None.
         student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed`` all
             seeds of the run are evaluated.
         against: The teacher to measure fidelity by: a predictor, the path of a run (its teacher) or
             of a file. It is the run's own teacher where None.
+        changed: Whether a run's data are refused if they are not those that it was made with, or
+            accepted: the run's students are then evaluated on them as they are now.
         tell: As for :func:`assess`.
 
     Returns:
@@ -402,16 +321,20 @@ def evaluate(
         return _found(source, predictor.name, predictor, None, data, settings, judge, rows)
     if model is not None:
         raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
-    run = open_run(Path(source))
-    data = None if data is None else read_data(data, run.data.task)[0]
+    if changed not in ("refuse", "accept"):
+        raise RecipeError("--data-changed", f"is {shorten(changed)}; it must be refuse or accept")
+    place = _place(data)
+    run = open_run(Path(source), accepts=changed == "accept", place=place)
+    data = None if place else data
+    data = None if data is None else read_data(data, run.described.task)[0]
     rows = []
     seeds = _seeds(run, seed, teacher)
     for one in seeds:
         predictor = from_run(run, student=student, seed=one, teacher=teacher)
-        used = run.workspace.data_of(one) if data is None else data
+        used = data_of_run(run, one) if data is None else data
         judge = None if against is None else _judge(against, used)
         if against is None and not teacher:
-            judge = from_run(run, seed=one, teacher=True)
+            judge = _own_judge(run, one, given=data is not None)
         prefix = f"seed {one}: " if len(seeds) > 1 else ""
         rows.append(assess(predictor, used, settings, against=judge, tell=_after(prefix, tell)))
     title = f"{'teacher' if teacher else run.chosen_student(student)} of {source}"
@@ -419,6 +342,47 @@ def evaluate(
     if judge is not None:
         found["against"] = _name_of(source if against is None else against)
     return found
+
+
+def _place(data: Any) -> dict[str, Any] | None:
+    """Return the settings of a run's own data, where data are given as ``path=PLACE``."""
+    given = [data] if isinstance(data, str) else data if isinstance(data, list) else []
+    texts = [text for text in given if isinstance(text, str) and "=" in text]
+    if not texts or len(texts) < len(given) or texts[0].lstrip().startswith("{"):
+        return None
+    found: dict[str, Any] = {}
+    for text in texts:
+        override(found, text.removeprefix("data."))
+    return found
+
+
+def data_of_run(run: Finished, seed: int) -> Data:
+    """Return a run's own data, with labels in the order of the run's classes.
+
+    Raises:
+        XclError: They are not where they were, or not those of the run.
+    """
+    try:
+        data = run.workspace.data_of(seed)
+    except RecipeError as error:
+        raise StorageError(
+            f"the data of the run {str(run.folder)!r} cannot be read where they were: {error}; "
+            "give their place now as path=…, or other data"
+        ) from None
+    return aligned(data, run.workspace.described_of(seed).classes)
+
+
+def _own_judge(run: Finished, seed: int, *, given: bool) -> Predictor | None:
+    """Return a run's teacher; None for one that cannot be fitted again, as the data are not there.
+
+    Where other data are given, the figures of the student are worth more than none.
+    """
+    try:
+        return from_run(run, seed=seed, teacher=True)
+    except XclError:
+        if run.recipe.teacher.fitted is not None and (given or run.workspace.accepts):
+            return None
+        raise
 
 
 def _found(

@@ -24,7 +24,10 @@ def evaluate(
     ],
     data: Annotated[
         str | None,
-        typer.Argument(metavar="[DATA]", help="A data set, or a recipe; a run's own by default."),
+        typer.Argument(
+            metavar="[DATA]",
+            help="A data set, or a recipe; a run's own by default, elsewhere with path=PLACE.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -64,6 +67,13 @@ def evaluate(
     ood: Annotated[
         str | None, typer.Option(help="Foreign data, on which the model should be less certain.")
     ] = None,
+    data_changed: Annotated[
+        str,
+        typer.Option(
+            metavar="refuse|accept",
+            help="Whether a run's own data are taken if they are not those it was made with.",
+        ),
+    ] = "refuse",
     score: Annotated[
         str, typer.Option(help="Uncertainty for --ood: entropy, margin or predictive_variance.")
     ] = "entropy",
@@ -82,7 +92,11 @@ def evaluate(
     names = [] if corruptions is None else [name.strip() for name in corruptions.split(",")]
     settings = Settings(split, CORRUPTIONS.names() if names == ["all"] else names, score=score)
     with Console(stderr=True).status("reading") as status:
-        found = None if data is None else find_data(data, overrides or [])
+        found: Any = None
+        if data is not None and "=" in data and not data.lstrip().startswith("{"):
+            found = [data, *(overrides or [])]  # where a run's own data lie now
+        elif data is not None:
+            found = find_data(data, overrides or [])
         if ood is not None:
             settings = replace(settings, ood=find_data(ood))
         result = evaluate_model(
@@ -94,6 +108,7 @@ def evaluate(
             teacher=teacher,
             model=_spec(model) if onnx is None else {"onnx": _settings(onnx, model)},
             against=against,
+            changed=data_changed,  # type: ignore[arg-type]
             tell=status.update,
         )
     if as_json:

@@ -106,9 +106,14 @@ def _lines(shipped: Shipped) -> list[str | Table]:
     ]
     count = torch.get_num_threads()
     threads = "one thread" if count == 1 else f"{count} threads"
+    verified = form["verified"]
+    figures = (
+        f"on {form['examples']:,} examples of the {form['split']} split"
+        if verified
+        else f"the student's figures are those of the {form['split']} split"
+    )
     table = Table(
-        caption=f"on {form['examples']:,} examples of the {form['split']} split; ms of a call with "
-        f"so many examples, on this CPU, {threads}",
+        caption=f"{figures}; ms of a call with so many examples, on this CPU, {threads}",
         caption_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
@@ -127,5 +132,6 @@ def _lines(shipped: Shipped) -> list[str | Table]:
     return [
         *lines,
         table,
-        f"Verified. [bold]{folder}[/bold] has {base.escaped(', '.join([first, *rest]))}",
+        ("Verified." if verified else "Not verified: the run keeps no examples (keep: 0).")
+        + f" [bold]{folder}[/bold] has {base.escaped(', '.join([first, *rest]))}",
     ]

@@ -6,7 +6,7 @@ into network inputs and standardised targets. The maps are fitted on the trainin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
@@ -110,6 +110,10 @@ class Data:
             are kept out, to see what a student does on examples that it never meets.
         fields: The table's columns, from which a raw row becomes an input; None for other data.
         unlabelled: Raw examples whose target is not known, for the sampler ``pool``; None for none.
+        reading: How a raw example becomes an input, as plain values: under ``image`` the size, crop
+            and decoding of pictures, under ``columns`` the columns of a table; empty if unknown.
+        ids: What identifies the examples of each split at their source, by the split's name: names
+            of files or numbers of rows; a split that is not there has none.
     """
 
     name: str
@@ -127,6 +131,8 @@ class Data:
     drawn: Tensor | None = None
     fields: Fields | None = None
     unlabelled: Split | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    ids: Mapping[str, Sequence[str] | Sequence[int]] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:
@@ -191,6 +197,8 @@ def make_data(
     notes: Sequence[str] = (),
     fields: Fields | None = None,
     unlabelled: Any = None,
+    reading: Mapping[str, Any] | None = None,
+    ids: Mapping[str, Sequence[str] | Sequence[int]] | None = None,
 ) -> Data:
     """Check arrays or tensors and make a :class:`Data` of them, with scales fitted on ``train``.
 
@@ -207,6 +215,8 @@ def make_data(
             added.
         fields: The columns of a table.
         unlabelled: Inputs whose target is not known.
+        notes: Sentences about how the data were read.
+        reading, ids: As for :class:`Data`.
 
     Raises:
         DataError: A split is empty, lengths differ, a value is not finite, a label is out of range,
@@ -245,6 +255,8 @@ def make_data(
         notes=tuple(notes),
         fields=fields,
         unlabelled=more,
+        reading=reading or {},
+        ids=ids or {},
     )
     if task.kind == "classification":
         _check_classes(found)

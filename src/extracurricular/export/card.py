@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import platform
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from extracurricular.evaluation.words import figure_text, small
 from extracurricular.export.graph import OUTPUTS
 from extracurricular.export.rows import Row, cells, headings
-from extracurricular.export.subject import Subject
+from extracurricular.export.subject import Subject, without_folders
 from extracurricular.registry import split_spec
 
 # Hugging Face's names for a task, by (kind, whether the only input is an image).
@@ -43,7 +43,7 @@ def card(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
         _about(subject, metadata),
         f"## Use\n\n{_usage(metadata, file)}",
         f"## Inputs and outputs\n\n{_contract(subject, metadata)}",
-        f"## Figures\n\n{_figures(metadata, rows)}",
+        f"## Figures\n\n{_figures(subject, metadata, rows)}",
     ]
     if subject.recipe:
         parts.append(f"## Training\n\n{_training(subject, name)}")
@@ -167,7 +167,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
     return f"{text} `metadata.json` holds all this for programs, and an ONNX file carries a copy."
 
 
-def _figures(metadata: dict[str, Any], rows: list[Row]) -> str:
+def _figures(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
     titles = headings(rows)
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     lines += [f"| {' | '.join(map(_cell, line))} |" for line in cells(rows)]
@@ -179,20 +179,36 @@ def _figures(metadata: dict[str, Any], rows: list[Row]) -> str:
     )
     count = torch.get_num_threads()
     threads = "one thread" if count == 1 else f"{count} threads"
-    examples = _count(entry["examples"], "example")
-    return "\n".join(lines) + (
-        f"\n\nFigures are measured on {examples} of the {entry['split']} split. The difference is "
-        f"the largest from the student in torch, float32: {how}. Times are medians of a call with "
-        f"so many examples, normalisation included, on one machine ({platform.machine()} CPU, "
-        f"{threads})."
+    times = (
+        "Times are medians of a call with so many examples, normalisation included, on one machine "
+        f"({platform.machine()} CPU, {threads})."
     )
+    table = "\n".join(lines)
+    whole = f"all {_count(subject.examples, 'example')} of the {subject.split_name} split"
+    if not entry.get("verified", True):
+        return (
+            f"{table}\n\n**The file is not verified**: the run keeps no examples to compare it on. "
+            f"The student's figures are those of {whole}. {times}"
+        )
+    examples = _count(entry["examples"], "example")
+    text = (
+        f"{table}\n\nFigures are measured on {examples} of the {entry['split']} split. The "
+        f"difference is the largest from the student in torch, float32: {how}. {times}"
+    )
+    if subject.measured and subject.examples > entry["examples"]:
+        figures = ", ".join(
+            f"{words.title} {figure_text(words, subject.measured[words.name])} {words.sign}".strip()
+            for words in small(subject.measured, "exports")
+        )
+        text += f" On {whole} the student has: {figures}."
+    return text
 
 
 def _training(subject: Subject, name: str) -> str:
     recipe = subject.recipe
     teacher = recipe["teacher"]
     kinds = [kind for kind in _NO_NETWORKS if teacher.get(kind) is not None]
-    shown = {"data": _without_folders(recipe["data"]), "seed": subject.seed}
+    shown = {"data": without_folders(recipe["data"]), "seed": subject.seed}
     student = recipe["students"][name]
     if student["learns_from"] == "teacher":
         shown["teacher"] = {key: teacher[key] for key in kinds or ("model", "members")}
@@ -201,17 +217,6 @@ def _training(subject: Subject, name: str) -> str:
     } | {"steps": student["training"]["steps"]}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return f"```yaml\n{text}```\n\nThe whole recipe is in `metadata.json`."
-
-
-def _without_folders(value: Any) -> Any:
-    """Return a setting without the folders of its absolute paths, which are private."""
-    if isinstance(value, dict):
-        return {key: _without_folders(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(inner) for inner in value]
-    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~")):
-        return Path(value).name
-    return value
 
 
 def _limits(subject: Subject) -> str:

@@ -52,7 +52,8 @@ def cells(rows: list[Row]) -> list[list[str]]:
 
 
 def _shown(rows: list[Row]) -> list[Words]:
-    return small(rows[-1].metrics, "exports")
+    # A file that is not verified has no figures.
+    return small(next((row.metrics for row in reversed(rows) if row.metrics), {}), "exports")
 
 
 def _time(seconds: float | None) -> str:

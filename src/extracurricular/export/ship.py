@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data
+from extracurricular.distributions import Distribution
 from extracurricular.errors import ExportError, OldWordWarning, RecipeError, StorageError
-from extracurricular.evaluation import metrics
 from extracurricular.evaluation.predict import predict
 from extracurricular.export.card import card
 from extracurricular.export.formats import (
@@ -31,9 +31,10 @@ from extracurricular.export.formats import (
 from extracurricular.export.graph import Exported, input_names
 from extracurricular.export.quantise import DRAWS, quantise, raw_draws
 from extracurricular.export.rows import Row
-from extracurricular.export.subject import Subject, own_network, student_of
+from extracurricular.export.subject import Subject, own_network, student_of, without_folders
 from extracurricular.export.timing import side_by_side
 from extracurricular.export.verify import Runner, check, enforce, onnx_runner, torch_runner
+from extracurricular.export.verify import figures as figures_of
 from extracurricular.files import read_json, write_atomic
 from extracurricular.inputs import leaves
 from extracurricular.models import parameter_count
@@ -86,7 +87,9 @@ def export_run(
     int8: bool = False,
     limit: float = LIMIT,
 ) -> Shipped:
-    """Export a student of a finished run, verified on the run's evaluation split.
+    """Export a student of a finished run, verified on the examples that the run keeps.
+
+    No data are read. If the run keeps no examples, the file is not verified, and says so.
 
     Args:
         folder: The run.
@@ -94,7 +97,8 @@ def export_run(
         student: Its name; the recipe's subject where None.
         seed: Its seed; the recipe's first where None.
         format: ``onnx``, or ``pt2`` for a program of ``torch.export``.
-        int8: Also write an ONNX file quantised to 8 bits, calibrated on draws of its sampler.
+        int8: Also write an ONNX file quantised to 8 bits, calibrated on the training examples
+            that the run keeps.
         limit: Largest allowed difference from the student (:func:`.verify.differences`).
 
     Raises:
@@ -158,23 +162,16 @@ def ship(
     small = [_int8_beside(out)] if int8 else []
     known = _check_place(subject, [out, *small])
     model = Exported(subject.network.module, subject.data)
+    if not subject.verifiable and subject.measured is None:
+        raise ExportError(
+            f"the {subject.split_name} split has no labelled examples to verify the export on"
+        )
     original = predict(subject.network, subject.data, subject.split)
-    figures = metrics.figures(original, _labels(subject), angular=subject.data.angular)
-
     files = _build(subject, model, out, format, int8)
-    rows = [_teacher_row(subject), _student_row(subject, figures)]
-    for file in files:
-        checked = check(file.runner, subject.data, subject.split, original)
-        # The difference of 8 bits has no limit: users judge it by the figures.
-        most = limit if file.says["precision"] == "float32" else math.inf
-        enforce(checked, most, subject.split_name)
-        file.says |= {
-            "difference": checked.difference,
-            "split": subject.split_name,
-            "examples": len(subject.split),
-            "metrics": _finite(checked.metrics),
-        }
-        rows.append(Row(file.path.name, difference=checked.difference, metrics=checked.metrics))
+    if subject.verifiable:
+        rows = _verified(subject, files, original, limit)
+    else:
+        rows = _unverified(subject, files)
 
     metadata = _metadata(subject, model, files, known)
     text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
@@ -189,6 +186,49 @@ def ship(
     for path, content in contents.items():
         _write(path, content)
     return Shipped(list(contents), metadata, rows, subject.title)
+
+
+def _verified(
+    subject: Subject, files: list[_File], original: Distribution, limit: float
+) -> list[Row]:
+    """Compare files with the student; return the rows of teacher, student and files.
+
+    Raises:
+        ExportError: A file is too far from the student.
+    """
+    rows = [
+        _teacher_row(subject),
+        _student_row(subject, figures_of(original, subject.data, subject.split)),
+    ]
+    for file in files:
+        checked = check(file.runner, subject.data, subject.split, original)
+        # The difference of 8 bits has no limit: users judge it by the figures.
+        most = limit if file.says["precision"] == "float32" else math.inf
+        enforce(checked, most, subject.split_name)
+        file.says |= {
+            "verified": True,
+            "difference": checked.difference,
+            "split": subject.split_name,
+            "examples": len(subject.split),
+            "metrics": _finite(checked.metrics),
+        }
+        rows.append(Row(file.path.name, difference=checked.difference, metrics=checked.metrics))
+    return rows
+
+
+def _unverified(subject: Subject, files: list[_File]) -> list[Row]:
+    """Try files on an empty example, and say that they are not verified."""
+    for file in files:
+        file.runner(_raw(subject, 2))
+        file.says |= {
+            "verified": False,
+            "difference": None,
+            "split": subject.split_name,
+            "examples": 0,
+            "metrics": {},
+        }
+    student = _student_row(subject, subject.measured or {})
+    return [_teacher_row(subject), student, *(Row(file.path.name) for file in files)]
 
 
 def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: bool) -> list[_File]:
@@ -265,7 +305,8 @@ def _earlier(subject: Subject, file: Path) -> dict[str, Any]:
             f"{str(file)!r} belongs to no export that this version knows; give another --out"
         )
     for key, value in subject.identity.items():
-        if (_in_todays_words(found.get(key)) if key == "recipe" else found.get(key)) != value:
+        known = found.get(key)
+        if (without_folders(_in_todays_words(known)) if key == "recipe" else known) != value:
             what = "another run" if key == "recipe" else f"the {key} {found.get(key)!r}"
             raise StorageError(
                 f"{str(file.parent)!r} holds an export of {what}; give another --out for this one, "
@@ -299,14 +340,6 @@ def _write(path: Path, content: bytes) -> None:
 # -- metadata, rows and times ---------------------------------------------------------------------
 
 
-def _labels(subject: Subject) -> torch.Tensor:
-    if len(subject.split) == 0 or subject.split.y is None:
-        raise ExportError(
-            f"the {subject.split_name} split has no labelled examples to verify the export on"
-        )
-    return subject.split.y
-
-
 def _finite(figures: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
@@ -331,6 +364,8 @@ def _metadata(
         "task": data.task.kind,
         "classes": list(data.classes),
         "outputs": list(data.outputs),
+        "columns": list(data.columns),
+        "reading": dict(data.reading),
         "angular": data.angular,
         "inputs": inputs,
         "target": None
@@ -339,10 +374,19 @@ def _metadata(
         **subject.identity,
         "model": subject.model,
         "parameters": parameter_count(subject.network.module),
-        "metrics": files[0].says["metrics"],
+        "metrics": _on_the_whole_split(subject, files[0].says["metrics"]),
         "files": earlier | {file.path.name: file.says for file in files},
         "versions": _versions(),
     }
+
+
+def _on_the_whole_split(
+    subject: Subject, figures: dict[str, float | None]
+) -> dict[str, float | None]:
+    """Return the student's figures as the run measured them, or those of the file without a run."""
+    if subject.measured is None:
+        return figures
+    return {k: v for k, v in subject.measured.items() if k in figures or not figures}
 
 
 def _versions() -> dict[str, str]:
@@ -356,9 +400,11 @@ def _versions() -> dict[str, str]:
 
 
 def _teacher_row(subject: Subject) -> Row:
-    return Row(
-        "teacher", parameters=subject.teacher_parameters, metrics=subject.teacher_metrics or {}
-    )
+    row = Row("teacher", parameters=subject.teacher_parameters)
+    if subject.teacher is not None and subject.verifiable:
+        answers = predict(subject.teacher, subject.data, subject.split)
+        row.metrics = figures_of(answers, subject.data, subject.split)
+    return row
 
 
 def _student_row(subject: Subject, figures: dict[str, float]) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data, Split
-from extracurricular.errors import XclError
+from extracurricular.errors import RecipeError, XclError
 from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
@@ -25,8 +26,9 @@ class Subject:
 
     Args:
         network: The network, on the CPU.
-        data: Its data set, on the CPU.
-        split: The examples that the exported model is compared on.
+        data: Its data set, on the CPU; of a run, the description with the examples that it keeps.
+        split: The examples that the exported model is compared on. Without labels they are none:
+            an empty example, on which the model is only tried.
         split_name: Name of that split.
         name: The student's name.
         seed: Its seed.
@@ -35,7 +37,9 @@ class Subject:
         sampler: Returns the sampler whose draws calibrate 8 bits; called only for that.
         teacher: The teacher, to be timed; None where it is no network, or not at hand.
         teacher_parameters: Number of its parameters, if known.
-        teacher_metrics: Its figures on the split, if known.
+        measured: The student's figures on the whole split, as the run measured them; None without a
+            run.
+        examples: Number of examples of the whole split.
     """
 
     network: NetworkTeacher
@@ -49,7 +53,13 @@ class Subject:
     model: Any = None
     teacher: Teacher | None = None
     teacher_parameters: int | None = None
-    teacher_metrics: dict[str, float] | None = None
+    measured: dict[str, float] | None = None
+    examples: int = 0
+
+    @property
+    def verifiable(self) -> bool:
+        """Whether there are examples to compare the exported model on."""
+        return len(self.split) > 0 and self.split.y is not None
 
     @property
     def title(self) -> str:
@@ -59,7 +69,8 @@ class Subject:
     @property
     def identity(self) -> dict[str, Any]:
         """The values that distinguish it from another student or run."""
-        return {"student": self.name, "seed": self.seed, "recipe": self.recipe}
+        recipe = without_folders(self.recipe)
+        return {"student": self.name, "seed": self.seed, "recipe": recipe}
 
 
 def student_of(folder: Path, name: str | None = None, seed: int | None = None) -> Subject:
@@ -79,24 +90,44 @@ def student_of(folder: Path, name: str | None = None, seed: int | None = None) -
     workspace, recipe = found.workspace, found.recipe
     seed = recipe.seeds[0] if seed is None else seed
     stage = found.stage(name, seed)
-    network = stage.as_teacher(workspace)
-    data = workspace.data_of(seed)
-    entry = found.summary["teacher"]
-    place = recipe.seeds.index(seed)
+    data = workspace.examples(recipe.data_of(seed))
+    kept, place = workspace.kept, recipe.seeds.index(seed)
+    split = workspace.evaluated(data)
+    whole = 0 if kept is None else kept.count(recipe.data_of(seed), recipe.evaluation.split)
     return Subject(
-        network=network,
+        network=stage.as_teacher(workspace),
         data=data,
-        split=workspace.evaluated(data),
+        split=split,
         split_name=recipe.evaluation.split,
         name=name,
         seed=seed,
         recipe=found.summary["recipe"],
         model=stage.model,
-        sampler=lambda: stage.draws(workspace, network.module),
+        sampler=partial(_to_calibrate, data),
         teacher=_teacher(found, seed),
-        teacher_parameters=entry["parameters"],
-        teacher_metrics={k: v["per_seed"][place] for k, v in entry["metrics"].items()},
+        teacher_parameters=found.summary["teacher"]["parameters"],
+        measured=_measured(found.summary["students"][name], place),
+        examples=whole or len(split),
     )
+
+
+def _measured(entry: dict[str, Any], place: int) -> dict[str, float]:
+    """Return the figures of one seed that are finite."""
+    values = {name: figure["per_seed"][place] for name, figure in entry["metrics"].items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _to_calibrate(data: Data) -> Sampler:
+    """Return the source of the examples that calibrate 8 bits: the kept training examples.
+
+    Raises:
+        RecipeError: The run keeps none.
+    """
+    if data.train.y is None:
+        raise RecipeError(
+            "--int8", "needs examples to calibrate on, and the run keeps none (keep: 0)"
+        )
+    return Empirical(data)
 
 
 def _teacher(found: Finished, seed: int) -> Teacher | None:
@@ -125,3 +156,18 @@ def own_network(
         sampler=lambda: sampler or Empirical(data),
         recipe={},
     )
+
+
+def without_folders(value: Any) -> Any:
+    """Return a setting without the folders of its absolute paths, which are private."""
+    if isinstance(value, dict):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    # A data set may be named with its path, NAME:PATH.
+    name, colon, path = value.partition(":")
+    if colon and Path(path).is_absolute():
+        return f"{name}:{Path(path).name}"
+    return Path(value).name if Path(value).is_absolute() or value.startswith("~") else value

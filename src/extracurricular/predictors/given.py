@@ -153,7 +153,7 @@ def _teacher_at(path: Path, data: Data) -> Teacher:
         run = open_run(path)
         seed = run.recipe.seeds[0]
         asked = run.teacher(seed)
-        if with_scales(asked, run.workspace.data_of(seed)).goes_with(data):
+        if with_scales(asked, run.workspace.described_of(seed)).goes_with(data):
             return asked
         return predictor_teacher(from_run(run, seed=seed, teacher=True), data)
     if path.is_dir():

@@ -26,6 +26,7 @@ from extracurricular.predictors.saved import FILE, load_saved
 from extracurricular.recipe.lookup import find_data
 from extracurricular.registry import split_spec
 from extracurricular.run.finished import Finished, open_run
+from extracurricular.run.precision import autocast
 from extracurricular.teachers import NetworkTeacher, Teacher
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import open_session
@@ -118,7 +119,8 @@ def from_run(
 ) -> Predictor:
     """Return a student of a finished run, or its teacher, as :func:`load` does.
 
-    It predicts as the run's evaluation does, with the same precision and batch size.
+    No data are read, but for a teacher that is no network, which is fitted again. It predicts as
+    the run's evaluation does, with the same precision and batch size.
 
     Raises:
         XclError: There is no such student or seed, or its files are damaged.
@@ -136,12 +138,12 @@ def from_run(
         title = found.chosen_student(student)
         asked, entry = found.student(title, seed), found.summary["students"][title]
     shared = teacher and not recipe.teacher.per_seed
-    data = workspace.data_of(seed)
-    # The predictor does not hold the workspace, which keeps all its data.
-    ask, fabric = with_scales(asked, data), workspace.fabric
+    data = workspace.described_of(seed)
+    # The predictor does not hold the workspace, which may hold data.
+    ask, precision, device = with_scales(asked, data), workspace.precision, workspace.device
 
     def at_precision(parts: dict[str, Tensor]) -> Distribution:
-        with fabric.autocast():
+        with autocast(precision, device):
             return ask(parts)
 
     return of_data(

@@ -30,6 +30,8 @@ def of_data(
         ask=ask,
         classes=data.classes,
         outputs=data.outputs,
+        columns=data.columns,
+        reading=data.reading,
         angular=data.angular,
         parameters=parameters,
         batch_size=batch_size,

@@ -143,6 +143,8 @@ class Predictor:
             the CPU, in the target's own units.
         classes: Names of the classes, if known.
         outputs: Names of the real targets, if known.
+        columns: Names of the columns of a table that is the one input, in order, if known.
+        reading: How a raw example becomes an input; see :class:`~extracurricular.data.Data`.
         angular: Whether targets are (pitch, yaw) in radians.
         parameters: Number of parameters; None if unknown.
         batch_size: Number of examples that ``ask`` gets at once.
@@ -164,6 +166,8 @@ class Predictor:
     batch_size: int = 1024
     keeper: Keeper | None = field(default=None, repr=False)
     choice: Mapping[str, Any] | None = field(default=None, repr=False)
+    columns: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
 
     def __call__(self, x: Any, batch_size: int | None = None) -> Prediction:

@@ -8,17 +8,16 @@ somebody's own is not followed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from extracurricular.data.base import Affine, Data, Split
-from extracurricular.distributions import Task
+from extracurricular.data.base import Data
+from extracurricular.data.formats.description import Description, describe_data, frame
 from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.files import load_weights, read_json, save_weights, write_json
-from extracurricular.inputs import Inputs, is_leaf, leaves
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.base import MODELS
 from extracurricular.models.weights import check_state
@@ -31,45 +30,14 @@ SCHEMA = 1
 FILE = "predictor.json"
 _WEIGHTS = "weights.safetensors"
 
-_Count = Annotated[int, Field(ge=1)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Scale(_Strict):
-    shift: Any
-    scale: Any
-
-
-class _Input(_Scale):
-    key: str
-    shape: list[_Count]
-    dtype: Literal["uint8", "float32"]
-
-
-class _Task(_Strict):
-    kind: Literal["classification", "regression"]
-    size: _Count
-
-
-class _Known(_Strict):
+class _Known(Description):
     """Content of ``predictor.json``."""
 
     name: str
-    data: str
-    task: _Task
-    structure: Literal["one", "dict", "tuple"]
-    inputs: Annotated[list[_Input], Field(min_length=1)]
-    target: _Scale | None
-    classes: list[str]
-    columns: list[str]
-    outputs: list[str]
-    angular: bool
     model: str | dict[str, Any] | None
     parameters: Annotated[int, Field(ge=0)]
-    batch_size: _Count
+    batch_size: Annotated[int, Field(ge=1)]
     sha256: str
 
 
@@ -129,29 +97,10 @@ def save_network(
             large for float16.
     """
     state = _rounded(module.state_dict()) if half else module.state_dict()
-    x = data.train.x
-    kind = "one" if is_leaf(x) else "dict" if isinstance(x, dict) else "tuple"
-    inputs = [
-        {
-            "key": key,
-            "shape": list(leaf.shape[1:]),
-            "dtype": str(leaf.dtype).removeprefix("torch."),
-            **_affine(data.x_scale[key]),
-        }
-        for key, leaf in leaves(x).items()
-    ]
     known = {
         "schema": SCHEMA,
         "name": name,
-        "data": data.name,
-        "task": {"kind": data.task.kind, "size": data.task.size},
-        "structure": kind,
-        "inputs": inputs,
-        "target": None if data.y_scale is None else _affine(data.y_scale),
-        "classes": list(data.classes),
-        "columns": list(data.columns),
-        "outputs": list(data.outputs),
-        "angular": data.angular,
+        **describe_data(data),
         "model": model,
         "parameters": parameter_count(module),
         "batch_size": batch_size,
@@ -219,7 +168,7 @@ def load_saved(folder: Path, model: Any = None) -> Predictor:
         )
     try:
         known = _Known.model_validate(found)
-        data = _described(known)
+        data = frame(known)
         own = known.model is None or MODELS.names_own_code(
             split_spec(known.model, "network", "model")[0]
         )
@@ -270,90 +219,3 @@ def _module(known: _Known, own: bool, model: Any, data: Data, where: str) -> nn.
         if own:
             raise
         raise StorageError(f"{where} has a network that cannot be built: {error}") from None
-
-
-def _affine(scale: Affine) -> dict[str, Any]:
-    # Every float32 is a float64 of JSON, so that nothing is lost.
-    return {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}
-
-
-def _read_affine(found: _Scale, shape: list[int], what: str) -> Affine:
-    """Return the scale of values of a shape.
-
-    Raises:
-        ValueError: It is no scale of such values.
-    """
-    read = {}
-    for name, given in (("shift", found.shift), ("scale", found.scale)):
-        try:
-            values = torch.tensor(given, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            raise ValueError(f"{name} of {what} is {shorten(given)}; it must be numbers") from None
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError(f"{name} of {what} has a value that is not finite")
-        try:
-            fits = values.expand(shape).shape == tuple(shape)
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"{name} of {what} has the shape {tuple(values.shape)}, which does not go with "
-                f"values of shape {tuple(shape)}"
-            )
-        read[name] = values
-    if not bool((read["scale"] > 0).all()):
-        raise ValueError(f"scale of {what} has a value that is not above 0")
-    return Affine(**read)
-
-
-def _described(known: _Known) -> Data:
-    """Return a data set of one empty example with the scales and names of the student's.
-
-    Raises:
-        ValueError: They do not go together.
-    """
-    parts: dict[str, Tensor] = {
-        one.key: torch.zeros((), dtype=getattr(torch, one.dtype)).expand(1, *one.shape)
-        for one in known.inputs
-    }
-    keys = [one.key for one in known.inputs]
-    wanted = {"one": [""], "tuple": [str(k) for k in range(len(keys))]}.get(known.structure, keys)
-    if keys != wanted or len(parts) != len(keys):
-        raise ValueError(f"inputs are called {keys}, which does not go with {known.structure!r}")
-    x: Inputs = parts
-    if known.structure == "one":
-        [x] = parts.values()
-    elif known.structure == "tuple":
-        x = tuple(parts.values())
-    size, classes = known.task.size, known.task.kind == "classification"
-    for noun, names, mine in (
-        ("classes", known.classes, classes),
-        ("outputs", known.outputs, not classes),
-    ):
-        if names and (not mine or len(names) != size):
-            raise ValueError(
-                f"{noun} has {len(names)} names, but the student predicts {size} "
-                f"{'classes' if classes else 'real targets'}"
-            )
-    if classes == (known.target is not None):
-        raise ValueError(f"target does not go with {known.task.kind}")
-    split = Split(x)
-    target = known.target
-    return Data(
-        name=known.data,
-        task=Task(known.task.kind, size),
-        train=split,
-        validation=split,
-        test=split,
-        x_scale={
-            one.key: _read_affine(
-                one, one.shape, f"the input {one.key!r}" if one.key else "the input"
-            )
-            for one in known.inputs
-        },
-        y_scale=None if target is None else _read_affine(target, [size], "the target"),
-        classes=tuple(known.classes),
-        angular=known.angular,
-        columns=tuple(known.columns),
-        outputs=tuple(known.outputs),
-    )

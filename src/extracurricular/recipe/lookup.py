@@ -12,6 +12,7 @@ from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
 from extracurricular.errors import RecipeError, known_names
 from extracurricular.recipe.overrides import override
+from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import read_recipe, shipped_recipes
 from extracurricular.registry import split_spec
 
@@ -47,7 +48,7 @@ def data_spec(
     Raises:
         RecipeError: There is no such data set, or it is not written as one.
     """
-    spec = read_spec(what)
+    spec = absolute_spec(read_spec(what), Path.cwd())
     name, given = split_spec(spec, "data set", "")
     if name not in DATA and ":" not in name:
         known = known_names(name, [*DATA.names(), *others])
@@ -55,7 +56,8 @@ def data_spec(
     values: dict[str, Any] = {name: dict(given)}
     for change in overrides:
         override(values[name], change)
-    return values
+    found: dict[str, Any] = absolute_spec(values, Path.cwd())
+    return found
 
 
 def read_spec(text: str, key: str = "") -> Any:

@@ -3,7 +3,8 @@
 A recipe is YAML, read with the safe loader; keys that the schema does not know are refused. Reading
 goes through these steps:
 
-1. Old words are renamed (:mod:`~extracurricular.recipe.old_words`).
+1. Old words are renamed (:mod:`~extracurricular.recipe.old_words`), and paths made absolute
+   (:mod:`~extracurricular.recipe.paths`).
 2. The budget and the overrides are applied (:mod:`~extracurricular.recipe.overrides`).
 3. Named chains are written out (:mod:`~extracurricular.recipe.chains`).
 4. The section ``defaults`` is merged into the students.
@@ -27,6 +28,7 @@ from extracurricular.errors import OldWordWarning, RecipeError, known_names, sho
 from extracurricular.recipe.chains import expand_chains
 from extracurricular.recipe.old_words import Notes, upgrade
 from extracurricular.recipe.overrides import Loader, override_recipe
+from extracurricular.recipe.paths import absolute_paths
 from extracurricular.recipe.schema import (
     ROLES,
     DeviceSection,
@@ -40,6 +42,9 @@ from extracurricular.recipe.schema import (
 from extracurricular.recipe.students import StudentSection
 from extracurricular.registry import explain_validation, first_complaint
 from extracurricular.training import Training
+
+# One of these lies beside the recipe that a run keeps.
+_RUN_FILES = ("environment.json", "summary.json")
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -59,6 +64,9 @@ def shipped_recipes() -> dict[str, str]:
 def read_recipe(source: str, overrides: Sequence[str] = (), *, quiet: bool = False) -> Recipe:
     """Read a recipe from a file, or by the name of a shipped one.
 
+    Relative paths in a file are relative to its folder; those in a shipped recipe, and in
+    overrides, to the working directory.
+
     Args:
         source: A path, or a shipped recipe's name.
         overrides: ``key.path=value`` each, the value in YAML; ``data.path=value`` sets the path of
@@ -69,7 +77,8 @@ def read_recipe(source: str, overrides: Sequence[str] = (), *, quiet: bool = Fal
     Raises:
         RecipeError: Not found, not YAML, an unknown key, or an impossible value.
     """
-    recipe, notes = _parse(_load(source), overrides)
+    loaded, base = _load(source)
+    recipe, notes = _parse(loaded, overrides, base)
     _tell(notes, quiet)
     return recipe
 
@@ -79,6 +88,8 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = (), *, quiet: bool = Fa
 
     The section ``defaults`` gives students the settings that they lack; ``training`` and
     ``matching`` are merged key by key, everything else is replaced.
+
+    Relative paths in it are relative to the working directory.
 
     Args:
         loaded: The content of a recipe file; it is not changed.
@@ -102,9 +113,14 @@ def _recipes_in(name: str, text: str) -> dict[str, str]:
     return {pair: Template(template).substitute(words, name=pair) for pair, words in pairs.items()}
 
 
-def _load(source: str) -> Any:
+def _load(source: str) -> tuple[Any, Path]:
+    """Return the content of a recipe, and the folder that its paths are relative to."""
     path, shipped = Path(source), shipped_recipes()
+    base = Path.cwd()
     if path.is_file():
+        # A run keeps absolute paths; those of earlier versions were relative to the shell's folder.
+        of_a_run = any(path.with_name(name).exists() for name in _RUN_FILES)
+        base = base if of_a_run else path.absolute().parent
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -117,19 +133,21 @@ def _load(source: str) -> Any:
             f"{known_names(source, shipped)}"
         )  # fmt: skip
     try:
-        return yaml.load(text, Loader=Loader)
+        return yaml.load(text, Loader=Loader), base
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
         raise RecipeError("", f"the recipe {source!r} is not valid YAML: {where}") from None
 
 
-def _parse(loaded: Any, overrides: Sequence[str]) -> tuple[Recipe, Notes]:
+def _parse(loaded: Any, overrides: Sequence[str], base: Path | None = None) -> tuple[Recipe, Notes]:
     if not isinstance(loaded, Mapping):
         raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
     values, notes = _unshared(loaded), Notes()
     upgrade(values, notes)
     _forget_default_roles(values)
+    absolute_paths(values, base or Path.cwd())
     override_recipe(values, overrides, notes)
+    absolute_paths(values, Path.cwd())
     expand_chains(values)
     _merge_defaults(values)
     try:

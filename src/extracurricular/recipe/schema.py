@@ -270,6 +270,9 @@ class Recipe(Section):
             ``plain``.
         evaluation: The measurement of results.
         device: The device to compute on.
+        keep: The most examples of a split that a run keeps: of the split that results are measured
+            on, to verify exports; and of the training split, to calibrate 8 bits. With 0 it keeps
+            none, shows no draws on its page, and its exports are not verified.
         log: Where the curves go while it runs, besides ``log.jsonl``: ``tensorboard``, ``wandb``,
             any class of a Lightning logger, or a list of them.
     """
@@ -288,6 +291,7 @@ class Recipe(Section):
     subject: str = ""
     evaluation: EvaluationSection = EvaluationSection()
     device: DeviceSection = DeviceSection()
+    keep: Annotated[int, Field(ge=0)] = 256
     log: Any = None
 
     @model_validator(mode="before")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
 from extracurricular.evaluation.summary import Parts, mean_error
 from extracurricular.files import read_json
@@ -26,8 +26,10 @@ from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, confusion
 from extracurricular.report.gallery import Gallery, galleries
 from extracurricular.report.logs import Choice, Curves, choices_of, curves_of
+from extracurricular.run.answers import read_answers, summed_up
 from extracurricular.run.environment import trained_in
 from extracurricular.run.finished import Finished
+from extracurricular.run.settings import data_settings
 
 # A figure with curves of more students than this cannot be read.
 MOST_SHOWN = 6
@@ -122,7 +124,7 @@ def collect(finished: Finished) -> Report:
         XclError: A file of the run is missing or damaged.
     """
     workspace = finished.workspace
-    data = finished.data
+    data = finished.described
     shown = shown_students(finished.summary)
     teacher, students, entropy = _answers(finished, shown)
     classes: tuple[str, ...] = ()
@@ -131,7 +133,7 @@ def collect(finished: Finished) -> Report:
     return Report(
         summary=finished.summary,
         classes=classes,
-        examples=len(workspace.evaluated(data)),
+        examples=len(entropy[0]),
         unit=_unit(data),
         shown=shown,
         compared=compared_student(finished.summary),
@@ -177,28 +179,44 @@ def compared_student(summary: dict[str, Any]) -> str | None:
 def _answers(
     finished: Finished, shown: Sequence[str]
 ) -> tuple[Answers, dict[str, Answers], list[Array]]:
-    workspace = finished.workspace
     teacher, students = Answers(), {name: Answers() for name in shown}
-    answered: dict[str, Distribution] = {}
+    labels: dict[str, Tensor] = {}
+    entropies: dict[str, Array] = {}
     entropy: list[Array] = []
     for seed, planned in finished.plan.teachers.items():
-        data = workspace.data_of(seed)
-        split = workspace.evaluated(data)
-        assert split.y is not None
-        y = split.y.cpu()
-        own = planned.path
-        if own not in answered:
-            answered[own] = workspace.answers(own, data, partial(finished.teacher, seed))
-            add_answers(teacher, answered[own], y, None, data)
-        entropy.append(_array(answered[own].entropy()))
+        data, own = finished.workspace.described_of(seed), planned.path
+        if own not in labels:
+            kept = _kept(finished, own, seed)
+            labels[own], entropies[own] = kept["labels"], _array(kept["entropy"])
+            add_kept(teacher, kept, labels[own], data)
+        entropy.append(entropies[own])
         for name in shown:
-            path = finished.stage(name, seed).path
-            prediction = workspace.answers(path, data, partial(finished.student, name, seed))
-            add_answers(students[name], prediction, y, answered[own], data)
+            kept = _kept(finished, finished.stage(name, seed).path, seed, name)
+            add_kept(students[name], kept, labels[own], data)
     for answers in (teacher, *students.values()):
         if answers.confusion is not None:
             answers.confusion /= len(answers.confidence)
     return teacher, students, entropy
+
+
+def _kept(finished: Finished, path: str, seed: int, name: str | None = None) -> dict[str, Tensor]:
+    """Return the answers that a run keeps, of a student or, without a name, of a teacher.
+
+    Those of a version that kept none are asked for again, on the run's data.
+    """
+    workspace = finished.workspace
+    kept = read_answers(finished.folder / path)
+    if kept is not None:
+        return kept
+    data = workspace.data_of(seed)
+    ask = partial(finished.teacher, seed)
+    teacher = workspace.answers(finished.plan.teachers[seed].path, data, ask)
+    if name is None:
+        labels = workspace.evaluated(data).y
+        assert labels is not None
+        return summed_up(teacher, labels.cpu())
+    answer = workspace.answers(path, data, partial(finished.student, name, seed))
+    return summed_up(answer, teacher=teacher)
 
 
 def add_answers(
@@ -213,22 +231,34 @@ def add_answers(
         teacher: The teacher's distributions for the same examples; None for the teacher itself.
         data: The data set, for the scale of targets.
     """
-    if isinstance(prediction, Categorical):
-        confidence, predicted = prediction.probs.max(-1)
+    add_kept(answers, summed_up(prediction, teacher=teacher), y, data)
+
+
+def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -> None:
+    """Add the figures of one seed's predictions, as a run keeps them.
+
+    Args:
+        answers: The figures so far; ``confusion`` becomes the sum over seeds.
+        kept: See :func:`~extracurricular.run.answers.summed_up`.
+        y: Class indices [N], or real targets [N, D].
+        data: The description of the data set, for the scale of targets.
+    """
+    if "predicted" in kept:
+        predicted = kept["predicted"]
         # A confidence of NaN counts as 0.
-        answers.confidence.append(np.nan_to_num(_array(confidence)))
+        answers.confidence.append(np.nan_to_num(_array(kept["confidence"])))
         answers.right.append(_array(predicted == y))
         counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
         answers.confusion = counts if answers.confusion is None else answers.confusion + counts
     else:
-        _add_reals(answers, prediction, y, data)
-    if teacher is not None:
-        answers.kl.append(_array(teacher.kl(prediction)))  # type: ignore[arg-type]
+        _add_reals(answers, kept, y, data)
+    if "kl" in kept:
+        answers.kl.append(_array(kept["kl"]))
 
 
-def _add_reals(answers: Answers, prediction: Gaussian, y: Tensor, data: Data) -> None:
-    error = _array((y - prediction.mean.float()).abs())
-    deviation = _array(prediction.std)
+def _add_reals(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -> None:
+    error = _array((y - kept["mean"]).abs())
+    deviation = _array(kept["std"])
     # An error of 0 lies inside every interval, even one of width 0.
     z = np.divide(error, deviation, out=np.full_like(error, np.inf), where=deviation > 0)
     answers.z.append(np.where(error == 0, 0.0, z))
@@ -281,11 +311,17 @@ def command(finished: Finished) -> str:
     name = finished.summary["recipe"]["name"]
     if name in shipped_recipes():
         try:
-            if read_recipe(name).dump() == finished.summary["recipe"]:
+            shipped, own = read_recipe(name).dump(), finished.summary["recipe"]
+            if _but_place(shipped) == _but_place(own):
                 return f"xcl run {name} --out again"
         except XclError:
             pass  # a file of this name in the working directory is something else
     return f"xcl run {shlex.quote(str(finished.folder.name))}/recipe.yaml --out again"
+
+
+def _but_place(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe without the place of its data, which depends on the working directory."""
+    return recipe | {"data": data_settings(recipe["data"])}
 
 
 def pooled(parts: Sequence[Array] | Sequence[NDArray[Any]]) -> Array:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extracurricular.errors import StorageError
+from extracurricular.errors import StorageError, XclError
 from extracurricular.files import read_json, write_json
 from extracurricular.inputs import Inputs, batch_size, tree_map
 from extracurricular.models.cost import latency
 from extracurricular.run.environment import cpu_name
 from extracurricular.run.finished import Finished
+from extracurricular.run.settings import data_settings
 from extracurricular.samplers import Batch
 from extracurricular.teachers import Teacher
 
@@ -46,7 +47,8 @@ def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
 
     Returns:
         ``{"cpu", "threads", "teacher": {"1": s, "32": s}, "students": {NAME: {"1": s, "32": s}}}``,
-        medians in seconds by the number of examples in a call.
+        medians in seconds by the number of examples in a call. A teacher that is no network, and
+        cannot be fitted again where the data are not, has none.
     """
     file = finished.folder / _FILE
     of = _networks(finished)
@@ -54,7 +56,8 @@ def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
     if known is not None and known["of"] == of:
         return known
     found = _measure(finished, of, seconds)
-    write_json(file, found)
+    if found["teacher"]:
+        write_json(file, found)
     return found
 
 
@@ -74,19 +77,27 @@ def _networks(finished: Finished) -> dict[str, Any]:
     keys = ("model", "estimator", "onnx", "function", "members", "mc_dropout")
     teacher = {key: recipe["teacher"][key] for key in keys}
     students = {name: section["model"] for name, section in recipe["students"].items()}
-    return {"data": recipe["data"], "teacher": teacher, "students": students}
+    return {"data": data_settings(recipe["data"]), "teacher": teacher, "students": students}
+
+
+def _fitted(finished: Finished, seed: int) -> Teacher | None:
+    try:
+        return finished.teacher(seed)
+    except XclError:
+        return None  # its data are not there, and the page is made all the same
 
 
 def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str, Any]:
     workspace, seed = finished.workspace, finished.recipe.seeds[0]
-    shapes = workspace.data_of(seed).shapes
+    shapes = workspace.described_of(seed).shapes
 
     def timed(module: nn.Module) -> dict[str, float]:
         return {str(b): round(latency(module, shapes, b, seconds), 9) for b in BATCHES}
 
     planned = finished.plan.teachers[seed]
+    teacher: Teacher | None
     if planned.fitted is not None:
-        teacher, device = finished.teacher(seed), workspace.device
+        teacher, device = _fitted(finished, seed), workspace.device
     else:
         # The cost of a network does not depend on its weights, so none are read.
         modules = [one.untrained(workspace).eval() for one in planned.members]
@@ -103,6 +114,6 @@ def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "of": of,
-        "teacher": timed(_Asked(teacher, device)),
+        "teacher": {} if teacher is None else timed(_Asked(teacher, device)),
         "students": students,
     }

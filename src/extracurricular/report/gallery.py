@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,20 +12,13 @@ import yaml
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.data.images.contact_sheet import to_bytes
 from extracurricular.distributions import Categorical, Distribution
-from extracurricular.errors import XclError
 from extracurricular.inputs import leaves
+from extracurricular.run.drawn import Drawn, drawn_again, read_draws
 from extracurricular.run.finished import Finished
-from extracurricular.run.network import NetworkStage
-from extracurricular.samplers import Batch, is_pure
-from extracurricular.samplers.uncertain import Uncertain
 
-DRAWS = 36
 _TOP = 3
 _COLUMNS = 8
-# Largest width and height of a picture in pixels; larger ones would make a page of megabytes.
-_MOST = 64
 
 
 @dataclass(frozen=True)
@@ -71,34 +63,18 @@ class Gallery:
     note: str = ""
 
 
-def galleries(finished: Finished, count: int = DRAWS) -> list[Gallery]:
+def galleries(finished: Finished) -> list[Gallery]:
     """Return draws of each sampler that students of the first seed learned from.
 
-    Args:
-        finished: The run.
-        count: Draws of each sampler, evenly spaced among those that the student saw.
+    They are those that the run keeps. Of a run of a version that kept none they are drawn again,
+    from its data.
     """
-    seed = finished.recipe.seeds[0]
-    groups: dict[str, list[str]] = {}
-    for name, section in finished.recipe.students.items():
-        # Students that learn from a record see its draws, not those of other students.
-        recorded = finished.stage(name, seed).record is not None
-        key = json.dumps([section.sampler, recorded], sort_keys=True)
-        groups.setdefault(key, []).append(name)
-    return [_gallery(finished, names, seed, count) for names in groups.values()]
-
-
-def _gallery(finished: Finished, names: list[str], seed: int, count: int) -> Gallery:
-    workspace, stage = finished.workspace, finished.stage(names[0], seed)
-    seen = stage.training.steps * stage.training.batch_size
-    ids = (torch.arange(min(count, seen)) * seen) // min(count, seen)
-    empty = Gallery(names, _written(stage.sampler), seen, [])
-    try:
-        batch, said, note = _draw(finished, stage, ids.to(workspace.device))
-    except (XclError, ValueError) as error:
-        # A page without these draws is better than none: a record may have been deleted since.
-        return replace(empty, note=f"They cannot be drawn again: {error}.")
-    return show(replace(empty, note=note), workspace.data(stage.data), batch, said)
+    workspace, seed = finished.workspace, finished.recipe.seeds[0]
+    drawn = read_draws(workspace)
+    if drawn is None:
+        students = {name: finished.stage(name, seed) for name in finished.students}
+        drawn = drawn_again(workspace, students, finished.plan.teachers[seed])
+    return [show(one, workspace.described_of(seed)) for one in drawn]
 
 
 def _written(chain: Any) -> str:
@@ -109,54 +85,31 @@ def _written(chain: Any) -> str:
     return text.removesuffix("\n...\n").strip()
 
 
-@torch.no_grad()
-def _draw(finished: Finished, stage: NetworkStage, ids: Tensor) -> tuple[Batch, Distribution, str]:
-    """Return draws with these ids, the teacher's distributions on them, and a note."""
-    workspace = finished.workspace
-    if stage.record is not None:
-        replay, recorded = stage.record.replay(workspace, stage.seed)
-        batch = replay(ids)
-        return batch, recorded(batch), "The teacher's answers are read out of the record."
-    note = ""
-    sampler = stage.draws(workspace, stage.trained(workspace))
-    if not is_pure(sampler):
-        note = "These draws depend on the student in training; the finished student is used here."
-    teacher = finished.teacher(stage.seed)
-    if isinstance(sampler, Uncertain) and sampler.teacher is teacher:
-        choice = sampler.choose(ids)
-        return choice.batch, choice.prediction, note
-    batch = sampler(ids)
-    return batch, teacher(batch), note
-
-
-def show(gallery: Gallery, data: Data, batch: Batch, said: Distribution) -> Gallery:
-    """Put draws and the teacher's distribution on them into a gallery, highest entropy first.
+def show(drawn: Drawn, data: Data) -> Gallery:
+    """Return draws and the teacher's distribution on them as a gallery, highest entropy first.
 
     Args:
-        gallery: The gallery to fill.
-        data: The data set, for scales and names.
-        batch: The draws.
-        said: The teacher's distributions, in the units that networks see.
+        drawn: The draws.
+        data: The description of the data set, for scales and names.
     """
-    entropy = said.entropy().cpu()
+    gallery = Gallery(drawn.students, _written(drawn.sampler), drawn.seen, [], note=drawn.note)
+    if not drawn.tensors:
+        return gallery
+    said = data.task.distribution(drawn.tensors["said"])
+    entropy = said.entropy()
     order = entropy.argsort(descending=True, stable=True).tolist()
     texts = _texts(data, said)
-    raw = {
-        name: (values * data.x_scale[name].scale + data.x_scale[name].shift).cpu()
-        for name, values in leaves(batch.x).items()
-    }
-    image = next((name for name, values in raw.items() if values.ndim == 4), None)
     columns: tuple[str, ...] = ()
-    if image is None:
-        columns, rows = _rows(data, raw)
-        pictures: list[str | None] = [None] * len(order)
-        size = None
+    size: tuple[int, int] | None = None
+    if "pixels" in drawn.tensors:
+        rows: list[list[str]] = [[] for _ in order]
+        size, pictures = _pictures(drawn.tensors["pixels"], drawn.large)
     else:
-        rows = [[] for _ in order]
-        size, pictures = _pictures(data, image, raw[image])
-    draws = [
-        Draw(int(batch.ids[k]), pictures[k], rows[k], texts[k], float(entropy[k])) for k in order
-    ]
+        raw = {name[2:]: v for name, v in drawn.tensors.items() if name.startswith("x/")}
+        columns, rows = _rows(data, {name: raw[name] for name in leaves(data.train.x)})
+        pictures = [None] * len(order)
+    ids = drawn.tensors["ids"].tolist()
+    draws = [Draw(ids[k], pictures[k], rows[k], texts[k], float(entropy[k])) for k in order]
     return replace(gallery, draws=draws, size=size, columns=columns)
 
 
@@ -205,25 +158,19 @@ def _rows(data: Data, raw: dict[str, Tensor]) -> tuple[tuple[str, ...], list[lis
     return names[:_COLUMNS], rows
 
 
-def _pictures(data: Data, name: str, values: Tensor) -> tuple[tuple[int, int], list[str | None]]:
+def _pictures(pixels: Tensor, large: bool) -> tuple[tuple[int, int], list[str | None]]:
     """Return the size of the pictures and a data URI of each."""
     from PIL import Image
 
-    stored = leaves(data.train.x)[name]
-    low, high = (0.0, 255.0) if stored.dtype == torch.uint8 else map(float, stored.aminmax())
     found: list[str | None] = []
-    size = (0, 0)
-    for image in to_bytes(values, low, high if high > low else low + 1):
-        pixels: Any = image.permute(1, 2, 0).numpy() if len(image) == 3 else image[0].numpy()
-        picture = Image.fromarray(pixels)
-        large = max(picture.size) > _MOST
-        if large:
-            picture.thumbnail((_MOST, _MOST))
-        size = picture.size
+    for image in pixels:
+        array: Any = image.permute(1, 2, 0).numpy() if len(image) == 3 else image[0].numpy()
+        picture = Image.fromarray(array)
         buffer = io.BytesIO()
         # Photographs as PNG take ten times the room, and small pictures need every pixel.
         picture.save(buffer, format="JPEG" if large else "PNG", quality=85)
         kind = "jpeg" if large else "png"
         coded = base64.b64encode(buffer.getvalue()).decode()
         found.append(f"data:image/{kind};base64,{coded}")
-    return size, found
+    height, width = pixels.shape[2:]
+    return (width, height), found

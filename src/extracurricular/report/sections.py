@@ -139,8 +139,8 @@ def _costs(report: Report) -> Iterator[Figure]:
     colour = {"": "teacher", **roles(report)}
     parameters = {name: entry["parameters"] for name, entry in entries.items()}
     milliseconds = {
-        name: 1e3 * (latency["teacher"] if not name else latency["students"][name])["1"]
-        for name in entries
+        name: None if "1" not in times else 1e3 * times["1"]
+        for name, times in {"": latency["teacher"], **latency["students"]}.items()
     }
     spent = {name: entry.get("multiply_adds") for name, entry in entries.items() if name}
     error = error_words(report)

@@ -8,6 +8,7 @@ cannot give, shows at once and leaves the folder as it was.
 from __future__ import annotations
 
 from extracurricular.errors import StorageError
+from extracurricular.run.data_sets import check_same, data_specs
 from extracurricular.run.loggers import check_loggers
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks
@@ -30,6 +31,9 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     plan.evaluation.check(workspace, checks)
     for seed in recipe.seeds:
         workspace.data_of(seed)  # the published split of any one seed may be missing
+    if workspace.kept is not None and is_begun(plan, workspace):
+        for spec in data_specs(recipe):
+            check_same(workspace, spec, "run")
     check_loggers(recipe.log)
     for stage in plan.stages:
         stage.check(workspace, checks)
@@ -37,3 +41,8 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     if recipe.teacher.weights is not None:
         workspace.made(plan.teachers[recipe.seeds[0]])
     return checks
+
+
+def is_begun(plan: Plan, workspace: Workspace) -> bool:
+    """Return whether any stage of a run was begun in its folder."""
+    return any((workspace.folder / stage.path / "stage.json").exists() for stage in plan.trained)

@@ -10,7 +10,11 @@ from extracurricular.distributions import Distribution
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.summary import summarise
-from extracurricular.files import write_json_if_changed
+from extracurricular.files import sha256, write_json_if_changed
+from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.run.answers import keep_answers, summed_up
+from extracurricular.run.data_sets import data_specs
+from extracurricular.run.drawn import keep_draws
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.teacher import TeacherPlan
@@ -62,7 +66,7 @@ class EvaluationStage(Stage):
         return Price(0, draws=0, questions=count * teachers)
 
     def do(self, workspace: Workspace) -> None:
-        """Write ``metrics.json`` of each student, and ``summary.json``."""
+        """Write figures and answers of each student, the draws that are shown, and the summary."""
         recipe = workspace.recipe
         known: dict[str, Distribution] = {}
         teacher_rows: list[dict[str, Any]] = []
@@ -75,6 +79,8 @@ class EvaluationStage(Stage):
             if teacher.path not in known:
                 ask = partial(workspace.made, teacher)
                 known[teacher.path] = workspace.answers(teacher.path, data, ask)
+                kept = summed_up(known[teacher.path], labels)
+                keep_answers(workspace.folder / teacher.path, kept)
             answers = known[teacher.path]
             figures = metrics.figures(answers, labels, angular=angular)
             teacher_rows.append({"metrics": figures, **teacher.taken(workspace)})
@@ -86,10 +92,17 @@ class EvaluationStage(Stage):
                 figures = metrics.figures(prediction, labels, teacher=answers, angular=angular)
                 record = workspace.record(stage.path)
                 write_json_if_changed(workspace.folder / stage.path / "metrics.json", figures)
+                kept = summed_up(prediction, teacher=answers)
+                keep_answers(workspace.folder / stage.path, kept)
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
                 # Runs from before multiply-adds were counted have none.
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
-        task = workspace.data_of(recipe.seeds[0]).task.kind
+        first = recipe.seeds[0]
+        students = {name: self.students[name, first] for name in recipe.students}
+        keep_draws(workspace, students, self.teachers[first])
+        task = workspace.data_of(first).task.kind
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
+        whole = [workspace.contents(spec) for spec in data_specs(recipe)]
+        summary["data"] = sha256(canonical(whole))[:32]
         write_json_if_changed(workspace.folder / "summary.json", summary)

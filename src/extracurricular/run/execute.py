@@ -16,9 +16,11 @@ from extracurricular.files import locked, read_json, write_if_changed
 from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.check import check
+from extracurricular.run.data_sets import data_specs
 from extracurricular.run.environment import note_environment
 from extracurricular.run.equal_cost import settled
 from extracurricular.run.executors import do_stages, job_context, job_count, threads
+from extracurricular.run.kept import keep_data
 from extracurricular.run.plan import Plan, in_order, plan
 from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.watcher import Watcher
@@ -115,6 +117,12 @@ def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Che
     recipe, folder, watcher = plan.recipe, workspace.folder, workspace.watcher
     text = yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True)
     write_if_changed(folder / "recipe.yaml", text.encode())
+    keep_data(
+        folder,
+        [(spec, workspace.data(spec), workspace.contents(spec)) for spec in data_specs(recipe)],
+        keep=recipe.keep,
+        measured=recipe.evaluation.split,
+    )
     waiting = [stage for stage in stages if not stage.is_done(workspace)]
     if waiting:
         note_environment(folder, workspace.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError, StorageError, known_names
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import read_json
+from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
+from extracurricular.registry import split_spec
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan, plan
+from extracurricular.run.settings import PLACE, data_settings
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import NetworkTeacher, Teacher
 
@@ -44,8 +48,17 @@ class Finished:
 
     @property
     def data(self) -> Data:
-        """The data set of the first seed, on the device."""
+        """The data set of the first seed, on the device; it is read where it lies.
+
+        Raises:
+            XclError: It cannot be read, or is not that of the run.
+        """
         return self.workspace.data_of(self.recipe.seeds[0])
+
+    @property
+    def described(self) -> Data:
+        """What the run keeps of the data set of the first seed: all but its examples."""
+        return self.workspace.described_of(self.recipe.seeds[0])
 
     @property
     def students(self) -> list[str]:
@@ -99,13 +112,23 @@ class Finished:
         return chosen
 
 
-def open_run(folder: Path, device: DeviceSection | None = None) -> Finished:
-    """Open a finished run.
+def open_run(
+    folder: Path,
+    device: DeviceSection | None = None,
+    *,
+    accepts: bool = False,
+    place: Mapping[str, Any] | None = None,
+) -> Finished:
+    """Open a finished run. No data are read.
 
     Args:
         folder: Folder of the run.
         device: Device and precision; where None, any available device at the run's precision.
             It need not be the device that the run was trained on.
+        accepts: Whether data that are not those of the run are taken all the same, where they are
+            asked for.
+        place: Settings of the data that say where they lie now (``path``) and how they are read
+            (``workers``, ``cache``).
 
     Raises:
         StorageError: There is no run, it is not finished, or it is of another schema.
@@ -129,12 +152,26 @@ def open_run(folder: Path, device: DeviceSection | None = None) -> Finished:
             f"summary.json; `xcl run {recipe_file} --out {folder}` goes on with it"
         )
     device = device or recipe.device.model_copy(update={"accelerator": "auto"})
-    return opened(recipe.model_copy(update={"device": device}), folder, summary)
+    recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
+    return Finished(Workspace(recipe, folder, looks=True, accepts=accepts), plan(recipe), summary)
 
 
 def opened(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> Finished:
     """Return a run that has just been finished in this process."""
     return Finished(Workspace(recipe, folder), plan(recipe), summary)
+
+
+def _placed(spec: Any, place: Mapping[str, Any] | None) -> Any:
+    """Return the spec of data that lie elsewhere now."""
+    if not place:
+        return spec
+    for key in place:
+        if key not in PLACE:
+            raise RecipeError(
+                key, f"cannot be another for the data of a run; only {', '.join(PLACE)} can"
+            )
+    name, settings = split_spec(spec, "data set", "data")
+    return absolute_spec({data_settings(name): {**settings, **place}}, Path.cwd())
 
 
 def _but_device(recipe: Any) -> Any:

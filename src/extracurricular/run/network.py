@@ -133,7 +133,7 @@ class NetworkStage(Stage):
 
     def untrained(self, workspace: Workspace) -> nn.Module:
         """Return the network with its first weights, on the CPU."""
-        data = workspace.data(self.data)
+        data = workspace.described(self.data)
         return workspace.network(self.model, data, self.seed, f"{self.key}.model")
 
     def trained(self, workspace: Workspace) -> nn.Module:
@@ -149,7 +149,7 @@ class NetworkStage(Stage):
 
     def as_teacher(self, workspace: Workspace) -> NetworkTeacher:
         """Return the trained network as something that gives distributions."""
-        return NetworkTeacher(self.trained(workspace), workspace.data(self.data).task)
+        return NetworkTeacher(self.trained(workspace), workspace.described(self.data).task)
 
     def draws(
         self, workspace: Workspace, student: nn.Module | None = None, seed: int | None = None

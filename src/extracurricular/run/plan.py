@@ -3,12 +3,15 @@
 A run is a folder::
 
     recipe.yaml                      the recipe, with its defaults filled in
+    data.json, ids.json.gz           the description and fingerprint of its data
+    examples.safetensors             some examples, to verify and calibrate exports
     teacher/SEED/member-0/           one trained network: weights.safetensors, stage.json, log.jsonl
     teacher/SEED/outside/            or a teacher that is no network: stage.json alone
     generators/NAME/SEED/            one fitted generator, with quality.json and contact.png
     knowledge/KEY/                   the teacher recorded on the draws of one sampler
-    students/NAME/seed-0/            the same for a student, and metrics.json
+    students/NAME/seed-0/            the same for a student, and metrics.json, answers.safetensors
     environment.json                 versions and hardware of what was trained
+    draws.json, draws.safetensors    draws of each sampler, for the page
     summary.json                     the figures of teacher and students
 
 Everything here is a pure function of the recipe: nothing is read, built or written. A stage knows

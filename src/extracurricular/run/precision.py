@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,14 @@ def settled(settings: dict[str, Any], precision: str, tf32: bool) -> dict[str, A
     if "upstream" in found:
         found["upstream"] = [settled(one, precision, tf32) for one in found["upstream"]]
     return found
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which networks answer at a precision, as Lightning Fabric has it."""
+    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if precision not in types:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=types[precision])
 
 
 def teacher_dtype(precision: str, device: Hardware) -> torch.dtype | None:

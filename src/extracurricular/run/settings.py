@@ -8,6 +8,7 @@ among them; the content of the data is, as a fingerprint beside them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from extracurricular.data.sets import DATA
@@ -24,7 +25,7 @@ them; since 3 a loss stands there with all its settings, as they are resolved fo
 """
 
 # Settings of a data set that give its location and the way to read it, not its content.
-_PLACE = ("path", "workers", "cache")
+PLACE = ("path", "workers", "cache")
 # The loss of schema 2, where the recipe said nothing.
 _LOSS_2 = {"divergence": "forward_kl", "temperature": 1.0, "label_weight": 0.0, "beta": 0.0}
 # Settings of a training that change no result.
@@ -39,7 +40,7 @@ def data_settings(spec: Any) -> Any:
     if not isinstance(spec, Mapping):
         return spec
     [(name, given)] = spec.items()
-    kept = {k: v for k, v in (given or {}).items() if k not in _PLACE}
+    kept = {k: v for k, v in (given or {}).items() if k not in PLACE}
     return {data_settings(name): kept} if kept else data_settings(name)
 
 
@@ -92,6 +93,22 @@ def stored_settings(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     if schema < 2:
         settings = _from_1(settings)
     return _complete(_from_2(settings) if schema < 3 else settings)
+
+
+def with_places(found: Any, wanted: Any) -> Any:
+    """Return settings with the absolute paths of others, where both name the same file.
+
+    A file may lie elsewhere, or have been named from another folder: the content counts, whose
+    checksum is a setting of its own.
+    """
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        return {k: with_places(v, wanted[k]) if k in wanted else v for k, v in found.items()}
+    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        return [with_places(a, b) for a, b in zip(found, wanted, strict=True)]
+    texts = isinstance(found, str) and isinstance(wanted, str)
+    if texts and Path(wanted).is_absolute() and Path(found).name == Path(wanted).name:
+        return wanted
+    return found
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from extracurricular.files import Checkpoints, write_json
 from extracurricular.generators import Generator
 from extracurricular.recipe.difference import first_difference
 from extracurricular.run.precision import settled
-from extracurricular.run.settings import SCHEMA, stored_settings, with_losses
+from extracurricular.run.settings import SCHEMA, stored_settings, with_losses, with_places
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import Teacher
 
@@ -96,7 +96,7 @@ class Stage:
     def settings_in(self, workspace: Workspace) -> dict[str, Any]:
         """Return the settings with what ``auto`` became, as ``stage.json`` holds them."""
         found = settled(self.settings, workspace.precision, workspace.recipe.device.tf32)
-        return with_losses(found, workspace.data(self.data).task)
+        return with_losses(found, workspace.described(self.data).task)
 
     def do(self, workspace: Workspace) -> None:
         """Do the stage, unless it is done already.
@@ -140,9 +140,9 @@ class Stage:
             return
         record = workspace.record(self.path)
         where = f"{self.key}: {str(workspace.folder)!r} holds {self.path}"
-        found = stored_settings(record, f"{where}, which")
         way_out = "choose another --out, or delete that stage's folder"
         wanted = self.settings_in(workspace)
+        found = with_places(stored_settings(record, f"{where}, which"), wanted)
         if found != wanted:
             path, was, now = first_difference(found, wanted, "")
             if path == "upstream":

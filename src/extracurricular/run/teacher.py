@@ -163,7 +163,7 @@ class TeacherPlan:
             modules = [one.trained(workspace) for one in self.members]
             return self.of(modules, workspace, trained=True)
         module = self.members[0].untrained(workspace)
-        data = workspace.data(self.data)
+        data = workspace.described(self.data)
         noun = "classes" if data.task.kind == "classification" else "outputs"
         try:
             load_pretrained(module, Path(self.weights), noun)
@@ -203,7 +203,7 @@ class TeacherPlan:
         Raises:
             RecipeError: Monte Carlo dropout is asked of a network without dropout.
         """
-        data, passes = workspace.data(self.data), self.mc_dropout
+        data, passes = workspace.described(self.data), self.mc_dropout
         task = data.task
         teachers: list[Teacher]
         if passes is not None:
@@ -224,7 +224,7 @@ class TeacherPlan:
         dtype = teacher_dtype(workspace.precision, workspace.hardware)
         with workspace.exact():
             found = answering(
-                modules, workspace.data(self.data), dtype, workspace.recipe.device.compile
+                modules, workspace.examples(self.data), dtype, workspace.recipe.device.compile
             )
         workspace.answering[self.path] = found.facts
         for sentence in found.sentences:

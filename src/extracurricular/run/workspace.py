@@ -17,19 +17,18 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.data.sets import DATA
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError
+from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
 from extracurricular.files import load_weights, read_json
-from extracurricular.knowledge.fingerprint import canonical, data_fingerprint
 from extracurricular.models import build_model
 from extracurricular.models.heads import check_head
 from extracurricular.recipe.schema import Recipe
-from extracurricular.registry import split_spec
+from extracurricular.run.data_sets import DataSets
 from extracurricular.run.precision import (
     AUTO,
     Hardware,
+    autocast,
     float32_products,
     hardware,
     kept_precision,
@@ -64,21 +63,30 @@ class Made(Protocol[T_co]):
         ...
 
 
-class Workspace:
+class Workspace(DataSets):
     """The folder, device, data and models that the stages of one run share.
 
     Args:
         recipe: The recipe, for its device, its evaluation and its loggers.
         folder: The folder of the run.
         watcher: Follows the run; may be None.
+        looks: Whether the run is only looked at. Data are then made by no code of somebody's own,
+            and are refused where they are not those of the run.
+        accepts: Whether changed data are taken all the same, to evaluate on.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        watcher: Watcher | None = None,
+        *,
+        looks: bool = False,
+        accepts: bool = False,
+    ) -> None:
+        super().__init__(folder, looks=looks, accepts=accepts)
         self.recipe = recipe
-        self.folder = folder
         self.watcher: Watcher = watcher or Silent()
-        self._data: dict[bytes, Data] = {}
-        self._content: dict[bytes, str] = {}
         self._made: dict[str, Any] = {}
         self._answers: dict[str, Distribution] = {}
         # How the networks of each teacher answer, by the path of the teacher: plain values.
@@ -145,46 +153,21 @@ class Workspace:
     @cached_property
     def device(self) -> torch.device:
         """The device on which data and networks lie."""
-        return torch.device("cpu") if self.hardware.kind == "cpu" else self.fabric.device
+        if self.hardware.kind == "cpu":
+            return torch.device("cpu")
+        if self.looks and self.hardware.kind == "cuda" and torch.cuda.is_available():
+            return torch.device("cuda", 0)  # as Fabric has it, which takes seconds to import
+        return self.fabric.device
 
     # -- data -------------------------------------------------------------------------------------
-
-    def data(self, spec: Any) -> Data:
-        """Return a data set, on the device; it is read once.
-
-        Raises:
-            RecipeError: It cannot be read.
-        """
-        known = canonical(spec)
-        if known not in self._data:
-            try:
-                data = DATA.build(spec, key="data")
-            except DataError as error:
-                name, _ = split_spec(spec, "data set", "data")
-                raise RecipeError(f"data.{name}", str(error)) from error
-            self._data[known] = data.to(self.device)
-        return self._data[known]
-
-    def give(self, spec: Any, data: Data, content: str) -> None:
-        """Take a data set that another process has read, with its fingerprint."""
-        known = canonical(spec)
-        self._data[known], self._content[known] = data.to(self.device), content
-
-    @property
-    def every_data(self) -> list[Data]:
-        """The data sets that were read so far."""
-        return list(self._data.values())
 
     def data_of(self, seed: int) -> Data:
         """Return the data set of one of the recipe's seeds."""
         return self.data(self.recipe.data_of(seed))
 
-    def content(self, spec: Any) -> str:
-        """Return the fingerprint of a data set's training examples."""
-        known = canonical(spec)
-        if known not in self._content:
-            self._content[known] = data_fingerprint(self.data(spec))
-        return self._content[known]
+    def described_of(self, seed: int) -> Data:
+        """Return the description of the data set of one of the recipe's seeds."""
+        return self.described(self.recipe.data_of(seed))
 
     def evaluated(self, data: Data) -> Split:
         """Return the examples that results are measured on."""
@@ -243,7 +226,7 @@ class Workspace:
 
     def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
         """Predict a split in the target's own units, on the CPU, at the run's precision."""
-        with self.exact(), self.fabric.autocast():
+        with self.exact(), autocast(self.precision, self.device):
             return predict(teacher, data, split, self.recipe.evaluation.batch_size)
 
     def answers(self, path: str, data: Data, ask: Callable[[], Teacher]) -> Distribution:

@@ -121,6 +121,8 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         outputs=targets,
         notes=notes,
         fields=fields,
+        reading={"columns": fields.dump()},
+        ids={part: rows[part].tolist() for part in PARTS},
         unlabelled=x["unlabelled"] if len(x["unlabelled"]) else None,
     )
 

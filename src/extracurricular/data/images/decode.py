@@ -67,6 +67,17 @@ class View:
     crop: Crop | None = None
 
 
+def view_settings(view: View) -> dict[str, Any]:
+    """Return the size, crop and decoding of pictures as plain values, for ``Data.reading``."""
+    channels, height, width = view.shape
+    return {
+        "size": [height, width],
+        "channels": channels,
+        "centre": view.centre,
+        "draft": view.draft,
+    }
+
+
 class SizeError(ValueError):
     """An image has another size than the data's images."""
 

@@ -109,7 +109,7 @@ def from_arrays(
         f"data {name!r}", to_numpy(labels.y), [*sizes, count - sum(sizes)], seed, stratify=stratify,
         **by,
     )  # fmt: skip
-    pairs = {}
+    pairs, ids = {}, dict[str, list[int]]()
     for part, rows in zip(("test", "validation", "train"), chosen, strict=True):
         own = given.get(part)
         if isinstance(own, tuple):
@@ -117,9 +117,11 @@ def from_arrays(
             pairs[part] = outside, labels.coded(_as_array(own[1], "y"))
         else:
             pairs[part] = map_arrays(itemgetter(rows), x), labels.y[rows]
+            # Examples that are given apart are known by their place alone.
+            ids[part] = rows.tolist()
     notes = [*labels.notes, *moved]
     if duplicates == "drop":
-        notes += _without_repeats(pairs, name)
+        notes += _without_repeats(pairs, ids, name)
     return make_data(
         name,
         train=pairs["train"],
@@ -128,6 +130,7 @@ def from_arrays(
         task=labels.task,
         classes=labels.classes,
         notes=notes,
+        ids=ids,
     )
 
 
@@ -151,7 +154,9 @@ def _images(x: Any, channels: str | None) -> tuple[Any, list[str]]:
     return found, list(dict.fromkeys(notes))
 
 
-def _without_repeats(pairs: dict[str, tuple[Any, Any]], name: str) -> list[str]:
+def _without_repeats(
+    pairs: dict[str, tuple[Any, Any]], ids: dict[str, list[int]], name: str
+) -> list[str]:
     """Drop test and validation examples that training has, in place, and say so."""
     if any(isinstance(part, Deferred) for _, part in _named(pairs["train"][0])):
         raise DataError(f"data {name!r}: duplicates are not looked for in streamed images")
@@ -162,6 +167,8 @@ def _without_repeats(pairs: dict[str, tuple[Any, Any]], name: str) -> list[str]:
         if again.any():
             rest = np.flatnonzero(~again)
             pairs[part] = map_arrays(itemgetter(rest), x), y[rest]
+            if part in ids:
+                ids[part] = [ids[part][k] for k in rest.tolist()]
             notes.append(f"{again.sum():,} examples of {part} are in training and are left out.")
     return notes
 

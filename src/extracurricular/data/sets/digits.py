@@ -38,6 +38,12 @@ def digits(train: int = 600, validation: int = 300, seed: int = 0) -> Data:
         )
     parts = split_indices(len(y), [train, validation, len(y) - train - validation], seed)
     pairs = [(x[part], y[part]) for part in parts]
+    names = ("train", "validation", "test")
     return make_data(
-        "digits", train=pairs[0], validation=pairs[1], test=pairs[2], classes=list("0123456789")
+        "digits",
+        train=pairs[0],
+        validation=pairs[1],
+        test=pairs[2],
+        classes=list("0123456789"),
+        ids={name: part.tolist() for name, part in zip(names, parts, strict=True)},
     )

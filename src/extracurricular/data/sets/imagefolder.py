@@ -13,7 +13,7 @@ import torch
 from extracurricular.data.base import SAMPLE, Data, make_data
 from extracurricular.data.formats.cache import Arrays, cached
 from extracurricular.data.formats.examples import Source, decode_images, image_names
-from extracurricular.data.images.decode import View
+from extracurricular.data.images.decode import View, view_settings
 from extracurricular.data.images.sizes import check_memory, gigabytes, left_out, pair
 from extracurricular.data.images.stream import Files, Streamed
 from extracurricular.data.sets import DATA
@@ -115,6 +115,8 @@ def imagefolder(
         task=Task("classification", len(classes)) if classes else None,
         classes=classes,
         notes=[*found.notes, *why, *notes],
+        reading={"image": view_settings(view)},
+        ids={part: [found.names[k] for k in own.tolist()] for part, own in rows.items()},
     )
 
 

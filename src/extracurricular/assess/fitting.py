@@ -1,0 +1,160 @@
+"""Whether data go with a model, and how they are brought to go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from extracurricular.data.base import Data, Split
+from extracurricular.data.images.decode import image_bytes
+from extracurricular.distributions import Task
+from extracurricular.errors import DataError
+from extracurricular.predictors.predictor import Form, Predictor, input_forms, named_inputs
+
+# Number of images to resize at once.
+_BLOCK = 1024
+
+
+def split_of(data: Data, name: str) -> Split:
+    """Return a split of a data set.
+
+    Raises:
+        DataError: It has no examples.
+    """
+    split = getattr(data, name)
+    assert isinstance(split, Split)
+    if not len(split):
+        raise DataError(f"the {name} split of {data.name!r} has no examples")
+    return split
+
+
+def aligned(data: Data, classes: Sequence[str]) -> Data:
+    """Return data with the labels of classes in a given order, found by the names of the classes.
+
+    Raises:
+        DataError: A class of the data has no name among them.
+    """
+    if not classes or tuple(data.classes) == tuple(classes) or not data.classes:
+        return data
+    foreign = [name for name in data.classes if name not in classes]
+    if foreign:
+        raise DataError(
+            f"the data {data.name!r} have the class {foreign[0]!r}, which the model does not know; "
+            f"it knows {', '.join(classes)}"
+        )
+    places = torch.tensor([list(classes).index(name) for name in data.classes])
+
+    def moved(split: Split) -> Split:
+        return Split(split.x, None if split.y is None else places.to(split.y.device)[split.y])
+
+    return replace(
+        data,
+        task=Task("classification", len(classes)),
+        classes=tuple(classes),
+        train=moved(data.train),
+        validation=moved(data.validation),
+        test=moved(data.test),
+    )
+
+
+def fitting(predictor: Predictor, data: Data) -> list[str]:
+    """Refuse data that a model was not made for.
+
+    Returns:
+        Differences that are no mistake, a sentence each.
+
+    Raises:
+        DataError: The inputs, or the number or kind of the targets, are not the model's.
+    """
+    mine, theirs = predictor.task, data.task
+    noun = {"classification": "classes", "regression": "real targets"}
+    if mine != theirs:
+        raise DataError(
+            f"{predictor.name} predicts {mine.size} {noun[mine.kind]}, but the data {data.name!r} "
+            f"have {theirs.size} {noun[theirs.kind]}"
+        )
+    forms = input_forms(data)
+    if forms != dict(predictor.inputs):
+        raise DataError(
+            f"{predictor.name} takes {_described(predictor.inputs)}, but the data {data.name!r} "
+            f"have {_described(forms)}"
+        )
+    _check_columns(predictor, data)
+    notes = []
+    for plural, own, given in (
+        ("classes", predictor.classes, data.classes),
+        ("targets", predictor.outputs, data.outputs),
+    ):
+        if own and given and own != given:
+            k = next(k for k, pair in enumerate(zip(own, given, strict=True)) if len(set(pair)) > 1)
+            notes.append(
+                f"The {plural} have other names than the model's: number {k} is {given[k]!r}, and "
+                f"{own[k]!r} in the model; they are compared by position."
+            )
+    return notes
+
+
+def _check_columns(predictor: Predictor, data: Data) -> None:
+    """Refuse a table with the model's columns in another order."""
+    own, given = predictor.columns, data.columns
+    if own != given and sorted(own) == sorted(given):
+        k = next(k for k, pair in enumerate(zip(own, given, strict=True)) if len(set(pair)) > 1)
+        raise DataError(
+            f"the data {data.name!r} have the columns in another order than {predictor.name}: "
+            f"number {k} is {given[k]!r}, and {own[k]!r} in the model"
+        )
+
+
+def _described(forms: Any) -> str:
+    return ", ".join(f"{name} {form.shape} {form.dtype}" for name, form in forms.items())
+
+
+def foreign_inputs(
+    predictor: Predictor, data: Data, split: str
+) -> tuple[dict[str, Tensor], str | None]:
+    """Return inputs of other data in the form that a model takes.
+
+    An image of bytes that is the only input is converted to the model's size and channels by
+    :func:`~extracurricular.data.images.decode.image_bytes`.
+
+    Returns:
+        The inputs by name, and a sentence if images were changed.
+
+    Raises:
+        DataError: They cannot be converted to that form.
+    """
+    forms = input_forms(data)
+    given = named_inputs(split_of(data, split).x)
+    if forms == dict(predictor.inputs):
+        return given, None
+    [*wanted] = predictor.inputs.items()
+    [*found] = forms.items()
+    if len(wanted) == len(found) == 1 and _picture(wanted[0][1]) and _picture(found[0][1]):
+        name, form = wanted[0]
+        changed = _reshaped(given[found[0][0]], form)
+        before, after = ("×".join(map(str, f.shape)) for f in (found[0][1], form))
+        return {name: changed}, f"Images of {data.name!r} were brought from {before} to {after}."
+    raise DataError(
+        f"{predictor.name} takes {_described(predictor.inputs)}, but the data {data.name!r} have "
+        f"{_described(forms)}; only one image of bytes can be brought to the form of another"
+    )
+
+
+def _picture(form: Form) -> bool:
+    return form.is_image and form.dtype == "uint8" and form.shape[0] in (1, 3)
+
+
+def _reshaped(images: Tensor, form: Form) -> Tensor:
+    out = np.empty((len(images), *form.shape), np.uint8)
+    for start in range(0, len(images), _BLOCK):
+        block = images[start : start + _BLOCK].cpu().numpy()
+        for row, image in zip(out[start:], block, strict=False):
+            last = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
+            row[...] = image_bytes(Image.fromarray(last), form.shape, resize=True)
+    return torch.from_numpy(out)

@@ -1,0 +1,61 @@
+"""The answers of teacher and students on the measured split, as a run keeps them.
+
+``answers.safetensors`` of a stage has a few numbers for each example, so that the page can be made
+without the data and without asking a network. The teacher's file has the labels too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from extracurricular.distributions import Categorical, Distribution
+from extracurricular.files import load_weights, write_if_changed
+
+FILE = "answers.safetensors"
+
+
+def summed_up(
+    answer: Distribution, labels: Tensor | None = None, teacher: Distribution | None = None
+) -> dict[str, Tensor]:
+    """Return the few numbers that are kept of answers on N examples.
+
+    Args:
+        answer: The distributions, in the target's own units, on the CPU.
+        labels: Class indices [N], or real targets [N, D], if they are to be kept.
+        teacher: The teacher's distributions of the same examples; None for the teacher itself.
+
+    Returns:
+        ``entropy`` in nats, [N]. For classes ``confidence``, the probability of the predicted
+        class, and its index ``predicted``, [N]; for real targets ``mean`` and ``std``, [N, D].
+        ``kl``, the divergence of the answers from the teacher's in nats, [N], and ``labels``, where
+        they are given.
+    """
+    if isinstance(answer, Categorical):
+        confidence, predicted = answer.probs.max(-1)
+        found = {"confidence": confidence, "predicted": predicted}
+    else:
+        found = {"mean": answer.mean.float(), "std": answer.std}
+    found["entropy"] = answer.entropy()
+    if teacher is not None:
+        found["kl"] = teacher.kl(answer)  # type: ignore[arg-type]
+    if labels is not None:
+        found["labels"] = labels
+    return {name: values.detach().cpu().contiguous() for name, values in found.items()}
+
+
+def keep_answers(folder: Path, found: dict[str, Tensor]) -> None:
+    """Write answers to the folder of a stage, unless they are there already."""
+    copies = {name: values.clone() for name, values in found.items()}
+    write_if_changed(folder / FILE, safetensors.torch.save(copies))
+
+
+def read_answers(folder: Path) -> dict[str, Tensor] | None:
+    """Read the answers in the folder of a stage; None where a version before this kept none.
+
+    Raises:
+        StorageError: The file is damaged.
+    """
+    return load_weights(folder / FILE) if (folder / FILE).is_file() else None
