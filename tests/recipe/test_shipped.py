@@ -50,7 +50,8 @@ BEFORE: dict[str, Any] = json.loads(
 CHOSEN_ANEW = {
     "uci": r"about|teacher\..*|students\..*",
     "uci-ablation": r"teacher\..*|students\.[^.]*\.training\.lr",
-    "gaze": r"teacher\..*|students\.(kd-augmented|[^.]*\.(matching\.(beta|temperature)|training\.lr))",
+    "gaze": r"teacher\..*|students\.kd-augmented"
+    r"|students\.[^.]*\.(matching\.(beta|temperature)|training\.lr)",
     "gaze-ablation": r"teacher\..*|students\.[^.]*\.(matching\.(beta|temperature)|training\.lr)",
     "mpiigaze-lenet": r"students\.kd-augmented|(teacher|students\.[^.]*)\.matching\.beta",
     "mpiigaze-resnet": r"students\.kd-augmented|(teacher|students\.[^.]*)\.matching\.beta",
