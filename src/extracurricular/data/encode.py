@@ -57,7 +57,7 @@ def read(fields: Fields, frame: pl.DataFrame, strict: bool = True) -> dict[str, 
     Args:
         fields: The description of the columns.
         frame: The rows.
-        strict: Whether a text that is no value of its column is refused; else it counts as missing.
+        strict: Whether a text that is no value of its column is refused; else it becomes NaN.
 
     Raises:
         DataError: A column is missing, or a value is of another kind.
@@ -132,13 +132,11 @@ def _read(fields: Fields, field: Field, values: pl.Series, strict: bool = True) 
         if values.dtype in (pl.Date, pl.Datetime):
             return since_1970(values)
         texts = stripped(words(values, fields.missing), MISSING_NUMBERS)
-        moments = days(texts, field.date_format or "%Y-%m-%d")
-        return _checked(field, texts, moments) if strict else moments
+        return _checked(field, texts, days(texts, field.date_format or "%Y-%m-%d"), strict)
     if values.dtype == pl.String:
         texts = stripped(stripped(values, fields.missing), MISSING_NUMBERS)
         form = NumberForm(field.decimal, field.thousands, field.units)
-        reals = numbers(texts, form)
-        reals = _checked(field, texts, reals) if strict else reals
+        reals = _checked(field, texts, numbers(texts, form), strict)
     elif values.dtype == pl.Null:
         reals = values.cast(pl.Float64)
     elif values.dtype.is_numeric() or values.dtype == pl.Boolean:
@@ -150,10 +148,13 @@ def _read(fields: Fields, field: Field, values: pl.Series, strict: bool = True) 
     return reals
 
 
-def _checked(field: Field, texts: pl.Series, values: pl.Series) -> pl.Series:
-    """Refuse a text that is no value of its column."""
+def _checked(field: Field, texts: pl.Series, values: pl.Series, strict: bool) -> pl.Series:
+    """Refuse a text that is no value of its column, or put NaN in its place."""
     if values.null_count() > texts.null_count():
-        row = int((values.is_null() & texts.is_not_null()).arg_true()[0])
+        wrong = values.is_null() & texts.is_not_null()
+        if not strict:
+            return values.zip_with(~wrong, pl.Series([np.nan], dtype=pl.Float64))
+        row = int(wrong.arg_true()[0])
         raise DataError(
             f"row {row}: the column {field.name!r} has {shorten(texts[row])}; it must have "
             + (f"dates of the form {field.date_format}" if field.kind == "date" else "numbers")

@@ -203,7 +203,7 @@ def take_rows(fields: Fields, frame: pl.DataFrame) -> Examples:
     for field in fields.inputs:
         values = columns[field.name]
         for row in np.flatnonzero(unlike_values(field, values)):
-            odd[row].append(_words(fields, field, values[int(row)], frame[field.name][int(row)]))
+            odd[row].append(_words(field, values[int(row)], frame[field.name][int(row)]))
         if field.fill is None and values.null_count():
             usable &= values.is_not_null().to_numpy()
             columns[field.name] = values.fill_null(_stand_in(field))
@@ -220,19 +220,14 @@ def _stand_in(field: Field) -> Any:
     return field.categories[0] if field.kind == "category" else field.origin
 
 
-def _words(fields: Fields, field: Field, value: Any, raw: Any) -> str:
+def _words(field: Field, value: Any, raw: Any) -> str:
     """Return how a value is unlike those of training."""
     if value is None:
-        from extracurricular.data.texts import MISSING_NUMBERS
-
-        text = raw.strip() if isinstance(raw, str) else ""
-        missing = {*fields.missing, *MISSING_NUMBERS}
-        if text.lower() in missing or field.kind == "category":
-            return f"{field.name} has no value"
-        noun = "date" if field.kind == "date" else "number"
-        return f"{field.name} is {shorten(text)}, which is no {noun}"
+        return f"{field.name} has no value"
     if field.kind == "category":
         return f"{field.name} is {shorten(value)}, which training did not have"
+    if np.isnan(value):
+        return f"{field.name} is {shorten(raw)}, which is no {field.kind}"
     shown = [_shown(field, one) for one in (value, field.low, field.high)]
     return f"{field.name} is {shown[0]}, and training had {shown[1]} to {shown[2]}"
 

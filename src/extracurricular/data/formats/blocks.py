@@ -30,7 +30,7 @@ _KINDS = (
 
 
 def table_blocks(path: Path, reading: Reading, size: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a table, ``size`` at a time; the last ones of a file may be fewer.
+    """Yield the rows of a table, ``size`` at a time; the last may be fewer.
 
     Values of a text file stay texts. Spreadsheets and ``.npz`` files are read as a whole.
 
@@ -40,8 +40,31 @@ def table_blocks(path: Path, reading: Reading, size: int) -> Iterator[pl.DataFra
         size: Rows of a block.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: A file is missing or damaged, or the files differ in their columns.
     """
+    left = pl.DataFrame()
+    for block in _blocks(path, reading, size):
+        left = block if not left.height else _joined(path, left, block)
+        while left.height >= size:
+            yield left[:size]
+            left = left[size:]
+    if left.height:
+        yield left
+
+
+def _joined(path: Path, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+    if set(first.columns) != set(second.columns):
+        odd = sorted(set(first.columns) ^ set(second.columns))
+        raise DataError(f"the files {str(path)!r} differ in the columns {', '.join(odd[:9])}")
+    try:
+        return pl.concat([first, second.select(first.columns)], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"the files {str(path)!r} differ in what their columns hold: {first_line(error)}"
+        ) from error
+
+
+def _blocks(path: Path, reading: Reading, size: int) -> Iterator[pl.DataFrame]:
     for file in table_files(path):
         kind = kind_of_file(file)
         if kind in TEXTS:
