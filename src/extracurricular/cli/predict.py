@@ -85,7 +85,8 @@ def predict(
     where = "" if out == "-" else f" in [bold]{base.escaped(out)}[/bold]"
     text = f"{done:,} {found.noun} are predicted{where} by {base.escaped(predictor.name)}."
     if odd:
-        text += f" {odd:,} of them are unlike the training data; the column {UNLIKE} says why."
+        verb = "is" if odd == 1 else "are"
+        text += f" {odd:,} of them {verb} unlike the training data; the column {UNLIKE} says why."
     if empty:
         text += f" {empty:,} {'has' if empty == 1 else 'have'} no prediction."
     console.print(text)

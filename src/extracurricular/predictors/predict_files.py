@@ -150,7 +150,11 @@ def _check_columns(
     extra = [name for name in found if name not in wanted and name != id]
     if extra:
         noun = "columns" if len(extra) > 1 else "column"
-        tell(f"The {noun} {shorten_names(extra)} {'are' if len(extra) > 1 else 'is'} passed over.")
+        shown, verb = (
+            shorten_names([repr(name) for name in extra]),
+            "are" if len(extra) > 1 else "is",
+        )
+        tell(f"The {noun} {shown} {verb} passed over.")
 
 
 def _pictures(predictor: Predictor, blocks: Iterator[Any]) -> Iterator[Block]:
