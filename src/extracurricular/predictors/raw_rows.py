@@ -121,14 +121,18 @@ def from_raw(intake: Intake, x: Any) -> Any:
 
         return torch.from_numpy(encode(intake.fields, x))
     if intake.view is not None:
-        some = [x] if isinstance(x, Image.Image) else x
-        if isinstance(some, list | tuple) and all(isinstance(one, Image.Image) for one in some):
+        some = [x] if _is_picture(x) else x
+        if isinstance(some, list | tuple) and some and all(map(_is_picture, some)):
             return torch.from_numpy(np.stack([_seen(one, intake.view) for one in some]))
     return x
 
 
 def _is_path(x: Any) -> bool:
     return isinstance(x, str | Path)
+
+
+def _is_picture(x: Any) -> bool:
+    return isinstance(x, Image.Image)
 
 
 def _is_rows(x: Any, fields: Fields) -> bool:
