@@ -52,7 +52,10 @@ def test_lists_are_arrays() -> None:
     with pytest.raises(DataError, match=r"x of item 1 is .* of shape"):
         read_data(([[1.0], [1.0, 2.0]], [0, 1]))
     with pytest.raises(DataError, match="y of item 0 is <U3"):
-        read_data(([[1.0], [2.0]], ["cat", "dog"]))
+        read_data(([[1.0], [2.0]], ["cat", 1]))
+    named, _ = read_data((x.tolist(), [f"kind {k}" for k in y]))
+    assert named.classes == ("kind 0", "kind 1", "kind 2")
+    assert torch.equal(named.train.y, wanted.train.y)  # type: ignore[arg-type]
     with pytest.raises(DataError):
         read_data(([], []))
 

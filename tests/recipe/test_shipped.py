@@ -51,6 +51,11 @@ CHOSEN_ANEW = {
     "uci": r"about|teacher\..*|students\..*",
     "uci-ablation": r"teacher\..*|students\.[^.]*\.training\.lr|students\.kd-augmented.*",
     "digits-ablation": r"students\.kd-augmented.*",
+    "gaze": r"teacher\..*|students\.kd-augmented"
+    r"|students\.[^.]*\.(matching\.(beta|temperature)|training\.lr)",
+    "gaze-ablation": r"teacher\..*|students\.[^.]*\.(matching\.(beta|temperature)|training\.lr)",
+    "mpiigaze-lenet": r"students\.kd-augmented|(teacher|students\.[^.]*)\.matching\.beta",
+    "mpiigaze-resnet": r"students\.kd-augmented|(teacher|students\.[^.]*)\.matching\.beta",
 }
 
 CIFAR = [name for name in PAIRS if name.startswith("cifar100-")]

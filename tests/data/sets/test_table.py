@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -523,3 +525,12 @@ def test_law_7_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     assert not mark.exists()
     np.load(path, allow_pickle=True)["x"]
     assert mark.exists(), "the attack would have worked"
+
+
+def test_polars_is_not_imported_for_other_data() -> None:
+    code = (
+        "import sys\nfrom extracurricular.data.sets import DATA\nDATA.build({'digits': {}})\n"
+        "print('polars' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
