@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import shutil
 import sys
@@ -112,6 +113,10 @@ def test_a_saved_student_predicts_real_targets(
     assert found["id"].to_list() == rows["id"].to_list()
     wanted = xcl.load(saved).predict(odd)
     np.testing.assert_array_equal(found["price_mean"].cast(pl.Float32), wanted.mean[:, 0])
+    # Of a packed file the number of rows is not known before its end.
+    (tmp_path / "new.csv.gz").write_bytes(gzip.compress((tmp_path / "new.csv").read_bytes()))
+    code, said, _ = predict(saved, tmp_path / "new.csv.gz", "--id", "id")
+    assert (code, said) == (0, out.read_text())
     flags = found["unlike_training"].to_list()
     assert flags[7] == "colour is 'violet', which training did not have"
     assert flags.count(None) == 19
