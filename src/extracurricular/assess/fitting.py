@@ -102,7 +102,7 @@ def fitting(predictor: Predictor, data: Data) -> list[str]:
 
 def _check_columns(predictor: Predictor, data: Data) -> None:
     """Refuse a table with the model's columns in another order."""
-    own, given = predictor.columns, data.columns
+    own, given = predictor.input_columns, data.columns
     if own != given and sorted(own) == sorted(given):
         k = next(k for k, pair in enumerate(zip(own, given, strict=True)) if len(set(pair)) > 1)
         raise DataError(

@@ -23,6 +23,7 @@ from extracurricular.cli import (  # isort: skip
     evaluate as evaluate,
     compare as compare,
     report as report,
+    predict as predict,
     export as export,
 )
 from extracurricular.cli.base import app as app

@@ -51,15 +51,24 @@ def encode(fields: Fields, rows: Any) -> Array:
     return encode_columns(fields, read(fields, to_polars(rows)))
 
 
-def read(fields: Fields, frame: pl.DataFrame) -> dict[str, pl.Series]:
-    """Return the columns of raw rows as numbers, dates in days and texts, null where missing."""
+def read(fields: Fields, frame: pl.DataFrame, strict: bool = True) -> dict[str, pl.Series]:
+    """Return the columns of raw rows as numbers, dates in days and texts, null where missing.
+
+    Args:
+        fields: The description of the columns.
+        frame: The rows.
+        strict: Whether a text that is no value of its column is refused; else it becomes NaN.
+
+    Raises:
+        DataError: A column is missing, or a value is of another kind.
+    """
     absent = [name for name in fields.names if name not in frame.columns]
     if absent:
         raise DataError(
             f"the rows lack the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}; they "
             f"must have {', '.join(fields.names)}"
         )
-    return {field.name: _read(fields, field, frame[field.name]) for field in fields.inputs}
+    return {field.name: _read(fields, field, frame[field.name], strict) for field in fields.inputs}
 
 
 def labels(fields: Fields, rows: Any) -> Array:
@@ -96,23 +105,23 @@ def unlike(fields: Fields, rows: Any) -> dict[str, Array]:
     A value is unlike them if it is missing and no training value was, if it is a category that they
     do not have, or if it lies outside of their range by more than half of its width.
     """
-    found = {}
-    for name, values in read(fields, to_polars(rows)).items():
-        field = next(field for field in fields.inputs if field.name == name)
-        if field.kind == "category":
-            odd = _codes(field, values).is_null() & values.is_not_null()
-        else:
-            room = (field.high - field.low) / 2
-            odd = (values < field.low - room) | (values > field.high + room)
-        odd = odd.fill_null(False)
-        if not field.indicator:
-            odd = odd | values.is_null()
-        if odd.any():
-            found[name] = odd.to_numpy()
-    return found
+    columns = read(fields, to_polars(rows))
+    found = {field.name: unlike_values(field, columns[field.name]) for field in fields.inputs}
+    return {name: odd for name, odd in found.items() if odd.any()}
 
 
-def _read(fields: Fields, field: Field, values: pl.Series) -> pl.Series:
+def unlike_values(field: Field, values: pl.Series) -> Array:
+    """Return which values of a column, as :func:`read` gives them, are so: bool, [N]."""
+    if field.kind == "category":
+        odd = _codes(field, values).is_null() & values.is_not_null()
+    else:
+        room = (field.high - field.low) / 2
+        odd = (values < field.low - room) | (values > field.high + room)
+    odd = odd.fill_null(False)
+    return (odd if field.indicator else odd | values.is_null()).to_numpy()
+
+
+def _read(fields: Fields, field: Field, values: pl.Series, strict: bool = True) -> pl.Series:
     """Return one raw column as its field says, null where a value is missing."""
     if isinstance(values.dtype, pl.Categorical | pl.Enum):
         values = values.cast(pl.String)
@@ -123,11 +132,11 @@ def _read(fields: Fields, field: Field, values: pl.Series) -> pl.Series:
         if values.dtype in (pl.Date, pl.Datetime):
             return since_1970(values)
         texts = stripped(words(values, fields.missing), MISSING_NUMBERS)
-        return _checked(field, texts, days(texts, field.date_format or "%Y-%m-%d"))
+        return _checked(field, texts, days(texts, field.date_format or "%Y-%m-%d"), strict)
     if values.dtype == pl.String:
         texts = stripped(stripped(values, fields.missing), MISSING_NUMBERS)
         form = NumberForm(field.decimal, field.thousands, field.units)
-        reals = _checked(field, texts, numbers(texts, form))
+        reals = _checked(field, texts, numbers(texts, form), strict)
     elif values.dtype == pl.Null:
         reals = values.cast(pl.Float64)
     elif values.dtype.is_numeric() or values.dtype == pl.Boolean:
@@ -139,10 +148,13 @@ def _read(fields: Fields, field: Field, values: pl.Series) -> pl.Series:
     return reals
 
 
-def _checked(field: Field, texts: pl.Series, values: pl.Series) -> pl.Series:
-    """Refuse a text that is no value of its column."""
+def _checked(field: Field, texts: pl.Series, values: pl.Series, strict: bool) -> pl.Series:
+    """Refuse a text that is no value of its column, or put NaN in its place."""
     if values.null_count() > texts.null_count():
-        row = int((values.is_null() & texts.is_not_null()).arg_true()[0])
+        wrong = values.is_null() & texts.is_not_null()
+        if not strict:
+            return values.zip_with(~wrong, pl.Series([np.nan], dtype=pl.Float64))
+        row = int(wrong.arg_true()[0])
         raise DataError(
             f"row {row}: the column {field.name!r} has {shorten(texts[row])}; it must have "
             + (f"dates of the form {field.date_format}" if field.kind == "date" else "numbers")

@@ -27,7 +27,7 @@ from extracurricular.recipe.lookup import find_data
 from extracurricular.registry import split_spec
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.run.precision import autocast
-from extracurricular.teachers import NetworkTeacher, Teacher
+from extracurricular.teachers import HasMembers, NetworkTeacher, Teacher
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import open_session
 from extracurricular.teachers.onnx_format import read_layout
@@ -146,12 +146,17 @@ def from_run(
         with autocast(precision, device):
             return ask(parts)
 
+    def members(parts: dict[str, Tensor]) -> list[Distribution]:
+        with autocast(precision, device):
+            return ask.members(parts)
+
     return of_data(
         f"{title} of {found.folder}" + ("" if shared else f", seed {seed}"),
         at_precision,
         data,
         entry["parameters"],
         recipe.evaluation.batch_size,
+        members if isinstance(asked, HasMembers) else None,
     )
 
 
@@ -265,6 +270,8 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
             }
             classes, outputs = tuple(metadata["classes"]), tuple(metadata["outputs"])
             angular, parameters = bool(metadata["angular"]), metadata["parameters"]
+            # Files of an earlier version do not say how a raw example becomes an input.
+            columns, reading = tuple(metadata.get("columns", ())), dict(metadata.get("reading", {}))
             title = f"{metadata['student']}, seed {metadata['seed']}, of {path}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where} has damaged metadata: {error!r}") from None
@@ -299,4 +306,7 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
             raise StorageError(f"{where}: {error}") from None
         return type(read).from_output(read.parameters.float())
 
-    return Predictor(title, task, forms, ask, classes, outputs, angular, parameters)
+    return Predictor(
+        title, task, forms, ask, classes, outputs, angular, parameters,
+        input_columns=columns, reading=reading,
+    )  # fmt: skip

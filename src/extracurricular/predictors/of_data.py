@@ -14,13 +14,19 @@ from extracurricular.distributions import Distribution
 from extracurricular.evaluation.predict import own_units
 from extracurricular.inputs import Batch, Inputs, batch_size, is_leaf
 from extracurricular.predictors.predictor import Predictor, input_forms, input_names
-from extracurricular.teachers import Teacher
+from extracurricular.teachers import HasMembers, Teacher
 
 Ask: TypeAlias = Callable[[dict[str, Tensor]], Distribution]
+Members: TypeAlias = Callable[[dict[str, Tensor]], list[Distribution]]
 
 
 def of_data(
-    name: str, ask: Ask, data: Data, parameters: int | None, batch_size: int = 1024
+    name: str,
+    ask: Ask,
+    data: Data,
+    parameters: int | None,
+    batch_size: int = 1024,
+    members: Members | None = None,
 ) -> Predictor:
     """Make a predictor for what is described by a data set."""
     return Predictor(
@@ -30,7 +36,8 @@ def of_data(
         ask=ask,
         classes=data.classes,
         outputs=data.outputs,
-        columns=data.columns,
+        input_columns=data.columns,
+        members=members,
         reading=data.reading,
         angular=data.angular,
         parameters=parameters,
@@ -52,10 +59,17 @@ class Scaled:
 
     def __call__(self, parts: dict[str, Tensor]) -> Distribution:
         """Return the distribution for raw tensors [B, ...] by name, on the CPU."""
+        return own_units(self.teacher(self._batch(parts)), self.scales)
+
+    def members(self, parts: dict[str, Tensor]) -> list[Distribution]:
+        """Return the distribution of each member of an ensemble."""
+        assert isinstance(self.teacher, HasMembers)
+        return [own_units(one, self.scales) for one in self.teacher.members(self._batch(parts))]
+
+    def _batch(self, parts: dict[str, Tensor]) -> Batch:
         structure, device = self.scales.train.x, self.scales.device
         x = _as(structure, [parts[name].to(device) for name in input_names(structure)])
-        ids = torch.arange(batch_size(x), device=device)
-        return own_units(self.teacher(Batch(ids, self.scales.inputs(x))), self.scales)
+        return Batch(torch.arange(batch_size(x), device=device), self.scales.inputs(x))
 
     def goes_with(self, data: Data) -> bool:
         """Return whether a data set is standardised as the teacher's own."""

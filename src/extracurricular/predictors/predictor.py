@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
@@ -19,9 +20,17 @@ from torch import Tensor
 
 from extracurricular.data.base import Data, check_finite
 from extracurricular.data.images.decode import image_bytes
-from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, concatenate
+from extracurricular.distributions import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    Task,
+    concatenate,
+    epistemic,
+)
 from extracurricular.errors import DataError, StorageError
 from extracurricular.inputs import Deferred, Inputs, is_leaf, leaves
+from extracurricular.predictors.raw_rows import Intake, from_raw, intake_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -143,8 +152,9 @@ class Predictor:
             the CPU, in the target's own units.
         classes: Names of the classes, if known.
         outputs: Names of the real targets, if known.
-        columns: Names of the columns of a table that is the one input, in order, if known.
+        input_columns: Names of the columns of the one input, in order, if known.
         reading: How a raw example becomes an input; see :class:`~extracurricular.data.Data`.
+        members: Maps raw tensors to the answers of an ensemble's members; None for one model.
         angular: Whether targets are (pitch, yaw) in radians.
         parameters: Number of parameters; None if unknown.
         batch_size: Number of examples that ``ask`` gets at once.
@@ -166,17 +176,36 @@ class Predictor:
     batch_size: int = 1024
     keeper: Keeper | None = field(default=None, repr=False)
     choice: Mapping[str, Any] | None = field(default=None, repr=False)
-    columns: tuple[str, ...] = ()
+    input_columns: tuple[str, ...] = ()
+    members: Callable[[dict[str, Tensor]], list[Distribution]] | None = field(
+        default=None, repr=False
+    )
     reading: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
+
+    @cached_property
+    def intake(self) -> Intake:
+        """How the input is made of raw rows or pictures; of several inputs this is not known."""
+        if len(self.inputs) != 1:
+            return Intake()
+        [form] = self.inputs.values()
+        return intake_of(self.reading, self.input_columns, form.shape, form.dtype)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that a raw row needs, in order, if known."""
+        fields = self.intake.fields
+        return () if fields is None else fields.names
 
     def __call__(self, x: Any, batch_size: int | None = None) -> Prediction:
         """Predict.
 
         Args:
             x: NumPy arrays or tensors [N, ...], raw; one example [...] is a batch of one. Several
-                inputs are a dict, or a tuple if the data had one. An image may be a PIL image, or a
-                list of them.
+                inputs are a dict, or a tuple if the data had one. Where the model knows its
+                :attr:`columns`, rows: a data frame of pandas or polars, a dict of columns, one row
+                as a dict, a list of these, or the path of a table. Images may be PIL images, names
+                of files, or the path of a folder or a zip.
             batch_size: Number of examples at once; the predictor's own if None.
 
         Raises:
@@ -192,16 +221,32 @@ class Predictor:
 
     def answer(self, x: dict[str, Tensor], batch_size: int | None = None) -> Distribution:
         """Predict raw tensors [N, ...] by name, which are not checked, in batches."""
-        size = self.batch_size if batch_size is None else batch_size
+        return concatenate(self._asked(self.ask, x, batch_size))
+
+    def epistemic(self, x: dict[str, Tensor], batch_size: int | None = None) -> Array | None:
+        """Return the part of the uncertainty that is disagreement of members; None without any.
+
+        Returns:
+            The mutual information in nats, [N]; for real targets the standard deviation of the
+            members' means, in the target's own units, [N, D].
+        """
+        if self.members is None:
+            return None
+        apart = torch.cat([epistemic(m) for m in self._asked(self.members, x, batch_size)])
+        found = apart if self.task.kind == "classification" else apart.sqrt()
+        return found.cpu().numpy()
+
+    def _asked(self, ask: Callable[[Any], Any], x: dict[str, Tensor], size: int | None) -> Any:
+        """Return the answers to raw tensors, batch by batch."""
+        size = self.batch_size if size is None else size
         if size < 1:
             raise DataError(f"batch_size is {size}; it must be at least 1")
-        count = len(next(iter(x.values())))
         parts = []
-        for start in range(0, count, size):
+        for start in range(0, len(next(iter(x.values()))), size):
             batch = {name: leaf[start : start + size] for name, leaf in x.items()}
             with self._lock, torch.no_grad():
-                parts.append(self.ask(batch))
-        return concatenate(parts)
+                parts.append(ask(batch))
+        return parts
 
     def score(self, x: Any, y: Any) -> float:
         """Return how good the predictions are, as scikit-learn's ``score`` does; higher is better.
@@ -270,7 +315,7 @@ class Predictor:
         Raises:
             DataError: The model does not take ``x``.
         """
-        given = dict(_parts(x, list(self.inputs)))
+        given = dict(_parts(from_raw(self.intake, x), list(self.inputs)))
         read = {name: read_input(given[name], form, name) for name, form in self.inputs.items()}
         counts = {name: len(leaf) for name, leaf in read.items()}
         if len(set(counts.values())) > 1:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -60,6 +60,31 @@ class Reading:
     rename: Mapping[str, str] = field(default_factory=dict)
     index: Literal["drop", "keep"] = "drop"
     sheet: str | int = 0
+
+    def text_of(self, ending: str) -> TextForm:
+        """Return how a text file with an ending, such as ``.tsv``, is written."""
+        if ending == ".tsv" and self.text.separator is None:
+            return replace(self.text, separator="\t")
+        return self.text
+
+    def dump(self) -> dict[str, Any]:
+        """Return what another file of the same kind needs to be read alike, as JSON has it."""
+        known = asdict(self.text) | {"sheet": self.sheet}
+        usual = asdict(TextForm()) | {"sheet": 0}
+        return {key: value for key, value in known.items() if value != usual[key]}
+
+    @staticmethod
+    def load(given: Mapping[str, Any]) -> Reading:
+        """Read what :meth:`dump` returned.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        try:
+            text = {key: value for key, value in given.items() if key != "sheet"}
+            return Reading(text=TextForm(**text), sheet=given.get("sheet", 0))
+        except TypeError as error:
+            raise DataError(f"the way to read a table is damaged: {error}") from error
 
     @property
     def missing(self) -> tuple[str, ...]:

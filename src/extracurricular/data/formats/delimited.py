@@ -12,6 +12,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -97,18 +98,45 @@ def read_delimited(
         DataError: The file is no text, or a line of it has another number of values.
     """
     where = f"the file {str(path)!r}"
+    with _told(where):
+        return _read(where, path, _form(where, path, form), texts, missing, decimal)
+
+
+def text_blocks(path: Path, form: TextForm | None, size: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a text table, ``size`` at a time, each value as its text or null.
+
+    The file is never in memory as a whole, unless zstd packs it.
+
+    Raises:
+        DataError: The file is no text, or a line of it has another number of values.
+    """
+    where = f"the file {str(path)!r}"
+    with _told(where):
+        file, names, _ = _looked_at(where, path, _form(where, path, form))
+        rows = file.rows(len(names))
+        while block := [row for _, row in islice(rows, size)]:
+            yield _texts(names, block)
+
+
+def _form(where: str, path: Path, form: TextForm | None) -> TextForm:
+    """Return how a file is written, with a separator of one character, and its encoding."""
     form = form or TextForm()
     if form.separator is not None:
         # In YAML '\t' in single quotes is two characters.
         form = replace(form, separator=form.separator.replace("\\t", "\t"))
         if len(form.separator or "") != 1:
             raise DataError(f"separator is {form.separator!r}; it must be one character")
-    form = replace(form, encoding=encoding_of(where, path, form.encoding))
+    return replace(form, encoding=encoding_of(where, path, form.encoding))
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Turn what goes wrong with a file into a sentence."""
     try:
-        return _read(where, path, form, texts, missing, decimal)
+        yield
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{where} is no text in {form.encoding}: {error}; set `encoding`"
+            f"{where} is no text in {error.encoding}: {error}; set `encoding`"
         ) from error
     except csv.Error as error:
         raise DataError(f"{where}: {error}") from error
@@ -124,19 +152,8 @@ def _read(
     missing: Collection[str],
     decimal: str | None,
 ) -> Raw:
-    assert form.encoding is not None
-    with opened_text(path, form.encoding, form.skip + _SAMPLE) as stream:
-        lines = list(islice(stream, form.skip, form.skip + _SAMPLE))
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{where} is empty")
-    separator = form.separator or _separator(lines)
-    sample = [row for _, row in _records(where, iter(lines), separator, whole=len(lines) < _SAMPLE)]
-    header = _header(where, sample, form.header)
-    body = sample[1:] if header else sample
-    names = [name.strip() for name in sample[0]] if header else list(map(str, range(len(body[0]))))
-    if header and body and all(len(row) == len(names) + 1 for row in body):
-        names = ["", *names]  # R names the rows, but not their column
-    names = _checked(where, names, separator)
+    file, names, body = _looked_at(where, path, form)
+    separator, header = file.separator, file.header
     keep = set(texts(names))
     kinds: dict[str, type[pl.DataType]] = {
         name: pl.Float64
@@ -146,7 +163,6 @@ def _read(
     }
     if decimal is None and _commas(body, [k for k, n in enumerate(names) if kinds[n] == pl.String]):
         kinds = dict.fromkeys(names, pl.String)
-    file = _File(where, path, form.encoding, separator, header, form.skip)
     frame = _frame(file, kinds, missing)
     blank = all(frame[name].null_count() for name in names)
     if blank and frame.height:
@@ -160,6 +176,25 @@ def _read(
         f"`header: {str(header).lower()}`",
     ]
     return Raw(where, frame, file.place(missing), (f"The text is read with {', '.join(how)}.",))
+
+
+def _looked_at(where: str, path: Path, form: TextForm) -> tuple[_File, list[str], list[list[str]]]:
+    """Return how a file is written, the names of its columns, and the first rows of its body."""
+    assert form.encoding is not None
+    with opened_text(path, form.encoding, form.skip + _SAMPLE) as stream:
+        lines = list(islice(stream, form.skip, form.skip + _SAMPLE))
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{where} is empty")
+    separator = form.separator or _separator(lines)
+    sample = [row for _, row in _records(where, iter(lines), separator, whole=len(lines) < _SAMPLE)]
+    header = _header(where, sample, form.header)
+    body = sample[1:] if header else sample
+    names = [name.strip() for name in sample[0]] if header else list(map(str, range(len(body[0]))))
+    if header and body and all(len(row) == len(names) + 1 for row in body):
+        names = ["", *names]  # R names the rows, but not their column
+    names = _checked(where, names, separator)
+    file = _File(where, path, form.encoding, separator, header, form.skip)
+    return file, names, body
 
 
 # The separator and the header
@@ -293,19 +328,21 @@ class _File:
             lines = islice(stream, self.skip, None)
             yield from _records(self.where, lines, self.separator, first=self.skip)
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the line and the values of each row of the body."""
-        return islice(self.records(), int(self.header), None)
-
-    def check(self, columns: int) -> None:
-        """Refuse a row that has another number of values than there are columns."""
-        for line, row in self.rows():
-            if len(row) != columns:
+    def rows(self, columns: int | None = None) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line and the values of each row of the body, which must be so many."""
+        for line, row in islice(self.records(), int(self.header), None):
+            if columns is not None and len(row) != columns:
                 raise DataError(
                     f"{self.where}, line {line}: the row has {len(row)} values, but there are "
                     f"{columns} columns"
                     + ("; `skip: N` passes over lines before the table" if line < 9 else "")
                 )
+            yield line, row
+
+    def check(self, columns: int) -> None:
+        """Refuse a row that has another number of values than there are columns."""
+        for _ in self.rows(columns):
+            pass
 
     def place(self, missing: Collection[str]) -> Callable[[int], str]:
         """Return a function from a row to its line; the file is read again for it."""
@@ -392,12 +429,17 @@ def _frame(
             continue
     file.check(len(kinds))
     rows = file.rows()
-    schema = dict.fromkeys(kinds, pl.String)
-    blocks = [pl.DataFrame(schema=schema)]
+    names = list(kinds)
+    blocks = [_texts(names, [])]
     while block := [row for _, row in islice(rows, _BLOCK)]:
-        columns = {name: [row[k] or None for row in block] for k, name in enumerate(kinds)}
-        blocks.append(pl.DataFrame(columns, schema=schema))
+        blocks.append(_texts(names, block))
     return pl.concat(blocks)
+
+
+def _texts(names: Sequence[str], rows: Sequence[Sequence[str]]) -> pl.DataFrame:
+    """Return rows of texts as a frame, null where nothing stands."""
+    columns = {name: [row[k] or None for row in rows] for k, name in enumerate(names)}
+    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
 
 
 def _odd_quotes(source: Path | bytes, separator: str) -> bool:

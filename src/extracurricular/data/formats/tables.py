@@ -23,7 +23,7 @@ from extracurricular.data.frames import to_polars
 from extracurricular.data.texts import words
 from extracurricular.errors import DataError, first_line, from_extra
 
-_TEXTS = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
+TEXTS = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
 _SHEETS = (".xlsx", ".xls", ".xlsb", ".ods")
 _KINDS = "a .csv (.tsv, .txt; also .gz or .zst), .parquet, .xlsx or .npz file, or several by a *"
 _INDEX = r"^(Unnamed: \d+(\.\d+)*|__index_level_\d+__|)$"
@@ -51,7 +51,7 @@ def read_raw(path: Path, reading: Reading, texts: Collection[str] | None = None)
     Raises:
         DataError: The file is missing or damaged, or the files differ in their columns.
     """
-    paths = _paths(path)
+    paths = table_files(path)
     parts = [_without_index(_one(file, reading, texts), reading) for file in paths]
     if len(parts) == 1:
         return parts[0]
@@ -79,8 +79,12 @@ def read_raw(path: Path, reading: Reading, texts: Collection[str] | None = None)
     return Raw(f"the files {str(path)!r}", pl.concat(frames), place, tuple(notes))
 
 
-def _paths(path: Path) -> list[Path]:
-    """Return the file, or the files of a pattern, by name."""
+def table_files(path: Path) -> list[Path]:
+    """Return the file, or the files of a pattern, by name.
+
+    Raises:
+        DataError: There is none.
+    """
     path = path.expanduser()
     if path.is_file():
         return [path]
@@ -103,16 +107,18 @@ def raw_frame(name: str, rows: Any, reading: Reading) -> Raw:
     return _without_index(raw, reading)
 
 
+def kind_of_file(path: Path) -> str:
+    """Return the ending of a file, without that of what packs it, in lower case."""
+    endings = [ending.lower() for ending in path.suffixes]
+    packed = endings[-1:] and endings[-1] in (".gz", ".zst", ".zstd") and len(endings) > 1
+    return (endings[-2] if packed else endings[-1]) if endings else ""
+
+
 def _one(path: Path, reading: Reading, texts: Collection[str] | None) -> Raw:
     """Read one file."""
-    endings = [ending.lower() for ending in path.suffixes]
-    kind = endings[-1] if endings else ""
-    if kind in (".gz", ".zst", ".zstd") and len(endings) > 1:
-        kind = endings[-2]
+    kind = kind_of_file(path)
     where = f"the file {str(path)!r}"
-    if kind in _TEXTS:
-        if kind == ".tsv" and reading.text.separator is None:
-            reading = replace(reading, text=replace(reading.text, separator="\t"))
+    if kind in TEXTS:
 
         def kept(names: Sequence[str]) -> Collection[str]:
             if texts is not None:
@@ -122,7 +128,7 @@ def _one(path: Path, reading: Reading, texts: Collection[str] | None) -> Raw:
             known = [w for w in (*reading.categorical, *dated) if w in names or isinstance(w, int)]
             return [column_named(where, names, which, "categorical") for which in known]
 
-        return read_delimited(path, reading.text, kept, reading.missing, reading.decimal)
+        return read_delimited(path, reading.text_of(kind), kept, reading.missing, reading.decimal)
     readers = {".parquet": _parquet, ".npz": _npz} | dict.fromkeys(_SHEETS, _sheet)
     if kind not in readers:
         raise DataError(f"path is {str(path)!r}; it must name {_KINDS}")

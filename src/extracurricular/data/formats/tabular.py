@@ -110,6 +110,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
                     f"{again.sum():,} rows of {part} repeat inputs of training and are left out."
                 )
     y = {part: labels.y[own] for part, own in rows.items()}
+    written = table.reading.dump()
     return make_data(
         name,
         train=(x["train"], y["train"]),
@@ -121,7 +122,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         outputs=targets,
         notes=notes,
         fields=fields,
-        reading={"columns": fields.dump()},
+        reading={"columns": fields.dump(), **({"table": written} if written else {})},
         ids={part: rows[part].tolist() for part in PARTS},
         unlabelled=x["unlabelled"] if len(x["unlabelled"]) else None,
     )
