@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from extracurricular.data.base import Data, Split, make_data
+from extracurricular.data.fields import Field, Fields
 from extracurricular.data.formats import checksums as module
 from extracurricular.data.formats.checksums import FILE, checksums
 from extracurricular.data.formats.contents import changes, contents, ids_of
@@ -43,10 +44,13 @@ def changed(known: Data, now: Data) -> list[str]:
 
 @pytest.mark.parametrize("make", [image_data, table_data, eye_data, pair_data])
 def test_a_description_has_all_but_the_examples(make: Callable[[], Data]) -> None:
-    data = replace(make(), reading={"columns": [{"name": "a", "unit": "cm"}]})
+    fields = Fields((Field("a", "number", "cm", low=0.1, high=1 / 3),))
+    reading = through_json({"columns": fields.dump()})
+    data = replace(make(), fields=fields, reading=reading)
     found = read_description(through_json(describe_data(data)))
-    for name in ("name", "task", "classes", "angular", "columns", "outputs", "reading", "shapes"):
+    for name in ("name", "task", "classes", "angular", "columns", "outputs", "reading", "fields"):
         assert getattr(found, name) == getattr(data, name), name
+    assert found.shapes == data.shapes
     assert found.x_scale.keys() == data.x_scale.keys()
     for key, scale in data.x_scale.items():
         assert torch.equal(found.x_scale[key].shift, scale.shift)
@@ -62,6 +66,8 @@ def test_a_damaged_description_is_told() -> None:
     whole = describe_data(image_data())
     with pytest.raises(ValueError, match=r"task\.kind: is 'x'"):
         read_description(whole | {"task": {"kind": "x", "size": 2}})
+    with pytest.raises(ValueError, match="the description of the columns is damaged"):
+        read_description(whole | {"reading": {"columns": [{"name": "a"}]}})
     with pytest.raises(ValueError, match="classes has 2 names, but the student predicts 4"):
         read_description(whole | {"classes": ["a", "b"]})
 
