@@ -279,7 +279,9 @@ def _table_settings(settings: dict[str, Setting]) -> dict[str, Setting]:
     if holes and "missing" not in settings:
         shown = ", ".join(f"{c.name!r} ({c.holes:,})" for c in holes[:6])
         more = f" and {len(holes) - 6} more" if len(holes) > 6 else ""
-        settings["missing"] = Setting("missing", "impute", (f"Values are missing of {shown}{more}.",))
+        settings["missing"] = Setting(
+            "missing", "impute", (f"Values are missing of {shown}{more}.",)
+        )
     return settings
 
 
@@ -450,14 +452,20 @@ def _with(settings: dict[str, Setting], mend: Mapping[str, Any], why: str) -> di
         known = found.get(key)
         if known is None:
             found[key] = Setting(key, value, (why,))
-        elif isinstance(known.value, list) and isinstance(value, list):
-            more = [one for one in value if one not in known.value]
-            if more:
-                found[key] = replace(known, value=[*known.value, *more], why=(*known.why, why))
-        elif isinstance(known.value, dict) and isinstance(value, dict):
-            if not set(value) <= set(known.value):
-                found[key] = replace(known, value={**value, **known.value}, why=(*known.why, why))
+        else:
+            both = _joined(known.value, value)
+            if both != known.value:
+                found[key] = replace(known, value=both, why=(*known.why, why))
     return found
+
+
+def _joined(known: Any, more: Any) -> Any:
+    """Return two lists or mappings as one, and a first value of another kind as it is."""
+    if isinstance(known, list) and isinstance(more, list):
+        return [*known, *(one for one in more if one not in known)]
+    if isinstance(known, dict) and isinstance(more, dict):
+        return {**more, **known}
+    return known
 
 
 def _count(data: Data) -> int:

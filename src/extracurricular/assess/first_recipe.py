@@ -43,18 +43,18 @@ class Facts:
         kind, size: Of the task (:class:`~extracurricular.distributions.Task`).
         shape: Of one example: ``(D,)`` for a table, ``(C, H, W)`` for an image.
         rows: Number of training examples.
-        categories: Whether a table has columns of names.
         flips: Whether an image may be mirrored: photographs may, figures and letters not.
         unlabelled: Number of examples without a target.
+        accelerated: Whether networks are trained on a GPU.
     """
 
     kind: Literal["classification", "regression"]
     size: int
     shape: tuple[int, ...]
     rows: int
-    categories: bool = False
     flips: bool = False
     unlabelled: int = 0
+    accelerated: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class Training:
     def text(self) -> str:
         """The settings in one line."""
         warmup = min(50, self.steps // 10)
-        return flow({"steps": self.steps, "batch_size": self.batch_size, **self.rest, "warmup": warmup})
+        return flow(
+            {"steps": self.steps, "batch_size": self.batch_size, **self.rest, "warmup": warmup}
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Choice:
         extended: The chain of extended ones.
         temperature, label_weight: Of the loss, for classes; None for reals.
         seeds: Number of seeds.
+        rows: Number of training examples.
         why: Sentences on parts: ``teacher``, ``student``, ``training``, ``extended``, ``seeds``.
     """
 
@@ -101,11 +104,22 @@ class Choice:
     extended: Sequence[Any]
     matching: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = _SEEDS
+    rows: int = 1
     why: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def length(self) -> str:
+        """The length of a student's training in words."""
+        steps, batch = self.training.steps, self.training.batch_size
+        return f"{steps:,} steps, {steps * batch / max(self.rows, 1):.0f} epochs"
 
-def facts_of(found: Found) -> Facts:
+
+def facts_of(found: Found, accelerated: bool = False) -> Facts:
     """Return the facts of a data set that a recipe depends on.
+
+    Args:
+        found: The data set.
+        accelerated: Whether networks are trained on a GPU.
 
     Raises:
         DataError: Its inputs are neither a table nor one image.
@@ -124,9 +138,9 @@ def facts_of(found: Found) -> Facts:
         size=data.task.size,
         shape=shape,  # type: ignore[arg-type]
         rows=len(data.train),
-        categories=any(f.kind == "category" for f in data.fields.inputs) if data.fields else False,
         flips=found.name in ("imagefolder", "hf", "cifar10", "cifar100"),
         unlabelled=0 if data.unlabelled is None else len(data.unlabelled),
+        accelerated=accelerated,
     )
 
 
@@ -155,7 +169,7 @@ def _for_table(facts: Facts) -> Choice:
     own = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 1e-2}
     if real and not many:
         own["lr"] = 3e-2
-    student = {"mlp": {"hidden": [64] if many else [32]}}
+    units = 64 if many else 32
     width = 256 if rows >= 50_000 else 128 if many else 64
     if rows < _FEW_ROWS:
         teacher: dict[str, Any] = {"estimator": {"random_forest": {"trees": 500}}}
@@ -192,11 +206,12 @@ def _for_table(facts: Facts) -> Choice:
             "for which the teacher answers."
         )
     return Choice(
-        teacher, training, student, Training(steps, batch, own), ["empirical"], extended,
+        teacher, training, {"mlp": {"hidden": [units]}}, Training(steps, batch, own),
+        ["empirical"], extended, rows=rows,
         why={
             "teacher": why,
-            "student": f"A network of {student['mlp']['hidden'][0]} units, small enough to ship anywhere.",
-            "training": f"AdamW at the rates of the shipped recipe uci; {_epochs(steps, batch, rows)}.",
+            "student": f"A network of {units} units, small enough to ship anywhere.",
+            "training": "AdamW at the rates of the shipped recipe uci.",
             "extended": told,
         },
     )  # fmt: skip
@@ -211,7 +226,7 @@ def _for_images(facts: Facts) -> Choice:
     if facts.flips:
         shift["flip"] = True
     stored: list[Any] = ["empirical", {"augment": shift}]
-    batch = 64
+    batch = 64 if rows >= 2_000 else 32
     epochs = 320 if small else 100
     steps = _round(min(max(epochs * rows / batch, 1_000), 20_000))
     decay: dict[str, Any] = {"lr": 0.1 if small else 0.05, "weight_decay": 5e-4}
@@ -220,6 +235,8 @@ def _for_images(facts: Facts) -> Choice:
         # As in the recipe gaze; larger rates make variances explode.
         decay = {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2, "clip_norm": 5.0}
         words = "AdamW, with norms of gradients clipped for real targets"
+    model: Any
+    student: Any
     if small:
         model, student, members = {"digits_cnn": {"width": 16}}, {"digits_cnn": {"width": 4}}, 3
         # Shifts by a pixel help such a teacher and hurt its students (docs/recipes.md).
@@ -227,7 +244,8 @@ def _for_images(facts: Facts) -> Choice:
         extended: list[Any] = ["empirical", {"cutmix": {"alpha": 1.0}}, {"noise": {"std": 0.1}}]
         told = "Images with a box of another one, and a little noise."
     else:
-        model, student, members = "resnet20", "resnet8", 1
+        depth, smaller = (56, 20) if facts.accelerated else (14, 8)
+        model, student, members = f"resnet{depth}", f"resnet{smaller}", 1
         kept = stored
         extended = [
             {
@@ -240,14 +258,13 @@ def _for_images(facts: Facts) -> Choice:
         told = "Shifted images, mixed in halves by Mixup and CutMix."
     teacher = {"model": model, "members": members, "sampler": stored}
     matching = {} if real or small else {"temperature": 4.0, "label_weight": 0.1}
-    what = "A convolutional network" if small else "A residual network of 20 layers"
     return Choice(
         teacher, Training(_round(steps / 2) if small else steps, batch, decay),
-        student, Training(steps, batch, decay), kept, extended, matching,
+        student, Training(steps, batch, decay), kept, extended, matching, rows=rows,
         why={
-            "teacher": f"{_number(members)} networks." if members > 1 else f"{what}.",
+            "teacher": "Three convolutional networks." if small else "A residual network.",
             "student": "A small one of the same kind.",
-            "training": f"{words}; {_epochs(steps, batch, rows)}.",
+            "training": f"{words}.",
             "extended": told,
         },
     )  # fmt: skip
@@ -256,7 +273,9 @@ def _for_images(facts: Facts) -> Choice:
 # Budget
 
 
-def fitted(choice: Choice, teacher: float, students: float, seconds: float = TARGET_SECONDS) -> Choice:
+def fitted(
+    choice: Choice, teacher: float, students: float, seconds: float = TARGET_SECONDS
+) -> Choice:
     """Fit a recipe into a time: with fewer seeds, and then with fewer steps.
 
     Args:
@@ -292,16 +311,12 @@ def _shorter(training: Training, part: float) -> Training:
 
 def _round(count: float) -> int:
     """Return a number of steps with two digits."""
-    size = 10 ** max(0, len(str(int(count))) - 2)
+    size: int = 10 ** max(0, len(str(int(count))) - 2)
     return max(1, round(count / size) * size)
 
 
 def _number(count: int) -> str:
     return {2: "Two", 3: "Three", 5: "Five"}.get(count, str(count))
-
-
-def _epochs(steps: int, batch: int, rows: int) -> str:
-    return f"{steps * batch / max(rows, 1):.0f} epochs"
 
 
 # Text
@@ -337,7 +352,9 @@ def comment(text: str, indent: int) -> list[str]:
     blank = " " * indent
     return [
         f"{blank}# {line}"
-        for line in textwrap.wrap(text, _WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+        for line in textwrap.wrap(
+            text, _WIDTH - indent, break_long_words=False, break_on_hyphens=False
+        )
     ]
 
 
@@ -393,7 +410,7 @@ def _template() -> Template:
 
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("extracurricular.assess"),
-        autoescape=False,  # noqa: S701 - a recipe is no page
+        autoescape=False,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

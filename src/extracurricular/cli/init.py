@@ -50,15 +50,17 @@ def init(
     model: Annotated[
         str | None, typer.Option(help="Network that the teacher's weights belong to.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write the recipe to.")
-    ] = Path("recipe.yaml"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write the recipe to.")] = Path(
+        "recipe.yaml"
+    ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Look at data, and write a commented recipe for them that runs in some minutes.
 
     It says what was guessed, and which setting changes it.
     """
+    import torch
+
     from extracurricular.assess.first_data import find_first
     from extracurricular.assess.first_recipe import choose, facts_of, fitted, recipe_text
     from extracurricular.files import write_atomic
@@ -72,7 +74,7 @@ def init(
     console = base.console()
     with console.status("reading the data") as status:
         found = find_first(data, given, target)
-        facts = facts_of(found)
+        facts = facts_of(found, torch.cuda.is_available())
         section, told = _teacher(teacher, model, found.data, out)
         choice = choose(facts, section)
         name = _name(found.data.name)
@@ -164,10 +166,12 @@ def _seconds(text: str, out: Path) -> tuple[tuple[float, float], tuple[float, fl
     absolute_paths(values, out.absolute().parent)
     recipe = parse_recipe(values)
     workspace = Workspace(recipe, out.absolute().parent / "runs" / recipe.folder_name)
-    sums = {"labels": [0.0, 0.0], "teacher": [0.0, 0.0]}
+    sums = {"teacher": [0.0, 0.0], "students": [0.0, 0.0]}
     for one in estimate(plan(recipe, [ReportStage()]), workspace, timed=True):
         if one.seconds is not None:
-            own = sums["labels" if getattr(one.stage, "key", "").startswith("teacher") else "teacher"]
+            own = sums[
+                "labels" if getattr(one.stage, "key", "").startswith("teacher") else "teacher"
+            ]
             own[0] += one.seconds[0]
             own[1] += one.seconds[1]
     (a, b), (c, d) = sums.values()
@@ -183,9 +187,7 @@ def _scaled(
     if before.teacher_training is not None and after.teacher_training is not None:
         own = after.teacher_training.steps / before.teacher_training.steps
     teacher, students = whole
-    low, high = (
-        own * t + after.seeds * ratio * s for t, s in zip(teacher, students, strict=True)
-    )
+    low, high = (own * t + after.seeds * ratio * s for t, s in zip(teacher, students, strict=True))
     return low, high
 
 
@@ -211,7 +213,7 @@ def _lines(found: Found, choice: Choice, told: str) -> Iterator[Any]:
     rows = [
         ("teacher", choice.why["teacher"] + (f" {told}" if told else ""), "teacher, or --teacher"),
         (f"students: {flow(choice.student)}", choice.why["student"], "defaults.model"),
-        (f"{choice.training.steps:,} steps", choice.why["training"], "defaults.training"),
+        (choice.length, choice.why["training"], "defaults.training"),
         ("extended examples", choice.why["extended"], "students.xcl.sampler"),
         (f"{choice.seeds} seed" + "s" * (choice.seeds > 1), "", "seeds"),
     ]
@@ -219,9 +221,9 @@ def _lines(found: Found, choice: Choice, told: str) -> Iterator[Any]:
         table.add_row(*map(base.escaped, row))
     yield table
     yield ""
-    shown = {why for setting in found.settings for why in setting.why}
+    known = {why for setting in found.settings for why in setting.why}
     for note in data.notes:
-        if note not in shown:
+        if note not in known:
             yield base.escaped(note)
     if found.left:
         yield "[bold yellow]Left as it is[/bold yellow]"
