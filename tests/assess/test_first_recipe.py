@@ -110,7 +110,8 @@ def test_findings_of_a_table_are_mended(tmp_path: Path) -> None:
     frame = pl.DataFrame(
         {
             "id": np.arange(count), "width": width, "copy": width, "same": np.ones(count),
-            "zip": 10_000 + g.integers(0, 5, count), "city": [["Rome", "rome", "Oslo"][k % 3] for k in range(count)],
+            "zip": 10_000 + g.integers(0, 5, count),
+            "city": [["Rome", "rome", "Oslo"][k % 3] for k in range(count)],
             "person": [f"p{k % 40}" for k in range(count)],
             "height": [None if k % 9 == 0 else float(k % 50) for k in range(count)],
             "label": [["cat", "dog"][k % 2] if k else "yak" for k in range(count)],
@@ -354,3 +355,12 @@ def test_a_saved_student_teaches_on_its_own_data(tmp_path: Path) -> None:
         of_folder(tmp_path / "s", from_arrays(2 * x, x[:, 0]))
     with pytest.raises(RecipeError, match="holds no teacher"):
         of_folder(tmp_path, data)
+
+
+def test_repeats_are_kept_where_most_rows_repeat(tmp_path: Path) -> None:
+    g = np.random.default_rng(0)
+    x = g.integers(0, 3, 300)
+    pl.DataFrame({"x": x, "y": x + g.normal(size=300)}).write_csv(tmp_path / "a.csv")
+    found = find_first(str(tmp_path / "a.csv"), {})
+    assert "duplicates" not in {s.name for s in found.settings}
+    assert any("`duplicates: drop`" in sentence for sentence in found.left)

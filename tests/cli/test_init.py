@@ -81,8 +81,9 @@ def test_a_file_is_not_overwritten(folder: Path) -> None:
     [
         (("nowhere.csv",), "there is no file, folder or data set 'nowhere.csv'"),
         (("digits", "--target", "x"), "--target: is for tables"),
-        (("mine.csv", "--target", "prise"), "did you mean 'price'"),
-        (("mine.csv", "tset=0.1"), "tset"),
+        (("mine.csv", "--target", "prise"), "has no column 'prise', which target names"),
+        (("mine.csv", "tset=0.1"), "did you mean 'test'"),
+        (("mine.csv", "skip=many"), "data.table.skip"),
         (("mine.csv", "--model", "mlp"), "--model: is for the weights of a --teacher"),
         (("mine.csv", "--teacher", "no.onnx"), "--teacher: is 'no.onnx', which does not exist"),
         (("mine.csv", "--teacher", "answers.npz"), "and no file of answers"),

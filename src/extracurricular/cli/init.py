@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +82,7 @@ def init(
         path = _path(found, out)
 
         def text(of: Choice) -> str:
-            return recipe_text(found, of, name=name, file=str(out), path=path)
+            return recipe_text(found, of, name=name, file=shlex.quote(str(out)), path=path)
 
         status.update("timing a few steps of each training")
         one_seed = replace(choice, seeds=1)
@@ -95,7 +96,8 @@ def init(
         from extracurricular.cli.plan_table import span
 
         console.print(f"The trainings take {span(low, high)} on this machine, one after the other.")
-    console.print(f"Wrote [bold]{base.escaped(out)}[/bold]. Next: [bold]xcl run {out}[/bold]")
+    following = base.escaped(f"xcl run {shlex.quote(str(out))}")
+    console.print(f"Wrote [bold]{base.escaped(out)}[/bold]. Next: [bold]{following}[/bold]")
 
 
 def _teacher(
