@@ -141,10 +141,13 @@ def test_settings_that_are_given_stay(tmp_path: Path) -> None:
     pl.DataFrame(
         {"id": range(60), "x": [k % 7 for k in range(60)], "y": [k % 2 for k in range(60)]}
     ).write_csv(tmp_path / "a.csv")
-    found = find_first(str(tmp_path / "a.csv"), {"duplicates": "keep", "test": 0.3}, "x")
+    found = find_first(
+        str(tmp_path / "a.csv"), {"duplicates": "keep", "test": 0.3, "drop": []}, "x"
+    )
     settings = {s.name: s.value for s in found.settings}
     assert settings["duplicates"] == "keep"
     assert settings["test"] == 0.3
+    assert settings["drop"] == []
     assert settings["target"] == "x"
 
 

@@ -6,11 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from tests.cli.test_cli import xcl
 from tests.data.test_warts import rows, saved, text
+from tests.teachers.test_onnx import linear
 
 # A few steps of the recipe that was written, all else as it is.
 FEW = (
@@ -110,4 +112,21 @@ def test_a_folder_of_images_and_a_teacher_that_is_given(photos: Path, tmp_path: 
     assert values["teacher"] == {"estimator": {"random_forest": {"trees": 10}}}
     run = str(tmp_path / "run")
     ran = xcl("run", str(out), *FEW, "--jobs", "1", "--out", run, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_an_onnx_teacher_of_a_table(tmp_path: Path) -> None:
+    """How its answers are read is found out, and its path is relative to the recipe."""
+    x = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    linear(tmp_path / "t.onnx", weight=np.array([[-9.0, 9.0], [0.0, 0.0]], dtype=np.float32))
+    words = ("--teacher", "t.onnx", "--out", "my recipes/first.yaml")
+    done = xcl("init", "a.npz", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "are no probabilities" in done.stdout
+    assert "Next: xcl run 'my recipes/first.yaml'" in done.stdout
+    values = yaml.safe_load((tmp_path / "my recipes" / "first.yaml").read_text())
+    assert values["data"]["arrays"]["path"] == "../a.npz"
+    assert values["teacher"] == {"onnx": {"path": "../t.onnx", "output": "logits"}}
+    ran = xcl("run", "my recipes/first.yaml", "--plan", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

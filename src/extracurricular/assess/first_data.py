@@ -454,7 +454,7 @@ def _with(settings: dict[str, Setting], mend: Mapping[str, Any], why: str) -> di
         known = found.get(key)
         if known is None:
             found[key] = Setting(key, value, (why,))
-        else:
+        elif not known.given:
             both = _joined(known.value, value)
             if both != known.value:
                 found[key] = replace(known, value=both, why=(*known.why, why))
