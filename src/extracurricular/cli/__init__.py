@@ -12,6 +12,7 @@ from rich.console import Console
 
 # Each module adds its commands to the application; `xcl --help` lists them in this order.
 from extracurricular.cli import (  # isort: skip
+    init as init,
     run as run,
     distill as distill,
     record as record,

@@ -79,7 +79,7 @@ def distill(
     spec = data_spec(data)
     task = known_data(spec).task
     values = recipe_for(
-        _teacher(teacher, model),
+        teacher_section(teacher, model),
         read_spec(student, "--student"),
         spec,
         task,
@@ -130,7 +130,7 @@ def _remedy(error: RecipeError) -> str:
     return ""
 
 
-def _teacher(given: str, model: str | None) -> dict[str, Any]:
+def teacher_section(given: str, model: str | None) -> dict[str, Any]:
     """Return the section ``teacher`` of the recipe for a teacher from the command line."""
     from extracurricular.recipe.lookup import read_spec
 

@@ -29,7 +29,7 @@ def plan_lines(found: list[Estimate]) -> Iterator[RenderableType]:
     )
     if timed:
         low, high = whole_seconds(found)
-        yield f"The trainings take {_span(low, high)} on this machine, one after the other."
+        yield f"The trainings take {span(low, high)} on this machine, one after the other."
 
 
 def _table(found: list[Estimate], timed: bool) -> Table:
@@ -47,7 +47,7 @@ def _table(found: list[Estimate], timed: bool) -> Table:
         cells.append(_bytes(price.bytes) if price.bytes else "")
         cells.append("" if price.parameters is None else f"{price.parameters:,}")
         if timed:
-            cells.append("" if one.seconds is None else _span(*one.seconds))
+            cells.append("" if one.seconds is None else span(*one.seconds))
         mark = "[green]✓[/green]" if one.done else ""
         style = "dim" if one.done else ""
         table.add_row(mark, escape(one.stage.title), *cells, style=style)
@@ -61,7 +61,7 @@ def _bytes(count: int) -> str:
     return f"{count} B"
 
 
-def _span(low: float, high: float) -> str:
+def span(low: float, high: float) -> str:
     """Return a range of times in the unit that suits it: s, min or h."""
     for unit, size in (("h", 3600.0), ("min", 60.0)):
         if high >= 2 * size:

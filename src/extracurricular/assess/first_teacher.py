@@ -1,0 +1,111 @@
+"""Fit the section ``teacher`` of a first recipe to a file that a person has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extracurricular.data.base import Data
+from extracurricular.errors import RecipeError
+from extracurricular.files import read_json
+from extracurricular.inputs import Batch
+from extracurricular.predictors.of_data import Scaled
+from extracurricular.predictors.saved import load_saved
+from extracurricular.teachers.named import ENTRIES
+from extracurricular.teachers.raw import MeansAloneError, NotProbabilitiesError
+
+# Examples on which the error of a teacher without a deviation is measured.
+_SOME = 4096
+
+
+def of_folder(folder: Path, data: Data) -> dict[str, Any]:
+    """Return the section for the folder of a saved student that learned from the same data.
+
+    A recipe's networks take inputs as its own data are standardised, so a student that learned from
+    other data would see them at another scale.
+
+    Raises:
+        RecipeError: It holds no saved student, or one of other data.
+    """
+    file = folder / "predictor.json"
+    way = "give the .onnx file that xcl export writes"
+    if not file.is_file():
+        if (folder / "recipe.yaml").is_file():
+            raise RecipeError("--teacher", f"is the run {str(folder)!r}; {way} of its student")
+        raise RecipeError("--teacher", f"is the folder {str(folder)!r}, which holds no teacher")
+    found = read_json(file)
+    known = found.get("model") if isinstance(found, dict) else None
+    if known is None or not _same_scales(folder, data):
+        raise RecipeError(
+            "--teacher",
+            f"is the student in {str(folder)!r}, which learned from other data, or is a network "
+            f"of your own; {way}",
+        )
+    return {"model": known, "weights": str(folder / "weights.safetensors")}
+
+
+def _same_scales(folder: Path, data: Data) -> bool:
+    """Return whether a saved student takes and gives values as networks of these data do."""
+    own = load_saved(folder)
+    return own.task == data.task and isinstance(own.ask, Scaled) and own.ask.goes_with(data)
+
+
+def asked(section: Mapping[str, Any], data: Data) -> tuple[dict[str, Any], str]:
+    """Ask a teacher that is no network once, and add how its answers are read.
+
+    Args:
+        section: The section ``teacher``.
+        data: The data set.
+
+    Returns:
+        The section, and a sentence on what was found out; empty where nothing was.
+
+    Raises:
+        RecipeError: The teacher does not go with the data.
+    """
+    kind = next((key for key in ("onnx", "function") if key in section), None)
+    if kind is None:
+        return dict(section), ""
+    settings = section[kind] if isinstance(section[kind], dict) else {kind: section[kind]}
+    try:
+        _answer(kind, settings, data, 64)
+    except NotProbabilitiesError:
+        settings = {**settings, "output": "logits"}
+        _answer(kind, settings, data, 64)
+        return {kind: settings}, "Its answers are no probabilities, so they are read as logits."
+    except MeansAloneError:
+        error = _error({**settings, "output": "mean", "std": 1.0}, kind, data)
+        told = (
+            f"It gives means alone; their error on validation, {error:.4g}, stands for its "
+            "deviation (`std`)."
+        )
+        return {kind: {**settings, "output": "mean", "std": float(f"{error:.4g}")}}, told
+    return {kind: settings}, ""
+
+
+def _answer(kind: str, settings: Mapping[str, Any], data: Data, count: int) -> Any:
+    """Return a teacher's distribution for the first examples of validation, or of training."""
+    split = data.validation if len(data.validation) else data.train
+    some = split[:count]
+    entry = ENTRIES.build({kind: dict(settings)}, key="teacher")
+    try:
+        teacher = entry.fit(data, 0)
+        return teacher(Batch(torch.arange(len(some)), data.inputs(some.x)))
+    except (NotProbabilitiesError, MeansAloneError):
+        raise
+    except ValueError as error:
+        raise RecipeError("--teacher", str(error)) from error
+
+
+def _error(settings: Mapping[str, Any], kind: str, data: Data) -> float:
+    """Return the root of the mean squared error of a teacher's means, in the target's own units."""
+    split = data.validation if len(data.validation) else data.train
+    y = split[:_SOME].y
+    assert y is not None
+    assert data.y_scale is not None
+    answer = _answer(kind, settings, data, _SOME)
+    error = (answer.mean - data.targets(y)) * data.y_scale.scale
+    return float(error.double().square().mean().sqrt())
