@@ -119,7 +119,7 @@ def test_figures_say_where_they_come_from(finished: Path, images: Path) -> None:
     assert kd["trained"][0]["torch"] == torch.__version__
     assert kd["teacher"]["source"] == "trained here"
     assert kd["mastery"] is None
-    assert set(xcl_["mastery"]) == {"drawn", "held_out", "mastery", "share"}
+    assert set(xcl_["mastery"]) == {"drawn", "held_out", "mastery", "se", "share"}
     # No path of the machine is in them.
     text = json.dumps(figures(finished))
     assert str(finished) not in text

@@ -224,7 +224,6 @@ def test_the_command(tmp_path: Path) -> None:
     wrong = xcl("table", "path=gone.csv")
     assert wrong.returncode == 2
     assert wrong.stderr == (
-        f"error: the file 'gone.csv' ({str(tmp_path / 'gone.csv')!r}) does not exist; path must "
-        "name a .csv (.tsv, .txt; also .gz or .zst), .parquet, .xlsx or .npz file, or several by a "
-        "*\n"
+        f"error: the file {str(tmp_path / 'gone.csv')!r} does not exist; path must name a .csv "
+        "(.tsv, .txt; also .gz or .zst), .parquet, .xlsx or .npz file, or several by a *\n"
     )

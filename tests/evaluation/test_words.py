@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,7 +118,9 @@ def test_a_figure_that_is_registered_once_shows_everywhere(
     assert "ZEAL" in headings(rows)
     assert "0.12346" in cells(rows)[2]
     said = {"task": "classification", "files": {"s.onnx": {"split": "test", "examples": 5}}}
-    assert re.search(r"\| ZEAL .*\| s\.onnx \|.*\| 0\.12346 ", card._figures(said, rows), re.DOTALL)
+    subject = SimpleNamespace(examples=5, split_name="test", measured=None)
+    text = card._figures(subject, said, rows)  # type: ignore[arg-type]
+    assert re.search(r"\| ZEAL .*\| s\.onnx \|.*\| 0\.12346 ", text, re.DOTALL)
     # xcl evaluate.
     figure = {"mean": 0.123456, "std": 0.0, "per_seed": [0.123456]}
     command._show(evaluated({"zeal": figure}))

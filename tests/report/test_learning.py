@@ -17,6 +17,7 @@ from extracurricular.report.logs import Curves, share_curve
 from extracurricular.report.page import render
 from extracurricular.run.execute import execute
 from extracurricular.run.finished import Finished, open_run
+from extracurricular.training.mastery import HIGH, LOW
 from tests.report.made import made_report
 from tests.run.test_run import TINY
 
@@ -110,7 +111,7 @@ def test_figures_stand_where_there_is_something_to_show() -> None:
         "Draws beyond the stored examples",
     ]
     text = next(mastery(made_report(curves=both))).text
-    assert "Up to m = 0.15 ours draws stored examples alone, from 0.3 on (dashed)" in text
+    assert f"is up to {LOW:g}, ours draws stored examples alone, from {HIGH:g} on (dashed)" in text
 
 
 def test_a_share_holds_from_the_step_after_its_measurement() -> None:

@@ -138,7 +138,7 @@ def test_it_can_be_recorded(tmp_path: Path, file: Path) -> None:
 def test_functions_and_onnx_files(tmp_path: Path, file: Path) -> None:
     say = {"function": {"function": "run_teachers:say"}}
     summary = run(tmp_path / "f", recipe(file, say))
-    assert summary["teacher"]["metrics"]["rmse"]["mean"] < 0.7
+    assert summary["teacher"]["metrics"]["rmse"]["mean"] < 0.75
     assert summary["teacher"]["parameters"] is None
     shown = [str(cell) for column in table(summary).columns for cell in column.cells]
     assert "–" in shown

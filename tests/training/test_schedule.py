@@ -151,7 +151,7 @@ def test_a_student_that_was_distilled_before_schedules_is_not_trained_again(
     def again(*_: Any, **__: Any) -> None:
         raise AssertionError("it was trained again")
 
-    monkeypatch.setattr("extracurricular.distillation.train", again)
+    monkeypatch.setattr("extracurricular.run.contest.train", again)
     distill(module, spec, data, steps=2, raw=False, out=tmp_path / "s")
     with pytest.raises(StorageError, match=r"training.schedule = 'cosine', and now it"):
         distill(

@@ -74,8 +74,9 @@ def _mastery(report: Report) -> Iterator[Figure]:
     text = ""
     if follows:
         text = (
-            f"Up to m = {LOW:g} {_and(follows)} draws stored examples alone, from {HIGH:g} on "
-            f"(dashed) extended ones alone. The rule ends after {100 * UNTIL:.0f} % of the steps. "
+            f"Where m less its standard error is up to {LOW:g}, {_and(follows)} draws stored "
+            f"examples alone, from {HIGH:g} on (dashed) extended ones alone. The rule "
+            f"ends after {100 * UNTIL:.0f} % of the steps. "
         )
     if watched:
         text += (
