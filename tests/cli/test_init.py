@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,3 +131,32 @@ def test_an_onnx_teacher_of_a_table(tmp_path: Path) -> None:
     assert values["teacher"] == {"onnx": {"path": "../t.onnx", "output": "logits"}}
     ran = xcl("run", "my recipes/first.yaml", "--plan", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_the_time_of_a_teacher_that_is_trained_is_counted(tmp_path: Path) -> None:
+    """With enough rows the teacher is an ensemble of networks, not a forest."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 3))
+    lines = [",".join(f"{v:.5f}" for v in (*row, row.sum())) for row in x]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,y", *lines]))
+    done = xcl("init", "t.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Five networks" in done.stdout
+    assert re.search(r"The trainings take [\d.]+ to [\d.]+ (s|min) on this machine", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("key", "place"), [("teacher", 0), ("teacher/seed-0", 0), ("students.kd", 1)]
+)
+def test_seconds_are_those_of_the_teacher_or_of_the_students(
+    key: str, place: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from extracurricular.cli import init
+    from extracurricular.recipe.read import shipped_recipes
+    from extracurricular.run import estimate
+
+    one = SimpleNamespace(seconds=(1.0, 2.0), stage=SimpleNamespace(key=key))
+    monkeypatch.setattr(estimate, "estimate", lambda *_, **__: [one])
+    found = init._seconds(shipped_recipes()["digits"], tmp_path / "r.yaml")
+    assert found[place] == (1.0, 2.0)
+    assert found[1 - place] == (0.0, 0.0)

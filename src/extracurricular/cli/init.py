@@ -171,9 +171,8 @@ def _seconds(text: str, out: Path) -> tuple[tuple[float, float], tuple[float, fl
     sums = {"teacher": [0.0, 0.0], "students": [0.0, 0.0]}
     for one in estimate(plan(recipe, [ReportStage()]), workspace, timed=True):
         if one.seconds is not None:
-            own = sums[
-                "labels" if getattr(one.stage, "key", "").startswith("teacher") else "teacher"
-            ]
+            is_teacher = getattr(one.stage, "key", "").startswith("teacher")
+            own = sums["teacher" if is_teacher else "students"]
             own[0] += one.seconds[0]
             own[1] += one.seconds[1]
     (a, b), (c, d) = sums.values()
