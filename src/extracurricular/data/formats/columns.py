@@ -270,18 +270,31 @@ def _clean(raw: Raw, name: str, categorical: bool, reading: Reading) -> pl.Serie
         return texts.replace(dict(reading.rename)) if reading.rename else texts
     if kind.is_numeric() or kind == pl.Boolean:
         reals = values.cast(pl.Float64).fill_nan(None)
-        for absent in reading.missing_numbers:
-            reals = without(reals, absent)
-        wrong = (reals.abs() > _LARGEST).fill_null(False)
-        if wrong.any():
-            row = int(wrong.arg_true()[0])
-            raise _too_large(raw, name, row, values[row])
-        return reals
+        return _known(raw, name, values, reals, reading)
     if kind in (pl.Date, pl.Datetime):
         return values
     raise DataError(
         f"{raw.source}: the column {name!r} is neither of numbers nor of texts; name it in `drop`"
     )
+
+
+def _known(raw: Raw, name: str, values: pl.Series, reals: pl.Series, reading: Reading) -> pl.Series:
+    """Return numbers without those that mean a missing value; refuse one that float32 cannot hold.
+
+    Args:
+        raw: The table, for the error.
+        name: Name of the column.
+        values: Its values as they stand in the table.
+        reals: The numbers read from them.
+        reading: Which numbers mean a missing value.
+    """
+    for absent in reading.missing_numbers:
+        reals = without(reals, absent)
+    wrong = (reals.abs() > _LARGEST).fill_null(False)
+    if wrong.any():
+        row = int(wrong.arg_true()[0])
+        raise _too_large(raw, name, row, values[row])
+    return reals
 
 
 def _too_large(raw: Raw, name: str, row: int, value: object) -> DataError:
@@ -359,13 +372,7 @@ def _numbers(
             f"or {high:g}; set `decimal: ','` or `decimal: '.'`"
         )
     form = forms[0]
-    reals = numbers(values, form)
-    for absent in reading.missing_numbers:
-        reals = without(reals, absent)
-    wrong = (reals.abs() > _LARGEST).fill_null(False)
-    if wrong.any():
-        row = int(wrong.arg_true()[0])
-        raise _too_large(raw, name, row, values[row])
+    reals = _known(raw, name, values, numbers(values, form), reading)
     padded = values.filter(values.str.contains(r"^0\d+$").fill_null(False))
     return Column("number", reals, form, padded=str(padded[0]) if len(padded) else "")
 
