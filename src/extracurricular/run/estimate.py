@@ -80,7 +80,7 @@ def estimate(
             if pair not in known:
                 if tell is not None:
                     tell(stage.title)
-                # As in the run: two threads of a network that is so small may be far slower than one.
+                # As in the run: two threads of a small network may be far slower than one.
                 with threads(workspace.recipe.device.threads):
                     known[pair] = step_seconds(stage, workspace, checks)
             low, high = known[pair]
