@@ -157,7 +157,7 @@ def test_the_last_bin_of_the_ece_holds_certain_answers_too() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=40))
 def test_ece_equals_a_second_implementation(answers: list[tuple[int, bool]]) -> None:
-    """With confidences of 1/2 to 1 in steps of 1/60, many of which lie on edges; certain or tied."""
+    """With confidences of 1/2 to 1 in steps of 1/60, often on edges, certain or tied."""
     confidences = [0.5 + part / 60 for part, _ in answers]
     prediction, y = two_classes(confidences, [right for _, right in answers])
     given_back = prediction.probs.max(-1).values.double().tolist()
