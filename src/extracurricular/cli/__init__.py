@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TextIO
 
 import typer
-from rich.console import Console
 
 # Each module adds its commands to the application; `xcl --help` lists them in this order.
 from extracurricular.cli import (  # isort: skip
@@ -29,6 +28,7 @@ from extracurricular.cli import (  # isort: skip
 )
 from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
+from extracurricular.cli.terminal import make_console, prepare_streams, safe
 from extracurricular.errors import OldWordWarning, XclError
 
 _INTERRUPTED = 130
@@ -44,7 +44,7 @@ def _show_warning(
 ) -> None:
     """Show a note about an old word as one line, and any other warning as Python does."""
     if issubclass(category, OldWordWarning):
-        typer.echo(f"note: {message}", err=True)
+        typer.echo(safe(f"note: {message}"), err=True)
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
         (file or sys.stderr).write(text)
@@ -55,10 +55,11 @@ def main() -> None:
     # A recipe's my_file:Thing is found in the working directory, which is last, to hide nothing.
     sys.path.append(str(Path.cwd()))
     warnings.showwarning = _show_warning
+    prepare_streams()
     try:
         app()
     except XclError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
+        make_console(stderr=True, soft_wrap=True).print(
             f"[bold red]error:[/bold red] {escaped(str(error))}"
         )
         sys.exit(2)

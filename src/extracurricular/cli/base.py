@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from extracurricular.cli.terminal import make_console
+
 app = typer.Typer(
     help="Distil a big model into a small one that closes most of the gap.",
     no_args_is_help=True,
@@ -65,8 +67,8 @@ def _root(
 def console() -> Console:
     """Return the console of standard output."""
     # Lines are not wrapped at 80 columns without a terminal (a log, a pipe).
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=160)
+    found = make_console()
+    return found if found.is_terminal else make_console(width=160)
 
 
 def escaped(text: object) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from extracurricular.cli import base
+from extracurricular.cli.terminal import make_console
 from extracurricular.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def draws(
     from extracurricular.cli.progress import Progress
     from extracurricular.files import write_json
 
-    console = Console(stderr=True, highlight=False) if as_json else base.console()
+    console = make_console(stderr=True) if as_json else base.console()
     with Progress(console) as progress:
         workspace, whole = _opened(recipe, overrides or [], run, progress)
         found = rank(

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extracurricular.cli import base
+from extracurricular.cli.terminal import make_console
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.words import WORDS, figure_text, known
 
@@ -91,7 +92,7 @@ def evaluate(
 
     names = [] if corruptions is None else [name.strip() for name in corruptions.split(",")]
     settings = Settings(split, CORRUPTIONS.names() if names == ["all"] else names, score=score)
-    with Console(stderr=True).status("reading") as status:
+    with make_console(stderr=True).status("reading") as status:
         found: Any = None
         if data is not None and "=" in data and not data.lstrip().startswith("{"):
             found = [data, *(overrides or [])]  # where a run's own data lie now

@@ -31,4 +31,4 @@ def generate(
     console.print(generator_table(found))
     for path in found:
         for file in sorted((out / path).glob("*.png")):
-            console.print(f"Look at [bold]{file}[/bold]")
+            console.print(f"Look at [bold]{base.escaped(file)}[/bold]")

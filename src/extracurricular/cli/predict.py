@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich.console import Console
 
 from extracurricular.cli import base
 from extracurricular.cli.progress import counting
+from extracurricular.cli.terminal import drop_output, make_console
 
 
 @base.app.command(rich_help_panel=base.SHIP)
@@ -62,7 +61,7 @@ def predict(
     path = Path(source)
     check_out(out, path)
     # Standard output is for the predictions.
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = make_console(stderr=True, soft_wrap=True)
 
     def tell(text: str) -> None:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(text)}")
@@ -80,7 +79,7 @@ def predict(
                 advance(done)
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has enough; Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         raise typer.Exit(1) from None
     where = "" if out == "-" else f" in [bold]{base.escaped(out)}[/bold]"
     text = f"{done:,} {found.noun} are predicted{where} by {base.escaped(predictor.name)}."

@@ -34,7 +34,7 @@ def counting(
         A function to call with the number that is done; its first call sets the start of the bar.
     """
     with bars.Progress(
-        bars.TextColumn("{task.description:<16}"),
+        bars.TextColumn("{task.description:<16}", markup=False),
         bars.BarColumn(bar_width=None),
         bars.TextColumn("{task.completed:>6,.0f}/{task.total:,.0f}"),
         _Rate(unit),
@@ -61,7 +61,7 @@ class Progress:
         self.worked = False
         self._base = 0
         self._bars = bars.Progress(
-            bars.TextColumn("{task.description:<16}"),
+            bars.TextColumn("{task.description:<16}", markup=False),
             bars.BarColumn(bar_width=None),
             bars.TextColumn("{task.completed:>6,.0f}/{task.total:,.0f}"),
             _Rate(),
@@ -114,7 +114,7 @@ class Progress:
             self._bars.remove_task(self._stages.pop(title))
             self._steps.pop(title)
         self._base += steps
-        line = f"  [green]✓[/green] {title:<20} "
+        line = f"  [green]✓[/green] {escape(f'{title:<20}')} "
         if steps > 1:
             rate = steps / max(seconds, 1e-9)
             line += f"{steps:>6,} steps in {seconds:6.1f} s  [dim]{rate:,.0f} steps/s[/dim]"

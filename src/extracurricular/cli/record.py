@@ -41,7 +41,7 @@ def record(
     An interrupted recording goes on where it stopped.
     More draws than before are appended to the record.
     Several processes share the work:
-    torchrun --nproc-per-node K --no-python xcl record …
+    torchrun --nproc-per-node K --no-python -- xcl record …
     """
     from extracurricular.recipe.read import read_recipe
 

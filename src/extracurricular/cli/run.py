@@ -75,7 +75,8 @@ def execute_recipe(recipe: Recipe, out: Path, jobs: int | None = None) -> None:
     console.print(table(summary, console.width))
     for line in verdict(summary):
         console.print(line)
-    console.print(f"Everything lies in [bold]{out}[/bold]: summary.json, recipe.yaml, students/, …")
+    files = "summary.json, recipe.yaml, students/, …"
+    console.print(f"Everything lies in [bold]{base.escaped(out)}[/bold]: {files}")
     page = out / "report.html"
     if page.is_file():
         console.print(f"Look at [bold]{base.escaped(page)}[/bold]")

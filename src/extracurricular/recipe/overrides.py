@@ -22,6 +22,7 @@ import yaml
 
 from extracurricular.errors import RecipeError, known_names, shorten
 from extracurricular.recipe.old_words import Notes, translate, upgrade
+from extracurricular.recipe.plain_values import unshared
 
 FULL = "full"
 """The budget of a recipe as it is written."""
@@ -79,9 +80,9 @@ def read_change(text: str) -> Change:
     if not equals or not path:
         raise RecipeError("", f"{text!r} is not of the form key.path=value")
     try:
-        return path, yaml.load(value, Loader=Loader)
-    except yaml.YAMLError:
-        raise RecipeError(path, f"{value!r} is not valid YAML") from None
+        return path, unshared(yaml.load(value, Loader=Loader), path)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        raise RecipeError(path, f"{shorten(value)} is not valid YAML") from None
 
 
 def describe_budget(name: str, changes: Mapping[str, Any]) -> str:

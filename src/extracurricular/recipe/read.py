@@ -29,6 +29,7 @@ from extracurricular.recipe.chains import expand_chains
 from extracurricular.recipe.old_words import Notes, upgrade
 from extracurricular.recipe.overrides import Loader, override_recipe
 from extracurricular.recipe.paths import absolute_paths
+from extracurricular.recipe.plain_values import unshared
 from extracurricular.recipe.schema import (
     ROLES,
     DeviceSection,
@@ -134,15 +135,18 @@ def _load(source: str) -> tuple[Any, Path]:
         )  # fmt: skip
     try:
         return yaml.load(text, Loader=Loader), base
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # A date such as 2001-99-99, or an integer of too many digits, is a ValueError.
         where = " ".join(str(error).split())
         raise RecipeError("", f"the recipe {source!r} is not valid YAML: {where}") from None
+    except RecursionError:
+        raise RecipeError("", f"the recipe {source!r} is nested too deeply") from None
 
 
 def _parse(loaded: Any, overrides: Sequence[str], base: Path | None = None) -> tuple[Recipe, Notes]:
     if not isinstance(loaded, Mapping):
         raise RecipeError("", f"a recipe is a mapping of keys to values, not {shorten(loaded)}")
-    values, notes = _unshared(loaded), Notes()
+    values, notes = unshared(loaded), Notes()
     upgrade(values, notes)
     _forget_default_roles(values)
     absolute_paths(values, base or Path.cwd())
@@ -159,18 +163,6 @@ def _parse(loaded: Any, overrides: Sequence[str], base: Path | None = None) -> t
 def _tell(notes: Notes, quiet: bool) -> None:
     for sentence in () if quiet else notes.sentences():
         warnings.warn(sentence, OldWordWarning, stacklevel=3)  # points at the caller of this module
-
-
-def _unshared(value: Any) -> Any:
-    """Copy plain values such that nothing in them is shared, as it is between YAML's aliases.
-
-    An override of one place would otherwise change the others too.
-    """
-    if isinstance(value, Mapping):
-        return {key: _unshared(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_unshared(part) for part in value]
-    return value
 
 
 def _forget_default_roles(values: dict[str, Any]) -> None:

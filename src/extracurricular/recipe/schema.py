@@ -246,6 +246,20 @@ class DeviceSection(Section):
     threads: Annotated[int, Field(ge=1)] = 1
 
 
+_LONGEST_NAME = 100
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no folder of a run can have."""
+    usable = name.strip() == name and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    if not usable or not name or name.startswith(".") or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"name is {shorten(name)}; it names the run's folder, so it must be of 1 to "
+            f'{_LONGEST_NAME} printable characters, none of them / \\ : * ? " < > |, and begin '
+            "with no dot"
+        )
+
+
 class Recipe(Section):
     """A whole recipe.
 
@@ -309,6 +323,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_whole(self) -> Recipe:
+        _check_name(self.name)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; each may occur only once")
         for what, names in (("student", self.students), ("generator", self.generators)):

@@ -23,18 +23,43 @@ def table(summary: Mapping[str, Any], width: int | None = None) -> Table:
 
     Args:
         summary: ``summary.json``.
-        width: Columns of the terminal; in a narrow one, the multiply-adds of the trainings stand
-            below the table. None for any number.
+        width: Columns of the terminal. A narrow one shows fewer columns of the table, never fewer
+            digits, and says which are left out. None for any number.
     """
-    found = _table(summary, cost=True)
-    if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
-        return found
-    return _table(summary, cost=False)
+    headings, rows = cells.table(summary)
+    kept = list(range(len(headings)))
+    found = _table(summary, headings, rows, kept)
+    for place in _dispensable(headings):
+        if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
+            break
+        kept.remove(place)
+        found = _table(summary, headings, rows, kept)
+    return found
 
 
-def _table(summary: Mapping[str, Any], cost: bool) -> Table:
-    headings, rows = cells.table(summary, cost)
-    notes = [cells.table_note(summary), None if cost else cells.cost_note(summary)]
+def _dispensable(headings: list[str]) -> list[int]:
+    """Return the columns to leave out for want of width, the first to go first.
+
+    The name and the first figure always stay.
+    """
+    cost = headings.index(cells.COST)
+    first, last = cost + 1, len(headings) - 1
+    return [cost, *range(last - 1, first, -1), 1, last]
+
+
+def _table(
+    summary: Mapping[str, Any],
+    headings: list[str],
+    rows: list[list[cells.Cell]],
+    kept: list[int],
+) -> Table:
+    gone = [heading for place, heading in enumerate(headings) if place not in kept]
+    others = [heading for heading in gone if heading != cells.COST]
+    notes = [
+        cells.table_note(summary),
+        cells.cost_note(summary) if gone else None,
+        f"for want of width without {', '.join(others)}" if others else None,
+    ]
     result = Table(
         caption="\n".join(escape(note) for note in notes if note) or None,
         caption_justify="left",
@@ -42,11 +67,18 @@ def _table(summary: Mapping[str, Any], cost: bool) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for place, heading in enumerate(headings):
-        result.add_column(heading, justify="right" if place else "left")
-    for place, row in enumerate(rows):
-        shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in row]
-        result.add_row(*shown, end_section=place == 0)
+    for place in kept:
+        # A long name takes a second line; a figure never does.
+        result.add_column(
+            escape(headings[place]),
+            justify="right" if place else "left",
+            no_wrap=place > 0,
+            overflow="fold",
+        )
+    for number, row in enumerate(rows):
+        texts = [row[place] for place in kept]
+        shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in texts]
+        result.add_row(*shown, end_section=number == 0)
     return result
 
 

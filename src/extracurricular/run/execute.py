@@ -53,6 +53,7 @@ def execute(
     Raises:
         XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
+    _check_alone()
     workspace = Workspace(recipe, Path(folder), watcher)
     recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe, last)
@@ -67,6 +68,21 @@ def execute(
             stage.do(workspace)
     summary: dict[str, Any] = read_json(workspace.folder / "summary.json")
     return summary
+
+
+def _check_alone() -> None:
+    """Refuse to be one of several processes that each would do the whole run.
+
+    Raises:
+        RecipeError: ``torchrun`` or a scheduler started several.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count.isdigit() and int(count) > 1:
+        raise RecipeError(
+            "WORLD_SIZE",
+            f"is {count}, as torchrun sets it, but a run is one process, which starts its own; "
+            "start it without torchrun (`--jobs N` does stages at once)",
+        )
 
 
 def generate(
@@ -104,6 +120,12 @@ def prepare(stages: Sequence[Stage], workspace: Workspace) -> None:
     """
     needed = list(in_order(stages))
     if int(os.environ.get("RANK", "0")) > 0:
+        missing = [one.title for one in needed if not one.is_done(workspace)]
+        if missing:
+            workspace.watcher.tell(
+                f"waiting for process 0 of {os.environ.get('WORLD_SIZE', 'several')}, which does "
+                f"{', '.join(missing)} (RANK={os.environ['RANK']})"
+            )
         while not all(one.is_done(workspace) for one in needed):
             time.sleep(0.5)
     elif not all(one.is_done(workspace) for one in needed):

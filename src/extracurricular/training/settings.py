@@ -23,6 +23,10 @@ def _read_milestones(value: Any) -> tuple[float, ...]:
     )
 
 
+# Draws are counted in 64 bits, with room for several ids a draw; and a batch must fit somewhere.
+MOST_BATCH, MOST_STEPS = 2**22, 2**36
+
+
 class Training(BaseModel):
     """Settings of a training.
 
@@ -49,8 +53,8 @@ class Training(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    steps: Annotated[int, Field(ge=1)] = 2000
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 2000
+    batch_size: Annotated[int, Field(ge=1, le=MOST_BATCH)] = 64
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     schedule: Literal["cosine", "steps", "linear", "constant"] = "cosine"

@@ -1,0 +1,54 @@
+"""Take over what a YAML file holds, within bounds, whatever it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from extracurricular.errors import RecipeError, shorten
+
+MOST_VALUES = 100_000
+"""Most values of a recipe, with those that aliases repeat."""
+DEEPEST = 100
+"""Most levels of a recipe."""
+
+
+def unshared(loaded: Any, *start: str) -> Any:
+    """Copy plain values such that nothing in them is shared, as it is between YAML's aliases.
+
+    An override of one place would otherwise change the others too.
+
+    Args:
+        loaded: The content of a file, or of a part of it.
+        start: The key of the part.
+
+    Raises:
+        RecipeError: There are more values or levels than any recipe has, a value holds itself, a
+            number is not finite, or something is no plain value; the sentence names the key.
+    """
+    count = 0
+
+    def copied(value: Any, place: tuple[Any, ...]) -> Any:
+        nonlocal count
+        count += 1
+        if count > MOST_VALUES:
+            raise RecipeError(_key(place[:2]), f"has more than {MOST_VALUES:,} values")
+        if len(place) > DEEPEST:
+            raise RecipeError(_key(place[:3]), f"is nested more than {DEEPEST} levels deep")
+        if isinstance(value, Mapping):
+            return {key: copied(part, (*place, key)) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [copied(part, (*place, number)) for number, part in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(_key(place), f"is {value}; it must be a finite number")
+        if isinstance(value, bytes | set):
+            problem = f"is {shorten(value)}; it must be a text, a number, or a list"
+            raise RecipeError(_key(place), problem)
+        return value
+
+    return copied(loaded, start)
+
+
+def _key(place: Iterable[Any]) -> str:
+    return ".".join(map(str, place))
