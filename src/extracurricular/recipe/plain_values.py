@@ -41,7 +41,7 @@ def unshared(loaded: Any, *start: str) -> Any:
         if isinstance(value, list | tuple):
             return [copied(part, (*place, number)) for number, part in enumerate(value)]
         if isinstance(value, float) and not math.isfinite(value):
-            raise RecipeError(_key(place), f"is {value}; it must be a finite number")
+            raise RecipeError(_key(place), f"is {value}; it should be a finite number")
         if isinstance(value, bytes | set):
             problem = f"is {shorten(value)}; it must be a text, a number, or a list"
             raise RecipeError(_key(place), problem)
