@@ -25,7 +25,7 @@ from extracurricular.data.base import Data
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.export import Shipped, export_module
-from extracurricular.files import Checkpoints, load_weights, locked, read_json, write_json
+from extracurricular.files import Checkpoints, load_weights, read_json, write_json
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe
 from extracurricular.matching import Matching
 from extracurricular.matching import describe as loss_settings
@@ -41,6 +41,7 @@ from extracurricular.recipe.students import ChooseSection
 from extracurricular.registry import explain_validation
 from extracurricular.run.contest import Candidate, Contest, Lessons, contest, read_loss
 from extracurricular.run.executors import threads as cpu_threads
+from extracurricular.run.lock import locked
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
 from extracurricular.run.workspace import first_network

@@ -40,10 +40,50 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _to_disk(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
         raise StorageError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def _to_disk(folder: Path) -> None:
+    """Make what was renamed in a folder survive a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def telling(path: Path, doing: str) -> Iterator[None]:
+    """Turn a failure of the system into one sentence.
+
+    Args:
+        path: The file.
+        doing: ``read`` or ``write``.
+
+    Raises:
+        StorageError: The system refused; the sentence names the file and the reason.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        if doing == "read":
+            raise StorageError(f"the file {str(path)!r} is missing") from None
+        raise StorageError(f"cannot write {str(path)!r}: its folder is gone") from None
+    except OSError as error:
+        text = error.strerror or str(error)
+        raise StorageError(f"cannot {doing} {str(path)!r}: {text}") from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead processes left half-written in a folder that nobody else is at work in."""
+    for file in folder.rglob(".*.part"):
+        with suppress(OSError):
+            file.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -58,17 +98,19 @@ def read_json(path: Path) -> Any:
     Raises:
         StorageError: The file is missing or holds no valid JSON.
     """
+    with telling(path, "read"):
+        content = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise StorageError(f"the file {str(path)!r} is missing") from None
-    except ValueError as error:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"the file {str(path)!r} is damaged: {error}") from None
 
 
 def write_if_changed(path: Path, content: bytes) -> None:
     """Write a file unless it has exactly this content already."""
-    if not path.exists() or path.read_bytes() != content:
+    with telling(path, "read"):
+        same = path.exists() and path.read_bytes() == content
+    if not same:
         write_atomic(path, content)
 
 
@@ -100,10 +142,8 @@ def load_weights(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
     Raises:
         StorageError: The file is missing or damaged, or its checksum differs.
     """
-    try:
+    with telling(path, "read"):
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise StorageError(f"the file {str(path)!r} is missing") from None
     if checksum is not None and sha256(content) != checksum:
         raise StorageError(
             f"the file {str(path)!r} is damaged: its checksum differs from the recorded one"
@@ -178,51 +218,32 @@ class JsonLines:
         kept = [line for line in read_lines(path) if line.get("step", 0) <= step]
         content = "".join(json.dumps(line) + "\n" for line in kept) if step else ""
         write_atomic(path, content.encode())
-        self._file = path.open("a", encoding="utf-8")
+        self.path = path
+        with telling(path, "write"):
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with telling(self.path, "write"):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        # What could not be written was told, and closing tries once more.
+        with suppress(OSError):
+            self._file.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a JSON-lines file up to a line that was cut short; a missing file has no lines."""
     lines: list[dict[str, Any]] = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        with telling(path, "read"):
+            content = path.read_text(encoding="utf-8", errors="replace")
+        for text in content.splitlines():
             try:
                 lines.append(json.loads(text))
             except ValueError:
                 break
     return lines
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other runs while a block runs.
-
-    Raises:
-        StorageError: The folder cannot be made, or another run is at work in it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise StorageError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
-    with file:
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such lock; there users must not start two runs
-            yield
-            return
-        try:
-            # The system drops this lock when the process ends, however it ends.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StorageError(f"another run is at work in {str(folder)!r}") from None
-        yield

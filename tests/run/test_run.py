@@ -18,10 +18,11 @@ import torch
 import yaml
 
 from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError, during
-from extracurricular.files import locked, read_json, save_weights
+from extracurricular.files import read_json, save_weights
 from extracurricular.models import build_model
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.execute import execute
+from extracurricular.run.lock import locked
 from extracurricular.run.plan import plan
 from extracurricular.run.workspace import Workspace
 

@@ -7,12 +7,19 @@ cannot give, shows at once and leaves the folder as it was.
 
 from __future__ import annotations
 
+import yaml
+
 from extracurricular.errors import StorageError
+from extracurricular.files import telling
+from extracurricular.recipe.schema import Recipe
 from extracurricular.run.data_sets import check_same, data_specs
 from extracurricular.run.loggers import check_loggers
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks
 from extracurricular.run.workspace import Workspace
+
+# Files that only the folder of a run has.
+_MARKS = ("environment.json", "data.json", "summary.json", "students", "teacher")
 
 
 def check(plan: Plan, workspace: Workspace) -> Checks:
@@ -37,10 +44,36 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     check_loggers(recipe.log)
     for stage in plan.stages:
         stage.check(workspace, checks)
-        stage.check_folder(workspace)
+    check_folder(plan, workspace)
     if recipe.teacher.weights is not None:
         workspace.made(plan.teachers[recipe.seeds[0]])
     return checks
+
+
+def check_folder(plan: Plan, workspace: Workspace) -> None:
+    """Compare a recipe with the content of its folder, which others may change until it is locked.
+
+    Raises:
+        StorageError: The folder belongs to another recipe, or to nobody's run.
+    """
+    folder = workspace.folder
+    file = folder / "recipe.yaml"
+    if file.exists() and not any((folder / name).exists() for name in _MARKS):
+        text = recipe_text(plan.recipe).encode()
+        with telling(file, "read"):
+            # A run that was stopped right at its beginning has its recipe and no more.
+            if file.read_bytes() != text:
+                raise StorageError(
+                    f"{str(file)!r} is there and belongs to no run, which would overwrite it; give "
+                    "another --out"
+                )
+    for stage in plan.stages:
+        stage.check_folder(workspace)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return the text of ``recipe.yaml`` in the folder of a run."""
+    return yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True)
 
 
 def is_begun(plan: Plan, workspace: Workspace) -> bool:

@@ -8,19 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from extracurricular.data.images.stream import left_out_of_draws
 from extracurricular.errors import RecipeError
-from extracurricular.files import locked, read_json, write_if_changed
+from extracurricular.files import read_json, write_if_changed
 from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
-from extracurricular.run.check import check
+from extracurricular.run.check import check, check_folder, recipe_text
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.environment import note_environment
 from extracurricular.run.equal_cost import settled
 from extracurricular.run.executors import do_stages, job_context, job_count, threads
 from extracurricular.run.kept import keep_data
+from extracurricular.run.lock import locked
 from extracurricular.run.plan import Plan, in_order, plan
 from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.watcher import Watcher
@@ -61,6 +60,7 @@ def execute(
         job_context(workspace)  # it imports while the data are read
     checks = check(whole, workspace)
     with locked(workspace.folder), threads(recipe.device.threads):
+        check_folder(whole, workspace)  # another run may have been at work until now
         begin(whole, workspace, whole.trained, checks)
         waiting = [stage for stage in whole.trained if not stage.is_done(workspace)]
         do_stages(whole.trained, workspace, job_count(jobs, recipe, waiting))
@@ -104,6 +104,7 @@ def generate(
     checks = check(whole, workspace)
     found = {}
     with locked(workspace.folder), threads(recipe.device.threads):
+        check_folder(whole, workspace)
         begin(whole, workspace, whole.preparations, checks)
         for stage in whole.preparations:
             stage.do(workspace)
@@ -137,8 +138,7 @@ def prepare(stages: Sequence[Stage], workspace: Workspace) -> None:
 def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Checks) -> None:
     """Write the recipe and the environment, and announce the work ahead to the watcher."""
     recipe, folder, watcher = plan.recipe, workspace.folder, workspace.watcher
-    text = yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True)
-    write_if_changed(folder / "recipe.yaml", text.encode())
+    write_if_changed(folder / "recipe.yaml", recipe_text(recipe).encode())
     keep_data(
         folder,
         [(spec, workspace.data(spec), workspace.contents(spec)) for spec in data_specs(recipe)],
