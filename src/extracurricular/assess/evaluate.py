@@ -19,6 +19,7 @@ from torch import Tensor
 
 from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, split_of
 from extracurricular.data.base import Data
+from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
     Categorical,
     Distribution,
@@ -178,6 +179,8 @@ def _fidelity(student: Distribution, teacher: Distribution) -> dict[str, float]:
 def _scores(prediction: Distribution, score: str, data: Data) -> Tensor:
     """Return the uncertainty of each prediction, [N]; variances are in standardised units."""
     if isinstance(prediction, Gaussian) and data.y_scale is not None:
+        if data.y_transform is not None:
+            prediction = inner_of(prediction, data.y_transform)
         factor = data.y_scale.scale.cpu().reciprocal()
         prediction = prediction.scaled(factor, -data.y_scale.shift.cpu() * factor)
     try:

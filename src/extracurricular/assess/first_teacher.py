@@ -10,6 +10,7 @@ import torch
 
 from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError
+from extracurricular.evaluation.predict import own_units
 from extracurricular.files import read_json
 from extracurricular.inputs import Batch
 from extracurricular.predictors.of_data import Scaled
@@ -107,5 +108,8 @@ def _error(settings: Mapping[str, Any], kind: str, data: Data) -> float:
     assert y is not None
     assert data.y_scale is not None
     answer = _answer(kind, settings, data, _SOME)
-    error = (answer.mean - data.targets(y)) * data.y_scale.scale
+    if data.y_transform is None:
+        error = (answer.mean - data.targets(y)) * data.y_scale.scale
+    else:
+        error = own_units(answer, data).mean - y.cpu()
     return float(error.double().square().mean().sqrt())

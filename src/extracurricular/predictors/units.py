@@ -206,7 +206,10 @@ def _deviation(ask: _Asked, data: Data) -> Array:
     assert tried.y is not None
     errors = predict(teacher, data, tried).mean.double() - tried.y.cpu().double()
     assert data.y_scale is not None
-    least = LEAST_STD * data.y_scale.scale.cpu().double()
+    scale = data.y_scale.scale
+    if data.y_transform is not None and data.train.y is not None:
+        scale = data.train.y.std(0, correction=0)
+    least = LEAST_STD * scale.cpu().double()
     found: Array = np.asarray(torch.maximum(errors.square().mean(0).sqrt(), least))
     return found
 

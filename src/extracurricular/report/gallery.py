@@ -12,7 +12,8 @@ import yaml
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Categorical, Distribution
+from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.evaluation.predict import own_units
 from extracurricular.inputs import leaves
 from extracurricular.run.drawn import Drawn, drawn_again, read_draws
 from extracurricular.run.finished import Finished
@@ -122,7 +123,8 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
             [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
             for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
-    own = said if data.y_scale is None else said.scaled(data.y_scale.scale, data.y_scale.shift)
+    own = own_units(said, data)
+    assert isinstance(own, Gaussian)
     degrees, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
     form = ".1f" if data.angular else ".3g"
     names = outputs(data)

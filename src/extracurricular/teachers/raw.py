@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data
+from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
 from extracurricular.inputs import Batch, Inputs, leaves
 
@@ -82,10 +83,14 @@ def parts_of(x: Arrays) -> dict[str, Array]:
 def standardised(answer: Distribution, data: Data) -> Distribution:
     """Standardise an answer in the targets' own units; answers for classes stay as they are.
 
-    Deviations are at least a thousandth of the targets'.
+    Deviations are at least a thousandth of the targets'. Where targets are transformed, the answer
+    becomes the Gaussian of the transform for which the target has the same mean and variance
+    (:func:`~extracurricular.data.transformed.inner_of`).
     """
     if isinstance(answer, Categorical) or data.y_scale is None:
         return answer
+    if data.y_transform is not None:
+        answer = inner_of(answer, data.y_transform)
     scales = data.y_scale.to(answer.mean.device)
     shift, scale = scales.shift.double(), scales.scale.double()
     # In double precision, since mean and shift may be large where their difference is small.

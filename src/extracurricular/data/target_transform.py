@@ -1,0 +1,88 @@
+"""The setting ``target_transform`` of data sets: students learn the log or asinh of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from extracurricular.data.base import Data, fit_scale
+from extracurricular.data.transform import NAMES, Name, Rule, Setting, Transform
+from extracurricular.errors import DataError, known_names, shorten
+
+
+def transform_targets(data: Data, setting: Setting) -> Data:
+    """Return a data set whose real targets are learned as their log or asinh.
+
+    Targets stay in their own units. Students learn the transform, standardised by the training
+    split; predictions, figures and densities are in the targets' units
+    (:class:`~extracurricular.data.transformed.Transformed`).
+
+    Args:
+        data: The data set.
+        setting: ``log``, for targets above 0; ``asinh``, of the target in units of its median
+            magnitude in training (of those that are not 0); a mapping of these, or ``none``, by
+            the target's name; None changes nothing.
+
+    Raises:
+        DataError: The targets are classes; a name is unknown; or ``log`` meets a target that is
+            not above 0.
+    """
+    if setting is None:
+        return data
+    where = f"data {data.name!r}: target_transform is {shorten(setting)}"
+    if data.task.kind != "regression":
+        raise DataError(f"{where}, but the targets are classes; `task: regression` makes numbers")
+    names = names_of(data)
+    chosen = _chosen(where, names, setting)
+    y = data.train.y
+    assert y is not None
+    rules = [
+        Rule(name, _unit(name, y[:, k])) if name != "none" else Rule("none")
+        for k, name in enumerate(chosen)
+    ]
+    for k, rule in enumerate(rules):
+        if rule.name == "log":
+            _refuse_negative(data, k, names[k])
+    transform = Transform(tuple(rules))
+    return replace(data, y_scale=fit_scale(transform.apply(y)), y_transform=transform)
+
+
+def names_of(data: Data) -> tuple[str, ...]:
+    """Return the names of real targets; their numbers, from 0, where they have none."""
+    return data.outputs or tuple(str(k) for k in range(data.task.size))
+
+
+def _chosen(where: str, names: tuple[str, ...], setting: Setting) -> list[Name]:
+    """Return the transform of each target."""
+    given = setting if isinstance(setting, Mapping) else dict.fromkeys(names, setting)
+    for name, chosen in given.items():
+        if name not in names:
+            raise DataError(f"{where}; {name!r} is no target; {known_names(name, names)}")
+        if chosen not in NAMES:
+            raise DataError(f"{where}; it must be 'log' or 'asinh', or one of these by target")
+    return [given.get(name) or "none" for name in names]
+
+
+def _unit(name: Name, y: Tensor) -> float:
+    if name == "log":
+        # Half of the least target is less than any that the student has seen.
+        return float(y[y > 0].min()) / 2 if bool((y > 0).any()) else 1.0
+    sizes = y.abs()[y != 0]
+    return float(sizes.median()) if len(sizes) else 1.0
+
+
+def _refuse_negative(data: Data, k: int, name: str) -> None:
+    """Refuse targets of any split that have no logarithm."""
+    parts = (data.train, data.validation, data.test)
+    values = torch.cat([split.y[:, k] for split in parts if split.y is not None])
+    bad = values[values <= 0]
+    if len(bad):
+        rows = "1 row has" if len(bad) == 1 else f"{len(bad):,} rows have"
+        raise DataError(
+            f"data {data.name!r}: target_transform is 'log', but {rows} a target {name!r} that is "
+            f"not above 0, the least {float(bad.min()):g}; `target_transform: asinh` takes any "
+            "number"
+        )
