@@ -47,7 +47,24 @@ def transform_targets(data: Data, setting: Setting) -> Data:
         if rule.name == "log":
             _refuse_negative(data, k, names[k])
     transform = Transform(tuple(rules))
-    return replace(data, y_scale=fit_scale(transform.apply(y)), y_transform=transform)
+    return replace(
+        data,
+        y_scale=fit_scale(transform.apply(y)),
+        y_transform=transform,
+        notes=(*data.notes, *_told(names, transform)),
+    )
+
+
+def _told(names: tuple[str, ...], transform: Transform) -> list[str]:
+    forms = {"log": "log {0}", "asinh": "asinh({0} / {1:.4g})"}
+    learned = [
+        forms[rule.name].format(name, rule.unit)
+        for name, rule in zip(names, transform.rules, strict=True)
+        if rule.name in forms
+    ]
+    if not learned:
+        return []
+    return [f"Students learn {' and '.join(learned)}; figures are in the target's own units."]
 
 
 def names_of(data: Data) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class Rule:
         if self.name == "asinh":
             return torch.asinh(y / self.unit)
         tiny = torch.finfo(y.dtype).tiny
-        return torch.where(y > 0, y.clamp_min(tiny).log(), -math.inf)
+        return y.clamp_min(tiny).log().masked_fill(y <= 0, -math.inf)
 
     def undo(self, z: Tensor) -> Tensor:
         """Return the y of which z is the transform."""

@@ -136,8 +136,43 @@ def _usage(metadata: dict[str, Any], file: str) -> str:
     return (
         "```python\nimport numpy as np\nimport onnxruntime\n\n"
         f"session = onnxruntime.InferenceSession({json.dumps(file)})\n{raw}\n"
-        f"{left} = session.run({asked}, raw)\n```"
+        f"{left} = session.run({asked}, raw)\n{_interval(metadata)}```"
     )
+
+
+# How a reader of mean and variance gets an interval of a transformed target.
+_INTERVALS = {
+    "log": "v = np.log1p(variance / mean**2)\nm = np.log(mean) - v / 2\n"
+    "low, high = np.exp(m - 1.645 * v**0.5), np.exp(m + 1.645 * v**0.5)",
+    "asinh": "unit = np.array({units})\na, b = mean / unit, variance / unit**2\n"
+    "v = np.log1p(2 * b / (np.sqrt((1 + a**2) ** 2 + 2 * b) + 1 + a**2))\n"
+    "m = np.arcsinh(a * np.exp(-v / 2))\n"
+    "low, high = unit * np.sinh(m - 1.645 * v**0.5), unit * np.sinh(m + 1.645 * v**0.5)",
+}
+
+
+def _interval(metadata: dict[str, Any]) -> str:
+    """Return lines for the 90 % interval of targets that are transformed alike; else nothing."""
+    rules = metadata.get("target_transform", [])
+    names = {rule["name"] for rule in rules}
+    if len(names) != 1 or not names & _INTERVALS.keys():
+        return ""
+    text = _INTERVALS[names.pop()].format(units=[rule["unit"] for rule in rules])
+    return f"# The 90 % interval; the network learned a transform of the target.\n{text}\n"
+
+
+def _transforms(metadata: dict[str, Any]) -> str:
+    """Return sentences on transformed targets."""
+    told = ""
+    for k, rule in enumerate(metadata.get("target_transform", [])):
+        if rule["name"] != "none":
+            name = metadata["outputs"][k] if metadata["outputs"] else f"number {k}"
+            unit = f", unit {rule['unit']:.6g}" if rule["name"] == "asinh" else ""
+            told += (
+                f" The network learned the {rule['name']} of the target {name}{unit}: "
+                f"{rule['formula']}. From mean and variance of y, {rule['inverse']}."
+            )
+    return told
 
 
 def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
@@ -164,6 +199,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
             names = ", ".join(str(one) for one in named[:_MOST_NAMES])
             more = ", …" if len(named) > _MOST_NAMES else ""
             text += f" {noun}, in order: {names}{more}."
+    text += _transforms(metadata)
     return f"{text} `metadata.json` holds all this for programs, and an ONNX file carries a copy."
 
 
@@ -177,6 +213,8 @@ def _figures(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str
         if metadata["task"] == "classification"
         else "of a mean in units of the target's deviation, or of the logarithm of a variance"
     )
+    if "target_transform" in metadata:
+        how = "of a mean in units of its deviation or its size, or of the logarithm of a variance"
     count = torch.get_num_threads()
     threads = "one thread" if count == 1 else f"{count} threads"
     times = (
