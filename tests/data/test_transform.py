@@ -272,5 +272,6 @@ def test_a_transform_is_kept_to_the_last_bit() -> None:
     transform = Transform((Rule("asinh", np.pi / 7), Rule("log", 1 / 3), Rule("none")))
     assert load_transform(transform.dump()) == transform
     assert transform_of(metadata_of(transform)) == transform
-    assert metadata_of(None) == {} and transform_of({}) is None
+    assert metadata_of(None) == {}
+    assert transform_of({}) is None
     assert {rule.name for rule in transform.rules} == set(NAMES)

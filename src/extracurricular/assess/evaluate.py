@@ -36,6 +36,7 @@ from extracurricular.errors import (
 )
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from extracurricular.evaluation.targets import by_target
 from extracurricular.evaluation.words import error_measure
 from extracurricular.predictors.given import read_data
 from extracurricular.predictors.load import from_run, load
@@ -109,7 +110,8 @@ def assess(
 
     Returns:
         ``metrics``: the figures of :func:`extracurricular.evaluation.metrics.figures`, for real
-        targets also ``coverage50`` and ``coverage95``. ``fidelity``, ``corruptions`` and ``ood``:
+        targets also ``coverage50`` and ``coverage95``. ``targets``: the figures of each by name, if
+        there are several. ``fidelity``, ``corruptions`` and ``ood``:
         where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
         ``notes`` that a person should read.
 
@@ -129,6 +131,8 @@ def assess(
     _say(tell, "predicting")
     prediction = predictor.distribution(x)
     found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
+    each = by_target(prediction, y, data)
+    found |= {"targets": each} if each else {}
     found |= {"fidelity": None, "corruptions": None, "ood": None}
     if against is not None:
         fitting(against, data)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from extracurricular.data.base import Data
+from extracurricular.data.target_transform import transformed_errors
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import own_units
 from extracurricular.files import read_json
@@ -102,7 +103,10 @@ def _answer(kind: str, settings: Mapping[str, Any], data: Data, count: int) -> A
 
 
 def _error(settings: Mapping[str, Any], kind: str, data: Data) -> float:
-    """Return the root of the mean squared error of a teacher's means, in the target's own units."""
+    """Return the root of the mean squared error of a teacher's means, in the target's own units.
+
+    Of a transformed target it is in units of the transform, as ``std`` is.
+    """
     split = data.validation if len(data.validation) else data.train
     y = split[:_SOME].y
     assert y is not None
@@ -111,5 +115,5 @@ def _error(settings: Mapping[str, Any], kind: str, data: Data) -> float:
     if data.y_transform is None:
         error = (answer.mean - data.targets(y)) * data.y_scale.scale
     else:
-        error = own_units(answer, data).mean - y.cpu()
+        error = transformed_errors(data, own_units(answer, data).mean, y.cpu())
     return float(error.double().square().mean().sqrt())

@@ -51,11 +51,15 @@ def transform_targets(data: Data, setting: Setting) -> Data:
         data,
         y_scale=fit_scale(transform.apply(y)),
         y_transform=transform,
-        notes=(*data.notes, *_told(names, transform)),
+        notes=(*data.notes, *_told(data, transform)),
     )
 
 
-def _told(names: tuple[str, ...], transform: Transform) -> list[str]:
+def _told(data: Data, transform: Transform) -> list[str]:
+    several = data.task.size > 1
+    names = data.outputs or tuple(
+        f"target {k}" if several else "the target" for k in range(data.task.size)
+    )
     forms = {"log": "log {0}", "asinh": "asinh({0} / {1:.4g})"}
     learned = [
         forms[rule.name].format(name, rule.unit)
@@ -64,12 +68,31 @@ def _told(names: tuple[str, ...], transform: Transform) -> list[str]:
     ]
     if not learned:
         return []
-    return [f"Students learn {' and '.join(learned)}; figures are in the target's own units."]
+    whose = "their" if several else "its"
+    return [f"Students learn {' and '.join(learned)}; figures are in {whose} own units."]
 
 
 def names_of(data: Data) -> tuple[str, ...]:
     """Return the names of real targets; their numbers, from 0, where they have none."""
     return data.outputs or tuple(str(k) for k in range(data.task.size))
+
+
+def transformed_errors(data: Data, means: Tensor, y: Tensor) -> Tensor:
+    """Return errors of means [N, D] as the std of a teacher of means alone counts them, float64.
+
+    They are in the target's own units, or where it is transformed, in those of the transform: a
+    deviation of 0.2 under ``log`` is an error of about 20 % everywhere, which a deviation in the
+    target's own units cannot say.
+    """
+    means, y = means.double(), y.double()
+    if data.y_transform is None:
+        return means - y
+
+    def apart(rule: Rule, mean: Tensor, own: Tensor) -> Tensor:
+        low = mean.clamp_min(rule.unit) if rule.name == "log" else mean
+        return rule.apply(low) - rule.apply(own)
+
+    return data.y_transform.each(apart, means, y)
 
 
 def _chosen(where: str, names: tuple[str, ...], setting: Setting) -> list[Name]:

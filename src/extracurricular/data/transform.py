@@ -118,6 +118,14 @@ class Rule:
         s = torch.log1p(2 * v / (torch.sqrt(base.square() + 2 * v) + base))
         return torch.asinh(m * torch.exp(-s / 2)), s
 
+    def spread(self, mean: Tensor, var: Tensor) -> Tensor:
+        """Return the variance of y, from the mean of y and the variance of z."""
+        if self.name == "none":
+            return var
+        if self.name == "log":
+            return mean.clamp_min(self.unit).square() * torch.expm1(var)
+        return self.moments(torch.asinh(mean / self.unit * torch.exp(-var / 2)), var)[1].exp()
+
     def log_stretch(self, mean: Tensor, deviation: Tensor) -> Tensor:
         """Return E[log dy/dz] over the normal z: the entropy of y is that of z plus this.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.evaluation.predict import own_units
+from extracurricular.evaluation.targets import target_names
 from extracurricular.inputs import leaves
 from extracurricular.run.drawn import Drawn, drawn_again, read_draws
 from extracurricular.run.finished import Finished
@@ -127,7 +128,7 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
     assert isinstance(own, Gaussian)
     degrees, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
     form = ".1f" if data.angular else ".3g"
-    names = outputs(data)
+    names = target_names(data)
     means, deviations = (own.mean.cpu() * degrees).tolist(), (own.std.cpu() * degrees).tolist()
     return [
         [
@@ -142,13 +143,6 @@ def _share(probability: float) -> str:
     """Return a probability as a percentage that is never 0 % or 100 %."""
     text = f"{100 * probability:.0f} %"
     return {"0 %": "< 1 %", "100 %": "> 99 %"}.get(text, text)
-
-
-def outputs(data: Data) -> tuple[str, ...]:
-    """Return the names of real targets."""
-    if data.angular:
-        return ("pitch", "yaw")
-    return data.outputs or tuple(f"target {k}" for k in range(data.task.size))
 
 
 def _rows(data: Data, raw: dict[str, Tensor]) -> tuple[tuple[str, ...], list[list[str]]]:
