@@ -49,6 +49,29 @@ def of_folder(folder: Path, data: Data) -> dict[str, Any]:
     return {"model": known, "weights": str(folder / "weights.safetensors")}
 
 
+def fixed_settings(given: str | None, model: str | None) -> dict[str, Any]:
+    """Return the settings of the data that a network depends on: ``target_transform``.
+
+    A network answers in units of what it learned; other teachers answer in the target's own.
+
+    Args:
+        given: The teacher as a person names it; None for none.
+        model: The network of its weights.
+    """
+    if given is None:
+        return {}
+    file = Path(given).expanduser() / "predictor.json"
+    if not file.is_file():
+        return {} if model is None else {"target_transform": None}
+    found = read_json(file)
+    target = found.get("target") if isinstance(found, dict) else None
+    rules = target.get("transform") if isinstance(target, dict) else None
+    names = [rule.get("name") for rule in rules or ()]
+    if len(set(names)) < 2:
+        return {"target_transform": names[0] if names else None}
+    return {"target_transform": dict(zip(found["outputs"], names, strict=False))}
+
+
 def _same_scales(folder: Path, data: Data) -> bool:
     """Return whether a saved student takes and gives values as networks of these data do."""
     own = load_saved(folder)

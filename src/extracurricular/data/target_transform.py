@@ -40,7 +40,7 @@ def transform_targets(data: Data, setting: Setting) -> Data:
     y = data.train.y
     assert y is not None
     rules = [
-        Rule(name, _unit(name, y[:, k])) if name != "none" else Rule("none")
+        Rule(name, unit_of(name, y[:, k])) if name != "none" else Rule("none")
         for k, name in enumerate(chosen)
     ]
     for k, rule in enumerate(rules):
@@ -106,7 +106,8 @@ def _chosen(where: str, names: tuple[str, ...], setting: Setting) -> list[Name]:
     return [given.get(name) or "none" for name in names]
 
 
-def _unit(name: Name, y: Tensor) -> float:
+def unit_of(name: Name, y: Tensor) -> float:
+    """Return the unit of a rule (:class:`.Rule`), from the training targets [N]."""
     if name == "log":
         # Half of the least target is less than any that the student has seen.
         return float(y[y > 0].min()) / 2 if bool((y > 0).any()) else 1.0
