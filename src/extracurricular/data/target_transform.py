@@ -47,29 +47,29 @@ def transform_targets(data: Data, setting: Setting) -> Data:
         if rule.name == "log":
             _refuse_negative(data, k, names[k])
     transform = Transform(tuple(rules))
-    return replace(
-        data,
-        y_scale=fit_scale(transform.apply(y)),
-        y_transform=transform,
-        notes=(*data.notes, *_told(data, transform)),
-    )
+    scale = fit_scale(transform.apply(y))
+    found = replace(data, y_scale=scale, y_transform=transform)
+    return replace(found, notes=(*data.notes, *learned(found)))
 
 
-def _told(data: Data, transform: Transform) -> list[str]:
+def learned(data: Data) -> list[str]:
+    """Return a sentence on what students learn of transformed targets; none without any."""
+    if data.y_transform is None:
+        return []
     several = data.task.size > 1
     names = data.outputs or tuple(
         f"target {k}" if several else "the target" for k in range(data.task.size)
     )
     forms = {"log": "log {0}", "asinh": "asinh({0} / {1:.4g})"}
-    learned = [
+    parts = [
         forms[rule.name].format(name, rule.unit)
-        for name, rule in zip(names, transform.rules, strict=True)
+        for name, rule in zip(names, data.y_transform.rules, strict=True)
         if rule.name in forms
     ]
-    if not learned:
+    if not parts:
         return []
     whose = "their" if several else "its"
-    return [f"Students learn {' and '.join(learned)}; figures are in {whose} own units."]
+    return [f"Students learn {' and '.join(parts)}; figures are in {whose} own units."]
 
 
 def names_of(data: Data) -> tuple[str, ...]:

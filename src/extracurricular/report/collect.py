@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extracurricular.data.base import Data
+from extracurricular.data.target_transform import learned
 from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
 from extracurricular.evaluation.summary import Parts, mean_error
@@ -90,6 +91,7 @@ class Report:
         teacher_entropy: Entropy of the teacher's answers in nats, for each seed, [N].
         curves: Loss, validation error, mastery and shares of the students shown, by step.
         choices: How students were chosen among candidates.
+        learned: Sentences on what students learn of transformed targets.
         latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
         time: Rows of the table of times.
@@ -115,6 +117,7 @@ class Report:
     command: str
     precision: str = "32-true"
     choices: list[Choice] = field(default_factory=list)
+    learned: list[str] = field(default_factory=list)
 
 
 def collect(finished: Finished) -> Report:
@@ -148,6 +151,7 @@ def collect(finished: Finished) -> Report:
         command=command(finished),
         precision=workspace.precision,
         choices=choices_of(finished),
+        learned=learned(data),
     )
 
 
