@@ -236,6 +236,10 @@ class Gaussian:
         """
         return 1
 
+    def like(self, parameters: Tensor) -> Gaussian:
+        """Return a distribution of this kind with other :attr:`parameters` [B, 2 D]."""
+        return Gaussian.from_output(parameters)
+
     def __len__(self) -> int:
         return len(self.mean)
 
@@ -421,7 +425,8 @@ def concatenate(parts: Sequence[Distribution]) -> Distribution:
     """
     family = _family(parts)
     joined = torch.cat([part.parameters for part in parts])
-    return family.from_output(joined)
+    first = parts[0]
+    return first.like(joined) if isinstance(first, Gaussian) else family.from_output(joined)
 
 
 def _family(members: Sequence[Distribution]) -> type[Categorical] | type[Gaussian]:

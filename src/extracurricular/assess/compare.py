@@ -181,6 +181,7 @@ def plain(found: Comparison) -> dict[str, Any]:
                 "student": row.student,
                 "parameters": row.entry["parameters"],
                 "metrics": row.entry["metrics"],
+                **({"targets": row.entry["targets"]} if "targets" in row.entry else {}),
                 "against": None if row.against is None else list(row.against),
                 "differences": {
                     name: {"mean": d.mean, "ci95": [d.low, d.high], "seeds": d.seeds}

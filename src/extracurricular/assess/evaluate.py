@@ -19,6 +19,7 @@ from torch import Tensor
 
 from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, split_of
 from extracurricular.data.base import Data
+from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
     Categorical,
     Distribution,
@@ -35,6 +36,7 @@ from extracurricular.errors import (
 )
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from extracurricular.evaluation.targets import by_target
 from extracurricular.evaluation.words import error_measure
 from extracurricular.predictors.given import read_data
 from extracurricular.predictors.load import from_run, load
@@ -108,7 +110,8 @@ def assess(
 
     Returns:
         ``metrics``: the figures of :func:`extracurricular.evaluation.metrics.figures`, for real
-        targets also ``coverage50`` and ``coverage95``. ``fidelity``, ``corruptions`` and ``ood``:
+        targets also ``coverage50`` and ``coverage95``. ``targets``: the figures of each by name, if
+        there are several. ``fidelity``, ``corruptions`` and ``ood``:
         where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
         ``notes`` that a person should read.
 
@@ -128,6 +131,8 @@ def assess(
     _say(tell, "predicting")
     prediction = predictor.distribution(x)
     found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
+    each = by_target(prediction, y, data)
+    found |= {"targets": each} if each else {}
     found |= {"fidelity": None, "corruptions": None, "ood": None}
     if against is not None:
         fitting(against, data)
@@ -178,6 +183,8 @@ def _fidelity(student: Distribution, teacher: Distribution) -> dict[str, float]:
 def _scores(prediction: Distribution, score: str, data: Data) -> Tensor:
     """Return the uncertainty of each prediction, [N]; variances are in standardised units."""
     if isinstance(prediction, Gaussian) and data.y_scale is not None:
+        if data.y_transform is not None:
+            prediction = inner_of(prediction, data.y_transform)
         factor = data.y_scale.scale.cpu().reciprocal()
         prediction = prediction.scaled(factor, -data.y_scale.shift.cpu() * factor)
     try:

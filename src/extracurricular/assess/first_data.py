@@ -101,7 +101,7 @@ def find_first(what: str, given: Mapping[str, Any], target: str | None = None) -
     Raises:
         XclError: They are none of these, or cannot be read; the sentence says what helps.
     """
-    name, settings = _recognised(what)
+    name, settings = recognised(what)
     settings |= {k: Setting(k, v, given=True) for k, v in given.items()}
     if target is not None:
         if name != "table":
@@ -121,7 +121,7 @@ def find_first(what: str, given: Mapping[str, Any], target: str | None = None) -
 # Recognition
 
 
-def _recognised(what: str) -> tuple[str, dict[str, Setting]]:
+def recognised(what: str) -> tuple[str, dict[str, Setting]]:
     """Return the kind of a data set, and the settings that its name has."""
     path = Path(what).expanduser()
     if path.is_file() or ("*" in what and not what.lstrip().startswith("{")):
@@ -495,4 +495,5 @@ def _shown(name: str, settings: dict[str, Setting], data: Data) -> dict[str, Set
 def _ordered(settings: Mapping[str, Setting]) -> tuple[Setting, ...]:
     first = ("path", "target", "task", "size", "channels", "split", "group", "time", "test")
     rank = {key: k for k, key in enumerate((*first, "validation"))}
-    return tuple(sorted(settings.values(), key=lambda s: rank.get(s.name, len(rank))))
+    shown = [setting for setting in settings.values() if setting.value is not None]
+    return tuple(sorted(shown, key=lambda s: rank.get(s.name, len(rank))))

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from extracurricular.data.base import Data
+from extracurricular.data.target_transform import transformed_errors
 from extracurricular.errors import RecipeError
+from extracurricular.evaluation.predict import own_units
 from extracurricular.files import read_json
 from extracurricular.inputs import Batch
 from extracurricular.predictors.of_data import Scaled
@@ -45,6 +47,29 @@ def of_folder(folder: Path, data: Data) -> dict[str, Any]:
             f"of your own; {way}",
         )
     return {"model": known, "weights": str(folder / "weights.safetensors")}
+
+
+def fixed_settings(given: str | None, model: str | None) -> dict[str, Any]:
+    """Return the settings of the data that a network depends on: ``target_transform``.
+
+    A network answers in units of what it learned; other teachers answer in the target's own.
+
+    Args:
+        given: The teacher as a person names it; None for none.
+        model: The network of its weights.
+    """
+    if given is None:
+        return {}
+    file = Path(given).expanduser() / "predictor.json"
+    if not file.is_file():
+        return {} if model is None else {"target_transform": None}
+    found = read_json(file)
+    target = found.get("target") if isinstance(found, dict) else None
+    rules = target.get("transform") if isinstance(target, dict) else None
+    names = [rule.get("name") for rule in rules or ()]
+    if len(set(names)) < 2:
+        return {"target_transform": names[0] if names else None}
+    return {"target_transform": dict(zip(found["outputs"], names, strict=False))}
 
 
 def _same_scales(folder: Path, data: Data) -> bool:
@@ -101,11 +126,17 @@ def _answer(kind: str, settings: Mapping[str, Any], data: Data, count: int) -> A
 
 
 def _error(settings: Mapping[str, Any], kind: str, data: Data) -> float:
-    """Return the root of the mean squared error of a teacher's means, in the target's own units."""
+    """Return the root of the mean squared error of a teacher's means, in the target's own units.
+
+    Of a transformed target it is in units of the transform, as ``std`` is.
+    """
     split = data.validation if len(data.validation) else data.train
     y = split[:_SOME].y
     assert y is not None
     assert data.y_scale is not None
     answer = _answer(kind, settings, data, _SOME)
-    error = (answer.mean - data.targets(y)) * data.y_scale.scale
+    if data.y_transform is None:
+        error = (answer.mean - data.targets(y)) * data.y_scale.scale
+    else:
+        error = transformed_errors(data, own_units(answer, data).mean, y.cpu())
     return float(error.double().square().mean().sqrt())

@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import signature
 from typing import Any, TypeAlias
 
 import numpy as np
 import yaml
+from torch import Tensor
 
 from extracurricular.data.base import Data, Split
 from extracurricular.data.fields import Field
-from extracurricular.data.sets import DATA
+from extracurricular.data.target_transform import unit_of
+from extracurricular.data.transform import Rule
 from extracurricular.inputs import leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -31,6 +32,8 @@ _SENTINELS = {sign * float("9" * k) for k in range(2, 7) for sign in (1, -1)} | 
 _IDENTIFIER = re.compile(r"(^|[ _-])(id|uuid|guid|key)$|ID$", re.ASCII)
 _CODE = re.compile(r"(^|[ _-])(zip|zipcode|postcode|postal code|plz|code)$", re.IGNORECASE)
 _SKEWED = 2.0
+# A transform is advised that leaves less than this part of the skewness.
+_EVENED = 0.5
 # Letters of other alphabets that look like Latin ones.
 _ALIKE = str.maketrans(
     "АВЕКМНОРСТУХавекмнорстухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧοαν", "ABEKMHOPCTYXabekmhopctyxijsABEZHIKMNOPTYXoav"
@@ -268,21 +271,39 @@ def _units(data: Data) -> list[str]:
     if y is None or data.task.kind != "regression":
         return []
     sentences = []
+    parts = [s.y for s in (data.train, data.validation, data.test) if s.y is not None]
+    learned = [] if data.y_transform is None else data.y_transform.rules
     for k, name in enumerate(data.outputs):
-        values = y[:, k].double().cpu().numpy()
-        deviation = values.std()
-        if len(values) < _FEWEST or deviation == 0:
+        if learned and learned[k].name != "none":
+            continue  # students learn what is not skewed
+        values = y[:, k].double()
+        if len(values) < _FEWEST or float(values.std(correction=0)) == 0:
             continue
-        skew = float((((values - values.mean()) / deviation) ** 3).mean())
+        skew = _skewness(values)
         if abs(skew) > _SKEWED:
-            mend = "."
-            if "target_transform" in signature(DATA.entry("table")).parameters and skew > 0:
-                mend = f"; `target_transform: {'log' if values.min() > 0 else 'asinh'}` evens it."
+            positive = all(bool((part[:, k] > 0).all()) for part in parts)
+            even = _evening(values, skew, positive)
+            chosen: Any = even if len(data.outputs) == 1 else {name: even}
+            mend = f"; {setting(target_transform=chosen)} evens it." if even else "."
             sentences.append(
                 f"The target {name} is skewed (skewness {skew:.1f}): a few values decide on its "
                 f"squared errors{mend}"
             )
     return sentences
+
+
+def _skewness(values: Tensor) -> float:
+    away = (values - values.mean()) / values.std(correction=0).clamp_min(1e-300)
+    return float(away.pow(3).mean())
+
+
+def _evening(values: Tensor, skew: float, positive: bool) -> str | None:
+    """Return the transform of a target after which it is much less skewed; None where none is."""
+    for name in ("log", "asinh") if positive else ("asinh",):
+        rule = Rule(name, unit_of(name, values))
+        if abs(_skewness(rule.apply(values))) < _EVENED * abs(skew):
+            return name
+    return None
 
 
 def _invisible(sign: str) -> bool:

@@ -152,6 +152,8 @@ def _show(result: dict[str, Any]) -> None:
         f"{base.escaped(result['data'])}"
     )
     console.print(_list(result["metrics"]))
+    if result.get("targets"):
+        _show_targets(console, result["targets"])
     if result["fidelity"] is not None:
         console.print(f"[bold]Fidelity[/bold] to {base.escaped(result['against'])}")
         console.print(_list(result["fidelity"]))
@@ -166,6 +168,20 @@ def _show(result: dict[str, Any]) -> None:
         console.print(_list({name: ood[name] for name in ("auroc", "fpr95")}))
     for note in result["notes"]:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(note)}")
+
+
+def _show_targets(console: Console, found: dict[str, Any]) -> None:
+    from extracurricular.evaluation.targets import SHOWN
+
+    shown = known(SHOWN)
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table.add_column("[bold]Each target[/bold]")
+    for words in shown:
+        table.add_column(words.heading, justify="right")
+    for name, figures in found.items():
+        texts = (figure_text(words, figures[words.name]) for words in shown)
+        table.add_row(base.escaped(name), *texts)
+    console.print(table)
 
 
 def _list(figures: Mapping[str, Any]) -> Table:

@@ -62,8 +62,9 @@ def init(
     """
     import torch
 
-    from extracurricular.assess.first_data import find_first
+    from extracurricular.assess.first_data import find_first, recognised
     from extracurricular.assess.first_recipe import choose, facts_of, fitted, recipe_text
+    from extracurricular.assess.first_teacher import fixed_settings
     from extracurricular.files import write_atomic
     from extracurricular.recipe.overrides import override
 
@@ -74,6 +75,8 @@ def init(
         override(given, change)
     console = base.console()
     with console.status("reading the data") as status:
+        if recognised(data)[0] == "table":
+            given = {**fixed_settings(teacher, model), **given}
         found = find_first(data, given, target)
         facts = facts_of(found, torch.cuda.is_available())
         section, told = _teacher(teacher, model, found.data, out)

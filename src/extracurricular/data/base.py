@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.fields import Fields
+from extracurricular.data.transform import Transform
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 from extracurricular.inputs import Deferred, Inputs, batch_size, is_leaf, leaves, tree_map
@@ -102,6 +103,7 @@ class Data:
             the final figures only. ``validation`` may be empty.
         x_scale: One :class:`Affine` per input tensor, by name (``""`` if there is just one).
         y_scale: The map from raw targets to standardised ones; None for classification.
+        y_transform: The transforms of targets, before ``y_scale``; None for none.
         classes: Names of the classes, if known.
         angular: Whether targets are (pitch, yaw) in radians, so that angular errors have a meaning.
         columns, outputs: Names of a table's columns and of the targets, if known.
@@ -133,6 +135,7 @@ class Data:
     unlabelled: Split | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
     ids: Mapping[str, Sequence[str] | Sequence[int]] = field(default_factory=dict)
+    y_transform: Transform | None = None
 
     @property
     def shapes(self) -> Shapes:
@@ -166,7 +169,9 @@ class Data:
         return tuple(self.x_scale[str(i)].apply(v) for i, v in enumerate(x))
 
     def targets(self, y: Tensor) -> Tensor:
-        """Turn raw labels into the student's targets: reals are standardised."""
+        """Turn raw labels into the student's targets: reals are transformed and standardised."""
+        if self.y_transform is not None:
+            y = self.y_transform.apply(y.float())
         return y if self.y_scale is None else self.y_scale.apply(y)
 
     def to(self, device: torch.device) -> Data:
@@ -246,8 +251,8 @@ def make_data(
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        x_scale={k: _fit_scale(v) for k, v in leaves(splits["train"].x).items()},
-        y_scale=_fit_scale(y) if task.kind == "regression" else None,
+        x_scale={k: fit_scale(v) for k, v in leaves(splits["train"].x).items()},
+        y_scale=fit_scale(y) if task.kind == "regression" else None,
         classes=tuple(classes),
         angular=angular,
         columns=tuple(columns),
@@ -404,7 +409,7 @@ def _check_shapes(where: str, split: Split, train: Split) -> None:
         )
 
 
-def _fit_scale(values: Tensor) -> Affine:
+def fit_scale(values: Tensor) -> Affine:
     """Fit mean and deviation per channel of images [N, C, H, W], per column of anything flatter.
 
     Streamed images are represented by :data:`SAMPLE` of them, spread evenly.

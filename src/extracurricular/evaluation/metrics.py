@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from extracurricular.data.transformed import Transformed, inner_of
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.evaluation.words import error_measure
 
@@ -188,8 +189,11 @@ def sharpness(prediction: Gaussian, mass: float = 0.9) -> float:
 def crps(prediction: Gaussian, y: Tensor) -> Tensor:
     """Return the continuous ranked probability score, in units of the target, [N, D].
 
-    This is the closed form for a Gaussian (Gneiting and Raftery 2007, section 4.2).
+    This is the closed form for a Gaussian (Gneiting and Raftery 2007, section 4.2), or that of a
+    transformed target (:meth:`.Rule.crps`).
     """
+    if isinstance(prediction, Transformed):
+        return prediction.crps(y)
     std = prediction.std
     # A point prediction has the absolute error; the tiny deviation avoids 0/0 on the way there.
     safe = std.clamp_min(torch.finfo(std.dtype).tiny)
@@ -217,11 +221,15 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
 
     They agree on a class where both have the same most probable one, and on a real target where the
     student's mean lies within the teacher's central 90 % interval, counted over examples and
-    outputs (our choice).
+    outputs (our choice). Of transformed targets it is the mean of the transform, which is the
+    median, as the mean of a long tail may lie beyond its own interval.
     """
     if isinstance(teacher, Categorical):
         same = student.mean.argmax(-1) == teacher.mean.argmax(-1)
         return float(same.float().mean())
+    if isinstance(teacher, Transformed) and isinstance(student, Gaussian):
+        student = inner_of(student, teacher.transform)
+        teacher = teacher.inner
     low, high = teacher.interval(0.9)
     mean = student.mean.float()
     return float(((mean >= low) & (mean <= high)).float().mean())

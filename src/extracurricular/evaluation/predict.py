@@ -6,6 +6,7 @@ import torch
 
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.stream import announce_split
+from extracurricular.data.transformed import Transformed
 from extracurricular.distributions import Categorical, Distribution, concatenate
 from extracurricular.inputs import Batch, leaves
 from extracurricular.teachers.base import Teacher
@@ -40,7 +41,8 @@ def own_units(standardised: Distribution, data: Data) -> Distribution:
     found = type(standardised).from_output(standardised.parameters.float().cpu())
     if isinstance(found, Categorical) or data.y_scale is None:
         return found
-    return found.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
+    own = found.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
+    return own if data.y_transform is None else Transformed.of(own, data.y_transform)
 
 
 def _device_of(split: Split) -> torch.device:

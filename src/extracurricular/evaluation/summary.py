@@ -68,7 +68,8 @@ def summarise(
         task: ``classification`` or ``regression``.
         seeds: The seeds.
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
-            None for a teacher that is made of no countable numbers.
+            None for a teacher that is made of no countable numbers. Several real targets have their
+            figures by name under ``targets``.
         students: The same for each student; maybe with ``mastery``, as it was measured last, and
             ``chosen``, the candidate that it became. ``multiply_adds`` of a training may be missing
             or None, where they are unknown.
@@ -97,16 +98,26 @@ def _errors(rows: list[dict[str, Any]]) -> list[float]:
     return [error_of(row["metrics"]) for row in rows]
 
 
-def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _over_seeds(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Return each figure's mean and deviation over seeds, and its values."""
     figures = {}
-    for name in rows[0]["metrics"]:
-        values = [row["metrics"][name] for row in rows]
+    for name in rows[0]:
+        values = [row[name] for row in rows]
         finite = all(math.isfinite(value) for value in values)
         figures[name] = {
             "mean": statistics.fmean(values) if finite else None,
             "std": (statistics.stdev(values) if len(values) > 1 else 0.0) if finite else None,
             "per_seed": [value if math.isfinite(value) else None for value in values],
         }
+    return figures
+
+
+def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    figures = _over_seeds([row["metrics"] for row in rows])
+    targets = {
+        name: _over_seeds([row["targets"][name] for row in rows])
+        for name in rows[0].get("targets") or ()
+    }
     measured = [row["mastery"] for row in rows if row.get("mastery")]
     mastery = {key: statistics.fmean(one[key] for one in measured) for key in (measured or [{}])[0]}
     spent = [row.get("multiply_adds") for row in rows]
@@ -120,6 +131,7 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": round(statistics.fmean(row["seconds"] for row in rows), 3),
         "parameters": rows[0]["parameters"],
         "metrics": figures,
+        **({"targets": targets} if targets else {}),
         "gap_closed": None,
     }
 

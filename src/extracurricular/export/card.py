@@ -111,6 +111,20 @@ def _about(subject: Subject, metadata: dict[str, Any]) -> str:
     )
 
 
+def _transforms(metadata: dict[str, Any]) -> str:
+    """Return sentences on transformed targets."""
+    told = ""
+    for k, rule in enumerate(metadata.get("target_transform", [])):
+        if rule["name"] != "none":
+            name = metadata["outputs"][k] if metadata["outputs"] else f"number {k}"
+            unit = f", unit {rule['unit']:.6g}" if rule["name"] == "asinh" else ""
+            told += (
+                f" The network learned the {rule['name']} of the target {name}{unit}: "
+                f"{rule['formula']}. From mean and variance of y, {rule['inverse']}."
+            )
+    return told
+
+
 def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
     size = subject.data.task.size
     lines = ["| name | shape | type | |", "|---|---|---|---|"]
@@ -135,6 +149,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
             names = ", ".join(str(one) for one in named[:_MOST_NAMES])
             more = ", …" if len(named) > _MOST_NAMES else ""
             text += f" {noun}, in order: {names}{more}."
+    text += _transforms(metadata)
     return f"{text} `metadata.json` holds all this for programs, and an ONNX file carries a copy."
 
 
@@ -148,6 +163,8 @@ def _figures(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str
         if metadata["task"] == "classification"
         else "of a mean in units of the target's deviation, or of the logarithm of a variance"
     )
+    if "target_transform" in metadata:
+        how = "of a mean in units of its deviation or its size, or of the logarithm of a variance"
     count = torch.get_num_threads()
     threads = "one thread" if count == 1 else f"{count} threads"
     times = (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.data.base import Data
+from extracurricular.data.transform import Rule
 from extracurricular.distributions import MAX_LOG_VAR, Categorical, Task
 from extracurricular.errors import ExportError
 from extracurricular.inputs import Inputs, is_leaf, leaves
@@ -67,6 +68,7 @@ class Exported(nn.Module):
             self.register_buffer(f"factor{place}", factor)
             self.register_buffer(f"offset{place}", -scale.shift * factor)
         self.scaled = data.y_scale is not None
+        self.transform = data.y_transform
         if data.y_scale is not None:
             self.register_buffer("target_scale", data.y_scale.scale.cpu())
             self.register_buffer("target_shift", data.y_scale.shift.cpu())
@@ -98,6 +100,8 @@ class Exported(nn.Module):
             scale = self.get_buffer("target_scale")
             mean = mean * scale + self.get_buffer("target_shift")
             log_var = _bounded(log_var + 2 * scale.abs().log())
+        if self.transform is not None:
+            mean, log_var = self.transform.pairs(Rule.moments, mean, log_var.exp())
         return {"mean": mean, "variance": log_var.exp()}
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data
+from extracurricular.data.transformed import metadata_of
 from extracurricular.distributions import Distribution
 from extracurricular.errors import ExportError, OldWordWarning, RecipeError, StorageError
 from extracurricular.evaluation.predict import predict
@@ -393,6 +394,7 @@ def _metadata(
         "target": None
         if target is None
         else {"shift": target.shift.tolist(), "scale": target.scale.tolist()},
+        **metadata_of(data.y_transform),
         **subject.identity,
         "model": subject.model,
         "parameters": parameter_count(subject.network.module),

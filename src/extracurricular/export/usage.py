@@ -104,8 +104,29 @@ def _call(metadata: dict[str, Any], file: str, made: str, imports: list[str]) ->
     return (
         f"```python\n{head}\n\n"
         f"session = onnxruntime.InferenceSession({json.dumps(file)})\n{made}\n"
-        f"{left} = session.run({json.dumps(list(outputs))}, raw)\n```"
+        f"{left} = session.run({json.dumps(list(outputs))}, raw)\n{_interval(metadata)}```"
     )
+
+
+# How a reader of mean and variance gets an interval of a transformed target.
+_INTERVALS = {
+    "log": "v = np.log1p(variance / mean**2)\nm = np.log(mean) - v / 2\n"
+    "low, high = np.exp(m - 1.645 * v**0.5), np.exp(m + 1.645 * v**0.5)",
+    "asinh": "unit = np.array({units})\na, b = mean / unit, variance / unit**2\n"
+    "v = np.log1p(2 * b / (np.sqrt((1 + a**2) ** 2 + 2 * b) + 1 + a**2))\n"
+    "m = np.arcsinh(a * np.exp(-v / 2))\n"
+    "low, high = unit * np.sinh(m - 1.645 * v**0.5), unit * np.sinh(m + 1.645 * v**0.5)",
+}
+
+
+def _interval(metadata: dict[str, Any]) -> str:
+    """Return lines for the 90 % interval of targets that are transformed alike; else nothing."""
+    rules = metadata.get("target_transform", [])
+    names = {rule["name"] for rule in rules}
+    if len(names) != 1 or not names & _INTERVALS.keys():
+        return ""
+    text = _INTERVALS[names.pop()].format(units=[rule["unit"] for rule in rules])
+    return f"# The 90 % interval; the network learned a transform of the target.\n{text}\n"
 
 
 def _zeros(metadata: dict[str, Any], form: str) -> str:

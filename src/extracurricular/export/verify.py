@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
+from extracurricular.data.transform import Transform
+from extracurricular.data.transformed import own_kind
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
@@ -101,15 +103,18 @@ def outputs_of(said: Distribution) -> dict[str, Tensor]:
     return {"mean": said.mean.float(), "variance": said.var}
 
 
-def read_outputs(outputs: dict[str, Tensor]) -> Distribution:
+def read_outputs(outputs: dict[str, Tensor], transform: Transform | None = None) -> Distribution:
     """Return the outputs of an exported model as a distribution."""
     if "probs" in outputs:
         return Categorical.from_probs(outputs["probs"])
-    return Gaussian(outputs["mean"], outputs["variance"].log())
+    return own_kind(Gaussian(outputs["mean"], outputs["variance"].log()), transform)
 
 
 def differences(
-    found: dict[str, Tensor], wanted: dict[str, Tensor], target: Affine | None
+    found: dict[str, Tensor],
+    wanted: dict[str, Tensor],
+    target: Affine | None,
+    transform: Transform | None = None,
 ) -> dict[str, Tensor]:
     """Return the distances of N examples' outputs from those wanted, [N] for each output.
 
@@ -123,6 +128,8 @@ def differences(
         found: Outputs of a file.
         wanted: Outputs of the original.
         target: Average and deviation of the target, [D]; None for classes.
+        transform: The targets' transforms. With one, means differ in units of the predicted
+            deviation, or of the mean itself if that is larger.
     """
     result: dict[str, Tensor] = {}
     for name, right in wanted.items():
@@ -130,7 +137,9 @@ def differences(
         if name == "variance":
             value, right = value.log(), right.log()
         far = (value - right).abs()
-        if name == "mean" and target is not None:
+        if name == "mean" and transform is not None:
+            far = far / torch.maximum(wanted["variance"].sqrt(), right.abs())
+        elif name == "mean" and target is not None:
             far = far / torch.maximum(target.scale.abs(), (right - target.shift).abs())
         far = torch.where(torch.isfinite(far), far, torch.inf)
         result[name] = far.flatten(1).amax(1)
@@ -160,14 +169,15 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
         right = {name: value[index] for name, value in wanted.items()}
         said = _asked(run, raw, right, len(index))
-        for name, far in differences(said, right, data.y_scale).items():
+        for name, far in differences(said, right, data.y_scale, data.y_transform).items():
             place = int(far.argmax())
             if float(far[place]) > worst[0]:
                 worst = (float(far[place]), int(index[place]), name, len(index))
         parts.append(said)
         start, turn = start + len(index), turn + 1
     joined = {name: torch.cat([part[name] for part in parts])[: len(split)] for name in wanted}
-    return Checked(*worst, figures(read_outputs(joined), data, split))
+    answers = read_outputs(joined, data.y_transform)
+    return Checked(*worst, figures(answers, data, split))
 
 
 def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:

@@ -57,6 +57,7 @@ def data_fingerprint(data: Data) -> str:
             "x": {key: describe(leaf) for key, leaf in leaves(data.train.x).items()},
             "y": describe(data.train.y),
             "scales": {key: [describe(t) for t in pair] for key, pair in scales.items()},
+            **({} if data.y_transform is None else {"transform": data.y_transform.dump()}),
         }
     )
 

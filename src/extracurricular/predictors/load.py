@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data
+from extracurricular.data.transformed import own_kind, transform_of
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.models import build_model, parameter_count
@@ -280,6 +281,7 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
             angular, parameters = bool(metadata["angular"]), metadata["parameters"]
             # Files of an earlier version do not say how a raw example becomes an input.
             columns, reading = tuple(metadata.get("columns", ())), dict(metadata.get("reading", {}))
+            transform = transform_of(metadata)
             title = f"{metadata['student']}, seed {metadata['seed']}, of {path}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where} has damaged metadata: {error!r}") from None
@@ -316,7 +318,8 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
             read = read_answer(answer, task, "probs" if len(wanted) == 1 else "mean_var")
         except ValueError as error:
             raise StorageError(f"{where}: {error}") from None
-        return type(read).from_output(read.parameters.float())
+        read = type(read).from_output(read.parameters.float())
+        return own_kind(read, transform)
 
     return Predictor(
         title, task, forms, ask, classes, outputs, angular, parameters,

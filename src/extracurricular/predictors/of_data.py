@@ -90,7 +90,9 @@ def with_scales(teacher: Teacher, data: Data) -> Scaled:
 
 def _scales_of(data: Data) -> dict[str, list[Any]]:
     scales = data.x_scale | ({} if data.y_scale is None else {"the target": data.y_scale})
-    return {name: [one.shift.tolist(), one.scale.tolist()] for name, one in scales.items()}
+    found = {name: [one.shift.tolist(), one.scale.tolist()] for name, one in scales.items()}
+    transform = data.y_transform
+    return found if transform is None else found | {"the transform": transform.dump()}
 
 
 def _first(split: Split) -> Split:

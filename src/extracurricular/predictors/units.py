@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data, Split, spaced
+from extracurricular.data.target_transform import transformed_errors
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
@@ -195,7 +196,10 @@ class _Asked:
 
 
 def _deviation(ask: _Asked, data: Data) -> Array:
-    """Return the root of the mean squared error of means, for each target, [D], in its units."""
+    """Return the root of the mean squared error of means, for each target, [D], in its units.
+
+    Of a transformed target it is in units of the transform.
+    """
     tried = _tried(data)
     if tried is None:
         raise RecipeError(
@@ -204,7 +208,7 @@ def _deviation(ask: _Asked, data: Data) -> Array:
         )  # fmt: skip
     teacher = FunctionTeacher(ask, data, output="mean", std=1.0)
     assert tried.y is not None
-    errors = predict(teacher, data, tried).mean.double() - tried.y.cpu().double()
+    errors = transformed_errors(data, predict(teacher, data, tried).mean, tried.y.cpu())
     assert data.y_scale is not None
     least = LEAST_STD * data.y_scale.scale.cpu().double()
     found: Array = np.asarray(torch.maximum(errors.square().mean(0).sqrt(), least))

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from extracurricular.evaluation.summary import Parts, gap_text
-from extracurricular.evaluation.words import Words, amount_text, count_text, figure_text, small
+from extracurricular.evaluation.targets import SHOWN, targets_of
+from extracurricular.evaluation.words import (
+    Words,
+    amount_text,
+    count_text,
+    figure_text,
+    known,
+    small,
+)
 
 COST = "training multiply-adds"
 """Heading of the multiply-adds of a training, of which 1 G is 10⁹."""
@@ -70,6 +78,25 @@ def table(summary: Mapping[str, Any], cost: bool = True) -> tuple[list[str], lis
         marked = [Cell(text, first == name) for text, first in zip(texts, best, strict=True)]
         rows.append([Cell(name), *marked])
     return ["", *headings(shown, cost)], rows
+
+
+def targets_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]]]:
+    """Return the table of each target's figures; without rows where there is one target.
+
+    A row is a target and the teacher or a student; the name of the target stands in its first row.
+    """
+    students = summary["students"]
+    entries = {"teacher": summary["teacher"], **students}
+    shown, rows = known(SHOWN), []
+    for target in targets_of(summary["teacher"]):
+        own = {k: {"metrics": targets_of(e).get(target, {})} for k, e in entries.items()}
+        judged = {name: own[name] for name in students}
+        best = [_best(judged, words) for words in shown]
+        for place, (name, entry) in enumerate(own.items()):
+            texts = [figure_text(words, entry["metrics"].get(words.name)) for words in shown]
+            marked = [Cell(text, first == name) for text, first in zip(texts, best, strict=True)]
+            rows.append([Cell("" if place else target), Cell(name), *marked])
+    return ["target", "", *(words.heading for words in shown)], rows
 
 
 def table_note(summary: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extracurricular.data.base import Data
+from extracurricular.data.target_transform import learned
 from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
 from extracurricular.evaluation.summary import Parts, mean_error
@@ -90,6 +91,7 @@ class Report:
         teacher_entropy: Entropy of the teacher's answers in nats, for each seed, [N].
         curves: Loss, validation error, mastery and shares of the students shown, by step.
         choices: How students were chosen among candidates.
+        learned: Sentences on what students learn of transformed targets.
         latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
         time: Rows of the table of times.
@@ -115,6 +117,7 @@ class Report:
     command: str
     precision: str = "32-true"
     choices: list[Choice] = field(default_factory=list)
+    learned: list[str] = field(default_factory=list)
 
 
 def collect(finished: Finished) -> Report:
@@ -148,6 +151,7 @@ def collect(finished: Finished) -> Report:
         command=command(finished),
         precision=workspace.precision,
         choices=choices_of(finished),
+        learned=learned(data),
     )
 
 
@@ -260,13 +264,21 @@ def _add_reals(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data)
     error = _array((y - kept["mean"]).abs())
     deviation = _array(kept["std"])
     # An error of 0 lies inside every interval, even one of width 0.
-    z = np.divide(error, deviation, out=np.full_like(error, np.inf), where=deviation > 0)
-    answers.z.append(np.where(error == 0, 0.0, z))
+    transform, away, width = data.y_transform, error, deviation
+    if transform is not None and "inner_mean" in kept:
+        # Intervals are those of the transform, mapped to the target's units.
+        away = _array((transform.apply(y.double()) - kept["inner_mean"]).abs())
+        width = _array(kept["inner_std"])
+    z = np.divide(away, width, out=np.full_like(away, np.inf), where=width > 0)
+    answers.z.append(np.where(away == 0, 0.0, z))
     factor = np.ones(1)
     if data.angular:
         factor = np.array([180 / np.pi])
     elif data.task.size > 1 and data.y_scale is not None:
         factor = 1 / _array(data.y_scale.scale)
+        if transform is not None:
+            # Of several targets only the transforms have deviations that can be compared.
+            error, deviation = away, width
     answers.deviation.append(deviation * factor)
     answers.error.append(error * factor)
 
@@ -274,7 +286,9 @@ def _add_reals(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data)
 def _unit(data: Data) -> str:
     if data.angular:
         return "°"
-    return "" if data.task.size == 1 else "deviations of the target"
+    if data.task.size == 1:
+        return ""
+    return "deviations of the target" if data.y_transform is None else "deviations of the transform"
 
 
 def _array(values: Tensor) -> Array:

@@ -12,7 +12,9 @@ import yaml
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Categorical, Distribution
+from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.evaluation.predict import own_units
+from extracurricular.evaluation.targets import target_names
 from extracurricular.inputs import leaves
 from extracurricular.run.drawn import Drawn, drawn_again, read_draws
 from extracurricular.run.finished import Finished
@@ -122,10 +124,11 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
             [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
             for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
-    own = said if data.y_scale is None else said.scaled(data.y_scale.scale, data.y_scale.shift)
+    own = own_units(said, data)
+    assert isinstance(own, Gaussian)
     degrees, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
     form = ".1f" if data.angular else ".3g"
-    names = outputs(data)
+    names = target_names(data)
     means, deviations = (own.mean.cpu() * degrees).tolist(), (own.std.cpu() * degrees).tolist()
     return [
         [
@@ -140,13 +143,6 @@ def _share(probability: float) -> str:
     """Return a probability as a percentage that is never 0 % or 100 %."""
     text = f"{100 * probability:.0f} %"
     return {"0 %": "< 1 %", "100 %": "> 99 %"}.get(text, text)
-
-
-def outputs(data: Data) -> tuple[str, ...]:
-    """Return the names of real targets."""
-    if data.angular:
-        return ("pitch", "yaw")
-    return data.outputs or tuple(f"target {k}" for k in range(data.task.size))
 
 
 def _rows(data: Data, raw: dict[str, Tensor]) -> tuple[tuple[str, ...], list[list[str]]]:

@@ -84,6 +84,7 @@ def render(report: Report, fingerprint: str) -> str:
         rows=rows,
         note=cells.table_note(report.summary),
         all_figures=full_table(report.summary),
+        targets=cells.targets_table(report.summary),
         kept=parts.named,
         overview=figures(sections.overview(report)),
         learning=figures(learning(report)),

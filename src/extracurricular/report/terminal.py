@@ -16,6 +16,8 @@ from extracurricular.report import cells
 
 # A console for measuring alone, wide enough for any table.
 _WIDE = Console(width=1000)
+# Targets in the table of each target's figures.
+_MOST_TARGETS = 8
 
 
 def table(summary: Mapping[str, Any], width: int | None = None) -> Table:
@@ -79,6 +81,28 @@ def _table(
         texts = [row[place] for place in kept]
         shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in texts]
         result.add_row(*shown, end_section=number == 0)
+    return result
+
+
+def targets_table(summary: Mapping[str, Any]) -> Table | None:
+    """Return the table of each target's figures; None where there is one target, or classes.
+
+    Of many targets it has the first ones; ``summary.json`` has all.
+    """
+    headings, rows = cells.targets_table(summary)
+    if not rows:
+        return None
+    each = 1 + len(summary["students"])
+    left = len(rows) // each - _MOST_TARGETS
+    result = Table(
+        caption=f"{left} more targets are in summary.json" if left > 0 else None,
+        caption_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for place, heading in enumerate(headings):
+        result.add_column(heading, justify="right" if place > 1 else "left")
+    for place, row in enumerate(rows[: each * _MOST_TARGETS]):
+        shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in row]
+        result.add_row(*shown, end_section=(place + 1) % each == 0)
     return result
 
 

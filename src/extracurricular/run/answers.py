@@ -11,6 +11,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from extracurricular.data.transformed import Transformed
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.files import load_weights, write_if_changed
 
@@ -29,7 +30,8 @@ def summed_up(
 
     Returns:
         ``entropy`` in nats, [N]. For classes ``confidence``, the probability of the predicted
-        class, and its index ``predicted``, [N]; for real targets ``mean`` and ``std``, [N, D].
+        class, and its index ``predicted``, [N]; for real targets ``mean`` and ``std``, [N, D], and
+        where they are transformed ``inner_mean`` and ``inner_std``, of the transforms.
         ``kl``, the divergence of the answers from the teacher's in nats, [N], and ``labels``, where
         they are given.
     """
@@ -38,6 +40,8 @@ def summed_up(
         found = {"confidence": confidence, "predicted": predicted}
     else:
         found = {"mean": answer.mean.float(), "std": answer.std}
+        if isinstance(answer, Transformed):
+            found |= {"inner_mean": answer.inner.mean.float(), "inner_std": answer.inner.std}
     found["entropy"] = answer.entropy()
     if teacher is not None:
         found["kl"] = teacher.kl(answer)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from extracurricular.distributions import Distribution
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.summary import summarise
+from extracurricular.evaluation.targets import by_target
 from extracurricular.files import sha256, write_json_if_changed
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.answers import keep_answers, summed_up
@@ -83,7 +84,8 @@ class EvaluationStage(Stage):
                 keep_answers(workspace.folder / teacher.path, kept)
             answers = known[teacher.path]
             figures = metrics.figures(answers, labels, angular=angular)
-            teacher_rows.append({"metrics": figures, **teacher.taken(workspace)})
+            own = by_target(answers, labels, data)
+            teacher_rows.append({"metrics": figures, "targets": own, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
                 prediction = workspace.answers(
@@ -97,6 +99,7 @@ class EvaluationStage(Stage):
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
                 # Runs from before multiply-adds were counted have none.
+                row["targets"] = by_target(prediction, labels, data, answers)
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
         first = recipe.seeds[0]
         students = {name: self.students[name, first] for name in recipe.students}

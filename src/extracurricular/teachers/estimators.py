@@ -58,7 +58,8 @@ def sklearn_teacher(estimator: Any, data: Data, *, std: Any = None) -> RawTeache
             [N, K] (:func:`training_table` gives them), a pipeline's own scaling included.
         data: The data set.
         std: The deviation of a regressor that gives only means, or of members that are no trees,
-            in the target's own units: one number, or one for each target.
+            in the target's own units, or those of its transform: one number, or one for each
+            target.
 
     Raises:
         ValueError: The estimator is not fitted, cannot give a distribution, or was fitted on other
@@ -228,7 +229,8 @@ class _Regressor(RawTeacher):
 
     def answer(self, x: Arrays) -> Distribution:
         if self.std is not None:
-            return read_answer(self.estimator.predict(flat(x)), self.task, "mean", self.std)
+            said, transform = self.estimator.predict(flat(x)), self.data.y_transform
+            return read_answer(said, self.task, "mean", self.std, transform)
         said = self.estimator.predict(flat(x), return_std=True)
         return read_answer(said, self.task, "mean_std")
 
@@ -282,7 +284,8 @@ class _RegressorEnsemble(RawEnsemble):
         ):
             rows = np.ascontiguousarray(table[:, seen], dtype=np.float32)
             if self.spreads is None:
-                result.append(read_answer(member.predict(rows), self.task, "mean", self.std))
+                said, transform = member.predict(rows), self.data.y_transform
+                result.append(read_answer(said, self.task, "mean", self.std, transform))
             else:
                 leaf = member.tree_.apply(rows)
                 result.append(gaussian(member.tree_.value[leaf, :, 0], self.spreads[place][leaf]))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from extracurricular.data.base import Data, split_indices
+from extracurricular.data.target_transform import transformed_errors
 from extracurricular.errors import RecipeError
 from extracurricular.models.base import check_at_least
 from extracurricular.registry import Registry
@@ -267,14 +268,17 @@ def _fitted(
         std = None
         if data.task.kind == "regression" and not has_own_spread(estimator):
             assert make is not None
-            std = _cross_validated_std(make, x, y, folds, seed)
+            std = _cross_validated_std(make, x, y, folds, seed, data)
     return EstimatorTeacher(estimator, data, std=std)
 
 
 def _cross_validated_std(
-    make: Callable[[], Any], x: Array, y: Array, folds: int, seed: int
+    make: Callable[[], Any], x: Array, y: Array, folds: int, seed: int, data: Data
 ) -> Array:
-    """Return the deviation of the errors on left-out examples, for each target, [D]."""
+    """Return the deviation of the errors on left-out examples, for each target, [D].
+
+    Of transformed targets it is that of the transforms' errors.
+    """
     count = len(x)
     if count < folds:
         raise ValueError(f"folds is {folds}, but there are {count} training examples")
@@ -282,9 +286,15 @@ def _cross_validated_std(
     squares = []
     for part in np.array_split(order, folds):
         rest = np.setdiff1d(order, part)
-        error = make().fit(x[rest], y[rest]).predict(x[part]) - y[part]
+        said = make().fit(x[rest], y[rest]).predict(x[part])
+        error = said - y[part]
+        if data.y_transform is not None:
+            pair = [torch.from_numpy(one.reshape(len(part), -1)) for one in (said, y[part])]
+            error = transformed_errors(data, *pair).numpy()
         squares.append(np.square(error.reshape(len(part), -1)))
     least = LEAST_STD * y.reshape(count, -1).std(0)
+    if data.y_transform is not None and data.y_scale is not None:
+        least = LEAST_STD * data.y_scale.scale.cpu().numpy()
     found: Array = np.maximum(np.concatenate(squares).mean(0) ** 0.5, least)
     return found
 
@@ -302,7 +312,7 @@ class Function:
         output: How to read its answer: ``probs`` or ``logits`` for classes; ``mean_std``,
             ``mean_var``, ``mean_log_var`` or ``mean`` for real targets. The first of these where
             None.
-        std: The deviation, in the target's own units, for ``mean``.
+        std: The deviation for ``mean``, in the target's own units, or those of its transform.
     """
 
     function: str
@@ -327,7 +337,7 @@ class Onnx:
     Args:
         path: The file.
         output: As for ``function``.
-        std: The deviation, in the target's own units, for ``mean``.
+        std: The deviation for ``mean``, in the target's own units, or those of its transform.
         inputs: The file's input for each tensor of the data, where their names differ.
         outputs: The file's outputs that are the answer; where empty, all that hold real numbers.
         raw: Whether the file takes raw values and answers in the target's own units; otherwise it

@@ -64,7 +64,8 @@ class OnnxTeacher(RawTeacher):
             inputs of their names (positions of a tuple: ``0``, ``1``, …), or as ``inputs`` says.
         output: How to read answers (see :func:`~extracurricular.teachers.raw.read_answer`);
             ``probs`` or ``mean_std`` where None.
-        std: The deviation where the answer is only the mean, in the units of the answer.
+        std: The deviation where the answer is only the mean, in the units of the answer, or in
+            those of the transform of the target.
         inputs: Name of the file's input for each tensor of the data.
         outputs: Names of the file's outputs that are the answer, one or two; where empty, all
             that hold real numbers.
@@ -210,7 +211,8 @@ class OnnxTeacher(RawTeacher):
                 f"the file {str(self.path)!r} does not take {shapes}: {text}"
             ) from None
         answer = found[0] if len(found) == 1 else found
-        return read_answer(answer, self.task, self.output, self.std)
+        transform = self.data.y_transform if self.raw else None
+        return read_answer(answer, self.task, self.output, self.std, transform)
 
     def _fixed_batch(self) -> int | None:
         """Return the only batch size that the file takes; None if it takes any."""

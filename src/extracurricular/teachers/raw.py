@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data
+from extracurricular.data.transform import Rule, Transform
+from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
 from extracurricular.inputs import Batch, Inputs, leaves
 
@@ -82,10 +84,14 @@ def parts_of(x: Arrays) -> dict[str, Array]:
 def standardised(answer: Distribution, data: Data) -> Distribution:
     """Standardise an answer in the targets' own units; answers for classes stay as they are.
 
-    Deviations are at least a thousandth of the targets'.
+    Deviations are at least a thousandth of the targets'. Where targets are transformed, the answer
+    becomes the Gaussian of the transform for which the target has the same mean and variance
+    (:func:`~extracurricular.data.transformed.inner_of`).
     """
     if isinstance(answer, Categorical) or data.y_scale is None:
         return answer
+    if data.y_transform is not None:
+        answer = inner_of(answer, data.y_transform)
     scales = data.y_scale.to(answer.mean.device)
     shift, scale = scales.shift.double(), scales.scale.double()
     # In double precision, since mean and shift may be large where their difference is small.
@@ -109,7 +115,9 @@ def check_output(output: str | None, task: Task, std: object = None) -> str:
     return found
 
 
-def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distribution:
+def read_answer(
+    answer: Any, task: Task, output: str, std: Any = None, transform: Transform | None = None
+) -> Distribution:
     """Read a teacher's answer as a distribution, in the answer's own units.
 
     Args:
@@ -118,7 +126,9 @@ def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distri
             target, [B] will do.
         task: What the teacher predicts.
         output: How to read the answer.
-        std: The deviation where the answer is only the mean: one number, or one for each target.
+        std: The deviation where the answer is only the mean: one number, or one for each target. Of
+            a transformed target, that of the transform (0.2 under ``log`` is about 20 %).
+        transform: The targets' transforms; only ``mean`` needs them.
 
     Raises:
         ValueError: The answer has a wrong shape or an impossible value.
@@ -131,6 +141,9 @@ def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distri
     if output == "mean":
         mean = _array(answer, task, "means")
         var = np.broadcast_to(np.square(np.asarray(std, dtype=np.float64)), mean.shape)
+        if transform is not None:
+            pair = [torch.from_numpy(np.array(v, np.float64)) for v in (mean, var)]
+            var = transform.each(Rule.spread, *pair).numpy()
         return gaussian(mean, var)
     if not isinstance(answer, tuple | list):
         try:
@@ -262,6 +275,9 @@ class RawEnsemble(RawTeacher):
 
     def __call__(self, batch: Batch) -> Distribution:
         """Return the mixture of the members, standardised."""
+        if self.data.y_transform is not None:
+            # Mixed in the target's own units, so that its mean is that of the teacher.
+            return super().__call__(batch)
         # Standardised members have moments near 1, which stay exact in single precision.
         return mixture(self.members(batch))
 
@@ -281,7 +297,7 @@ class FunctionTeacher(RawTeacher):
             :func:`read_answer` describes. It must be a function of each example alone.
         data: The data set.
         output: How to read answers; ``probs`` or ``mean_std`` where None.
-        std: The deviation, in the target's own units, for ``mean``.
+        std: The deviation for ``mean``, in the target's own units, or those of its transform.
 
     Raises:
         ValueError: ``output`` does not go with the data.
@@ -302,4 +318,5 @@ class FunctionTeacher(RawTeacher):
 
     def answer(self, x: Arrays) -> Distribution:
         """Ask the function."""
-        return read_answer(self.function(x), self.task, self.output, self.std)
+        found, transform = self.function(x), self.data.y_transform
+        return read_answer(found, self.task, self.output, self.std, transform)

@@ -106,6 +106,10 @@ def _forms(known: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     elif task["size"] != was["size"] and now["classes"] == known["classes"]:
         what = "classes" if task["kind"] == "classification" else "targets"
         yield f"{task['size']} {what} where there were {was['size']}"
+    names = [[r["name"] for r in (o["target"] or {}).get("transform", ())] for o in (now, known)]
+    if names[0] != names[1]:
+        shown = [", ".join(one) or "none" for one in names]
+        yield f"target_transform {shown[0]} where there was {shown[1]}"
     shapes = [[(i["key"], i["shape"], i["dtype"]) for i in one["inputs"]] for one in (now, known)]
     if shapes[0] != shapes[1] and now["columns"] == known["columns"]:
         shown = [", ".join(f"{s} {t}" for _, s, t in one) for one in shapes]

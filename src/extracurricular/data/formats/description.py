@@ -15,6 +15,7 @@ from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.fields import Fields
+from extracurricular.data.transform import Transform, load_transform
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 from extracurricular.inputs import Inputs, is_leaf, leaves
@@ -30,6 +31,10 @@ class _Strict(BaseModel):
 class _Scale(_Strict):
     shift: Any
     scale: Any
+
+
+class _Target(_Scale):
+    transform: list[dict[str, Any]] | None = None
 
 
 class _Input(_Scale):
@@ -51,7 +56,7 @@ class Description(_Strict):
         task: What is predicted.
         structure: Whether an example is one tensor, or a dict or tuple of them.
         inputs: Name, shape, type and scale of each tensor.
-        target: Scale of real targets; None for classes.
+        target: Scale of real targets, and their transform if there is one; None for classes.
         classes, columns, outputs, angular, reading: As for :class:`~extracurricular.data.Data`.
     """
 
@@ -59,7 +64,7 @@ class Description(_Strict):
     task: _Task
     structure: Literal["one", "dict", "tuple"]
     inputs: Annotated[list[_Input], Field(min_length=1)]
-    target: _Scale | None
+    target: _Target | None
     classes: list[str]
     columns: list[str]
     outputs: list[str]
@@ -83,7 +88,7 @@ def describe_data(data: Data) -> dict[str, Any]:
             }
             for key, leaf in leaves(x).items()
         ],
-        "target": None if data.y_scale is None else affine(data.y_scale),
+        "target": _target(data),
         "classes": list(data.classes),
         "columns": list(data.columns),
         "outputs": list(data.outputs),
@@ -102,6 +107,15 @@ def read_description(found: Any) -> Data:
         return frame(Description.model_validate(found))
     except ValidationError as error:
         raise ValueError(str(explain_validation(error, "", Description.model_fields))) from None
+
+
+def _target(data: Data) -> dict[str, Any] | None:
+    if data.y_scale is None:
+        return None
+    transform = data.y_transform
+    # Without one there is no such key, as in the files of earlier versions.
+    more = {} if transform is None else {"transform": transform.dump()}
+    return {**affine(data.y_scale), **more}
 
 
 def affine(scale: Affine) -> dict[str, Any]:
@@ -150,7 +164,19 @@ def frame(known: Description) -> Data:
         outputs=tuple(known.outputs),
         reading=known.reading,
         fields=_fields(known.reading),
+        y_transform=None if target is None else _transform(target, known.task.size),
     )
+
+
+def _transform(target: _Target, size: int) -> Transform | None:
+    if target.transform is None:
+        return None
+    found = load_transform(target.transform)
+    if len(found.rules) != size:
+        raise ValueError(
+            f"the target has {len(found.rules)} transforms, but the student predicts {size} targets"
+        )
+    return found
 
 
 def _fields(reading: dict[str, Any]) -> Fields | None:

@@ -19,7 +19,9 @@ from extracurricular.data.encode import (
 from extracurricular.data.fields import Field, Fields
 from extracurricular.data.formats.columns import Column, Table, shorten_names
 from extracurricular.data.splits import part_size, repeats, split_rows
+from extracurricular.data.target_transform import transform_targets
 from extracurricular.data.tasks import kind_of
+from extracurricular.data.transform import Setting
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
@@ -46,6 +48,7 @@ class Choices:
     dates: Literal["days", "parts"] = "days"
     fewest: int = 1
     seed: int = 0
+    target_transform: Setting = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
                 )
     y = {part: labels.y[own] for part, own in rows.items()}
     written = table.reading.dump()
-    return make_data(
+    made = make_data(
         name,
         train=(x["train"], y["train"]),
         validation=(x["validation"], y["validation"]),
@@ -126,6 +129,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         ids={part: rows[part].tolist() for part in PARTS},
         unlabelled=x["unlabelled"] if len(x["unlabelled"]) else None,
     )
+    return transform_targets(made, choices.target_transform)
 
 
 # Targets

@@ -18,7 +18,9 @@ from extracurricular.data.base import Data, check_finite, make_data, map_arrays
 from extracurricular.data.sets import DATA
 from extracurricular.data.sets.table import from_frames, is_frame
 from extracurricular.data.splits import repeats, split_rows
+from extracurricular.data.target_transform import transform_targets
 from extracurricular.data.tasks import Kind, one_each, read_labels, to_numpy
+from extracurricular.data.transform import Setting
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 from extracurricular.inputs import Deferred
@@ -56,6 +58,7 @@ def from_arrays(
     stratify: bool = True,
     duplicates: Literal["keep", "drop"] = "keep",
     channels: Literal["first", "last"] | None = None,
+    target_transform: Setting = None,
 ) -> Data:
     """Make a data set from arrays, tensors or a data frame.
 
@@ -78,6 +81,8 @@ def from_arrays(
             training example.
         channels: Where the channels of images are; without it they are last if the last dimension
             is 1, 3 or 4 and the second is not.
+        target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
+            mapping of these by target (:func:`~.target_transform.transform_targets`).
 
     Raises:
         DataError: The values cannot be used; the sentence says why.
@@ -88,7 +93,8 @@ def from_arrays(
             raise DataError(f"data {name!r}: {part} is {value}; it must be a part in [0, 1)")
     split = {"group": group, "time": time, "stratify": stratify, "duplicates": duplicates}
     if is_frame(x):
-        return from_frames(x, y, given, name, task, seed=seed, **split)
+        more = {"seed": seed, "target_transform": target_transform}
+        return from_frames(x, y, given, name, task, **more, **split)
     x, moved = _images(map_arrays(lambda part: _as_array(part, "x"), x), channels)
     labels = read_labels(_as_array(y, "y"), name, task)
     count = _count(x, labels.y, name)
@@ -122,7 +128,7 @@ def from_arrays(
     notes = [*labels.notes, *moved]
     if duplicates == "drop":
         notes += _without_repeats(pairs, ids, name)
-    return make_data(
+    made = make_data(
         name,
         train=pairs["train"],
         test=pairs["test"],
@@ -132,6 +138,7 @@ def from_arrays(
         notes=notes,
         ids=ids,
     )
+    return transform_targets(made, target_transform)
 
 
 def _images(x: Any, channels: str | None) -> tuple[Any, list[str]]:
@@ -313,6 +320,7 @@ def arrays(
     duplicates: Literal["keep", "drop"] = "keep",
     channels: Literal["first", "last"] | None = None,
     seed: int = 0,
+    target_transform: Setting = None,
 ) -> Data:
     """Read arrays from an .npz file.
 
@@ -320,7 +328,7 @@ def arrays(
         path: The file. It holds ``x`` (or ``x_NAME`` for each of several inputs) and ``y``, and may
             hold ``x_test``/``y_test`` and ``x_validation``/``y_validation`` for splits of its own.
         test, validation: Parts to set aside if the file has no such split.
-        task, stratify, duplicates, channels: See :func:`from_arrays`.
+        task, stratify, duplicates, channels, target_transform: See :func:`from_arrays`.
         group, time: Names of further arrays of the file, for :func:`from_arrays`.
         seed: Seed of the split.
 
@@ -359,6 +367,7 @@ def arrays(
         stratify=stratify,
         duplicates=duplicates,
         channels=channels,
+        target_transform=target_transform,
         **by,
     )
 

@@ -19,7 +19,9 @@ from extracurricular.data.images.decode import open_image
 from extracurricular.data.images.sizes import check_memory, left_out, pair
 from extracurricular.data.sets import DATA
 from extracurricular.data.splits import name_splits, set_aside
+from extracurricular.data.target_transform import transform_targets
 from extracurricular.data.tasks import kind_of
+from extracurricular.data.transform import Setting
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, from_extra, shorten
 
@@ -43,6 +45,7 @@ def hf(
     damaged: Literal["error", "skip"] = "error",
     memory: int | float = 4,
     task: Literal["classification", "regression"] | None = None,
+    target_transform: Setting = None,
 ) -> Data:
     """Load labelled images by ``datasets.load_dataset``.
 
@@ -64,6 +67,8 @@ def hf(
         memory: Most memory that the images may take, in GB (10^9 bytes).
         task: Kind of the labels. Without it classes and texts are classes, and so are whole numbers
             of at most 20 kinds, or all of 0 to C - 1; others are real.
+        target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
+            mapping of these by target (:func:`~.target_transform.transform_targets`).
 
     Raises:
         DataError: The package is missing or cannot load it, or its examples cannot be used.
@@ -104,7 +109,7 @@ def hf(
     rows = set_aside(where, rows, y, {"test": test, "validation": validation}, seed)
     pairs = {name: (x[places], y[places]) for name, places in rows.items()}
     read_from = f"Images are read from the column {image_name!r}, labels from {label_name!r}."
-    return make_data(
+    made = make_data(
         path.rstrip("/").rpartition("/")[2],
         train=pairs["train"],
         validation=pairs["validation"],
@@ -114,6 +119,7 @@ def hf(
         outputs=() if classes else (label_name,),
         notes=[*notes, *([] if image and label else [read_from])],
     )
+    return transform_targets(made, target_transform)
 
 
 def _load(path: str, config: str | None) -> dict[str, Any]:

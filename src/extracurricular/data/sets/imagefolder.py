@@ -18,6 +18,8 @@ from extracurricular.data.images.sizes import check_memory, gigabytes, left_out,
 from extracurricular.data.images.stream import Files, Streamed
 from extracurricular.data.sets import DATA
 from extracurricular.data.splits import SPLIT_NAMES, name_splits, set_aside
+from extracurricular.data.target_transform import transform_targets
+from extracurricular.data.transform import Setting
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
@@ -42,6 +44,7 @@ def imagefolder(
     centre: int | float = 1.0,
     draft: bool = True,
     task: Literal["classification", "regression"] | None = None,
+    target_transform: Setting = None,
 ) -> Data:
     """Load images in class sub-folders: ``PATH/CLASS/*.jpg``, or ``PATH/train/CLASS/*.jpg`` etc.
 
@@ -76,6 +79,8 @@ def imagefolder(
             which is faster.
         task: ``regression`` for folders whose names are numbers, which are then the targets;
             classes otherwise.
+        target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
+            mapping of these by target (:func:`~.target_transform.transform_targets`).
 
     Raises:
         DataError: The folder has no classes or images, an image cannot be read, or the images do
@@ -107,7 +112,7 @@ def imagefolder(
         images = {part: x[own] for part, own in rows.items()}
     y, why = _targets(where, found, task)
     classes = [] if y.dtype.kind == "f" else found.classes
-    return make_data(
+    made = make_data(
         found.name,
         train=(images["train"], y[rows["train"]]),
         validation=(images["validation"], y[rows["validation"]]),
@@ -118,6 +123,7 @@ def imagefolder(
         reading={"image": view_settings(view)},
         ids={part: [found.names[k] for k in own.tolist()] for part, own in rows.items()},
     )
+    return transform_targets(made, target_transform)
 
 
 def _targets(where: str, found: _Found, task: str | None) -> tuple[Array, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
 from extracurricular.data.tasks import Kind, one_each, to_numpy
+from extracurricular.data.transform import Setting
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 
@@ -42,6 +43,7 @@ def table(
     rename: dict[str, str] | None = None,
     fewest: int = 1,
     seed: int = 0,
+    target_transform: Setting = None,
 ) -> Data:
     """Read a table from a text, parquet, Excel or .npz file, or from several.
 
@@ -85,6 +87,8 @@ def table(
         rename: Texts to put in place of others, in all columns.
         fewest: Rows that a class must have; those of rarer classes are left out.
         seed: Seed of the split.
+        target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
+            mapping of these by target (:func:`~.target_transform.transform_targets`).
 
     Raises:
         DataError: The file or a value in it cannot be used, or a setting does not fit the file.
@@ -110,7 +114,7 @@ def table(
     choices = Choices(
         target=target, task=task, test=test, validation=validation, split=split, group=group,
         time=time, stratify=stratify, duplicates=duplicates, missing=missing, dates=dates,
-        fewest=fewest, seed=seed,
+        fewest=fewest, seed=seed, target_transform=target_transform,
     )  # fmt: skip
     return make_table(_name(path), read_table(Path(path), reading), choices)
 
@@ -149,7 +153,8 @@ def from_frame(
         missing_values, categorical, drop, date_format, decimal, thousands, rename: See
             :func:`table`.
         settings: ``test``, ``validation``, ``split``, ``group``, ``time``, ``stratify``,
-            ``duplicates``, ``missing``, ``dates``, ``fewest`` and ``seed``, as for :func:`table`.
+            ``duplicates``, ``missing``, ``dates``, ``fewest``, ``seed`` and ``target_transform``,
+            as for :func:`table`.
 
     Raises:
         DataError: The frame or a value in it cannot be used, or a setting does not fit.

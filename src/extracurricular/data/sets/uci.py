@@ -10,13 +10,21 @@ import numpy as np
 
 from extracurricular.data.base import Data, make_data, split_indices
 from extracurricular.data.sets import DATA
+from extracurricular.data.target_transform import transform_targets
+from extracurricular.data.transform import Setting
 from extracurricular.errors import DataError, shorten
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 @DATA.register("uci")
-def uci(path: str, split: int = 0, validation: float = 0.2, seed: int = 0) -> Data:
+def uci(
+    path: str,
+    split: int = 0,
+    validation: float = 0.2,
+    seed: int = 0,
+    target_transform: Setting = None,
+) -> Data:
     """Read a regression set with published splits from a folder.
 
     The folder has the files of the sets and splits of Hernández-Lobato and Adams (2015,
@@ -30,6 +38,8 @@ def uci(path: str, split: int = 0, validation: float = 0.2, seed: int = 0) -> Da
         split: Number of the published split, from 0.
         validation: Part of the published training rows to choose settings on; 0 for none.
         seed: Seed of the choice of these rows.
+        target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
+            mapping of these by target (:func:`~.target_transform.transform_targets`).
 
     Raises:
         DataError: The folder or a file of it is missing or cannot be used, or has no such split.
@@ -61,12 +71,13 @@ def uci(path: str, split: int = 0, validation: float = 0.2, seed: int = 0) -> Da
     def rows(which: np.ndarray[Any, Any]) -> tuple[Any, Any]:
         return table[np.ix_(which, features)], table[np.ix_(which, targets)]
 
-    return make_data(
+    made = make_data(
         folder.absolute().name,
         train=rows(train[parts[1]]),
         test=rows(test),
         validation=rows(train[parts[0]]),
     )
+    return transform_targets(made, target_transform)
 
 
 def _numbers(file: Path) -> list[tuple[int, list[float]]]:
