@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -157,9 +158,10 @@ def test_a_run_a_saved_student_and_a_file_predict_alike(
     # The card's snippet finds the interval from mean and variance alone.
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     code = card.partition("```python\n")[2].partition("```")[0]
-    code = code.replace('"model.onnx"', repr(str(tmp_path / "out" / "model.onnx")))
-    code = code.replace("np.zeros((1, 3), np.float32)", "rows")
-    known: dict[str, Any] = {"rows": rows.to_numpy().astype(np.float32)}
+    code = code.replace('"model.rows.onnx"', repr(str(tmp_path / "out" / "model.rows.onnx")))
+    code, found = re.subn(r"raw = \{.*?\n\}", "raw = rows", code, flags=re.DOTALL)
+    assert found == 1
+    known: dict[str, Any] = {"rows": {name: rows[[name]].to_numpy() for name in rows.columns}}
     exec(code, known)
     for name, bound in zip(("low", "high"), first.interval(0.9), strict=True):
         assert (np.abs(known[name] - bound) < 2e-3 * first.std).all()
