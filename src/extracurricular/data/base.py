@@ -113,7 +113,7 @@ class Data:
         reading: How a raw example becomes an input, as plain values: under ``image`` the size, crop
             and decoding of pictures, under ``columns`` the columns of a table; empty if unknown.
         ids: What identifies the examples of each split at their source, by the split's name: names
-            of files or numbers of rows; a split that is not there has none.
+            of files, numbers of rows, or values of a column; a split that is not there has none.
     """
 
     name: str

@@ -5,6 +5,7 @@ gives them back as a teacher. This module imports every codec, so that recipes k
 """
 
 from extracurricular.knowledge import quantised as quantised
+from extracurricular.knowledge.answers import Answers, StoredTeacher
 from extracurricular.knowledge.codecs import CODECS, Codec, build_codec, default_codec
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe, teacher_fingerprint
 from extracurricular.knowledge.recorded import (
@@ -20,6 +21,7 @@ from extracurricular.knowledge.recorder import RecordOptions, Report, price_line
 
 __all__ = [
     "CODECS",
+    "Answers",
     "Chooser",
     "Codec",
     "RecordOptions",
@@ -27,6 +29,7 @@ __all__ = [
     "RecordedEnsemble",
     "Replay",
     "Report",
+    "StoredTeacher",
     "build_codec",
     "cycled_ids",
     "data_fingerprint",

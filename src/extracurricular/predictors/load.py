@@ -131,6 +131,11 @@ def from_run(
         raise RecipeError("--student", f"is {student!r}, but the teacher is asked for")
     found.check_seed(seed)
     asked: Teacher
+    if teacher and recipe.teacher.answers is not None:
+        raise RecipeError(
+            "--teacher", "is a file of stored answers, which has none on other examples; the run's "
+            "summary has its figures"
+        )  # fmt: skip
     if teacher:
         asked, title = found.teacher(seed), "teacher"
         entry = found.summary["teacher"]

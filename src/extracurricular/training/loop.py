@@ -20,7 +20,7 @@ from extracurricular.inputs import static_shapes
 from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler, is_pure
 from extracurricular.samplers.share import Share
-from extracurricular.teachers.base import Teacher
+from extracurricular.teachers.base import Teacher, on_draws
 from extracurricular.training.compiled import as_written
 from extracurricular.training.draw import Shared, draws
 from extracurricular.training.launch import Launcher
@@ -213,7 +213,8 @@ class _Loop:
         for source, end in phases:
             if self.step < min(end, self.stop):
                 # Answers are remembered by the order in which this very sampler draws.
-                asked = remembered(teacher, source, self.settings, self.fabric)
+                asked = on_draws(teacher, source)
+                asked = remembered(asked, source, self.settings, self.fabric)
                 self.source, self.asked = source, asked
                 yield from launcher.losses(source, asked, self.step, end)
 

@@ -40,6 +40,7 @@ class Choices:
     split: str | int | None = None
     group: str | int | None = None
     time: str | int | None = None
+    id: str | int | None = None
     stratify: bool = True
     duplicates: Literal["keep", "drop"] = "keep"
     missing: Literal["error", "drop", "impute"] = "error"
@@ -76,7 +77,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
     notes = list(table.notes)
     special = {
         setting: table.named(which, setting)
-        for setting in ("split", "group", "time")
+        for setting in ("split", "group", "time", "id")
         if (which := getattr(choices, setting)) is not None
     }
     targets = _target_names(table, choices.target)
@@ -90,6 +91,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         for setting, column in special.items()
         if setting != "split"
     ]
+    ids = _ids(table, special["id"]) if "id" in special else np.arange(len(table))
     kept, told = _whole_rows(table, inputs, labels, choices)
     notes += told
     kept, labels, told = _without_rare(table, kept, labels, choices.fewest)
@@ -123,9 +125,23 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         notes=notes,
         fields=fields,
         reading={"columns": fields.dump(), **({"table": written} if written else {})},
-        ids={part: rows[part].tolist() for part in PARTS},
+        ids={part: ids[own].tolist() for part, own in rows.items() if part in PARTS or len(own)},
         unlabelled=x["unlabelled"] if len(x["unlabelled"]) else None,
     )
+
+
+def _ids(table: Table, name: str) -> Array:
+    """Return the id of each row, as a text."""
+    values = table.columns[name].values.cast(pl.String)
+    odd = values.is_null() | values.is_duplicated()
+    if odd.any():
+        row = int(odd.arg_true()[0])
+        raise DataError(
+            f"{table.source}, {table.place(row)}: the column {name!r}, which id names, "
+            + ("has no value" if values[row] is None else f"has {values[row]!r} in several rows")
+            + "; every row needs an id of its own"
+        )
+    return np.array(values.to_list(), dtype=object)
 
 
 # Targets
