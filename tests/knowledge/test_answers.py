@@ -134,7 +134,12 @@ def test_without_ids_row_n_is_that_of_row_n_of_the_source() -> None:
     "chain",
     [
         "pool",
-        {"blend": {"a": {"weight": 1, "sampler": "empirical"}, "b": {"weight": 1, "sampler": ["pool"]}}},
+        {
+            "blend": {
+                "a": {"weight": 1, "sampler": "empirical"},
+                "b": {"weight": 1, "sampler": ["pool"]},
+            }
+        },
         {"share": {"of": 0.4, "extended": ["pool"]}},
     ],
 )  # fmt: skip
@@ -253,7 +258,7 @@ def test_missing_answers_are_counted_and_named() -> None:
 
 def test_no_answer_at_all_is_refused_whatever_missing_says() -> None:
     data = classes()
-    ids, raw = whole(data, network(data))
+    ids, _ = whole(data, network(data))
     far = [one + 10_000 for one in ids]
     with pytest.raises(DataError, match="63 of 63"):
         stored(data, ids=far, missing="drop")

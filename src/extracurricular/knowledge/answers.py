@@ -241,8 +241,8 @@ class StoredTeacher(Capturable):
     def __call__(self, batch: Batch) -> NoReturn:
         """Refuse to answer, as a batch does not say which stored examples it has."""
         raise RecipeError(
-            "teacher", f"{self.answers.where} are stored, so new examples have no answer; use a "
-            "teacher that can be asked"
+            "teacher", f"has stored answers ({self.answers.where}), so new examples have no "
+            "answer; use a teacher that can be asked"
         )  # fmt: skip
 
     def on_draws(self, sampler: Sampler) -> _Bound:
@@ -472,7 +472,13 @@ class AnswersFile:
 
     @property
     def files(self) -> list[Path]:
-        """The file, whose content is the teacher's."""
+        """The file, whose content is the teacher's.
+
+        Raises:
+            ValueError: It does not exist.
+        """
+        if not Path(self.path).is_file():
+            raise ValueError(f"path is {self.path!r}, which does not exist")
         return [Path(self.path)]
 
     def fit(self, data: Data, seed: int) -> StoredTeacher:

@@ -411,9 +411,9 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
         context = Context(checks.teacher, model, checks.generators)
     _check_mastery(stage)
     sampler = stage.build_sampler(workspace, context)
-    batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
     if stage.learns_from == "teacher" and checks.teacher is not None:
         check_draws(checks.teacher, sampler, stage.key)
+    batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
     check_matching(stage, batch, workspace.data(stage.data).task)
     checks.asks[stage.key] = questions(sampler, stage.learns_from)
     if checks.teacher is not None and stage.asks_once(checks.teacher, sampler):
