@@ -17,8 +17,8 @@ from extracurricular.data.sets import DATA
 from extracurricular.errors import DataError, RecipeError, TrainingError, XclError
 from extracurricular.inputs import Batch, static_shapes
 from extracurricular.knowledge import Answers, StoredTeacher
-from extracurricular.knowledge.answers import AnswersFile
 from extracurricular.knowledge.answers_file import matched
+from extracurricular.knowledge.named import AnswersFile
 from extracurricular.models import build_model
 from extracurricular.samplers import Empirical, Pool, build_sampler
 from extracurricular.teachers import NetworkTeacher

@@ -179,7 +179,7 @@ def test_missing_answers_are_refused_before_anything_is_made_or_dropped(folder: 
 @pytest.mark.parametrize(
     ("students", "key", "said"),
     [
-        ({"sampler": ["empirical", "mixup"]}, "students.bad.sampler", "'mixup' needs answers on new"),
+        ({"sampler": ["empirical", "mixup"]}, "students.bad.sampler", "'mixup' needs"),
         ({"sampler": ["empirical", {"noise": {"std": 0.1}}]}, "students.bad.sampler", "'noise'"),
         ({"sampler": ["empirical", "uncertain"]}, "students.bad.sampler", "'uncertain'"),
         (
@@ -308,12 +308,14 @@ def test_images_are_found_by_their_names_and_so_is_a_pool(tmp_path: Path, stream
         "students": {
             "kd": {}, "pooled": {"sampler": [{"pool": {"path": str(tmp_path / "pool")}}]},
         },
-        "defaults": {"model": {"digits_cnn": {"width": 4}}, "training": {"steps": 3, "batch_size": 8}},
+        "defaults": {
+            "model": {"digits_cnn": {"width": 4}}, "training": {"steps": 3, "batch_size": 8},
+        },
     }  # fmt: skip
     summary = run(tmp_path / "run", plain)
     assert summary["teacher"]["metrics"]["accuracy"]["mean"] == 1.0
     shutil.copy(tmp_path / "pool/cat0.png", tmp_path / "pool/cat9.png")
-    with pytest.raises(XclError, match="1 of 9 images of the pool have no answer.*'cat9.png'"):
+    with pytest.raises(XclError, match=r"1 of 9 images of the pool .*'cat9\.png'"):
         run(tmp_path / "other", plain)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -13,18 +13,34 @@ from extracurricular.data.base import Data
 from extracurricular.data.formats.columns import Reading, Table, understood
 from extracurricular.data.formats.tables import kind_of_file, read_raw
 from extracurricular.errors import DataError, known_names, shorten
-from extracurricular.knowledge.answers import Answers
+from extracurricular.knowledge.answers import Answers, Missing
 from extracurricular.teachers.raw import Array
-
-if TYPE_CHECKING:
-    from extracurricular.knowledge.answers import AnswersFile
 
 _VALUES = ("probabilities", "logits", "mean", "deviation")
 # Between a name and what else is in that of its column.
 _BETWEEN = "_. :-"
 
 
-def read_answers_file(given: AnswersFile, data: Data) -> Answers:
+class Given(Protocol):
+    """The settings of a file of answers (:class:`~extracurricular.knowledge.named.AnswersFile`)."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        ...
+
+    @property
+    def id(self) -> str | None:
+        """The column of ids."""
+        ...
+
+    @property
+    def missing(self) -> Missing:
+        """What examples without an answer do."""
+        ...
+
+
+def read_answers_file(given: Given, data: Data) -> Answers:
     """Read a file of answers.
 
     Args:
@@ -41,7 +57,7 @@ def read_answers_file(given: AnswersFile, data: Data) -> Answers:
     return _npz(path, given) if kind_of_file(path) == ".npz" else _table(path, given, data)
 
 
-def _npz(path: Path, given: AnswersFile) -> Answers:
+def _npz(path: Path, given: Given) -> Answers:
     where = f"the file {str(path)!r}"
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
@@ -83,7 +99,7 @@ def _array(where: str, found: Mapping[str, Array], name: str) -> Array:
     return found[name]
 
 
-def _table(path: Path, given: AnswersFile, data: Data) -> Answers:
+def _table(path: Path, given: Given, data: Data) -> Answers:
     reading = Reading(index="keep", categorical=() if given.id is None else (given.id,))
     raw = read_raw(path, reading)
     names = raw.frame.columns
