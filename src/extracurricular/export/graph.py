@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import MAX_LOG_VAR, Categorical, Task
+from extracurricular.distributions import MAX_LOG_VAR, OWN_LOG_VAR, Categorical, Task
 from extracurricular.errors import ExportError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
@@ -97,7 +97,7 @@ class Exported(nn.Module):
         if self.scaled:
             scale = self.get_buffer("target_scale")
             mean = mean * scale + self.get_buffer("target_shift")
-            log_var = _bounded(log_var + 2 * scale.abs().log())
+            log_var = (log_var + 2 * scale.abs().log()).clamp(-OWN_LOG_VAR, OWN_LOG_VAR)
         return {"mean": mean, "variance": log_var.exp()}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import OWN_LOG_VAR, Categorical, Distribution, Gaussian
 from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
 from extracurricular.export.formats import quietly
@@ -96,7 +96,7 @@ def read_outputs(outputs: dict[str, Tensor]) -> Distribution:
     """Return the outputs of an exported model as a distribution."""
     if "probs" in outputs:
         return Categorical.from_probs(outputs["probs"])
-    return Gaussian(outputs["mean"], outputs["variance"].log())
+    return Gaussian(outputs["mean"], outputs["variance"].log(), OWN_LOG_VAR)
 
 
 def differences(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Distribution, Task
+from extracurricular.distributions import OWN_LOG_VAR, Distribution, Gaussian, Task
 from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
@@ -309,6 +309,8 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
             read = read_answer(answer, task, "probs" if len(wanted) == 1 else "mean_var")
         except ValueError as error:
             raise StorageError(f"{where}: {error}") from None
+        if isinstance(read, Gaussian):
+            return Gaussian(read.mean.float(), read.log_var.float(), OWN_LOG_VAR)
         return type(read).from_output(read.parameters.float())
 
     return Predictor(
