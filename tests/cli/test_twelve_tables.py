@@ -22,6 +22,7 @@ from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from extracurricular.cli import app, init
+from extracurricular.errors import DataError
 from extracurricular.report import write
 from tests.data.test_warts import HEAD, ROWS, commas, grouped, mapped, rows, saved, text
 
@@ -191,8 +192,10 @@ def test_rows_without_a_target_are_drawn_and_predicted(clean: Trip, tmp_path: Pa
     assert found.predictions.height == ROWS + 30
 
 
-def test_huge_and_tiny_units_change_rounding_alone(clean: Trip, tmp_path: Path) -> None:
-    powers = {0: 1e-9, 1: 1e12, 5: 1e6}
+@pytest.mark.parametrize("powers", [{0: 1e-9, 1: 1e12, 5: 1e6}, {0: 1e22, 1: 1e-22, 5: 1e-18}])
+def test_huge_and_tiny_units_change_rounding_alone(
+    powers: dict[int, float], clean: Trip, tmp_path: Path
+) -> None:
     cells = [
         [repr(float(c) * powers[k]) if k in powers and c else c for k, c in enumerate(row)]
         for row in rows()
@@ -200,12 +203,30 @@ def test_huge_and_tiny_units_change_rounding_alone(clean: Trip, tmp_path: Path) 
     found = put(tmp_path, Wart("a.csv", text(cells)))
     values = [name for name, kind in clean.predictions.schema.items() if kind.is_float()]
     assert_frame_equal(
-        found.predictions.select(pl.col(values).cast(pl.Float64) / 1e6),
+        found.predictions.select(pl.col(values).cast(pl.Float64) / powers[5]),
         clean.predictions.select(pl.col(values).cast(pl.Float64)),
         rel_tol=1e-5,
         abs_tol=10.0,  # of deviations of a million
     )
     assert found.predictions["unlike_training"].null_count() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda cell: f"{float(cell) * 1e-26!r}", r"the target 'price' lie within .*another unit"),
+        (lambda cell: f"{float(cell) * 1e20!r}", r"the target 'price' lie within .*another unit"),
+        (
+            lambda cell: f"{1.7e9 + float(cell) / 1e5:.3f}",
+            "the target 'price' apart.*subtract 17000",
+        ),
+    ],
+)
+def test_a_target_that_float32_cannot_hold_is_refused_with_its_name_and_a_remedy(
+    change: Callable[[str], str], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=says):
+        put(tmp_path, Wart("a.csv", text(mapped(change, 5))))
 
 
 def test_a_skewed_target_is_told_and_predicted(tmp_path: Path) -> None:
