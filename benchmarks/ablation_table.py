@@ -62,7 +62,8 @@ def rows(summary: dict[str, Any], metrics: list[str]) -> list[list[str]]:
         closed = ""
         if gap is not None and name not in ("teacher", "kd"):
             low, high = (("∞" if v is None else f"{100 * v:.0f}") for v in gap["ci95"])
-            closed = f"{100 * gap['value']:.0f} % ({low} to {high})"
+            told_too = "unbounded" if "∞" in (low, high) else f"{low} to {high}"
+            closed = f"{100 * gap['value']:.0f} % ({told_too})"
         lines.append([*cells, told, closed])
     return lines
 

@@ -39,6 +39,7 @@ from extracurricular.data.base import Data, Split, make_data
 from extracurricular.generators.gan import Gan
 from extracurricular.generators.tables import Mixture
 from extracurricular.inputs import images
+from extracurricular.knowledge import open_knowledge, record
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
 from extracurricular.run.environment import environment
@@ -100,6 +101,7 @@ def cases() -> Iterator[Case]:
             turn += 1
     for teacher in ("labels", "network", "dropout"):
         yield Case(f"teacher: {teacher}", "mixup", "images", teacher=teacher, optimizer="adamw")
+    yield Case("teacher: a record", "blend", "images", teacher="record")
     for divergence in ("reverse_kl", "js"):
         yield Case(f"loss: {divergence}", "mixup", "images", divergence=divergence)
         yield Case(f"loss: {divergence} of a table", "noise", "table", divergence=divergence)
@@ -164,6 +166,15 @@ def sampler_of(chain: str, data: Data, teacher: Teacher, device: torch.device) -
     return build_sampler(CHAINS[chain], data, 7, context=Context(asked, None, generators))
 
 
+def recorded(sampler: Sampler, data: Data) -> tuple[Sampler, Teacher]:
+    """Return the draws and answers of a record that is made on the device and kept there."""
+    with tempfile.TemporaryDirectory() as folder:
+        record(sampler, teacher_of("ensemble", data, data.device), data, STEPS * SIZE, folder)
+        known = open_knowledge(folder, data=data)
+        known.hold(data.device)
+    return known.replay(sampler), known
+
+
 @dataclass
 class Trained:
     """The result of a training."""
@@ -194,7 +205,12 @@ def trained(
     """Train the student of a case, up to step ``stop`` if there is one."""
     device = fabric.device
     data = data_of(case.data, device)
-    teacher = teacher_of(case.teacher, data, device)
+    if case.teacher == "record":
+        asked = teacher_of("ensemble", data, device)
+        sampler, teacher = recorded(sampler_of(case.chain, data, asked, device), data)
+    else:
+        teacher = teacher_of(case.teacher, data, device)
+        sampler = sampler_of(case.chain, data, teacher, device)
     student = network(data, 1, case.dropout)
     settings = Training(
         steps=STEPS, batch_size=SIZE, optimizer=case.optimizer, lr=0.01, warmup=4, clip_norm=1.0,
@@ -208,7 +224,7 @@ def trained(
 
     with suppress(KeyboardInterrupt):
         train(
-            student, sampler_of(case.chain, data, teacher, device), teacher, data.task,
+            student, sampler, teacher, data.task,
             matching=Matching(case.divergence, temperature), settings=settings, seed=3,
             fabric=fabric, folder=folder, on_progress=progress, tell=found.told.append,
             on_log=lambda line: found.losses.append(line["loss"]),

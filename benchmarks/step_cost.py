@@ -192,7 +192,9 @@ class Bench:
         if self.process is None:
             command = [sys.executable, str(_HERE / "step_cost_before.py"), str(given.before)]
             command += [given.device, str(given.batch), str(given.threads), given.clock]
-            environment = {**os.environ, "PYTHONPATH": str(given.before.resolve() / "src")}
+            # The other checkout comes first; what else lies on the path may be what it needs.
+            paths = [str(given.before.resolve() / "src"), os.environ.get("PYTHONPATH", "")]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
             self.process = Process(command, environment, f"{self.folder.name}/before.log")
         settings: dict[str, Any] = {"pair": key.pair, "way": key.way, "precision": key.precision}
         settings |= {"threads": given.threads, "line": 16 if self.cuda else 1}

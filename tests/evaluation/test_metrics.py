@@ -148,6 +148,31 @@ def test_ece_by_hand() -> None:
     assert metrics.ece(sure, torch.tensor([0, 0])) == pytest.approx(0.5)
 
 
+def test_the_last_bin_of_the_ece_holds_certain_answers_too() -> None:
+    """Ten answers of 0.95, of which nine are right, and ten of 1, all right: 97.5 and 95 %."""
+    prediction, y = two_classes([0.95] * 10 + [1.0] * 10, [True] * 9 + [False] + [True] * 10)
+    assert metrics.ece(prediction, y) == pytest.approx(0.025, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=40))
+def test_ece_equals_a_second_implementation(answers: list[tuple[int, bool]]) -> None:
+    """With confidences of 1/2 to 1 in steps of 1/60, often on edges, certain or tied."""
+    confidences = [0.5 + part / 60 for part, _ in answers]
+    prediction, y = two_classes(confidences, [right for _, right in answers])
+    given_back = prediction.probs.max(-1).values.double().tolist()
+    choices = prediction.probs.argmax(-1).tolist()
+    total = 0.0
+    for number in range(15):
+        inside = [
+            (choice == label) - confidence
+            for confidence, choice, label in zip(given_back, choices, y.tolist(), strict=True)
+            if number / 15 < confidence <= (number + 1) / 15
+        ]
+        total += abs(sum(inside))
+    assert metrics.ece(prediction, y) == pytest.approx(total / len(answers), abs=1e-6)
+
+
 def test_figures_need_no_library_that_takes_seconds_to_import() -> None:
     """Every process of a run would pay for it, in time and in memory."""
     code = (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,15 +150,20 @@ def test_each_pair_of_network_and_sampler_is_timed_once(
     from extracurricular.training import train
 
     def counted(*given: Any, **named: Any) -> Any:
+        assert torch.get_num_threads() == recipe.device.threads == 1
         steps.append(named["settings"].steps)
         return train(*given, **named)
 
     monkeypatch.setattr(module, counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     started = time.perf_counter()
     found = estimate(
         plan(recipe), Workspace(recipe, tmp_path / "run"), timed=True, tell=timed.append
     )
     took = time.perf_counter() - started
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
     # The members of the teacher are one pair, and each student is one, for both seeds.
     assert timed == ["teacher 1/2, seed 0", "erm, seed 0", "kd, seed 0", "xcl, seed 0"]
     assert steps == [WARM_UP, TIMED] * 4

@@ -378,7 +378,9 @@ def gpu_check(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, tuned
 
 
-@pytest.mark.parametrize("only", ["uncertain of images", "teacher: dropout", "a cohort", "two at"])
+@pytest.mark.parametrize(
+    "only", ["uncertain of images", "teacher: dropout", "teacher: a record", "a cohort", "two at"]
+)
 def test_the_check_for_gpus_finds_captured_steps_equal(
     only: str, gpu_check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

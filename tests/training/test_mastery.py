@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from extracurricular import distill
 from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError
 from extracurricular.files import read_lines
-from extracurricular.inputs import static_shapes
+from extracurricular.inputs import Batch, static_shapes
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.execute import execute
-from extracurricular.samplers import Empirical, build_sampler
+from extracurricular.samplers import Empirical, Mixup, build_sampler
 from extracurricular.teachers import Network
 from extracurricular.training import (
     Execution,
@@ -220,6 +221,38 @@ def test_captured_steps_follow_the_same_shares(monkeypatch: pytest.MonkeyPatch) 
     assert same(eager, captured)
     assert [a.get("mastery") for a in lines] == [b.get("mastery") for b in others]
     assert max(line["mastery"]["share"] for line in lines if "mastery" in line) > 0
+
+
+@pytest.mark.parametrize("script", [[0.0] * 6, [0.0, 0.5, 1.0, 1.0, 0.5, 0.0], [1.0] * 6])
+def test_only_the_sides_of_a_share_that_are_wanted_are_drawn(
+    script: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the share is 0 or 1, a masked selection would make the other side's draws in vain."""
+    device = torch.device("cpu")
+    monkeypatch.setattr(the_steps, "Schedule", lambda settings, _: Schedule(settings, device))
+    monkeypatch.setattr(launch, "has_graphs", lambda device: True)
+    monkeypatch.setattr(launch, "new_graph", TapeGraph)
+    calls: list[int] = []
+    inner = Mixup.__call__
+
+    def counted(self: Mixup, ids: Tensor) -> Batch:
+        calls.append(len(ids))
+        return inner(self, ids)
+
+    monkeypatch.setattr(Mixup, "__call__", counted)
+    found = []
+    for static, capture in ((None, "off"), (True, "off"), (True, "auto")):
+        shares = iter(script)
+        monkeypatch.setattr(the_mastery, "share_of", lambda _, shares=shares: next(shares))
+        calls.clear()
+        with static_shapes(static) if static else nullcontext():
+            found.append(trained(execution=Execution(capture=capture)))
+        if static:
+            assert bool(calls) == any(script)
+    for weights, lines in found[1:]:
+        assert [line["loss"] for line in lines] == [line["loss"] for line in found[0][1]]
+        assert same(found[0][0], weights)
+    assert [a["mastery"]["share"] for a in found[0][1] if "mastery" in a] == script
 
 
 def test_kd_can_be_watched_and_its_answers_stay_with_their_examples() -> None:

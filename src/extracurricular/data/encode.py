@@ -210,12 +210,17 @@ def _fill(field: Field, values: pl.Series, out: Array) -> None:
         out[:, 0] = reals if (field.origin, field.factor) == (0, 1) else (
             (reals - field.origin) * field.factor
         )  # fmt: skip
-    if field.parts:
-        # 1970-01-01 was a Thursday.
-        turns = [reals / _YEAR, (reals + 3) / _WEEK, *([reals] if field.clock else [])]
-        for k, turn in enumerate(turns):
-            angle = 2 * np.pi * (turn % 1)
-            out[:, 1 + 2 * k], out[:, 2 + 2 * k] = np.sin(angle), np.cos(angle)
+    for k, (shift, period) in enumerate(turns(field)):
+        angle = 2 * np.pi * ((reals + shift) / period % 1)
+        out[:, 1 + 2 * k], out[:, 2 + 2 * k] = np.sin(angle), np.cos(angle)
+
+
+def turns(field: Field) -> list[tuple[float, float]]:
+    """Return shift and length, in days, of the circles whose sine and cosine a date becomes."""
+    if not field.parts:
+        return []
+    # 1970-01-01 was a Thursday.
+    return [(0.0, _YEAR), (3.0, _WEEK), *([(0.0, 1.0)] if field.clock else [])]
 
 
 def _codes(field: Field, values: pl.Series) -> pl.Series:

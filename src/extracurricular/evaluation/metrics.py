@@ -97,8 +97,8 @@ def ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
 
     The error is the mean over examples of the distance between accuracy and mean confidence of
     their bin, where the confidence is the probability of the most probable class (Guo et al. 2017,
-    "On calibration of modern neural networks", equation 3). A confidence on an edge belongs to the
-    bin above, and one of 1 to a bin of its own.
+    "On calibration of modern neural networks", equations 2 and 3). Bins are closed above, so that
+    the last one holds a confidence of 1.
 
     Args:
         prediction: Distributions for N examples, N at least 1.
@@ -106,10 +106,11 @@ def ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
         bins: Number of bins.
     """
     confidence, choice = prediction.probs.max(-1)
-    edges = torch.linspace(0, 1, bins + 1, device=confidence.device)
-    place = torch.bucketize(confidence, edges, right=True) - 1
+    inner = torch.arange(1, bins, device=confidence.device, dtype=torch.float64) / bins
+    # In float64, as a confidence in float32 would be compared with a rounded edge.
+    place = torch.bucketize(confidence.double(), inner)
     excess = (choice == y).double() - confidence.double()
-    sums = excess.new_zeros(bins + 1).index_add_(0, place, excess)
+    sums = excess.new_zeros(bins).index_add_(0, place, excess)
     return float(sums.abs().sum() / len(y))
 
 

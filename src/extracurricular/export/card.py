@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 from typing import Any
@@ -11,9 +10,9 @@ import torch
 import yaml
 
 from extracurricular.evaluation.words import figure_text, small
-from extracurricular.export.graph import OUTPUTS
 from extracurricular.export.rows import Row, cells, headings
 from extracurricular.export.subject import Subject, without_folders
+from extracurricular.export.usage import usage
 from extracurricular.registry import split_spec
 
 # Hugging Face's names for a task, by (kind, whether the only input is an image).
@@ -41,7 +40,7 @@ def card(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
         f"---\n{front}---",
         f"# {subject.title}",
         _about(subject, metadata),
-        f"## Use\n\n{_usage(metadata, file)}",
+        f"## Use\n\n{usage(subject, metadata, file)}",
         f"## Inputs and outputs\n\n{_contract(subject, metadata)}",
         f"## Figures\n\n{_figures(subject, metadata, rows)}",
     ]
@@ -109,34 +108,6 @@ def _about(subject: Subject, metadata: dict[str, Any]) -> str:
     return (
         f"{text} It {origin} with *extracurricular*: see Extracurricular Learning (Pouransari, "
         "Javaheripi, Sharma and Tuzel, [arXiv 2007.00051](https://arxiv.org/abs/2007.00051))."
-    )
-
-
-def _usage(metadata: dict[str, Any], file: str) -> str:
-    onnx = file.endswith(".onnx")
-    made = [
-        f"{json.dumps(name)}: np.zeros({(1, *one['shape'])}, np.{one['dtype']}),"
-        if onnx
-        else f"{json.dumps(name)}: torch.zeros({(1, *one['shape'])}, dtype=torch.{one['dtype']}),"
-        for name, one in metadata["inputs"].items()
-    ]
-    raw = "raw = {\n    " + "\n    ".join(made) + "\n}"
-    if not onnx:
-        return (
-            "```python\nimport torch\n\n"
-            f"model = torch.export.load({json.dumps(file)}).module()\n{raw}\n"
-            "outputs = model(raw)\n```\n\n"
-            "`torch.export.load` unpickles: open only a file whose source you trust. An ONNX file "
-            "bears no such risk."
-        )
-    outputs = OUTPUTS[metadata["task"]]
-    names = ", ".join(outputs)
-    left = names if len(outputs) > 1 else f"({names},)"
-    asked = json.dumps(list(outputs))
-    return (
-        "```python\nimport numpy as np\nimport onnxruntime\n\n"
-        f"session = onnxruntime.InferenceSession({json.dumps(file)})\n{raw}\n"
-        f"{left} = session.run({asked}, raw)\n```"
     )
 
 

@@ -32,7 +32,7 @@ class Row:
 def headings(rows: list[Row]) -> list[str]:
     """Return the headings of :func:`cells`."""
     figures = [words.heading for words in _shown(rows)]
-    batches = [f"ms at {count}" for count in rows[-1].seconds]
+    batches = [f"ms at {count}" for count in _batches(rows)]
     return ["", "parameters", "kB", "difference", *figures, *batches]
 
 
@@ -45,10 +45,14 @@ def cells(rows: list[Row]) -> list[list[str]]:
             ABSENT if row.size is None else f"{row.size / 1000:,.1f}",
             ABSENT if row.difference is None else f"{row.difference:.1e}",
             *(figure_text(words, row.metrics.get(words.name)) for words in _shown(rows)),
-            *(_time(row.seconds.get(count)) for count in rows[-1].seconds),
+            *(_time(row.seconds.get(count)) for count in _batches(rows)),
         ]
         for row in rows
     ]
+
+
+def _batches(rows: list[Row]) -> list[int]:
+    return list(next((row.seconds for row in reversed(rows) if row.seconds), {}))
 
 
 def _shown(rows: list[Row]) -> list[Words]:

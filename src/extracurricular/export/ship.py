@@ -30,6 +30,7 @@ from extracurricular.export.formats import (
 )
 from extracurricular.export.graph import Exported, input_names
 from extracurricular.export.quantise import DRAWS, quantise, raw_draws
+from extracurricular.export.raw_rows import raw_inputs, row_runner, with_raw_rows
 from extracurricular.export.rows import Row
 from extracurricular.export.subject import Subject, own_network, student_of, without_folders
 from extracurricular.export.timing import side_by_side
@@ -75,6 +76,9 @@ class _File:
     runner: Runner
     encode: Callable[[str], bytes]
     says: dict[str, Any] = field(default_factory=dict)
+    open: Callable[[bytes], Runner] = onnx_runner
+    # Turning inputs back into raw rows would be timed too.
+    timed: bool = True
 
 
 def export_run(
@@ -159,8 +163,9 @@ def ship(
 ) -> Shipped:
     """Export a :class:`Subject`; see :func:`export_run`."""
     _check_options(out, format, int8, limit)
-    small = [_int8_beside(out)] if int8 else []
-    known = _check_place(subject, [out, *small])
+    beside = [_int8_beside(out)] if int8 else []
+    beside += [_rows_beside(out)] if format == "onnx" and _takes_rows(subject.data) else []
+    known = _check_place(subject, [out, *beside])
     model = Exported(subject.network.module, subject.data)
     if not subject.verifiable and subject.measured is None:
         raise ExportError(
@@ -236,7 +241,7 @@ def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: b
     if format == "pt2":
         says: dict[str, Any] = {"format": "torch.export", "precision": "float32"}
         runner = torch_runner(to_torch(program, ""))
-        return [_File(out, runner, lambda text: to_torch(program, text), says)]
+        return [_File(out, runner, lambda text: to_torch(program, text), says, torch_runner)]
     proto = to_onnx(model, program)
     says = {"format": "onnx", "opset": OPSET, "precision": "float32"}
     files = [
@@ -247,14 +252,27 @@ def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: b
         says = {"format": "onnx", "opset": OPSET, "precision": "int8", "calibration": DRAWS}
         runner = onnx_runner(small.SerializeToString())
         files.append(_File(_int8_beside(out), runner, lambda t: with_metadata(small, t), says))
+    fields = subject.data.fields
+    if fields is not None and _takes_rows(subject.data):
+        rows = with_raw_rows(proto, fields)
+        opener = partial(row_runner, fields=fields)
+        says = {"format": "onnx", "opset": OPSET, "precision": "float32"}
+        says |= {"rows": raw_inputs(fields)}
+        runner = opener(rows.SerializeToString())
+        beside = _rows_beside(out)
+        files.append(_File(beside, runner, lambda t: with_metadata(rows, t), says, opener, False))
     return files
+
+
+def _takes_rows(data: Data) -> bool:
+    """Return whether the one input is made of a table's columns."""
+    return data.fields is not None and input_names(data) == {"": "x"}
 
 
 def _same(file: _File, content: bytes, subject: Subject) -> None:
     """Refuse a file that answers differently, with its metadata, from the verified one."""
-    runner = onnx_runner(content) if file.path.suffix == ".onnx" else torch_runner(content)
     raw = _raw(subject, 7)
-    before, after = file.runner(raw), runner(raw)
+    before, after = file.runner(raw), file.open(content)(raw)
     if any(not torch.equal(before[name], after[name]) for name in before):
         raise ExportError(
             "the file answers differently once its metadata are in it; nothing was written"
@@ -325,6 +343,10 @@ def _in_todays_words(recipe: Any) -> Any:
 
 def _int8_beside(out: Path) -> Path:
     return out.with_name(f"{out.stem}.int8.onnx")
+
+
+def _rows_beside(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.rows.onnx")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -433,6 +455,7 @@ def _time(subject: Subject, files: list[_File], rows: list[Row]) -> None:
         if subject.teacher is not None:
             calls[0] = asked(subject.teacher)
         for place, file in enumerate(files):
-            calls[2 + place] = partial(file.runner, raw)
+            if file.timed:
+                calls[2 + place] = partial(file.runner, raw)
         for place, seconds in side_by_side(calls, _SECONDS).items():
             rows[place].seconds[count] = seconds

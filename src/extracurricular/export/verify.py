@@ -51,15 +51,7 @@ def onnx_runner(content: bytes) -> Runner:
     Raises:
         ExportError: onnxruntime does not open it.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has a class of its own for each way to fail
-        raise ExportError(f"onnxruntime does not open the model: {_flat(error)}") from error
+    session = session_of(content)
     outputs = [one.name for one in session.get_outputs()]
 
     def run(raw: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -67,6 +59,23 @@ def onnx_runner(content: bytes) -> Runner:
         return {name: torch.from_numpy(part) for name, part in zip(outputs, found, strict=True)}
 
     return run
+
+
+def session_of(content: bytes) -> Any:
+    """Open the content of an ONNX file in onnxruntime.
+
+    Raises:
+        ExportError: onnxruntime does not open it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has a class of its own for each way to fail
+        raise ExportError(f"onnxruntime does not open the model: {_flat(error)}") from error
 
 
 def torch_runner(content: bytes) -> Runner:

@@ -52,7 +52,7 @@ class RecordOptions:
         teacher_id: A text that identifies the teacher; a fingerprint of its weights where None.
         shard: Draws in a shard, at least 1.
         chunk: Draws that the teacher is asked about at once, at least 1.
-        fabric: Device and precision; the CPU in full precision where None.
+        fabric: Device and precision; the device of the data in full precision where None.
         on_progress: Called now and then with the number of draws that the record holds.
 
     Raises:
@@ -208,7 +208,11 @@ class _Asker:
         if fabric is None:
             from lightning_fabric import Fabric
 
-            fabric = Fabric(accelerator="cpu", devices=1)
+            # The draws lie where the data do.
+            where = data.device
+            fabric = Fabric(
+                accelerator=where.type, devices=1 if where.index is None else [where.index]
+            )
         self.fabric = fabric
         self.spec = plain(codec or default_codec(data.task))
         self.codec: Codec = build_codec(self.spec, data.task)

@@ -36,6 +36,8 @@ from extracurricular.teachers.raw import read_answer
 # The key of an ONNX file's metadata that describes the model's inputs and outputs.
 METADATA = "extracurricular"
 METADATA_SCHEMA = 1
+# Exported files that lie beside the one to load.
+_VARIANTS = (".int8.onnx", ".rows.onnx")
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
@@ -216,7 +218,7 @@ def _exported_in(folder: Path) -> Path | None:
     """
     if (folder / "recipe.yaml").exists() or not (folder / "metadata.json").is_file():
         return None
-    files = [f for f in sorted(folder.glob("*.onnx")) if not f.name.endswith(".int8.onnx")]
+    files = [f for f in sorted(folder.glob("*.onnx")) if not f.name.endswith(_VARIANTS)]
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
         raise StorageError(
@@ -261,6 +263,12 @@ def _as_taken(part: Tensor, form: Form) -> Tensor:
     return part.cpu().contiguous()
 
 
+def _row_inputs(metadata: dict[str, Any]) -> list[str]:
+    """Return the inputs of the exported file for raw rows; none where there is no such file."""
+    files = metadata.get("files", {}).values()
+    return next((list(one["rows"].values()) for one in files if "rows" in one), [])
+
+
 def _exported(path: Path, session: Any, text: str) -> Predictor:
     """Return the predictor that an exported file's metadata describe."""
     where = f"the file {str(path)!r}"
@@ -287,6 +295,10 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
     wanted = {"classification": ["probs"], "regression": ["mean", "variance"]}.get(kind, [])
     found = {one.name: one.shape for one in session.get_outputs()}
     takes = [one.name for one in session.get_inputs()]
+    if sorted(takes) == sorted(_row_inputs(metadata)):
+        raise StorageError(
+            f"{where} takes raw rows in onnxruntime; load the file beside it, which takes them too"
+        )
     if not wanted or not set(wanted) <= set(found) or set(takes) != set(forms):
         raise StorageError(
             f"{where} takes {', '.join(takes)} and gives {', '.join(found)}, "

@@ -19,6 +19,7 @@ import torch
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.matching import build_matching
 from extracurricular.run.check import check
+from extracurricular.run.executors import threads
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks, Price, Stage
@@ -79,7 +80,9 @@ def estimate(
             if pair not in known:
                 if tell is not None:
                     tell(stage.title)
-                known[pair] = step_seconds(stage, workspace, checks)
+                # As in the run: two threads of a small network may be far slower than one.
+                with threads(workspace.recipe.device.threads):
+                    known[pair] = step_seconds(stage, workspace, checks)
             low, high = known[pair]
             seconds = (low * stage.steps, high * stage.steps)
         found.append(Estimate(stage, done, stage.price(workspace, checks), seconds))

@@ -86,6 +86,33 @@ class Share(Seeded):
         parts = [looked_up(child, ids >> 1, table) for child in (self.plain, self.extended)]
         return masked(ids & 1)(*parts)
 
+    def one_sided(self, share: float) -> Share:
+        """Return the same draws for a time in which the share is 0 or 1, at the cost of one side.
+
+        Any other share returns this sampler itself.
+        """
+        if share not in (0.0, 1.0):
+            return self
+        return OneSided(self.plain, self.extended, self.of, self.seed, odd=share == 1.0)
+
+
+@dataclass(frozen=True)
+class OneSided(Share):
+    """A share of which only one side is drawn, so that a masked selection makes no other draws.
+
+    Args:
+        odd: Whether that is the extended side.
+    """
+
+    odd: bool = False
+
+    def __call__(self, ids: Tensor) -> Batch:
+        """Draw examples, all of which have even ids, or with ``odd`` odd ones."""
+        if not (is_static(ids) and self.capturable):
+            return super().__call__(ids)
+        child = self.extended if self.odd else self.plain
+        return replace(child(ids >> 1), ids=ids)
+
 
 @dataclass(frozen=True)
 class Slots(Seeded):

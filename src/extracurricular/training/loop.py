@@ -211,12 +211,24 @@ class _Loop:
         launcher = Launcher(self.steps, self.execution, self.tell)
         launcher.shared, launcher.shares = self.shared, self.shares
         for source, end in phases:
-            if self.step < min(end, self.stop):
+            bound = on_draws(teacher, source)
+            while self.step < min(end, self.stop):
+                share = self._settled()
+                part = source.one_sided(share) if isinstance(source, Share) else source
                 # Answers are remembered by the order in which this very sampler draws.
-                asked = on_draws(teacher, source)
-                asked = remembered(asked, source, self.settings, self.fabric)
-                self.source, self.asked = source, asked
-                yield from launcher.losses(source, asked, self.step, end)
+                asked = remembered(bound, part, self.settings, self.fabric)
+                self.source, self.asked = part, asked
+                for loss in launcher.losses(part, asked, self.step, end):
+                    yield loss
+                    # A share that has moved may need another graph.
+                    if self._settled() != share:
+                        break
+
+    def _settled(self) -> float:
+        """Return the share that follows mastery where it is 0 or 1; 0.5, for both sides, else."""
+        if self.shares is None or self.mastery is None:
+            return 0.5
+        return self.mastery.share if self.mastery.share in (0.0, 1.0) else 0.5
 
     def _shares(self, sampler: Sampler) -> Tensor | None:
         """Return the share of extended draws at each step, if it follows mastery."""
