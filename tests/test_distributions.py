@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch import distributions as td
 
-from extracurricular.distributions import Categorical, Gaussian, Task, epistemic, mixture
+from extracurricular.distributions import (
+    Categorical,
+    Gaussian,
+    Task,
+    concatenate,
+    epistemic,
+    mixture,
+)
 
 HALVES = [torch.float16, torch.bfloat16]
 FLOATS = [torch.float32, *HALVES]
@@ -717,3 +724,25 @@ def test_length_and_indexing() -> None:
         torch.testing.assert_close(g[index].nll(other[index]), g.nll(other)[index])
     assert len(p[chosen]) == len(g[chosen]) == 3
     assert len(p[:0]) == 0
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1e12])
+def test_units_of_the_user_may_be_as_large_or_small_as_they_like(unit: float) -> None:
+    """Bytes and farads have deviations far outside of those that a network gives."""
+    g = torch.Generator().manual_seed(0)
+    mean, log_var = torch.randn(9, 2, generator=g), torch.randn(9, 2, generator=g)
+    y = torch.randn(9, 2, generator=g)
+    plain, scale = Gaussian(mean, log_var), torch.tensor([unit, 3 * unit])
+    large = plain.scaled(scale, torch.zeros(2))
+    joined = concatenate([large[:4], large[4:]])
+    assert isinstance(joined, Gaussian)
+    torch.testing.assert_close(joined.std / scale, plain.std)
+    torch.testing.assert_close(joined.nll(y * scale), plain.nll(y) + scale.log().sum())
+    other = Gaussian(mean + 0.3, log_var - 0.2)
+    bounds = large.interval(0.9)[1] / scale
+    torch.testing.assert_close(bounds, plain.interval(0.9)[1])
+    for name in ("kl", "js"):
+        found = getattr(large, name)(other.scaled(scale, torch.zeros(2)))
+        torch.testing.assert_close(found, getattr(plain, name)(other), rtol=1e-3, atol=1e-5)
+    both = Gaussian.mixture([large, other.scaled(scale, torch.zeros(2))])
+    torch.testing.assert_close(both.std / scale, Gaussian.mixture([plain, other]).std)

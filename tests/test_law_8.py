@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extracurricular.data.base import Data
+from extracurricular.data.base import Data, Split
 from extracurricular.distributions import Categorical, Distribution, Gaussian
 from extracurricular.errors import TrainingError
 from extracurricular.generators.base import Generator
@@ -33,7 +33,7 @@ from extracurricular.inputs import (
     soft_labels,
     static_shapes,
 )
-from extracurricular.knowledge import Recorded, Replay
+from extracurricular.knowledge import Answers, Recorded, Replay
 from extracurricular.matching import DIVERGENCES, Matching
 from extracurricular.models import build_model
 from extracurricular.samplers import (
@@ -49,7 +49,7 @@ from extracurricular.samplers import (
 )
 from extracurricular.samplers.scores import SCORES, needs
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
-from extracurricular.teachers.base import Faults
+from extracurricular.teachers.base import Faults, on_draws
 from extracurricular.teachers.raw import FunctionTeacher
 from extracurricular.training import Schedule, Training, cpu_fabric, draws, learning_rate, train
 from extracurricular.training import loop as the_loop
@@ -290,6 +290,30 @@ def test_teachers_ask_nothing(teacher: str, data: str) -> None:
     with static_shapes(), Obey():
         said = asked(batch)
         faults.add(said, batch.ids)
+    assert torch.equal(said.parameters, expected.parameters)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "empirical",
+        "pool",
+        {"share": {"of": 0.5, "extended": ["pool"]}},
+        {"blend": {k: {"weight": 1, "sampler": [k]} for k in ("empirical", "pool")}},
+    ],
+    ids=["empirical", "pool", "share", "blend"],
+)
+def test_stored_answers_are_found_without_a_question(chain: Any) -> None:
+    count = len(IMAGES.train)
+    ids = {"train": range(count), "unlabelled": range(count, 2 * count)}
+    data = replace(IMAGES, ids=ids, unlabelled=Split(IMAGES.train.x.flip(0)))
+    logits = torch.randn(2 * count, 4, generator=torch.Generator().manual_seed(0))
+    sampler = build_sampler(chain, data, 2)
+    asked = on_draws(Answers(logits=logits.numpy()).fit(data, 0), sampler)
+    assert asked.capturable  # type: ignore[attr-defined]
+    expected = asked(sampler(IDS))
+    with static_shapes(), Obey():
+        said = asked(sampler(IDS))
     assert torch.equal(said.parameters, expected.parameters)
 
 

@@ -27,6 +27,7 @@ from extracurricular.export import Shipped as Shipped
 from extracurricular.export import export_module as export_module
 from extracurricular.export import export_run as export_run
 from extracurricular.generators import Generator as Generator
+from extracurricular.knowledge import Answers as Answers
 from extracurricular.knowledge import Recorded as Recorded
 from extracurricular.knowledge import RecordOptions as RecordOptions
 from extracurricular.knowledge import Replay as Replay

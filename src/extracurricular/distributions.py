@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -34,6 +34,9 @@ _LOG_2PI = math.log(2 * math.pi)
 _TINY = torch.finfo(torch.float32).tiny
 # Outside of these bounds a variance or its inverse, times a squared error, overflows float32.
 MAX_LOG_VAR = 40.0
+# In a person's own units, such as bytes or farads, all deviations may be large or small alike, and
+# errors with them. Outside of these bounds a variance itself nears the ends of float32.
+OWN_LOG_VAR = 80.0
 # This replaces infinite logits: it is far beyond any real one, yet differences and products of it
 # stay finite.
 _MAX_LOGIT = 1e30
@@ -171,6 +174,8 @@ class Gaussian:
         mean: [B, D], any floating type, in the units of the label.
         log_var: Natural logarithm of the variance, [B, D]. It is clamped to ±40 (a deviation from
             2e-9 to 5e8), so that nothing overflows; ``-inf`` marks a point mass, a known label.
+        limit: The bound that it is clamped to; 80 (a deviation from 4e-18 to 2e17) in the units of
+            the user (:meth:`scaled`).
 
     The entropy of a point mass is minus infinity. If a point mass is the teacher, that entropy does
     not depend on the student, so it is left out: ``point(y).kl(student)`` is ``student.nll(y)``.
@@ -178,6 +183,7 @@ class Gaussian:
 
     mean: Tensor
     log_var: Tensor
+    limit: float = field(default=MAX_LOG_VAR, kw_only=True)
 
     @classmethod
     def point(cls, y: Tensor) -> Gaussian:
@@ -192,7 +198,7 @@ class Gaussian:
 
     @cached_property
     def _log_var(self) -> Tensor:
-        return self.log_var.float().clamp(-MAX_LOG_VAR, MAX_LOG_VAR)
+        return self.log_var.float().clamp(-self.limit, self.limit)
 
     @cached_property
     def _is_point(self) -> Tensor:
@@ -244,7 +250,7 @@ class Gaussian:
         return len(self.mean)
 
     def __getitem__(self, index: slice | Tensor) -> Gaussian:
-        return Gaussian(self.mean[index], self.log_var[index])
+        return Gaussian(self.mean[index], self.log_var[index], limit=self.limit)
 
     def nll(self, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the negative log-density of real vectors [B, D], in nats, [B].
@@ -306,7 +312,7 @@ class Gaussian:
         """
         difference = self.mean.float() - other.mean.float()
         # The floor is the least variance there is; it counts where both are point masses.
-        scale = (self.var + other.var).clamp_min(math.exp(-MAX_LOG_VAR)).sqrt()
+        scale = (self.var + other.var).clamp_min(math.exp(-max(self.limit, other.limit))).sqrt()
         # Beyond this bound erf is 1 and the exponential 0.
         u = (difference / scale).clamp(-_FAR, _FAR)
         shift = difference * torch.erf(u * math.sqrt(0.5))
@@ -319,15 +325,15 @@ class Gaussian:
     def tempered(self, temperature: float | Tensor) -> Gaussian:
         """Return the density to the power 1/T, normalised: the variance is multiplied by T."""
         if isinstance(temperature, Tensor):
-            return Gaussian(self.mean, self._own_log_var + temperature.log())
+            return Gaussian(self.mean, self._own_log_var + temperature.log(), limit=self.limit)
         if temperature == 1.0:
             return self
-        return Gaussian(self.mean, self._own_log_var + math.log(temperature))
+        return Gaussian(self.mean, self._own_log_var + math.log(temperature), limit=self.limit)
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Gaussian:
         """Return the distribution of ``scale * y + shift``; both broadcast to [B, D]."""
         mean = self.mean.float() * scale + shift
-        return Gaussian(mean, self._own_log_var + 2 * scale.abs().log())
+        return Gaussian(mean, self._own_log_var + 2 * scale.abs().log(), limit=OWN_LOG_VAR)
 
     def interval(self, mass: float) -> tuple[Tensor, Tensor]:
         """Return bounds [B, D] of the central interval with ``mass`` (0 to 1) of each output."""
@@ -344,7 +350,7 @@ class Gaussian:
         aleatoric = torch.stack([m._log_var for m in members]).logsumexp(0) - math.log(len(members))
         spread = (means - means.mean(0)).square().mean(0)
         log_var = torch.logaddexp(aleatoric, spread.clamp_min(_TINY).log())
-        return Gaussian(means.mean(0), log_var)
+        return Gaussian(means.mean(0), log_var, limit=max(m.limit for m in members))
 
     @staticmethod
     def epistemic(members: Sequence[Gaussian]) -> Tensor:
@@ -426,7 +432,10 @@ def concatenate(parts: Sequence[Distribution]) -> Distribution:
     family = _family(parts)
     joined = torch.cat([part.parameters for part in parts])
     first = parts[0]
-    return first.like(joined) if isinstance(first, Gaussian) else family.from_output(joined)
+    if not isinstance(first, Gaussian):
+        return family.from_output(joined)
+    limit = max(part.limit for part in parts)  # type: ignore[union-attr]
+    return replace(first.like(joined), limit=limit)
 
 
 def _family(members: Sequence[Distribution]) -> type[Categorical] | type[Gaussian]:

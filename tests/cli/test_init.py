@@ -89,7 +89,7 @@ def test_a_file_is_not_overwritten(folder: Path) -> None:
         (("mine.csv", "skip=many"), "data.table.skip"),
         (("mine.csv", "--model", "mlp"), "--model: is for the weights of a --teacher"),
         (("mine.csv", "--teacher", "no.onnx"), "--teacher: is 'no.onnx', which does not exist"),
-        (("mine.csv", "--teacher", "answers.npz"), "and no file of answers"),
+        (("mine.csv", "--teacher", "answers.npz"), "is 'answers.npz', which does not exist"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(

@@ -113,7 +113,7 @@ def test_a_teacher_is_networks_or_fitted(
 @pytest.mark.parametrize(
     ("teacher", "key", "problem"),
     [
-        ({}, "teacher", "has neither model nor estimator, onnx or function; it needs one of them"),
+        ({}, "teacher", "has neither model nor estimator, onnx, function or answers"),
         ({"estimator": "a", "onnx": "b"}, "teacher", "has both estimator and onnx; it needs only"),
         ({"onnx": "a", "function": "b:c"}, "teacher", "has both onnx and function; it needs only"),
         ({"estimator": "a", "model": "mlp"}, "teacher", "model is for networks, but estimator is"),

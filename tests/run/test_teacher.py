@@ -166,7 +166,7 @@ def test_functions_and_onnx_files(tmp_path: Path, file: Path) -> None:
 @pytest.mark.parametrize(
     ("teacher", "says"),
     [
-        ({}, "teacher: has neither model nor estimator, onnx or function"),
+        ({}, "teacher: has neither model nor estimator, onnx, function or answers"),
         ({**FOREST, "model": "mlp"}, "model is for networks, but estimator is set"),
         ({**FOREST, "members": 2}, "members is for networks, but estimator is set"),
         ({**FOREST, "mc_dropout": 2}, "mc_dropout is for networks"),

@@ -47,7 +47,7 @@ from extracurricular.samplers import Context, Sampler, is_pure
 from extracurricular.samplers.base import announced
 from extracurricular.samplers.build import requirements
 from extracurricular.teachers import Teacher
-from extracurricular.teachers.base import check_answer
+from extracurricular.teachers.base import check_answer, on_draws
 
 SCHEMA = 1
 GROUP = 64
@@ -189,6 +189,7 @@ def look(
         XclError: The teacher gave NaN or infinity.
     """
     chunks = torch.split(ids, _CHUNK)
+    teacher = on_draws(teacher, sampler)
     teacher(sampler(chunks[0]))  # the first call sets much up
     first: Batch | None = None
     answers, seen, drawing, answering = [], [], [], []

@@ -382,8 +382,11 @@ def data_of_run(run: Finished, seed: int) -> Data:
 def _own_judge(run: Finished, seed: int, *, given: bool) -> Predictor | None:
     """Return a run's teacher; None for one that cannot be fitted again, as the data are not there.
 
-    Where other data are given, the figures of the student are worth more than none.
+    Where other data are given, the figures of the student are worth more than none. Stored answers
+    cannot be asked for, so there is none either.
     """
+    if run.recipe.teacher.answers is not None:
+        return None
     try:
         return from_run(run, seed=seed, teacher=True)
     except XclError:

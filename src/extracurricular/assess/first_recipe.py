@@ -158,7 +158,18 @@ def choose(facts: Facts, teacher: Mapping[str, Any] | None = None) -> Choice:
     if teacher is not None:
         why = {**found.why, "teacher": "The teacher is the one that was given."}
         found = replace(found, teacher=teacher, teacher_training=None, why=why)
+        found = _for_answers(found, facts) if "answers" in teacher else found
     return found
+
+
+def _for_answers(found: Choice, facts: Facts) -> Choice:
+    """Leave out the draws on which a teacher of stored answers has none."""
+    extended, told = [], "There are no extended examples: stored answers are on known ones alone."
+    if facts.unlabelled:
+        extended = ["pool"]
+        told = f"The {facts.unlabelled:,} rows without a target, which the teacher has answered."
+    why = {**found.why, "extended": told}
+    return replace(found, stored=["empirical"], extended=extended, why=why)
 
 
 def _for_table(facts: Facts) -> Choice:

@@ -9,16 +9,21 @@ from typing import Any
 import torch
 
 from extracurricular.data.base import Data
+from extracurricular.data.formats.tables import TEXTS, kind_of_file
 from extracurricular.data.target_transform import transformed_errors
-from extracurricular.errors import RecipeError
+from extracurricular.errors import DataError, RecipeError
 from extracurricular.evaluation.predict import own_units
 from extracurricular.files import read_json
 from extracurricular.inputs import Batch
+from extracurricular.knowledge.answers_file import guessed
 from extracurricular.predictors.of_data import Scaled
 from extracurricular.predictors.saved import load_saved
+from extracurricular.teachers.base import on_split
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.raw import MeansAloneError, NotProbabilitiesError
 
+# Tables of answers, by their endings.
+ANSWERS = (*TEXTS, ".parquet")
 # Examples on which the error of a teacher without a deviation is measured.
 _SOME = 4096
 
@@ -76,6 +81,40 @@ def _same_scales(folder: Path, data: Data) -> bool:
     """Return whether a saved student takes and gives values as networks of these data do."""
     own = load_saved(folder)
     return own.task == data.task and isinstance(own.ask, Scaled) and own.ask.goes_with(data)
+
+
+def is_answers(path: Path) -> bool:
+    """Return whether a path is that of a file of a teacher's answers: arrays, or a table."""
+    return path.is_file() and kind_of_file(path) in (".npz", *ANSWERS)
+
+
+def of_answers(path: Path, data: Data) -> tuple[dict[str, Any], str]:
+    """Return the section for a file of a teacher's answers, and what was found out about it.
+
+    Raises:
+        RecipeError: Its columns are not those of answers, or training examples have none.
+    """
+    try:
+        settings = guessed(path, data)
+        found = ENTRIES.build({"answers": settings}, key="teacher").fit(data, 0)
+    except ValueError as error:
+        raise RecipeError("--teacher", str(error)) from error
+    by = f"the column {settings['id']!r}" if "id" in settings else "their order"
+    known = "" if path.suffix == ".npz" else f"Its answers are found by {by}."
+    return {"answers": settings}, " ".join([known, *getattr(found, "notes", ())]).strip()
+
+
+def answered_pool(section: Mapping[str, Any] | None, data: Data) -> int:
+    """Return the number of examples without a target that a teacher can be asked about."""
+    count = 0 if data.unlabelled is None else len(data.unlabelled)
+    if section is None or "answers" not in section or not count:
+        return count
+    found = ENTRIES.build({"answers": section["answers"]}, key="teacher").fit(data, 0)
+    try:
+        on_split(found, "unlabelled")
+    except DataError:
+        return 0
+    return count
 
 
 def asked(section: Mapping[str, Any], data: Data) -> tuple[dict[str, Any], str]:

@@ -146,6 +146,8 @@ def teacher_section(given: str, model: str | None) -> dict[str, Any]:
         return {"model": read_spec(model, "--model"), "weights": given}
     if suffix == ".onnx":
         return {"onnx": {"path": given}}
+    if suffix == ".npz":
+        return {"answers": {"path": given}}
     if ":" in given and not given.lstrip().startswith("{"):
         return {"function": given}
     return {"estimator": read_spec(given, "--teacher")}

@@ -45,7 +45,8 @@ def init(
         str | None,
         typer.Option(
             help="A teacher that is there: an ONNX file; weights, with --model; the folder of a "
-            "saved student; an estimator's name; or module:function. Trained here by default."
+            "saved student; an estimator's name; module:function; or a file of its answers (.npz, "
+            ".csv, .parquet). Trained here by default."
         ),
     ] = None,
     model: Annotated[
@@ -64,7 +65,7 @@ def init(
 
     from extracurricular.assess.first_data import find_first, recognised
     from extracurricular.assess.first_recipe import choose, facts_of, fitted, recipe_text
-    from extracurricular.assess.first_teacher import fixed_settings
+    from extracurricular.assess.first_teacher import answered_pool, fixed_settings
     from extracurricular.files import write_atomic
     from extracurricular.recipe.overrides import override
 
@@ -80,6 +81,7 @@ def init(
         found = find_first(data, given, target)
         facts = facts_of(found, torch.cuda.is_available())
         section, told = _teacher(teacher, model, found.data, out)
+        facts = replace(facts, unlabelled=answered_pool(section, found.data))
         choice = choose(facts, section)
         name = _name(found.data.name)
         path = _path(found, out)
@@ -107,7 +109,7 @@ def _teacher(
     given: str | None, model: str | None, data: Data, out: Path
 ) -> tuple[dict[str, Any] | None, str]:
     """Return the section ``teacher`` for a teacher that is there, and a sentence on it."""
-    from extracurricular.assess.first_teacher import asked, of_folder
+    from extracurricular.assess.first_teacher import asked, is_answers, of_answers, of_folder
     from extracurricular.cli.distill import teacher_section
 
     if given is None:
@@ -117,16 +119,14 @@ def _teacher(
     path = Path(given).expanduser()
     if path.is_dir():
         section, told = of_folder(path, data), ""
-    elif path.suffix.lower() == ".npz":
-        raise RecipeError(
-            "--teacher", f"is {given!r}; a recipe takes an .onnx file, weights, an estimator or a "
-            "function, and no file of answers"
-        )  # fmt: skip
+    elif is_answers(path):
+        section, told = of_answers(path, data)
     else:
         if path.suffix and not path.is_file() and ":" not in given and "{" not in given:
             raise RecipeError("--teacher", f"is {given!r}, which does not exist")
         section, told = asked(teacher_section(given, model), data)
-    for holder, key in ((section, "weights"), (section.get("onnx"), "path")):
+    files = ((section.get(word), "path") for word in ("onnx", "answers"))
+    for holder, key in ((section, "weights"), *files):
         if isinstance(holder, dict) and key in holder:
             holder[key] = _relative(holder[key], out)
     return section, told

@@ -22,6 +22,8 @@ from extracurricular.inputs import Deferred, Inputs, batch_size, is_leaf, leaves
 
 # So many examples represent a split whose images are not in memory.
 SAMPLE = 1024
+# Real targets whose values lie within less or more than this are in an unsuitable unit.
+_SPREADS = (1e-14, 1e15)
 # So many values stay in a processor's cache from one sum to the next.
 _NEAR = 2**17
 
@@ -115,7 +117,7 @@ class Data:
         reading: How a raw example becomes an input, as plain values: under ``image`` the size, crop
             and decoding of pictures, under ``columns`` the columns of a table; empty if unknown.
         ids: What identifies the examples of each split at their source, by the split's name: names
-            of files or numbers of rows; a split that is not there has none.
+            of files, numbers of rows, or values of a column; a split that is not there has none.
     """
 
     name: str
@@ -242,6 +244,8 @@ def make_data(
         _check_shapes(f"data {name!r}, {part} split", split, splits["train"])
     y = splits["train"].y
     assert y is not None
+    if task.kind == "regression":
+        _check_units(name, y, outputs)
     more = None if unlabelled is None else Split(map_arrays(_unlabelled, unlabelled))
     if more is not None:
         _check_shapes(f"data {name!r}, unlabelled", more, splits["train"])
@@ -266,6 +270,20 @@ def make_data(
     if task.kind == "classification":
         _check_classes(found)
     return replace(found, notes=(*found.notes, *lacking(found)))
+
+
+def _check_units(name: str, y: Tensor, outputs: Sequence[str]) -> None:
+    """Refuse real targets in units in which their squares leave float32."""
+    spread = y.double().amax(0) - y.double().amin(0)
+    low, high = _SPREADS
+    odd = ((spread > 0) & (spread < low)) | (spread > high)
+    if odd.any():
+        k = int(odd.nonzero()[0])
+        which = repr(outputs[k]) if len(outputs) > k else f"{k}"
+        raise DataError(
+            f"data {name!r}: the values of the target {which} lie within {float(spread[k]):.3g}; "
+            f"give it in another unit, in which that is between {low:g} and {high:g}"
+        )
 
 
 def _unlabelled(given: Any) -> Tensor:

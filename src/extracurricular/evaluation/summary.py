@@ -211,7 +211,10 @@ def sentences(summary: Mapping[str, Any]) -> list[Sentence]:
         for name, _ in judged:
             sentence = _against_plain(name, students[name], parts.plain, students[parts.plain])
             found += [] if sentence is None else [sentence]
-    if parts.reference is not None and students[parts.reference]["gap_closed"] is None:
+    absent = summary.get("teacher", {}).get("absent")
+    if absent is not None:
+        found.append(Sentence(((f"The teacher has no figures: {absent}.", False),)))
+    elif parts.reference is not None and students[parts.reference]["gap_closed"] is None:
         text = f"There is no gap to close: the teacher is not better than {parts.reference}."
         found.append(Sentence(((text, False),)))
     return found + _notes(summary)

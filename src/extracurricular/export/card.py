@@ -22,7 +22,7 @@ _PIPELINES = {
     ("regression", False): "tabular-regression",
 }
 # Kinds of teachers that are no networks, as in a recipe.
-_NO_NETWORKS = ("estimator", "onnx", "function")
+_NO_NETWORKS = ("estimator", "onnx", "function", "answers")
 _MOST_NAMES = 20
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.transform import Rule
-from extracurricular.distributions import MAX_LOG_VAR, Categorical, Task
+from extracurricular.distributions import MAX_LOG_VAR, OWN_LOG_VAR, Categorical, Task
 from extracurricular.errors import ExportError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
@@ -99,7 +99,7 @@ class Exported(nn.Module):
         if self.scaled:
             scale = self.get_buffer("target_scale")
             mean = mean * scale + self.get_buffer("target_shift")
-            log_var = _bounded(log_var + 2 * scale.abs().log())
+            log_var = (log_var + 2 * scale.abs().log()).clamp(-OWN_LOG_VAR, OWN_LOG_VAR)
         if self.transform is not None:
             mean, log_var = self.transform.pairs(Rule.moments, mean, log_var.exp())
         return {"mean": mean, "variance": log_var.exp()}

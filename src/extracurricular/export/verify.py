@@ -14,7 +14,7 @@ from torch import Tensor
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.transform import Transform
 from extracurricular.data.transformed import own_kind
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import OWN_LOG_VAR, Categorical, Distribution, Gaussian
 from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
 from extracurricular.export.formats import quietly
@@ -107,7 +107,8 @@ def read_outputs(outputs: dict[str, Tensor], transform: Transform | None = None)
     """Return the outputs of an exported model as a distribution."""
     if "probs" in outputs:
         return Categorical.from_probs(outputs["probs"])
-    return own_kind(Gaussian(outputs["mean"], outputs["variance"].log()), transform)
+    said = Gaussian(outputs["mean"], outputs["variance"].log(), limit=OWN_LOG_VAR)
+    return own_kind(said, transform)
 
 
 def differences(

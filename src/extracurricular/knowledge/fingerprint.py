@@ -19,6 +19,7 @@ from extracurricular.data.base import Data
 from extracurricular.data.images.stream import Streamed
 from extracurricular.errors import shorten
 from extracurricular.inputs import leaves
+from extracurricular.knowledge.answers import StoredTeacher
 from extracurricular.teachers import DropoutTeacher, EnsembleTeacher, LabelTeacher, NetworkTeacher
 from extracurricular.teachers.raw import RawTeacher
 
@@ -110,7 +111,7 @@ def describe(thing: Any) -> Any:
         return {"network": _state(thing.module), "task": describe(thing.task)}
     if isinstance(thing, EnsembleTeacher):
         return {"ensemble": describe(thing.teachers)}
-    if isinstance(thing, RawTeacher):
+    if isinstance(thing, RawTeacher | StoredTeacher):
         return {"outside": thing.identity()}
     if isinstance(thing, DropoutTeacher):
         inner = describe(thing.network)
@@ -127,13 +128,16 @@ def _settings(thing: Any) -> dict[str, Any]:
     given = {}
     for field in dataclasses.fields(thing):
         value = getattr(thing, field.name)
+        name = field.metadata.get("recorded_as", field.name)
+        if name is None:
+            continue  # it changes no draw
         # Defaults are left out, so that a setting which a later version adds, with the old
         # behaviour as its default, changes no description.
         simple = value is None or isinstance(value, bool | int | float | str)
         if simple and field.name != "seed" and value == field.default:
             continue
         # A setting that has another name now keeps the one that older records have.
-        given[field.metadata.get("recorded_as", field.name)] = describe(value)
+        given[name] = describe(value)
     return given
 
 

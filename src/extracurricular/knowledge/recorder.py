@@ -16,6 +16,7 @@ from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
 from extracurricular.errors import StorageError
 from extracurricular.inputs import Batch
+from extracurricular.knowledge.answers import StoredTeacher
 from extracurricular.knowledge.codecs import Codec, build_codec, default_codec
 from extracurricular.knowledge.fingerprint import plain, teacher_fingerprint
 from extracurricular.knowledge.manifest import Origin, Price
@@ -126,8 +127,11 @@ def record(
         TrainingError: The teacher gave NaN or infinity; the sentence names the draws.
         StorageError: The folder holds another record, a shard in it is damaged, or it cannot be
             written to.
-        ValueError: A setting is wrong, or the draws are not functions of their ids.
+        ValueError: A setting is wrong, the draws are not functions of their ids, or the teacher's
+            answers are stored already.
     """
+    if isinstance(teacher, StoredTeacher):
+        raise ValueError("the teacher's answers are stored already, and need no record")
     options = options or RecordOptions()
     _check_count("draws", draws)
     if not is_pure(sampler):

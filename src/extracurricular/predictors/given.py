@@ -17,12 +17,14 @@ from extracurricular.data.sets.arrays import from_arrays, from_dataset, from_loa
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import DataError, RecipeError, XclError, shorten
 from extracurricular.inputs import Batch, batch_size
+from extracurricular.knowledge import Answers, StoredTeacher
 from extracurricular.predictors.load import from_run, known_data, load
 from extracurricular.predictors.of_data import Scaled, with_scales
 from extracurricular.predictors.predictor import Predictor, input_forms, input_names
 from extracurricular.predictors.units import module_teacher
 from extracurricular.run.finished import open_run
 from extracurricular.teachers import EnsembleTeacher, Teacher
+from extracurricular.teachers.base import on_split
 from extracurricular.teachers.estimators import EstimatorTeacher
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import OnnxTeacher
@@ -84,7 +86,7 @@ def read_teacher(given: Any, data: Data, seed: int = 0, raw: bool | None = None)
     batch = Batch(torch.arange(batch_size(probe.x), device=data.device), data.inputs(probe.x))
     try:
         found = _teacher(given, data, seed, raw)
-        answer = found(batch)
+        answer = on_split(found, "train")(batch)
     except XclError:
         raise
     except Exception as error:  # the code of a teacher raises what it likes
@@ -128,8 +130,14 @@ def _teacher(given: Any, data: Data, seed: int, raw: bool | None) -> Teacher:
         return predictor_teacher(given, data)
     if isinstance(given, nn.Module):
         return module_teacher(given, data, raw)
+    if isinstance(given, Answers):
+        return given.fit(data, seed)
     if _is_list(given):
-        return EnsembleTeacher([_teacher(one, data, seed, raw) for one in given])
+        members = [_teacher(one, data, seed, raw) for one in given]
+        if any(isinstance(one, StoredTeacher) for one in members):
+            raise RecipeError("teacher", "has stored answers in a list; they go alone, so average "
+                              "them first")  # fmt: skip
+        return EnsembleTeacher(members)
     if isinstance(given, dict):
         entry = ENTRIES.build(given, key="teacher")
         return entry.fit(data, rng.fold(seed, "teacher") >> 1)

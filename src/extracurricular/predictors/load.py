@@ -16,7 +16,7 @@ from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.data.transformed import own_kind, transform_of
-from extracurricular.distributions import Distribution, Task
+from extracurricular.distributions import OWN_LOG_VAR, Distribution, Gaussian, Task
 from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
@@ -134,6 +134,11 @@ def from_run(
         raise RecipeError("--student", f"is {student!r}, but the teacher is asked for")
     found.check_seed(seed)
     asked: Teacher
+    if teacher and recipe.teacher.answers is not None:
+        raise RecipeError(
+            "--teacher", "is a file of stored answers, which has none on other examples; the run's "
+            "summary has its figures"
+        )  # fmt: skip
     if teacher:
         asked, title = found.teacher(seed), "teacher"
         entry = found.summary["teacher"]
@@ -318,8 +323,10 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
             read = read_answer(answer, task, "probs" if len(wanted) == 1 else "mean_var")
         except ValueError as error:
             raise StorageError(f"{where}: {error}") from None
-        read = type(read).from_output(read.parameters.float())
-        return own_kind(read, transform)
+        if isinstance(read, Gaussian):
+            read = Gaussian(read.mean.float(), read.log_var.float(), limit=OWN_LOG_VAR)
+            return own_kind(read, transform)
+        return type(read).from_output(read.parameters.float())
 
     return Predictor(
         title, task, forms, ask, classes, outputs, angular, parameters,

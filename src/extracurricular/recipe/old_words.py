@@ -28,7 +28,7 @@ from extracurricular.errors import RecipeError
 from extracurricular.recipe.chains import sections, specs
 
 # Words of their own under ``teacher``; every other teacher that is no network is an estimator.
-_OWN = {"onnx": "path", "function": "function"}
+_OWN = {"onnx": "path", "function": "function", "answers": "path"}
 _FITTED = ("estimator", *_OWN)
 # What a recipe that a run has written out holds, and hardly any that a person wrote.
 _ALWAYS = {"about", "seeds", "generators", "students", "evaluation", "device", "log"}
@@ -91,7 +91,7 @@ def upgrade(values: dict[str, Any], notes: Notes) -> None:
 
 
 def spelt_out(word: str, value: Any) -> Any:
-    """Return ``onnx: FILE`` and ``function: MODULE:NAME`` of a teacher as mappings."""
+    """Return ``onnx: FILE``, ``answers: FILE`` and ``function: MODULE:NAME`` as mappings."""
     return {_OWN[word]: value} if isinstance(value, str) else value
 
 

@@ -46,10 +46,11 @@ def absolute_paths(values: dict[str, Any], base: Path) -> None:
         values["data"] = absolute_spec(values["data"], base)
     teacher = values.get("teacher")
     if isinstance(teacher, dict):
-        if isinstance(teacher.get("onnx"), str):
-            teacher["onnx"] = absolute(teacher["onnx"], base)
+        for word in ("onnx", "answers"):
+            if isinstance(teacher.get(word), str):
+                teacher[word] = absolute(teacher[word], base)
+            _settings(teacher.get(word), "", base)
         _settings(teacher, "", base)
-        _settings(teacher.get("onnx"), "", base)
         models = teacher.get("model")
         for model in models if isinstance(models, list) else [models]:
             _spec(model, base)

@@ -76,9 +76,10 @@ class RecordSection(Section):
 
 
 class TeacherSection(Section):
-    """The teacher: a network, an ensemble of networks, an estimator, an ONNX file, or a function.
+    """The teacher: networks, an estimator, an ONNX file, a function, or a file of answers.
 
-    Exactly one of ``model``, ``estimator``, ``onnx`` and ``function`` is set (docs/teachers.md).
+    Exactly one of ``model``, ``estimator``, ``onnx``, ``function`` and ``answers`` is set
+    (docs/teachers.md).
 
     Args:
         model: The network; a list makes an ensemble of several.
@@ -86,6 +87,8 @@ class TeacherSection(Section):
             ``gaussian_process``, ``gradient_boosting``, ``sklearn``.
         onnx: An ONNX file: its path, or ``{path: FILE, setting: value}``.
         function: A Python function: ``module:name``, or ``{function: module:name, …}``.
+        answers: A file of a teacher's answers, which is all that is left of it: its path, or
+            ``{path: FILE, id: COLUMN, probabilities: COLUMNS}``.
         members: Networks of each model, trained from different seeds.
         sampler: The source of the teacher's training examples.
         matching: The loss of that training, from labels.
@@ -102,6 +105,7 @@ class TeacherSection(Section):
     estimator: Any = None
     onnx: dict[str, Any] | None = None
     function: dict[str, Any] | None = None
+    answers: dict[str, Any] | None = None
     members: Annotated[int, Field(ge=1)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: dict[str, Any] = Field(default_factory=dict)
@@ -127,6 +131,8 @@ class TeacherSection(Section):
             return {name: settings}
         if self.onnx is not None:
             return {"onnx": self.onnx}
+        if self.answers is not None:
+            return {"answers": self.answers}
         return None if self.function is None else {"function": self.function}
 
     @property
@@ -147,11 +153,11 @@ class TeacherSection(Section):
         if value is None:
             return None
         name, _ = split_spec(check_spec(value), "teacher", "")
-        if name in ("onnx", "function"):
+        if name in ("onnx", "function", "answers"):
             raise ValueError(f"is {name!r}, which has a word of its own: set teacher.{name}")
         return value
 
-    @field_validator("onnx", "function", mode="before")
+    @field_validator("onnx", "function", "answers", mode="before")
     @classmethod
     def _spell_out(cls, value: Any, info: ValidationInfo) -> Any:
         settings = spelt_out(str(info.field_name), value)
@@ -161,13 +167,16 @@ class TeacherSection(Section):
 
     @model_validator(mode="after")
     def _check_kind(self) -> TeacherSection:
-        kinds = [k for k in ("estimator", "onnx", "function") if getattr(self, k) is not None]
+        fitted = ("estimator", "onnx", "function", "answers")
+        kinds = [kind for kind in fitted if getattr(self, kind) is not None]
         if len(kinds) > 1:
             raise ValueError(f"has both {kinds[0]} and {kinds[1]}; it needs only one of them")
         if not kinds and self.model is None:
             raise ValueError(
-                "has neither model nor estimator, onnx or function; it needs one of them"
+                "has neither model nor estimator, onnx, function or answers; it needs one of them"
             )
+        if self.answers is not None and self.record is not None:
+            raise ValueError("record is set, but answers are a record already; set record to null")
         for_networks = (
             "model", "members", "sampler", "matching", "training", "weights", "mc_dropout",
         )  # fmt: skip

@@ -129,14 +129,14 @@ def collect(finished: Finished) -> Report:
     workspace = finished.workspace
     data = finished.described
     shown = shown_students(finished.summary)
-    teacher, students, entropy = _answers(finished, shown)
+    teacher, students, entropy, examples = _answers(finished, shown)
     classes: tuple[str, ...] = ()
     if data.task.kind == "classification":
         classes = data.classes or tuple(map(str, range(data.task.size)))
     return Report(
         summary=finished.summary,
         classes=classes,
-        examples=len(entropy[0]),
+        examples=examples,
         unit=_unit(data),
         shown=shown,
         compared=compared_student(finished.summary),
@@ -182,7 +182,7 @@ def compared_student(summary: dict[str, Any]) -> str | None:
 
 def _answers(
     finished: Finished, shown: Sequence[str]
-) -> tuple[Answers, dict[str, Answers], list[Array]]:
+) -> tuple[Answers, dict[str, Answers], list[Array], int]:
     teacher, students = Answers(), {name: Answers() for name in shown}
     labels: dict[str, Tensor] = {}
     entropies: dict[str, Array] = {}
@@ -191,16 +191,18 @@ def _answers(
         data, own = finished.workspace.described_of(seed), planned.path
         if own not in labels:
             kept = _kept(finished, own, seed)
-            labels[own], entropies[own] = kept["labels"], _array(kept["entropy"])
-            add_kept(teacher, kept, labels[own], data)
-        entropy.append(entropies[own])
+            labels[own] = kept["labels"]
+            if "entropy" in kept:  # a teacher of stored answers may have none on these examples
+                entropies[own] = _array(kept["entropy"])
+                add_kept(teacher, kept, labels[own], data)
+        entropy += [entropies[own]] if own in entropies else []
         for name in shown:
             kept = _kept(finished, finished.stage(name, seed).path, seed, name)
             add_kept(students[name], kept, labels[own], data)
     for answers in (teacher, *students.values()):
         if answers.confusion is not None:
             answers.confusion /= len(answers.confidence)
-    return teacher, students, entropy
+    return teacher, students, entropy, len(next(iter(labels.values())))
 
 
 def _kept(finished: Finished, path: str, seed: int, name: str | None = None) -> dict[str, Tensor]:

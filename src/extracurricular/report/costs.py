@@ -76,11 +76,15 @@ def _networks(finished: Finished) -> dict[str, Any]:
     recipe = finished.summary["recipe"]
     keys = ("model", "estimator", "onnx", "function", "members", "mc_dropout")
     teacher = {key: recipe["teacher"][key] for key in keys}
+    if recipe["teacher"].get("answers") is not None:  # runs from before have no such key
+        teacher["answers"] = recipe["teacher"]["answers"]
     students = {name: section["model"] for name, section in recipe["students"].items()}
     return {"data": data_settings(recipe["data"]), "teacher": teacher, "students": students}
 
 
 def _fitted(finished: Finished, seed: int) -> Teacher | None:
+    if finished.plan.teachers[seed].is_stored:
+        return None  # nothing is computed
     try:
         return finished.teacher(seed)
     except XclError:

@@ -240,7 +240,8 @@ def _each(report: Report) -> list[tuple[str, str, Answers]]:
     """Return name, colour and answers of students and teacher; the teacher is last, so on top."""
     colour = roles(report)
     students = [(name, colour[name], report.students[name]) for name in report.shown]
-    return [*students, ("teacher", "teacher", report.teacher)]
+    known = bool(report.teacher_entropy)
+    return [*students, *([("teacher", "teacher", report.teacher)] if known else [])]
 
 
 def _reliability(report: Report) -> Figure:
@@ -375,6 +376,8 @@ def fidelity(report: Report) -> Iterator[Figure]:
             [],
             f"{how}, right or wrong. {over_seeds(report, 'Dots')}",
         )
+    if not report.teacher_entropy:
+        return
     found = {name: pooled(report.students[name].kl) for name in report.shown}
     edges = log_edges(pooled(list(found.values())), bins=20)
     lines = [
@@ -436,7 +439,7 @@ def legend(report: Report, names: Iterable[str]) -> list[tuple[str, str]]:
 
 def _legend(report: Report, teacher: bool = True, others: bool = False) -> list[tuple[str, str]]:
     colour = roles(report)
-    found = [("teacher", "teacher")] if teacher else []
+    found = [("teacher", "teacher")] if teacher and report.teacher_entropy else []
     found += [(colour[name], name) for name in report.shown]
     rest = len(report.summary["students"]) - len(report.shown)
     return [*found, ("other", f"{rest} others")] if others and rest else found

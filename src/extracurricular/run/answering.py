@@ -17,9 +17,12 @@ from torch import nn
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Task
+from extracurricular.errors import RecipeError
 from extracurricular.inputs import Batch, Inputs, batch_size, leaves
 from extracurricular.matching import forward_kl
+from extracurricular.samplers import Sampler
 from extracurricular.teachers import EnsembleTeacher, NetworkTeacher, Teacher
+from extracurricular.teachers.base import on_draws
 from extracurricular.teachers.prepared import PROBE, Prepared, prepare
 
 MOST_KL = 1e-3
@@ -39,6 +42,23 @@ class Answering:
     teacher: Teacher
     facts: dict[str, Any] = field(default_factory=dict)
     sentences: tuple[str, ...] = ()
+
+
+def check_draws(teacher: Teacher, sampler: Sampler, key: str) -> None:
+    """Refuse a sampler on whose draws a teacher of stored answers has none.
+
+    Args:
+        teacher: The teacher of a student.
+        sampler: The student's sampler.
+        key: Where the student stands in the recipe.
+
+    Raises:
+        RecipeError: It makes such draws.
+    """
+    try:
+        on_draws(teacher, sampler)
+    except RecipeError as error:
+        raise RecipeError(f"{key}.{error.key}", error.problem) from None
 
 
 @torch.no_grad()

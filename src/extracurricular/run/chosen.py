@@ -25,7 +25,7 @@ from extracurricular.run.stages import Checks, Price, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Sampler
 from extracurricular.teachers import Teacher
-from extracurricular.training.mastery import HELD_OUT, held_out_rows, known, mismatch
+from extracurricular.training.mastery import HELD_OUT, kept_out, known, mismatch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -114,7 +114,7 @@ class ChosenStage(NetworkStage):
         assert self.teacher is not None
         kl = held_out_kl(
             student,
-            workspace.data(self.data),
+            self.examples(workspace),
             workspace.made(self.teacher),
             workspace.fabric,
             sampler_seed(self.seed),
@@ -168,7 +168,7 @@ def held_out_kl(
         fabric: Device and precision.
         seed: Seed of the student's sampler.
     """
-    out, _ = held_out_rows(len(data.train), HELD_OUT, seed)
+    out, _ = kept_out(data, HELD_OUT, seed)
     with torch.no_grad():
         asked = known(data, out, teacher, fabric)
         return mismatch(asked, student.eval(), data.task, fabric)

@@ -23,6 +23,7 @@ from extracurricular.run.halving import Halving, Results
 from extracurricular.run.workspace import sampler_seed
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
+from extracurricular.teachers.base import on_draws
 from extracurricular.training import Mastery, Training, mastery_of, train
 from extracurricular.training.mastery import HELD_OUT
 
@@ -71,7 +72,9 @@ class Lessons:
         if not isinstance(chain, str | dict | list):
             return module, chain
         seed, context = sampler_seed(self.seed), self._context(module)
-        return module, build_sampler(chain, self.data, seed, "sampler", context)
+        sampler = build_sampler(chain, self.data, seed, "sampler", context)
+        on_draws(self.teacher, sampler)  # a teacher of stored answers may know none on its draws
+        return module, sampler
 
     def learn(
         self,

@@ -27,6 +27,7 @@ from extracurricular.run.workspace import Made, Workspace
 from extracurricular.samplers import is_pure
 from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.teachers import Teacher
+from extracurricular.teachers.base import on_draws
 
 SCHEMA = 1
 DRAWS = 36
@@ -205,7 +206,7 @@ def _draw(
         choice = sampler.choose(ids)
         return choice.batch, choice.prediction, note
     batch = sampler(ids)
-    return batch, teacher(batch), note
+    return batch, on_draws(teacher, sampler)(batch), note
 
 
 def _made_from(workspace: Workspace, students: Mapping[str, NetworkStage]) -> str:

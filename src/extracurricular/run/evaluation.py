@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from extracurricular.distributions import Distribution
-from extracurricular.errors import RecipeError
+from extracurricular.errors import DataError, RecipeError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
@@ -69,7 +70,8 @@ class EvaluationStage(Stage):
     def do(self, workspace: Workspace) -> None:
         """Write figures and answers of each student, the draws that are shown, and the summary."""
         recipe = workspace.recipe
-        known: dict[str, Distribution] = {}
+        known: dict[str, Distribution | None] = {}
+        absent: str | None = None
         teacher_rows: list[dict[str, Any]] = []
         student_rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe.students}
         for seed, teacher in self.teachers.items():
@@ -78,13 +80,19 @@ class EvaluationStage(Stage):
             assert split.y is not None
             labels = split.y.cpu()
             if teacher.path not in known:
-                ask = partial(workspace.made, teacher)
-                known[teacher.path] = workspace.answers(teacher.path, data, ask)
-                kept = summed_up(known[teacher.path], labels)
+                try:
+                    said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
+                except DataError as error:
+                    if not teacher.is_stored:
+                        raise
+                    known[teacher.path], absent, kept = None, str(error), {"labels": labels}
+                else:
+                    known[teacher.path], kept = said, summed_up(said, labels)
                 keep_answers(workspace.folder / teacher.path, kept)
-            answers = known[teacher.path]
-            figures = metrics.figures(answers, labels, angular=angular)
-            own = by_target(answers, labels, data)
+            answers, figures, own = known[teacher.path], {}, {}
+            if answers is not None:
+                figures = metrics.figures(answers, labels, angular=angular)
+                own = by_target(answers, labels, data)
             teacher_rows.append({"metrics": figures, "targets": own, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
@@ -105,7 +113,13 @@ class EvaluationStage(Stage):
         students = {name: self.students[name, first] for name in recipe.students}
         keep_draws(workspace, students, self.teachers[first])
         task = workspace.data_of(first).task.kind
+        if absent is not None:
+            measured = next(iter(student_rows.values()))[0]["metrics"]
+            for row in teacher_rows:
+                row["metrics"] = row["metrics"] or dict.fromkeys(measured, math.nan)
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
+        if absent is not None:
+            summary["teacher"]["absent"] = absent
         whole = [workspace.contents(spec) for spec in data_specs(recipe)]
         summary["data"] = sha256(canonical(whole))[:32]
         write_json_if_changed(workspace.folder / "summary.json", summary)

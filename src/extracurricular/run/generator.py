@@ -180,7 +180,9 @@ def measure(sampler: Generated, teacher: Teacher, network: nn.Module | None) -> 
         return prediction.probs if isinstance(prediction, Categorical) else prediction.mean
 
     features = flat_features if network is None else teacher_features(network)
-    return assess(sampler.generator, data, draws, features, predict)
+    # A teacher of stored answers has none on draws of a generator.
+    asked = None if hasattr(teacher, "on_draws") else predict
+    return assess(sampler.generator, data, draws, features, asked)
 
 
 def draw_pictures(sampler: Generated, folder: Path, figures: dict[str, Any]) -> None:

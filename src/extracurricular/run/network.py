@@ -21,6 +21,7 @@ from extracurricular.matching import DIVERGENCES, build_matching, traits_of
 from extracurricular.matching.course import ends
 from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
+from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
 from extracurricular.run.loggers import Curves
 from extracurricular.run.settings import data_settings, training_settings
@@ -31,6 +32,7 @@ from extracurricular.samplers import Batch, Context, Sampler, is_pure
 from extracurricular.samplers.build import moves, requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
 from extracurricular.training import Mastery, Training, TrainingResult, mastery_of, train
+from extracurricular.training.mastery import drawing
 from extracurricular.training.remembered import pays
 
 
@@ -163,12 +165,20 @@ class NetworkStage(Stage):
         """
         return self.build_sampler(workspace, context_of(self, workspace, student), seed)
 
+    def examples(self, workspace: Workspace) -> Data:
+        """Return its data set, which draws no example whose answer a stored teacher lacks."""
+        data = workspace.data(self.data)
+        if self.learns_from == "labels" or self.teacher is None or not self.teacher.is_stored:
+            return data
+        answered = getattr(workspace.made(self.teacher), "answered", None)
+        return data if answered is None else drawing(data, answered)
+
     def build_sampler(
         self, workspace: Workspace, context: Context, seed: int | None = None
     ) -> Sampler:
         """Return its sampler in a given context."""
         own = sampler_seed(self.seed) if seed is None else seed
-        data = workspace.data(self.data)
+        data = self.examples(workspace)
         context = replace(context, draws=context.draws or self.length)
         return workspace.sampler(self.sampler, data, own, f"{self.key}.sampler", context)
 
@@ -332,7 +342,7 @@ def mastery_in(
     try:
         return mastery_of(
             stage.sampler,
-            workspace.data(stage.data),
+            stage.examples(workspace),
             # The teacher itself is asked about the stored examples, of which there is no record.
             workspace.made(stage.teacher),
             stage.training,
@@ -401,20 +411,22 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
         context = Context(checks.teacher, model, checks.generators)
     _check_mastery(stage)
     sampler = stage.build_sampler(workspace, context)
+    if stage.learns_from == "teacher" and checks.teacher is not None:
+        check_draws(checks.teacher, sampler, stage.key)
     batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
     check_matching(stage, batch, workspace.data(stage.data).task)
     checks.asks[stage.key] = questions(sampler, stage.learns_from)
     if checks.teacher is not None and stage.asks_once(checks.teacher, sampler):
         draws = stage.training.steps * stage.training.batch_size
         checks.asks[stage.key] = len(workspace.data(stage.data).train) / draws
-    if stage.record is not None:
+    if stage.record is not None or (stage.teacher is not None and stage.teacher.is_stored):
         checks.asks[stage.key] = 0.0
-        if not is_pure(sampler):
-            raise RecipeError(
-                f"{stage.key}.sampler",
-                "gives draws that depend on the student in training, on which no teacher can "
-                "be recorded; choose another score, or set teacher.record to null",
-            )
+    if stage.record is not None and not is_pure(sampler):
+        raise RecipeError(
+            f"{stage.key}.sampler",
+            "gives draws that depend on the student in training, on which no teacher can "
+            "be recorded; choose another score, or set teacher.record to null",
+        )
 
 
 def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str, float]:

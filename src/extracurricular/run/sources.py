@@ -30,6 +30,11 @@ class TeacherSource(Protocol):
         """All that its answers depend on."""
         ...
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether its answers are in a file, so that it knows no others."""
+        ...
+
     def load(self, workspace: Workspace) -> Teacher:
         """Read the trained teacher."""
         ...

@@ -34,6 +34,7 @@ from extracurricular.teachers import (
     NetworkTeacher,
     Teacher,
 )
+from extracurricular.teachers.base import on_split
 from extracurricular.teachers.named import ENTRIES, few, files_of
 
 
@@ -65,6 +66,11 @@ class FittedStage(Stage):
             "files": files,
         }
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether its answers are in a file, so that it knows no others."""
+        return split_spec(self.spec, "teacher", self.key)[0] == "answers"
+
     def build(self, data: Data) -> Teacher:
         """Fit or open the teacher, and ask it once.
 
@@ -78,7 +84,7 @@ class FittedStage(Stage):
             teacher = entry.fit(data, self.seed)
             probe = data.train[:2]
             ids = torch.arange(len(probe), device=data.device)
-            teacher(Batch(ids, data.inputs(probe.x)))
+            on_split(teacher, "train")(Batch(ids, data.inputs(probe.x)))
         except RecipeError as error:
             raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
         except XclError:
@@ -112,6 +118,8 @@ class FittedStage(Stage):
             teacher = workspace.made(self)
             outcome |= {"identity": identity(teacher), "steps": self.steps}
             outcome["parameters"] = getattr(teacher, "parameters", None)
+        for sentence in getattr(teacher, "notes", ()):
+            workspace.watcher.tell(sentence)
 
     def check(self, workspace: Workspace, checks: Checks) -> None:
         """Check the settings; a student's check tries the teacher on a few examples."""
@@ -151,6 +159,11 @@ class TeacherPlan:
         parts: list[Stage] = list(self.members) if self.fitted is None else [self.fitted]
         return [*(part.settings for part in parts), {"mc_dropout": self.mc_dropout}]
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether its answers are in a file, so that it knows no others."""
+        return self.fitted is not None and self.fitted.is_stored
+
     def load(self, workspace: Workspace) -> Teacher:
         """Return the trained teacher.
 
@@ -178,7 +191,8 @@ class TeacherPlan:
             RecipeError: It does not go with the data.
         """
         if self.fitted is not None:
-            return self.fitted.build(few(workspace.data(self.data)))
+            data = workspace.data(self.data)
+            return self.fitted.build(data if self.fitted.is_stored else few(data))
         device = workspace.device
         modules = [one.untrained(workspace).to(device).eval() for one in self.members]
         return self.of(modules, workspace)
@@ -186,8 +200,11 @@ class TeacherPlan:
     def forward_cost(self, workspace: Workspace) -> int | None:
         """Return the multiply-adds of an answer on one example.
 
-        Those of an estimator, an ONNX file or a function cannot be counted, which is None.
+        Those of an estimator, an ONNX file or a function cannot be counted, which is None. Stored
+        answers cost nothing.
         """
+        if self.is_stored:
+            return 0
         data = workspace.data(self.data)
         costs = [forward_cost(one.untrained(workspace), data) for one in self.members]
         known = [cost for cost in costs if cost is not None]

@@ -38,6 +38,7 @@ from extracurricular.run.precision import (
 from extracurricular.run.watcher import Silent, Watcher
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
+from extracurricular.teachers.base import on_split
 from extracurricular.training import Execution, Shared
 
 if TYPE_CHECKING:
@@ -239,7 +240,8 @@ class Workspace(DataSets):
         """
         if path in self._answers:
             return self._answers[path]
-        found = self.predict(ask(), data, self.evaluated(data))
+        asked = on_split(ask(), self.recipe.evaluation.split)
+        found = self.predict(asked, data, self.evaluated(data))
         kept = sum(answer.parameters.nbytes for answer in self._answers.values())
         if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
             self._answers[path] = found

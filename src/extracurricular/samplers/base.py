@@ -8,7 +8,7 @@ example of its child derives that child's id by hashing its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol, TypeGuard, runtime_checkable
@@ -139,3 +139,51 @@ def is_pure(sampler: object) -> bool:
     training. Impure draws cannot be recorded, and are made one step at a time.
     """
     return bool(getattr(sampler, "pure", True))
+
+
+@runtime_checkable
+class Stored(Sampler, Protocol):
+    """A sampler whose draws are stored examples, of which something is known."""
+
+    def look_up(self, ids: Tensor, table: Callable[[Sampler], Tensor]) -> Tensor:
+        """Return the rows of the draws, [B, …].
+
+        Args:
+            ids: The draw ids, [B].
+            table: Gives the rows of all examples of a source (``empirical``, ``pool``), in their
+                order, on the device of ``ids``.
+        """
+        ...
+
+
+def looked_up(sampler: Sampler, ids: Tensor, table: Callable[[Sampler], Tensor]) -> Tensor:
+    """Return what is known of the stored examples that draws are; see :class:`Stored`.
+
+    Raises:
+        TypeError: The sampler makes new examples.
+    """
+    if not isinstance(sampler, Stored):
+        raise TypeError(f"a {type(sampler).__name__} makes new examples")
+    return sampler.look_up(ids, table)
+
+
+def sources(sampler: Sampler) -> Iterator[Sampler]:
+    """Yield the samplers inside one, and itself, that draw from nothing but what they hold.
+
+    Raises:
+        ValueError: One of them makes new examples; the sentence is its name.
+    """
+    if not isinstance(sampler, Stored):
+        raise ValueError(_name(sampler))
+    inner = [child for child in getattr(sampler, "_children", []) if isinstance(child, Sampler)]
+    for child in inner:
+        yield from sources(child)
+    if not inner:
+        yield sampler
+
+
+def _name(sampler: object) -> str:
+    """Return the name of a sampler in recipes, or of its class."""
+    name = type(sampler).__name__
+    known = {registered.replace("_", ""): registered for registered in SAMPLERS.names()}
+    return known.get(name.lower(), name)

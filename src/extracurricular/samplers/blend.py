@@ -11,7 +11,7 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.inputs import Batch, is_static, leaves, soft_labels, tree_map
-from extracurricular.samplers.base import Sampler, Seeded, announce
+from extracurricular.samplers.base import Sampler, Seeded, announce, looked_up
 from extracurricular.samplers.moving import PLACES, Moving, Table, extremes
 
 
@@ -91,6 +91,11 @@ class Blend(Seeded):
             check_shapes(self.children, parts)
             return joined(ids, parts, masked(self._choice(ids)))
         return gathered(self.children, ids, ids, self._places(ids))
+
+    def look_up(self, ids: Tensor, table: Callable[[Sampler], Tensor]) -> Tensor:
+        """Return what tables of stored examples have of each draw's, [B, …]."""
+        parts = [looked_up(child, ids, table) for child in self.children.values()]
+        return masked(self._choice(ids))(*parts)
 
 
 def gathered(

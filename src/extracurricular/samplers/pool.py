@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.data.formats.examples import fingerprint, read_pool
+from extracurricular.data.formats.examples import fingerprint, image_names, read_pool
 from extracurricular.data.images.stream import streamed
 from extracurricular.inputs import Batch, is_static, leaves, tree_map
-from extracurricular.samplers.base import SAMPLERS, Seeded
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded
 from extracurricular.samplers.generated import find_generator
 from extracurricular.samplers.stored import STREAMED
 
@@ -31,6 +31,7 @@ class Pool(Seeded):
         data: The data set, whose scales make raw values network inputs.
         pool: The raw examples, with the shapes and on the device of the data's.
         seed: Seed of the orders.
+        names: Names of the files of the examples; empty if they have none.
 
     Raises:
         ValueError: The pool is empty, or its examples differ from the data's in shape or type.
@@ -39,6 +40,7 @@ class Pool(Seeded):
     data: Data
     pool: Split
     seed: int = 0
+    names: tuple[str, ...] = field(default=(), metadata={"recorded_as": None})
 
     def __post_init__(self) -> None:
         """Check the pool against the data."""
@@ -70,11 +72,19 @@ class Pool(Seeded):
 
     def __call__(self, ids: Tensor) -> Batch:
         """Draw examples."""
-        static = is_static(ids) and self.capturable
-        index = rng.permuted(len(self.pool), self.seed, ids, self.stream("order"), static)
+        index = self.index(ids)
         x = self.data.inputs(tree_map(lambda v: v.index_select(0, index), self.pool.x))
         task = self.data.task
         return Batch(ids, x, None, task.size if task.kind == "classification" else None)
+
+    def index(self, ids: Tensor) -> Tensor:
+        """Return the number of each draw's example in the pool, int64, [B]."""
+        static = is_static(ids) and self.capturable
+        return rng.permuted(len(self.pool), self.seed, ids, self.stream("order"), static)
+
+    def look_up(self, ids: Tensor, table: Callable[[Sampler], Tensor]) -> Tensor:
+        """Return what a table of the pool has of each draw's example, [B, …]."""
+        return table(self).index_select(0, self.index(ids))
 
 
 @SAMPLERS.register("pool")
@@ -116,7 +126,9 @@ def pool(
             )
         return Pool(data, data.unlabelled, seed)
     if path is not None:
-        return Pool(data, _read(Path(path), data, resize), seed)
+        folder = Path(path)
+        names = tuple(image_names(folder)) if folder.is_dir() else ()
+        return Pool(data, _read(folder, data, resize), seed, names)
     assert generator is not None
     if resize:
         raise ValueError("resize is for a pool from a path; leave it out beside a generator")

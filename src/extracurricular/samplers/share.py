@@ -8,6 +8,7 @@ which ids are drawn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.inputs import Batch, is_static
-from extracurricular.samplers.base import Sampler, Seeded, announce
+from extracurricular.samplers.base import Sampler, Seeded, announce, looked_up
 from extracurricular.samplers.blend import check_shapes, gathered, joined, masked
 from extracurricular.samplers.moving import Moving, at, extremes
 
@@ -79,6 +80,11 @@ class Share(Seeded):
             check_shapes(children, parts)
             return joined(ids, parts, masked(ids & 1))
         return gathered(children, ids, ids >> 1, _places(ids))
+
+    def look_up(self, ids: Tensor, table: Callable[[Sampler], Tensor]) -> Tensor:
+        """Return what tables of stored examples have of each draw's, [B, …]."""
+        parts = [looked_up(child, ids >> 1, table) for child in (self.plain, self.extended)]
+        return masked(ids & 1)(*parts)
 
     def one_sided(self, share: float) -> Share:
         """Return the same draws for a time in which the share is 0 or 1, at the cost of one side.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from extracurricular.data.base import Data
 from extracurricular.data.images.decode import Crop
 from extracurricular.data.images.stream import streamed
 from extracurricular.inputs import Batch, Inputs, is_static, tree_map
-from extracurricular.samplers.base import SAMPLERS, Seeded
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded
 
 # The obstacle of samplers whose images workers decode.
 STREAMED = "its images are streamed from their files"
@@ -54,6 +55,10 @@ class Empirical(Seeded):
         count = len(self.data.train) if drawn is None else len(drawn)
         place = rng.permuted(count, self.seed, ids, self.stream("order"), static)
         return place if drawn is None else drawn.index_select(0, place)
+
+    def look_up(self, ids: Tensor, table: Callable[[Sampler], Tensor]) -> Tensor:
+        """Return what a table of the training examples has of each draw's, [B, …]."""
+        return table(self).index_select(0, self.index(ids))
 
     def take(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> Batch:
         """Draw examples; with ``crop``, random parts of streamed images.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -36,6 +36,33 @@ class HasMembers(Teacher, Protocol):
 def epistemic_uncertainty(teacher: HasMembers, batch: Batch) -> Tensor:
     """Return the members' disagreement: mutual information [B], or variance of means [B, D]."""
     return epistemic(teacher.members(batch))
+
+
+def on_draws(teacher: Teacher, sampler: Any) -> Teacher:
+    """Return a teacher as it answers about the draws of a sampler.
+
+    Most teachers look at the examples alone. One whose answers are stored
+    (:class:`~extracurricular.knowledge.answers.StoredTeacher`) must know where examples come from.
+
+    Raises:
+        RecipeError: The sampler makes examples for which no answer is stored.
+    """
+    bind = getattr(teacher, "on_draws", None)
+    return teacher if bind is None else cast(Teacher, bind(sampler))
+
+
+def on_split(teacher: Teacher, part: str) -> Teacher:
+    """Return a teacher as it answers about a split, for batches whose ids count its examples.
+
+    Args:
+        teacher: The teacher.
+        part: ``train``, ``validation`` or ``test``.
+
+    Raises:
+        DataError: Its answers are stored, and an example of the split has none.
+    """
+    bind = getattr(teacher, "on_split", None)
+    return teacher if bind is None else cast(Teacher, bind(part))
 
 
 class Faults:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from extracurricular.data.base import Data, split_indices
+from extracurricular.data.base import Affine, Data, split_indices
 from extracurricular.data.target_transform import transformed_errors
 from extracurricular.errors import RecipeError
 from extracurricular.models.base import check_at_least
@@ -50,6 +50,9 @@ ENTRIES: Registry[Entry] = Registry("teacher")
 _FACTORIES: Registry[Any] = Registry("estimator")
 _FUNCTIONS: Registry[Any] = Registry("function")
 
+# Deviations of targets below this are too near to what trees take for none.
+_TINY_UNIT = 1e-4
+
 # Training rows to try a teacher on: of each class, or of a regression.
 _FEW = {"classification": 4, "regression": 64}
 
@@ -62,6 +65,20 @@ def few(data: Data) -> Data:
         return replace(data, train=data.train[: _FEW["regression"]])
     places = [(y == k).nonzero()[: _FEW["classification"], 0] for k in range(data.task.size)]
     return replace(data, train=data.train[torch.cat(places)])
+
+
+def moderate(data: Data) -> Data:
+    """Return a data set whose real targets, if tiny, are in a unit in which they are not.
+
+    The trees of scikit-learn stop to grow where a variance is below 2e-16. The unit is a power of
+    two, so that standardised answers stay what they are to the last bit.
+    """
+    y, scales = data.train.y, data.y_scale
+    if y is None or scales is None or float(scales.scale.min()) > _TINY_UNIT:
+        return data
+    factor = torch.exp2(-torch.log2(scales.scale).floor())
+    train = replace(data.train, y=y * factor)
+    return replace(data, train=train, y_scale=Affine(scales.shift * factor, scales.scale * factor))
 
 
 def files_of(entry: Entry) -> list[Path]:
@@ -186,7 +203,7 @@ class GaussianProcess:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        x, y = training_table(data)
+        x, y = training_table(moderate(data))
         width = x.shape[1]
         # In standardised columns distances grow as the square root of their number.
         kernel = ConstantKernel(1.0, (1e-3, 1e4)) * RBF(np.full(width, width**0.5), (1e-2, 1e4))
@@ -259,6 +276,7 @@ def _fitted(
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
+    data = moderate(data)
     x, y = training_table(data) if table is None else table
     # On one thread sums have one order, so that fitting again gives the same estimator.
     with threadpool_limits(limits=1), warnings.catch_warnings():

@@ -20,7 +20,7 @@ from extracurricular.inputs import static_shapes
 from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler, is_pure
 from extracurricular.samplers.share import Share
-from extracurricular.teachers.base import Teacher
+from extracurricular.teachers.base import Teacher, on_draws
 from extracurricular.training.compiled import as_written
 from extracurricular.training.draw import Shared, draws
 from extracurricular.training.launch import Launcher
@@ -211,11 +211,12 @@ class _Loop:
         launcher = Launcher(self.steps, self.execution, self.tell)
         launcher.shared, launcher.shares = self.shared, self.shares
         for source, end in phases:
+            bound = on_draws(teacher, source)
             while self.step < min(end, self.stop):
                 share = self._settled()
                 part = source.one_sided(share) if isinstance(source, Share) else source
                 # Answers are remembered by the order in which this very sampler draws.
-                asked = remembered(teacher, part, self.settings, self.fabric)
+                asked = remembered(bound, part, self.settings, self.fabric)
                 self.source, self.asked = part, asked
                 for loss in launcher.losses(part, asked, self.step, end):
                     yield loss

@@ -27,7 +27,7 @@ from extracurricular.inputs import Batch, leaves
 from extracurricular.matching import forward_kl
 from extracurricular.samplers.base import Sampler
 from extracurricular.samplers.build import Context, build_sampler, share_is_auto
-from extracurricular.teachers.base import Teacher
+from extracurricular.teachers.base import Teacher, on_split
 from extracurricular.training.settings import Training
 
 if TYPE_CHECKING:
@@ -83,6 +83,15 @@ def held_out_rows(count: int, part: float, seed: int) -> tuple[Tensor, Tensor]:
         )
     order = rng.permuted(count, seed, torch.arange(count), "mastery")
     return order[:wanted].sort().values, order[wanted:].sort().values
+
+
+def kept_out(data: Data, part: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return :func:`held_out_rows` of the training examples that a data set's samplers draw."""
+    if data.drawn is None:
+        return held_out_rows(len(data.train), part, seed)
+    out, rest = held_out_rows(len(data.drawn), part, seed)
+    rows = data.drawn.cpu()
+    return rows[out], rows[rest]
 
 
 def drawing(data: Data, rows: Tensor) -> Data:
@@ -261,7 +270,7 @@ def mastery_of(
     auto = share_is_auto(chain)
     if part is None and not auto:
         return None
-    out, drawn = held_out_rows(len(data.train), EARLY if part is None else part, seed)
+    out, drawn = kept_out(data, EARLY if part is None else part, seed)
     early = build_sampler(chain, drawing(data, drawn), seed, context=context or Context())
     order = rng.permuted(len(drawn), seed, torch.arange(min(MOST, len(drawn))), "mastery.drawn")
     return Mastery(
@@ -287,6 +296,7 @@ def known(data: Data, rows: Tensor, teacher: Teacher, fabric: Fabric) -> Known:
     """
     split = data.train[rows.to(fabric.device)]
     batch = Batch(rows.to(fabric.device), data.inputs(split.x))
+    teacher = on_split(teacher, "train")
     with fabric.autocast():
         parts = [teacher(batch[k : k + _BATCH]) for k in range(0, len(batch), _BATCH)]
     return Known(batch, concatenate(parts))

@@ -42,6 +42,7 @@ class Choices:
     split: str | int | None = None
     group: str | int | None = None
     time: str | int | None = None
+    id: str | int | None = None
     stratify: bool = True
     duplicates: Literal["keep", "drop"] = "keep"
     missing: Literal["error", "drop", "impute"] = "error"
@@ -79,7 +80,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
     notes = list(table.notes)
     special = {
         setting: table.named(which, setting)
-        for setting in ("split", "group", "time")
+        for setting in ("split", "group", "time", "id")
         if (which := getattr(choices, setting)) is not None
     }
     targets = _target_names(table, choices.target)
@@ -93,6 +94,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         for setting, column in special.items()
         if setting != "split"
     ]
+    ids = _ids(table, special["id"]) if "id" in special else np.arange(len(table))
     kept, told = _whole_rows(table, inputs, labels, choices)
     notes += told
     kept, labels, told = _without_rare(table, kept, labels, choices.fewest)
@@ -126,10 +128,24 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         notes=notes,
         fields=fields,
         reading={"columns": fields.dump(), **({"table": written} if written else {})},
-        ids={part: rows[part].tolist() for part in PARTS},
+        ids={part: ids[own].tolist() for part, own in rows.items() if part in PARTS or len(own)},
         unlabelled=x["unlabelled"] if len(x["unlabelled"]) else None,
     )
     return transform_targets(made, choices.target_transform)
+
+
+def _ids(table: Table, name: str) -> Array:
+    """Return the id of each row, as a text."""
+    values = table.columns[name].values.cast(pl.String)
+    odd = values.is_null() | values.is_duplicated()
+    if odd.any():
+        row = int(odd.arg_true()[0])
+        raise DataError(
+            f"{table.source}, {table.place(row)}: the column {name!r}, which id names, "
+            + ("has no value" if values[row] is None else f"has {values[row]!r} in several rows")
+            + "; every row needs an id of its own"
+        )
+    return np.array(values.to_list(), dtype=object)
 
 
 # Targets
@@ -209,6 +225,15 @@ def _reals(
                 "must have numbers"
             )
     y = np.stack([column.values.fill_null(0.0).to_numpy() for column in columns], axis=1)
+    for name, own in zip(names, y[known].T, strict=True):
+        # As a time in seconds since 1970, of which float32 keeps the minutes.
+        kinds = len(np.unique(own))
+        if len(np.unique(own.astype(np.float32))) < 0.9 * kinds:
+            raise DataError(
+                f"{table.source}: float32 cannot tell the values of the target {name!r} apart, "
+                f"such as {own.min():.15g} and {own.max():.15g}; subtract {own.min():.15g} from "
+                "them"
+            )
     return _Labels(names, known, y, [], why)
 
 

@@ -24,6 +24,7 @@ def table(
     split: str | int | None = None,
     group: str | int | None = None,
     time: str | int | None = None,
+    id: str | int | None = None,
     stratify: bool = True,
     duplicates: Literal["keep", "drop"] = "keep",
     missing: Literal["error", "drop", "impute"] = "error",
@@ -63,6 +64,8 @@ def table(
             validation rows, they are set aside from the training rows.
         group: Column whose rows of one value stay in one split, such as a person; it is no input.
         time: Column of numbers or dates; the latest rows are tested on. It is no input.
+        id: Column that identifies rows, by which a teacher's stored answers are found; the number
+            of the row where None. It is no input.
         stratify: Whether each split has each class, or each tenth of a real target, in proportion.
         duplicates: Whether to ``drop`` test and validation rows whose inputs are those of a
             training row.
@@ -105,7 +108,8 @@ def table(
         thousands=thousands,
         missing_values=tuple(missing_values) if missing_values is not None else ("usual",),
         date_format=date_format,
-        categorical=tuple(categorical or ()),
+        # Ids are texts, even if they look like numbers.
+        categorical=(*(categorical or ()), *(() if id is None else (id,))),
         drop=tuple(drop or ()),
         rename=rename or {},
         index=index,
@@ -113,7 +117,7 @@ def table(
     )
     choices = Choices(
         target=target, task=task, test=test, validation=validation, split=split, group=group,
-        time=time, stratify=stratify, duplicates=duplicates, missing=missing, dates=dates,
+        time=time, id=id, stratify=stratify, duplicates=duplicates, missing=missing, dates=dates,
         fewest=fewest, seed=seed, target_transform=target_transform,
     )  # fmt: skip
     return make_table(_name(path), read_table(Path(path), reading), choices)
@@ -152,9 +156,9 @@ def from_frame(
         task: Kind of the target; found out where None.
         missing_values, categorical, drop, date_format, decimal, thousands, rename: See
             :func:`table`.
-        settings: ``test``, ``validation``, ``split``, ``group``, ``time``, ``stratify``,
-            ``duplicates``, ``missing``, ``dates``, ``fewest``, ``seed`` and ``target_transform``,
-            as for :func:`table`.
+        settings: ``test``, ``validation``, ``split``, ``group``, ``time``, ``id``,
+            ``stratify``, ``duplicates``, ``missing``, ``dates``, ``fewest``, ``seed`` and
+            ``target_transform``, as for :func:`table`.
 
     Raises:
         DataError: The frame or a value in it cannot be used, or a setting does not fit.
@@ -168,7 +172,7 @@ def from_frame(
         thousands=thousands,
         missing_values=tuple(missing_values) if missing_values is not None else ("usual",),
         date_format=date_format,
-        categorical=tuple(categorical or ()),
+        categorical=(*(categorical or ()), *([settings["id"]] if "id" in settings else [])),
         drop=tuple(drop or ()),
         rename=rename or {},
     )
