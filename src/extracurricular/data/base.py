@@ -246,8 +246,8 @@ def make_data(
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        x_scale={k: _fit_scale(v) for k, v in leaves(splits["train"].x).items()},
-        y_scale=_fit_scale(y) if task.kind == "regression" else None,
+        x_scale={k: fit_scale(v) for k, v in leaves(splits["train"].x).items()},
+        y_scale=fit_scale(y) if task.kind == "regression" else None,
         classes=tuple(classes),
         angular=angular,
         columns=tuple(columns),
@@ -404,7 +404,7 @@ def _check_shapes(where: str, split: Split, train: Split) -> None:
         )
 
 
-def _fit_scale(values: Tensor) -> Affine:
+def fit_scale(values: Tensor) -> Affine:
     """Fit mean and deviation per channel of images [N, C, H, W], per column of anything flatter.
 
     Streamed images are represented by :data:`SAMPLE` of them, spread evenly.

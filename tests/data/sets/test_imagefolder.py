@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
-from extracurricular.data.sets import imagefolder as module
+from extracurricular.data.formats import pictures as module
 from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, RecipeError
@@ -58,7 +59,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert data.classes == tuple(CLASSES)
     assert data.shapes == (3, 8, 8)
     assert leaves(data.train.x)[""].dtype == torch.uint8
-    assert data.notes == ()
+    assert data.notes == ("Hidden files or folders are passed over: '.hidden'.",)
     found = [numbers(data, part) for part in ("train", "validation", "test")]
     assert [len(f) for f in found] == [21, 3, 6]
     assert every(data) == list(range(30))
@@ -204,7 +205,10 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
         imagefolder(str(tmp_path))
     root = folder(tmp_path / "a")
     (root / "dog").mkdir()
-    with pytest.raises(DataError, match=r"the folder '.*a/dog' has no images"):
+    shutil.rmtree(root / "cow")
+    (root / "cow").mkdir()
+    shutil.rmtree(root / "bee")
+    with pytest.raises(DataError, match=r"the folder '.*a' has 1 sub-folders with images"):
         imagefolder(str(root))
     root = tmp_path / "b"
     folder(root / "train")
