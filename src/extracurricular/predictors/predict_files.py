@@ -17,6 +17,7 @@ from extracurricular.data.formats.blocks import (
     table_blocks,
 )
 from extracurricular.data.formats.columns import Reading, shorten_names
+from extracurricular.data.formats.image_tables import is_table, tabled_images
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.predictors.predictor import Prediction, Predictor
 from extracurricular.predictors.raw_rows import Examples, take_pictures, take_rows
@@ -67,8 +68,8 @@ def open_source(
 
     Args:
         predictor: The model.
-        path: For a table a file or a pattern; for images a folder, a file, a zip, a pattern or a
-            list; or an .npy file of an array [N, ...] of inputs.
+        path: For a table a file or a pattern; for images a folder, a file, a zip, a tar, a pattern,
+            a list or a table of their names; or an .npy file of an array [N, ...] of inputs.
         id: Column of a table whose values name the rows; they are counted from 0 if None.
         tell: Called with sentences for the user.
 
@@ -100,7 +101,8 @@ def open_source(
             "Python, xcl.load(…).predict(arrays), or give an .npy file if it has one input"
         )
     _no_id(id, "images")
-    found = find_pictures(path)
+    named = is_table(path)
+    found = tabled_images(path, intake.table or {}, intake.image) if named else find_pictures(path)
     return Source(_pictures(predictor, found.blocks(size)), len(found.names), "images")
 
 
