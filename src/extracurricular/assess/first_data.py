@@ -24,8 +24,8 @@ from extracurricular.assess.first_images import (
 )
 from extracurricular.assess.survey import survey
 from extracurricular.data.base import Data
-from extracurricular.data.sets import DATA
 from extracurricular.data.images.packed import is_archive
+from extracurricular.data.sets import DATA
 from extracurricular.errors import DataError, RecipeError, XclError, known_names
 from extracurricular.registry import split_spec
 
@@ -120,8 +120,8 @@ def _recognised(what: str) -> tuple[str, dict[str, Setting]]:
     path = Path(what).expanduser()
     if path.is_file() or ("*" in what and not what.lstrip().startswith("{")):
         kind = _file_kind(path)
-        own = named_images(path, what) if kind == "table" else None
-        return ("images", own) if own else (kind, {"path": Setting("path", what, given=True)})
+        named = named_images(path, what) if kind == "table" else None
+        return ("images", named) if named else (kind, {"path": Setting("path", what, given=True)})
     head = what.partition(":")[0]
     if what.lstrip().startswith("{") or head in DATA:
         try:

@@ -6,8 +6,9 @@ and an exported file carry.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -47,7 +48,7 @@ class Intake:
     fields: Fields | None = None
     view: View | None = None
     table: Mapping[str, Any] | None = None
-    image: Mapping[str, Any] = field(default_factory=dict)
+    image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from extracurricular.data.formats import checksums as module
 from extracurricular.data.formats.checksums import FILE, checksums
 from extracurricular.data.formats.contents import changes, contents, ids_of
 from extracurricular.data.formats.description import describe_data, read_description
-from extracurricular.data.sets.arrays import from_arrays
 from extracurricular.data.images.packed import Store
+from extracurricular.data.sets.arrays import from_arrays
 from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.inputs import leaves
 from tests.conftest import eye_data, image_data, pair_data, photographs, table_data

@@ -15,7 +15,7 @@ from extracurricular.data.formats.delimited import text_blocks
 from extracurricular.data.formats.examples import Source, image_names, is_hidden, is_image_name
 from extracurricular.data.formats.tables import TEXTS, kind_of_file, read_raw, table_files
 from extracurricular.data.formats.text_files import CHUNK, packing
-from extracurricular.data.images.decode import endings
+from extracurricular.data.images.decode import some_endings
 from extracurricular.data.images.packed import Store, is_archive, open_store
 from extracurricular.errors import DataError, first_line
 
@@ -163,7 +163,7 @@ def find_pictures(path: Path) -> Images:
         verb = "is no image" if path.exists() else "does not exist"
         raise DataError(f"{str(path)!r} {verb}; the input must be {_KINDS}")
     if not found.names:
-        raise DataError(f"{str(path)!r} has no images ({', '.join(endings())})")
+        raise DataError(f"{str(path)!r} has no images ({some_endings()})")
     return found
 
 

@@ -30,6 +30,7 @@ from extracurricular.data.images.decode import (
     image_bytes,
     open_image,
     problem,
+    some_endings,
     view_bytes,
 )
 from extracurricular.data.images.sizes import quoted
@@ -153,7 +154,9 @@ def is_hidden(name: str) -> bool:
 def told_passed(passed: Sequence[str]) -> list[str]:
     """Return sentences about files and folders that were passed over as they are no images."""
     alien = tuple(set(_OTHERS) - set(endings()))
-    hidden, strange, rest = [], [], []
+    hidden: list[str] = []
+    strange: list[str] = []
+    rest: list[str] = []
     for name in passed:
         kinds = hidden if any(map(is_hidden, name.split("/"))) else rest
         (strange if kinds is rest and name.lower().endswith(alien) else kinds).append(name)
@@ -186,7 +189,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 def _folder(folder: Path, shape: tuple[int, ...], resize: bool) -> Tensor:
     files = image_files(folder)
     if not files:
-        raise DataError(f"the folder {str(folder)!r} has no images ({', '.join(endings())})")
+        raise DataError(f"the folder {str(folder)!r} has no images ({some_endings()})")
     sources: list[Source] = [(file.relative_to(folder).as_posix(), file) for file in files]
     blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
     return decode_images(blocks, len(files), shape, resize)

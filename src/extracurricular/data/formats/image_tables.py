@@ -207,10 +207,12 @@ def find_images(
         raise DataError(_missing(raw, names[lost[0]], lost, len(rows), store, column))
     if lost:
         shown = quoted([names[k] or raw.place(k) for k in lost])
-        verb = "row is left out, as its image is" if len(lost) == 1 else (
-            "rows are left out, as their images are"
-        )  # fmt: skip
-        notes.append(f"{len(lost):,} of {len(rows):,} {verb} not there: {shown}.")
+        verb = (
+            "is left out, as its image is"
+            if len(lost) == 1
+            else "are left out, as their images are"
+        )
+        notes.append(f"{len(lost):,} of {len(rows):,} rows {verb} not there: {shown}.")
     return Listed(found, [str(names[k]) for k in found], store, top, notes)
 
 

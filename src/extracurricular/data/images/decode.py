@@ -122,6 +122,12 @@ def endings() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def some_endings() -> str:
+    """Return the usual endings of images, and how many more there are, for a sentence."""
+    usual = (".jpg", ".jpeg", ".png", ".webp")
+    return f"{', '.join(usual)} or one of {len(set(endings()) - set(usual))} more"
+
+
 def open_image(file: Path | str | bytes) -> Image.Image:
     """Open an image by its content, if its format is data and not a program.
 

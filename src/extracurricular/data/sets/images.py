@@ -133,8 +133,9 @@ def images(
             raise DataError(f"{where}: none of the {len(whole):,} images can be read")
     known = understood(tables.some_rows(raw, [listed.rows[k] for k in used]), reading)
     choices = Choices(
-        target=columns.targets, task=task, test=test, validation=validation, stratify=stratify,
-        fewest=fewest, seed=seed, **columns.special,
+        target=columns.targets, task=task, test=test, validation=validation,
+        split=columns.special.get("split"), group=columns.special.get("group"),
+        time=columns.special.get("time"), stratify=stratify, fewest=fewest, seed=seed,
     )  # fmt: skip
     made = make_table(pictures.name, tables.with_rows(known, _ROW), choices)
     # The one input of that table is the number of a row, which has an image.
@@ -148,22 +149,31 @@ def images(
     if duplicates == "drop":
         found, left, told = without_repeats(found, left)
         lost = [*lost, *told]
-    splits = {}
-    for part in ("train", "validation", "test"):
+    sample = found["train"][spaced(len(found["train"]), SAMPLE)]
+
+    def split_of(part: str) -> Split:
+        own: Any = found[part]
         y = getattr(made, part).y
         kept = torch.from_numpy(np.isin(given[part], left[part]))
-        splits[part] = Split(found[part], None if y is None else y[kept])
-    sample = found["train"][spaced(len(found["train"]), SAMPLE)]
+        return Split(own, y[kept])
+
     seen = {"column": columns.image, "home": tables.home_of(home, Path(table)), "ending": ending}
+    unlabelled: Any = found.get("unlabelled")
     written = reading.dump()
+    told = [*notes, *listed.notes, *lost, *(note for note in made.notes if _ROW not in note)]
     return replace(
         made,
-        **splits,
+        train=split_of("train"),
+        validation=split_of("validation"),
+        test=split_of("test"),
         x_scale={"": fit_scale(sample)},
         columns=(),
         fields=None,
-        unlabelled=Split(found["unlabelled"]) if "unlabelled" in found else None,
-        notes=(*notes, *listed.notes, *lost, *(note for note in made.notes if _ROW not in note)),
-        reading={"image": {**view_settings(view), **seen}, **({"table": written} if written else {})},
-        ids={part: [listed.names[k] for k in left[part]] for part in splits},
+        unlabelled=None if unlabelled is None else Split(unlabelled),
+        notes=tuple(told),
+        reading={
+            "image": {**view_settings(view), **seen},
+            **({"table": written} if written else {}),
+        },
+        ids={part: [listed.names[k] for k in left[part]] for part in made.ids},
     )
