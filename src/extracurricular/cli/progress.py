@@ -23,7 +23,8 @@ class _Rate(bars.ProgressColumn):
 
     def render(self, task: bars.Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "", style="cyan")
+        unit = task.fields.get("unit", self.unit)
+        return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="cyan")
 
 
 class _Count(bars.ProgressColumn):
@@ -100,7 +101,7 @@ class Progress:
 
     @contextmanager
     def _reading(self, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-        bar = self._bars.add_task(title, total=total, loss="")
+        bar = self._bars.add_task(title, total=total, loss="", unit=unit)
         try:
             yield lambda done: self._bars.update(bar, completed=done)
         finally:

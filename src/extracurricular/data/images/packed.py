@@ -65,17 +65,23 @@ class Store:
         if self.members is None:
             return os.path.join(self.root, name)  # noqa: PTH118 - many times as fast as Path
         # Without numbers, the place is that of no file; whoever reads it is told so.
-        return _SIGN.join([str(self.root), name, *map(str, self.members.get(name, ()))])
+        return _SIGN.join([str(self.root), name, *map(str, self._member(name) or ())])
+
+    def _member(self, name: str) -> Member | None:
+        """Return a file of the archive; accents may be written in two ways."""
+        assert self.members is not None
+        return self.members.get(name) or self.members.get(normalize("NFC", name))
 
     def __contains__(self, name: str) -> bool:
         if self.members is None:
             return os.path.isfile(os.path.join(self.root, name))  # noqa: PTH113, PTH118
-        return name in self.members
+        return self._member(name) is not None
 
     def size(self, name: str) -> int:
         """Return the size of an image's file in bytes; -1 where there is none."""
         if self.members is not None:
-            return self.members[name].size if name in self.members else -1
+            member = self._member(name)
+            return -1 if member is None else member.size
         try:
             return (self.root / name).stat().st_size
         except OSError:
