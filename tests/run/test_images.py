@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import extracurricular as xcl
 from extracurricular.cli import app
 from extracurricular.errors import DataError
+from extracurricular.predictors.predict_files import open_source, predicted
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.finished import open_run
 
@@ -128,6 +129,12 @@ def test_a_run_stands_alone_and_predicts_files_of_any_kind(
     np.testing.assert_allclose(answers["age_mean"][:3], wanted[:3, 0], rtol=1e-5)
     assert answers["age_mean"][3] is None
     assert "cannot be read: No such file" in answers["unlike_training"][3]
+
+    [named] = predicted(model, open_source(model, tmp_path / "new.csv", id="remark"))
+    assert named.columns[0] == "remark"
+    np.testing.assert_allclose(named["age_mean"][:3], wanted[:3, 0], rtol=1e-5)
+    with pytest.raises(DataError, match="has no column 'no', which --id names"):
+        open_source(model, tmp_path / "new.csv", id="no")
 
     shipped = xcl.export_run(copy, tmp_path / "kd.onnx", student="kd")
     assert shipped.metadata["files"]["kd.onnx"]["difference"] < 1e-4

@@ -198,7 +198,7 @@ def _files(intake: Intake, x: Any) -> Any:
 
         path = Path(x).expanduser()
         found = (
-            tabled_images(path, intake.table or {}, intake.image)
+            tabled_images(path, intake.table or {}, intake.image)[0]
             if is_table(path)
             else find_pictures(path)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -259,35 +259,43 @@ def home_of(root: Path, table: Path) -> str:
     return os.path.relpath(root.absolute(), table.absolute().parent)
 
 
-def tabled_images(path: Path, reading: Mapping[str, Any], given: Mapping[str, Any]) -> Images:
-    """Return the images that a table names, as the table of the training data did.
+def tabled_images(
+    path: Path, reading: Mapping[str, Any], given: Mapping[str, Any], id: str | None = None
+) -> tuple[Images, pl.Series]:
+    """Return the images that a table names, as the table of the training data did, and their ids.
 
     Args:
         path: The table.
         reading: How tables are written (:meth:`.columns.Reading.load`).
         given: The description of the images: ``column``, ``home`` and ``ending`` are used.
+        id: The column of the ids; the names of the files are the ids if None.
 
     Raises:
         DataError: The table cannot be read, or has no such column.
     """
     form = Reading.load(reading)
-    names = [name for some in _names(path, form, given) for name in some]
+    names: list[str] = []
+    ids: list[pl.Series] = []
+    for block in table_blocks(path, form, 8192):
+        names += _names(path, block, form, given)
+        if id is not None:
+            ids.append(block[column_named(f"the table {str(path)!r}", block.columns, id, "--id")])
     if not names:
         raise DataError(f"the table {str(path)!r} has no rows")
     folder = table_files(path)[0].absolute().parent
     home = folder / str(given.get("home", "."))
     store, top = find_store(home if home.exists() else folder, names)
     # A row whose image is not there is told when its turn comes.
-    return Images(names, store, [top + name for name in names])
+    found = Images(names, store, [top + name for name in names])
+    return found, pl.concat(ids) if ids else pl.Series("file", names)
 
 
-def _names(path: Path, form: Reading, given: Mapping[str, Any]) -> Iterator[list[str]]:
-    for block in table_blocks(path, form, 8192):
-        column = given.get("column") or image_column(block)
-        if column is None or column not in block.columns:
-            named = f"the column {column!r}" if column else "a column of names of images"
-            raise DataError(
-                f"the table {str(path)!r} lacks {named}; it has {shorten_names(block.columns)}"
-            )
-        ending = str(given.get("ending", ""))
-        yield [name or "" for name in file_names(block[column], form.missing, ending)]
+def _names(path: Path, block: pl.DataFrame, form: Reading, given: Mapping[str, Any]) -> list[str]:
+    column = given.get("column") or image_column(block)
+    if column is None or column not in block.columns:
+        named = f"the column {column!r}" if column else "a column of names of images"
+        raise DataError(
+            f"the table {str(path)!r} lacks {named}; it has {shorten_names(block.columns)}"
+        )
+    ending = str(given.get("ending", ""))
+    return [name or "" for name in file_names(block[column], form.missing, ending)]
