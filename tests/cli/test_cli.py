@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from extracurricular import __version__
+from extracurricular.cli import base
+from extracurricular.cli.progress import Progress
+from extracurricular.data.progress import reading, watched_by
 from tests.run.test_run import TINY
 
 
@@ -100,3 +105,27 @@ def test_no_command_shows_help() -> None:
 
 def test_an_unknown_option_is_status_2() -> None:
     assert xcl("run", "digits", "--outt", "x").returncode == 2
+
+
+def test_reading_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    terminal = Console(file=said, force_terminal=True, width=90)
+    with Progress(terminal), reading("reading images", 300, "images") as tell:
+        tell(300)
+    assert "reading images" in said.getvalue()
+    assert "/300" in said.getvalue()
+    assert watched_by(None) is None
+    quiet = io.StringIO()
+    with Progress(Console(file=quiet)), reading("reading images", 300, "images") as tell:
+        tell(300)
+    assert quiet.getvalue() == ""
+    # A command without a bar of its own has one for the reading.
+    monkeypatch.setattr(base, "Console", lambda **_: terminal)
+    try:
+        base.console()
+        said.truncate(0)
+        with reading("reading a table", None, "files") as tell:
+            tell(1)
+        assert "reading a table" in said.getvalue()
+    finally:
+        watched_by(None)

@@ -31,7 +31,7 @@ from extracurricular.run.kept import read_kept
 from tests.conftest import photographs
 
 TRAINING = {"steps": 6, "batch_size": 16, "optimizer": "adamw", "lr": 0.01}
-KINDS = ("table", "imagefolder", "arrays", "digits")
+KINDS = ("table", "imagefolder", "images", "arrays", "digits")
 
 
 def table_file(file: Path, rows: int = 120, unit: float = 1.0, target: str = "y") -> Path:
@@ -53,6 +53,12 @@ def made(kind: str, folder: Path) -> dict[str, Any]:
     if kind == "imagefolder":
         path = photographs(folder / "img", each=12, classes=3)
         return {"imagefolder": {"path": str(path), "size": 8}}
+    if kind == "images":
+        path = photographs(folder / "img", each=12, classes=3)
+        names = sorted(file.relative_to(folder) for file in path.glob("*/*.jpg"))
+        lines = [f"{name},{k / 3:.3f},{k % 5}.5" for k, name in enumerate(names)]
+        (folder / "t.csv").write_text("file,x,y\n" + "\n".join(lines))
+        return {"images": {"table": str(folder / "t.csv"), "target": ["x", "y"], "size": 8}}
     if kind == "arrays":
         rng = np.random.default_rng(0)
         x = rng.normal(size=(90, 4)).astype(np.float32)
@@ -180,7 +186,9 @@ def test_data_at_another_place_are_the_runs_own(alone: Made, tmp_path: Path) -> 
     if "digits" in alone.data:
         return
     [(_, settings)] = made(next(iter(alone.data)), tmp_path / "moved").items()
-    found = xcl.evaluate(alone.copy, f"path={settings['path']}", student="kd")
+    found = xcl.evaluate(
+        alone.copy, f"path={settings.get('path') or settings['table']}", student="kd"
+    )
     summary = json.loads((alone.copy / "summary.json").read_text())["students"]["kd"]["metrics"]
     assert found["metrics"]["nll"]["mean"] == pytest.approx(summary["nll"]["mean"], rel=1e-5)
     with pytest.raises(RecipeError, match="seed: cannot be another for the data of a run"):

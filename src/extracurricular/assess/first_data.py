@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from extracurricular.assess.first_images import (
+    TABLES,
+    Setting,
+    folder_kind,
+    image_settings,
+    named_images,
+)
 from extracurricular.assess.survey import survey
 from extracurricular.data.base import Data
+from extracurricular.data.images.packed import is_archive
 from extracurricular.data.sets import DATA
 from extracurricular.errors import DataError, RecipeError, XclError, known_names
 from extracurricular.registry import split_spec
@@ -24,10 +32,6 @@ from extracurricular.registry import split_spec
 if TYPE_CHECKING:
     from extracurricular.data.formats.columns import Table
 
-_TABLES = (
-    ".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ".parquet", ".xlsx", ".xls", ".xlsb", ".ods",
-    ".gz", ".zst", ".zstd",
-)  # fmt: skip
 _TARGETS = ("target", "label", "class", "y", "outcome", "response")
 _SPLITS = {"train", "training", "validation", "val", "valid", "test"}
 _PERSONS = re.compile(
@@ -43,26 +47,14 @@ _SAFE = (
     "drop", "categorical", "rename", "date_format", "duplicates", "validation", "fewest",
     "target_transform", "missing", "missing_values",
 )  # fmt: skip
+_KINDS = {
+    "table": _SAFE,
+    "images": ("duplicates", "validation", "fewest", "rename", "target_transform"),
+    "imagefolder": ("duplicates", "validation"),
+}
 _ROUNDS = 4
 # At most this part of the examples may be lost by a setting that nobody asked for.
 _LOSS = 0.05
-_HEADERS = 64
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting of a data set, and the reason for it.
-
-    Args:
-        name, value: The setting.
-        why: Sentences.
-        given: Whether the person gave it.
-    """
-
-    name: str
-    value: Any
-    why: tuple[str, ...] = ()
-    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,15 +96,17 @@ def find_first(what: str, given: Mapping[str, Any], target: str | None = None) -
     name, settings = recognised(what)
     settings |= {k: Setting(k, v, given=True) for k, v in given.items()}
     if target is not None:
-        if name != "table":
+        if name not in ("table", "images"):
             raise RecipeError("--target", f"is for tables, and {what!r} is read as {name}")
         column: str | int = int(target) if re.fullmatch(r"-?\d+", target) else target
         settings["target"] = Setting("target", column, given=True)
     DATA.settings({name: _values(settings)}, key="data")  # refuses unknown ones, and other types
     if name == "table":
-        settings = _table_settings(settings)
-    elif name == "imagefolder":
-        settings = _folder_settings(settings)
+        settings = _table_settings(settings, _table(settings))
+    elif name == "images":
+        settings = _table_settings(settings, _table(settings), _image_column(settings))
+    if name in ("images", "imagefolder"):
+        settings = image_settings(name, settings)
     data, settings = _read(name, settings)
     data, settings, left = _mended(name, settings, data)
     return Found(name, _ordered(_shown(name, settings, data)), data, tuple(left), data.notes)
@@ -125,7 +119,9 @@ def recognised(what: str) -> tuple[str, dict[str, Setting]]:
     """Return the kind of a data set, and the settings that its name has."""
     path = Path(what).expanduser()
     if path.is_file() or ("*" in what and not what.lstrip().startswith("{")):
-        return _file_kind(path), {"path": Setting("path", what, given=True)}
+        kind = _file_kind(path)
+        named = named_images(path, what) if kind == "table" else None
+        return ("images", named) if named else (kind, {"path": Setting("path", what, given=True)})
     head = what.partition(":")[0]
     if what.lstrip().startswith("{") or head in DATA:
         try:
@@ -138,7 +134,7 @@ def recognised(what: str) -> tuple[str, dict[str, Setting]]:
             name, own = short, {"path": place, **own}
         return name, {k: Setting(k, v, given=True) for k, v in own.items()}
     if path.is_dir():
-        return _folder_kind(path, what)
+        return folder_kind(path, what)
     raise DataError(
         f"there is no file, folder or data set {what!r} (looked in {str(Path.cwd())!r}); give a "
         "table (.csv, .tsv, .parquet, .xlsx, or several by a *), a folder of images by class, an "
@@ -152,10 +148,12 @@ def _file_kind(path: Path) -> str:
         raise DataError(f"{str(path)!r} is a recipe already; xcl run {path} runs it")
     if endings[-1:] == [".npz"]:
         return "arrays" if _has_arrays(path) else "table"
-    if endings and endings[-1] in _TABLES:
+    if endings and endings[-1] in TABLES:
         return "table"
+    if is_archive(path):
+        return "imagefolder"
     raise DataError(
-        f"{str(path)!r} is neither a table ({', '.join(_TABLES[:8])}) nor an .npz file of arrays"
+        f"{str(path)!r} is neither a table ({', '.join(TABLES[:8])}) nor an .npz file of arrays"
     )
 
 
@@ -167,29 +165,6 @@ def _has_arrays(path: Path) -> bool:
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
         raise DataError(f"the file {str(path)!r} cannot be read as .npz: {error}") from error
     return "y" in names and any(name == "x" or name.startswith("x_") for name in names)
-
-
-def _folder_kind(path: Path, what: str) -> tuple[str, dict[str, Setting]]:
-    from extracurricular.data.formats.examples import SUFFIXES
-
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    if any(entry.name in ("recipe.yaml", "predictor.json") for entry in entries):
-        raise DataError(f"{what!r} holds a run or a saved student, and no data; see --teacher")
-    if any(entry.is_dir() for entry in entries):
-        return "imagefolder", {"path": Setting("path", what, given=True)}
-    images = sum(entry.suffix.lower() in SUFFIXES for entry in entries)
-    if images:
-        raise DataError(
-            f"the folder {what!r} has {images:,} images and no folders; put the images of each "
-            "class into a folder of its own"
-        )
-    endings = {"".join(entry.suffixes[-2:]).lower() for entry in entries}
-    tables = {end for end in endings if end and f".{end.rpartition('.')[2]}" in _TABLES}
-    if len(tables) != 1:
-        has = f"tables of {len(tables)} kinds" if tables else "neither class folders nor tables"
-        raise DataError(f"the folder {what!r} has {has}; give a file, or a pattern with *")
-    pattern = str(Path(what) / f"*{tables.pop()}")
-    return "table", {"path": Setting("path", pattern, given=True)}
 
 
 # Tables
@@ -255,11 +230,18 @@ def choose_group(columns: Sequence[Column]) -> tuple[str, str] | None:
     return None
 
 
-def _table_settings(settings: dict[str, Setting]) -> dict[str, Setting]:
-    """Add the target, the splits and a remedy for holes to the settings of a table."""
-    table = _table(settings)
-    columns = list(_columns(table))
-    if len(columns) < 2:
+def _table_settings(
+    settings: dict[str, Setting], table: Table, image: str = ""
+) -> dict[str, Setting]:
+    """Add the target, the splits and a remedy for holes to the settings of a table.
+
+    Args:
+        settings: Those that are known.
+        table: The table.
+        image: The column of names of images, which are the only input then.
+    """
+    columns = [column for column in _columns(table) if column.name != image]
+    if len(columns) < (1 if image else 2):
         raise DataError(
             f"{table.source} has one column; a separator that was not found may be set by "
             "separator=';'"
@@ -277,7 +259,7 @@ def _table_settings(settings: dict[str, Setting]) -> dict[str, Setting]:
     elif not {"group", "time", "split"} & set(settings) and (found := choose_group(inputs)):
         settings["group"] = Setting("group", found[0], (found[1],))
     taken = [s.value for k in ("split", "group", "time") if (s := settings.get(k)) is not None]
-    holes = [c for c in inputs if c.holes and c.name not in taken]
+    holes = [c for c in inputs if c.holes and c.name not in taken and not image]
     if holes and "missing" not in settings:
         shown = ", ".join(f"{c.name!r} ({c.holes:,})" for c in holes[:6])
         more = f" and {len(holes) - 6} more" if len(holes) > 6 else ""
@@ -299,7 +281,11 @@ def _table(settings: Mapping[str, Setting]) -> Table:
         "index", "sheet",
     )  # fmt: skip
     reading = Reading(TextForm(**form), **{k: values[k] for k in known if k in values})
-    return read_table(Path(values["path"]), reading)
+    return read_table(Path(values.get("path") or values["table"]), reading)
+
+
+def _image_column(settings: Mapping[str, Setting]) -> str:
+    return str(settings["image"].value) if "image" in settings else ""
 
 
 def _columns(table: Table) -> Iterator[Column]:
@@ -310,40 +296,6 @@ def _columns(table: Table) -> Iterator[Column]:
             name, column.kind, len(table), given.n_unique(), column.values.null_count(),
             tuple(some),
         )  # fmt: skip
-
-
-# Folders of images
-
-
-def _folder_settings(settings: dict[str, Setting]) -> dict[str, Setting]:
-    """Add the size and the colours of images, from the headers of some."""
-    from extracurricular.data.formats.examples import image_names
-    from extracurricular.data.images.decode import open_image
-
-    root = Path(settings["path"].value).expanduser()
-    names = image_names(root) if root.is_dir() else []
-    sides, grey = [], True
-    for name in names[:: max(1, len(names) // _HEADERS)]:
-        try:
-            with open_image(root / name) as image:
-                sides.append(min(image.size))
-                grey = grey and image.mode in ("1", "L", "LA", "I;16")
-        except Exception:  # Pillow raises what it likes; the reading below names the file
-            continue
-    if not sides:
-        return settings  # the reading below says why
-    side = int(np.median(sides))
-    if "size" not in settings:
-        size = next((s for s in (16, 32) if side <= 1.5 * s), 64)
-        why = (
-            f"The shorter side of an image has {side:,} pixels (median of {len(sides)}); the "
-            "largest part in the middle is scaled to this height and width. A larger size shows "
-            "more, and costs its square."
-        )
-        settings["size"] = Setting("size", size, (why,))
-    if grey and "channels" not in settings:
-        settings["channels"] = Setting("channels", 1, ("All images looked at are grey.",))
-    return settings
 
 
 # Reading and mending
@@ -359,7 +311,7 @@ def _read(name: str, settings: dict[str, Setting]) -> tuple[Data, dict[str, Sett
         return DATA.build({name: _values(settings)}, key="data"), settings
     except XclError as error:
         problem = error
-    if name == "imagefolder" and "damaged" not in settings:
+    if name in ("images", "imagefolder") and "damaged" not in settings:
         why = (f"{problem}." if not str(problem).endswith(".") else str(problem),)
         tries = [settings | {"damaged": Setting("damaged", "skip", why)}]
     else:
@@ -439,7 +391,7 @@ def remedy(sentence: str, name: str = "table") -> dict[str, Any]:
         found |= {k: v for k, v in value.items() if v is not None}
     if not found and name == "arrays" and "are in train too" in sentence:
         return {"duplicates": "drop"}
-    if name != "table" or not set(found) <= set(_SAFE):
+    if not set(found) <= set(_KINDS.get(name, ())):
         return {}
     # A number that is far away may be one; only 999 and its like are taken for none.
     if "missing_values" in found and "far from all others" not in sentence:
@@ -480,10 +432,10 @@ def _count(data: Data) -> int:
 def _shown(name: str, settings: dict[str, Setting], data: Data) -> dict[str, Setting]:
     """Add the settings that a person is likely to change, with the values that they have."""
     found = dict(settings)
-    if name in ("table", "arrays") and "task" not in found:
+    if name in ("table", "arrays", "images") and "task" not in found:
         why = [note for note in data.notes if "read as" in note and "`task" in note]
         found["task"] = Setting("task", data.task.kind, tuple(why[:1]))
-    own = "split" in found or name not in ("table", "arrays", "imagefolder")
+    own = "split" in found or name not in ("table", "arrays", "imagefolder", "images")
     total = _count(data)
     if not own and "test" not in found and abs(len(data.test) / total - 0.2) < 0.1:
         found["test"] = Setting("test", 0.2)
@@ -493,7 +445,10 @@ def _shown(name: str, settings: dict[str, Setting], data: Data) -> dict[str, Set
 
 
 def _ordered(settings: Mapping[str, Setting]) -> tuple[Setting, ...]:
-    first = ("path", "target", "task", "size", "channels", "split", "group", "time", "test")
-    rank = {key: k for k, key in enumerate((*first, "validation"))}
+    first = (
+        "path", "table", "image", "root", "target", "task", "size", "channels", "split", "group",
+        "time", "test", "validation",
+    )  # fmt: skip
+    rank = {key: k for k, key in enumerate(first)}
     shown = [setting for setting in settings.values() if setting.value is not None]
     return tuple(sorted(shown, key=lambda s: rank.get(s.name, len(rank))))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from extracurricular.assess.first_data import Found, Setting
+from extracurricular.assess.first_data import Found
+from extracurricular.assess.first_images import Setting
 from extracurricular.data.base import Data
 from extracurricular.errors import DataError
 from extracurricular.inputs import is_leaf
@@ -138,7 +139,9 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
         size=data.task.size,
         shape=shape,  # type: ignore[arg-type]
         rows=len(data.train),
-        flips=found.name in ("imagefolder", "hf", "cifar10", "cifar100"),
+        flips=found.name in ("imagefolder", "hf", "cifar10", "cifar100")
+        # A number may be a direction or a place, which a mirror changes.
+        or (found.name == "images" and data.task.kind == "classification"),
         unlabelled=0 if data.unlabelled is None else len(data.unlabelled),
         accelerated=accelerated,
     )

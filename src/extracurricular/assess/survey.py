@@ -103,7 +103,8 @@ def survey(data: Data) -> Survey:
     found.suspicious.extend(column_findings(data))
     found.suspicious.extend(class_findings(data))
     places = {part: look.places for part, look in looks.items()}
-    mend = "; `duplicates: drop` leaves them out" if data.fields is not None else ""
+    known = data.fields is not None or "image" in data.reading
+    mend = "; `duplicates: drop` leaves them out" if known else ""
     found.suspicious.extend(_twice(seen, places, mend))
     return found
 

@@ -77,11 +77,22 @@ def constant_advice(data: Data, names: Sequence[str]) -> str:
 
 def class_findings(data: Data) -> list[str]:
     """Return sentences about names of classes that are hard to tell apart."""
-    table = data.fields is not None
+    table = data.fields is not None or "column" in data.reading.get("image", {})
     found = []
-    for a, b in look_alikes(data.classes):
+    pairs = look_alikes(data.classes)
+    for a, b in pairs:
         mend = f"{setting(rename={a: b})} makes them one" if table else "they may be one class"
         found.append(f"The classes {a!r} and {b!r} look alike; {mend}.")
+    for name in data.classes:
+        alien = [sign for sign in name if sign.translate(_ALIKE) != sign]
+        latin = any(sign.isascii() and sign.isalpha() for sign in name)
+        if alien and latin and not any(name in pair for pair in pairs):
+            seen = name.translate(_ALIKE)
+            mend = f"; {setting(rename={name: seen})} mends it" if table else ""
+            found.append(
+                f"The name of the class {name!r} has letters of another alphabet, such as "
+                f"{alien[0]!r} (U+{ord(alien[0]):04X}), among Latin ones{mend}."
+            )
     odd = [name for name in data.classes if any(_invisible(sign) for sign in name)]
     if odd:
         seen = "".join(sign for sign in odd[0] if not _invisible(sign))

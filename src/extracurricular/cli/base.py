@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated
@@ -65,10 +66,16 @@ def _root(
 
 
 def console() -> Console:
-    """Return the console of standard output."""
-    # Lines are not wrapped at 80 columns without a terminal (a log, a pipe).
+    """Return the console of standard output, which shows the reading of data on a terminal."""
     found = make_console()
-    return found if found.is_terminal else make_console(width=160)
+    if not found.is_terminal:
+        # Lines are not wrapped at 80 columns without a terminal (a log, a pipe).
+        return make_console(width=160)
+    from extracurricular.cli.progress import counting
+    from extracurricular.data.progress import watched_by
+
+    watched_by(partial(counting, found))
+    return found
 
 
 def escaped(text: object) -> str:

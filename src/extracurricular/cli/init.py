@@ -85,6 +85,11 @@ def init(
         choice = choose(facts, section)
         name = _name(found.data.name)
         path = _path(found, out)
+        beside = [
+            replace(s, value=_relative(s.value, out)) if s.name in ("table", "root") else s
+            for s in found.settings
+        ]
+        found = replace(found, settings=tuple(beside))
 
         def text(of: Choice) -> str:
             return recipe_text(found, of, name=name, file=shlex.quote(str(out)), path=path)

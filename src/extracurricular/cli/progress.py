@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from extracurricular.data.progress import Watch, watched_by
+
 
 class _Rate(bars.ProgressColumn):
     """A column with the rate of steps, or of whatever is counted, per second."""
@@ -21,14 +23,29 @@ class _Rate(bars.ProgressColumn):
 
     def render(self, task: bars.Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "", style="cyan")
+        unit = task.fields.get("unit", self.unit)
+        return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="cyan")
+
+
+class _Count(bars.ProgressColumn):
+    """A column with the number that is done, and the number of all if it is known."""
+
+    def render(self, task: bars.Task) -> Text:
+        whole = "" if task.total is None else f"/{task.total:,.0f}"
+        return Text(f"{task.completed:>6,.0f}{whole}", style="progress.download")
 
 
 @contextmanager
 def counting(
-    console: Console, title: str, total: int, unit: str
+    console: Console, title: str, total: int | None, unit: str
 ) -> Iterator[Callable[[int], None]]:
     """Show one bar, with rate and time left, while a block runs.
+
+    Args:
+        console: The console; without a terminal nothing is shown.
+        title: A title for the bar.
+        total: The number of things to do; None if it is not known.
+        unit: A word for them.
 
     Yields:
         A function to call with the number that is done; its first call sets the start of the bar.
@@ -36,7 +53,7 @@ def counting(
     with bars.Progress(
         bars.TextColumn("{task.description:<16}", markup=False),
         bars.BarColumn(bar_width=None),
-        bars.TextColumn("{task.completed:>6,.0f}/{task.total:,.0f}"),
+        _Count(),
         _Rate(unit),
         bars.TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
@@ -63,7 +80,7 @@ class Progress:
         self._bars = bars.Progress(
             bars.TextColumn("{task.description:<16}", markup=False),
             bars.BarColumn(bar_width=None),
-            bars.TextColumn("{task.completed:>6,.0f}/{task.total:,.0f}"),
+            _Count(),
             _Rate(),
             bars.TimeRemainingColumn(elapsed_when_finished=True),
             bars.TextColumn("{task.fields[loss]}"),
@@ -74,10 +91,21 @@ class Progress:
         self._whole: bars.TaskID | None = None
         self._stages: dict[str, bars.TaskID] = {}
         self._steps: dict[str, int] = {}
+        self._before: Watch | None = None
 
     def __enter__(self) -> Progress:
         self._bars.start()
+        # Two displays at once would write over each other, so reading gets a bar in this one.
+        self._before = watched_by(self._reading if self.console.is_terminal else None)
         return self
+
+    @contextmanager
+    def _reading(self, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+        bar = self._bars.add_task(title, total=total, loss="", unit=unit)
+        try:
+            yield lambda done: self._bars.update(bar, completed=done)
+        finally:
+            self._bars.remove_task(bar)
 
     def __exit__(
         self,
@@ -85,6 +113,7 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        watched_by(self._before)
         self._bars.stop()
 
     def plan(self, steps: int, done: int) -> None:

@@ -232,6 +232,7 @@ def set_aside(
     y: Array,
     parts: Mapping[str, float],
     seed: int,
+    group: Array | None = None,
 ) -> dict[str, Array]:
     """Take the splits that are missing from the training examples.
 
@@ -242,6 +243,7 @@ def set_aside(
             quantile, in proportion.
         parts: Part or number to set aside for ``test`` and ``validation`` (:func:`part_size`).
         seed: Seed of the choice.
+        group: A name or number of each example, [N]; those of one group stay in one split.
 
     Raises:
         DataError: A part is out of range, or no example is left to train on.
@@ -252,6 +254,7 @@ def set_aside(
     left = len(train) - sum(sizes)
     if left < 1:
         raise DataError(f"{where}: test and validation leave none of {len(train)} examples")
-    chosen = stratified_parts(strata(y[train]), [*sizes, left], seed)
+    own = None if group is None else group[train]
+    chosen = split_rows(where, y[train], [*sizes, left], seed, group=own)
     taken = {part: train[which] for part, which in zip(missing, chosen, strict=False)}
     return {**rows, **taken, "train": train[chosen[-1]]}

@@ -17,6 +17,7 @@ from extracurricular.data.formats.blocks import (
     table_blocks,
 )
 from extracurricular.data.formats.columns import Reading, shorten_names
+from extracurricular.data.formats.image_tables import is_table, tabled_images
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.predictors.predictor import Prediction, Predictor
 from extracurricular.predictors.raw_rows import Examples, take_pictures, take_rows
@@ -67,9 +68,10 @@ def open_source(
 
     Args:
         predictor: The model.
-        path: For a table a file or a pattern; for images a folder, a file, a zip, a pattern or a
-            list; or an .npy file of an array [N, ...] of inputs.
-        id: Column of a table whose values name the rows; they are counted from 0 if None.
+        path: For a table a file or a pattern; for images a folder, a file, a zip, a tar, a pattern,
+            a list or a table of their names; or an .npy file of an array [N, ...] of inputs.
+        id: Column of a table whose values name the rows; if None, they are counted from 0, and
+            images have the names of their files.
         tell: Called with sentences for the user.
 
     Raises:
@@ -99,9 +101,14 @@ def open_source(
             f"{predictor.name} does not say how a row or a file becomes its input; ask it in "
             "Python, xcl.load(…).predict(arrays), or give an .npy file if it has one input"
         )
-    _no_id(id, "images")
-    found = find_pictures(path)
-    return Source(_pictures(predictor, found.blocks(size)), len(found.names), "images")
+    if is_table(path):
+        found, ids = tabled_images(path, intake.table or {}, intake.image, id)
+    else:
+        _no_id(id, "images")
+        found = find_pictures(path)
+        ids = pl.Series("file", found.names)
+    blocks = _pictures(predictor, found.blocks(size), ids)
+    return Source(blocks, len(found.names), "images")
 
 
 def _no_id(id: str | None, what: str) -> None:
@@ -157,11 +164,13 @@ def _check_columns(
         tell(f"The {noun} {shown} {verb} passed over.")
 
 
-def _pictures(predictor: Predictor, blocks: Iterator[Any]) -> Iterator[Block]:
+def _pictures(predictor: Predictor, blocks: Iterator[Any], ids: pl.Series) -> Iterator[Block]:
     [form] = predictor.inputs.values()
+    done = 0
     for sources in blocks:
-        names = pl.Series("file", [name for name, _ in sources])
-        yield Block(names, take_pictures(predictor.intake.view, form.shape, sources))
+        own = ids[done : done + len(sources)]
+        done += len(sources)
+        yield Block(own, take_pictures(predictor.intake.view, form.shape, sources))
 
 
 def _array(path: Path) -> np.ndarray[Any, Any]:

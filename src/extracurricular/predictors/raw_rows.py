@@ -6,6 +6,7 @@ and an exported file carry.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,14 @@ class Intake:
         fields: The columns of a table; None for other data.
         view: The part of a picture that is taken, and its size; None for other data.
         table: How files of the table are written (:meth:`.columns.Reading.load`).
+        image: The description of pictures, as ``Data.reading`` has it; the name of the column of
+            their files among it, if they are those of a table.
     """
 
     fields: Fields | None = None
     view: View | None = None
     table: Mapping[str, Any] | None = None
+    image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def intake_of(
     if "image" in reading and len(shape) == 3:
         given = reading["image"]
         try:
-            return Intake(view=View(_chw(shape), float(given["centre"]), bool(given["draft"])))
+            view = View(_chw(shape), float(given["centre"]), bool(given["draft"]))
+            return Intake(view=view, table=reading.get("table", {}), image=given)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the description of the images is damaged: {error!r}") from error
     return Intake()
@@ -108,19 +113,23 @@ def from_raw(intake: Intake, x: Any) -> Any:
     Args:
         intake: How the input is made.
         x: A data frame of pandas or polars, a dict of columns, one row as a dict, or a list of
-            these; pictures of PIL; names of image files; the path of a table, or of a folder or a
-            zip of images.
+            these; pictures of PIL; names of image files; the path of a table, or of a folder, a zip
+            or a tar of images. Rows of a model of pictures have their files in the column that the
+            table of its training had them in.
 
     Raises:
         DataError: A column is missing, or a value or file cannot be used.
     """
     if _is_path(x) or (isinstance(x, list | tuple) and x and all(map(_is_path, x))):
         return _files(intake, x)
-    if intake.fields is not None and _is_rows(x, intake.fields):
+    if intake.fields is not None and _is_rows(x, intake.fields.names):
         from extracurricular.data.encode import encode
 
         return torch.from_numpy(encode(intake.fields, x))
     if intake.view is not None:
+        column = intake.image.get("column")
+        if column is not None and _is_rows(x, (column,)):
+            return _files(intake, _named_in(x, column, str(intake.image.get("ending", ""))))
         some = [x] if _is_picture(x) else x
         if isinstance(some, list | tuple) and some and all(map(_is_picture, some)):
             return torch.from_numpy(np.stack([_seen(one, intake.view) for one in some]))
@@ -135,13 +144,30 @@ def _is_picture(x: Any) -> bool:
     return isinstance(x, Image.Image)
 
 
-def _is_rows(x: Any, fields: Fields) -> bool:
+def _is_rows(x: Any, columns: Collection[str]) -> bool:
     if type(x).__module__.partition(".")[0] in _FRAMES:
         return hasattr(x, "columns")
     if isinstance(x, Mapping):
         # The arrays of a model with one input may be given as {"x": [N, D]}.
-        return set(x) != {"x"} or ("x" in fields.names and np.ndim(x["x"]) < 2)
+        return set(x) != {"x"} or ("x" in columns and np.ndim(x["x"]) < 2)
     return isinstance(x, list | tuple) and bool(x) and all(isinstance(one, Mapping) for one in x)
+
+
+def _named_in(x: Any, column: str, ending: str) -> list[str]:
+    """Return the files that rows name."""
+    from extracurricular.data.formats.image_tables import file_names
+    from extracurricular.data.frames import to_polars
+
+    frame = to_polars(x)
+    if column not in frame.columns:
+        raise DataError(
+            f"the rows lack the column {column!r} of names of images; they have "
+            f"{', '.join(frame.columns[:12])}"
+        )
+    names = file_names(frame[column], (), ending)
+    if None in names:
+        raise DataError(f"row {names.index(None)}: the column {column!r} has no name of an image")
+    return [name for name in names if name is not None]
 
 
 def _seen(image: Image.Image, view: View) -> Array:
@@ -168,7 +194,15 @@ def _files(intake: Intake, x: Any) -> Any:
     from extracurricular.data.images.decode import open_image
 
     if _is_path(x):
-        sources = [one for some in find_pictures(Path(x)).blocks(_BLOCK) for one in some]
+        from extracurricular.data.formats.image_tables import is_table, tabled_images
+
+        path = Path(x).expanduser()
+        found = (
+            tabled_images(path, intake.table or {}, intake.image)[0]
+            if is_table(path)
+            else find_pictures(path)
+        )
+        sources = [one for some in found.blocks(_BLOCK) for one in some]
     else:
         sources = [(str(name), Path(name).expanduser()) for name in x]
     if intake.view is not None:

@@ -16,7 +16,7 @@ from typing import Any
 from extracurricular.data.sets import DATA
 
 # Settings that name files or folders, wherever they stand.
-_KEYS = ("path", "weights", "cache")
+_KEYS = ("path", "table", "root", "weights", "cache")
 # Entries whose path may be a name on the Hub instead.
 _HUB = ("hf", "diffusers", "transformers")
 

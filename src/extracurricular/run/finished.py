@@ -171,6 +171,8 @@ def _placed(spec: Any, place: Mapping[str, Any] | None) -> Any:
                 key, f"cannot be another for the data of a run; only {', '.join(PLACE)} can"
             )
     name, settings = split_spec(spec, "data set", "data")
+    if "table" in settings:  # the place of images by a table has this name
+        place = {"table" if key == "path" else key: value for key, value in place.items()}
     return absolute_spec({data_settings(name): {**settings, **place}}, Path.cwd())
 
 

@@ -220,7 +220,8 @@ def _checksum(file: Path) -> str | None:
 def _hint(spec: Any) -> str | None:
     """Return the path of a data set, as a hint for people."""
     name, settings = split_spec(spec, "data set", "data")
-    path = settings.get("path") or (name.partition(":")[2] if data_settings(name) != name else None)
+    path = settings.get("path") or settings.get("table")
+    path = path or (name.partition(":")[2] if data_settings(name) != name else None)
     return path if isinstance(path, str) else None
 
 

@@ -25,7 +25,7 @@ them; since 3 a loss stands there with all its settings, as they are resolved fo
 """
 
 # Settings of a data set that give its location and the way to read it, not its content.
-PLACE = ("path", "workers", "cache")
+PLACE = ("path", "table", "root", "workers", "cache")
 # The loss of schema 2, where the recipe said nothing.
 _LOSS_2 = {"divergence": "forward_kl", "temperature": 1.0, "label_weight": 0.0, "beta": 0.0}
 # Settings of a training that change no result.

@@ -20,6 +20,7 @@ from extracurricular.data.formats import checksums as module
 from extracurricular.data.formats.checksums import FILE, checksums
 from extracurricular.data.formats.contents import changes, contents, ids_of
 from extracurricular.data.formats.description import describe_data, read_description
+from extracurricular.data.images.packed import Store
 from extracurricular.data.sets.arrays import from_arrays
 from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.inputs import leaves
@@ -180,21 +181,21 @@ def test_checksums_are_made_again_only_where_a_file_changed(
     for name in ("a b", "ä", "c"):
         (tmp_path / name).write_text(name)
     names = ["a b", "ä", "c", "gone", "a b"]
-    first = checksums(tmp_path, names)
+    first = checksums(Store(tmp_path), names)
     assert first[0] == first[4] != first[1]
     assert first[3] == "-" * 32
     asked: list[str] = []
     real = module._checksum
-    monkeypatch.setattr(module, "_checksum", lambda file: (asked.append(file.name), real(file))[1])
-    assert checksums(tmp_path, names) == first
+    monkeypatch.setattr(module, "_checksum", lambda at: (asked.append(Path(at).name), real(at))[1])
+    assert checksums(Store(tmp_path), names) == first
     assert asked == []
     (tmp_path / "c").write_text("another")
-    again = checksums(tmp_path, names)
+    again = checksums(Store(tmp_path), names)
     assert asked == ["c"]
     assert again[:2] == first[:2]
     assert again[2] != first[2]
     (tmp_path / FILE).write_text("no line\nof these is one\n")
-    assert checksums(tmp_path, names) == again
+    assert checksums(Store(tmp_path), names) == again
 
 
 def test_checksums_are_kept_elsewhere_if_the_folder_is_not_to_be_written(
@@ -205,10 +206,10 @@ def test_checksums_are_kept_elsewhere_if_the_folder_is_not_to_be_written(
     root.mkdir()
     (root / "a").write_text("a")
     (root / FILE).mkdir()  # it cannot be a file then
-    first = checksums(root, ["a"])
+    first = checksums(Store(root), ["a"])
     assert len(list((tmp_path / "cache").iterdir())) == 1
     monkeypatch.setattr(module, "_checksum", lambda file: pytest.fail("it was read again"))
-    assert checksums(root, ["a"]) == first
+    assert checksums(Store(root), ["a"]) == first
 
 
 def test_a_table_of_classes_names_the_column_of_its_classes() -> None:

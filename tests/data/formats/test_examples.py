@@ -285,7 +285,7 @@ def test_paths_that_are_nothing_to_read(tmp_path: Path) -> None:
     data = image_data()
     with pytest.raises(DataError, match=r"path '.*gone' does not exist; it must name a folder of"):
         read(tmp_path / "gone", data)
-    with pytest.raises(DataError, match=r"the folder '.*' has no images \(\.bmp"):
+    with pytest.raises(DataError, match=r"the folder '.*' has no images \(\.jpg"):
         read(tmp_path, data)
     (tmp_path / "a.csv").write_text("1,2")
     with pytest.raises(DataError, match=r"path is '.*a.csv'; it must name a folder of images, or"):

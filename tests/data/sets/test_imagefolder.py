@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from extracurricular.assess.survey import survey
 from extracurricular.data.base import Data
+from extracurricular.data.formats import pictures as module
+from extracurricular.data.images.decode import endings
+from extracurricular.data.progress import watched_by
 from extracurricular.data.sets import DATA
-from extracurricular.data.sets import imagefolder as module
 from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, RecipeError
@@ -58,7 +64,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert data.classes == tuple(CLASSES)
     assert data.shapes == (3, 8, 8)
     assert leaves(data.train.x)[""].dtype == torch.uint8
-    assert data.notes == ()
+    assert data.notes == ("Hidden files or folders are passed over: '.hidden'.",)
     found = [numbers(data, part) for part in ("train", "validation", "test")]
     assert [len(f) for f in found] == [21, 3, 6]
     assert every(data) == list(range(30))
@@ -204,7 +210,10 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
         imagefolder(str(tmp_path))
     root = folder(tmp_path / "a")
     (root / "dog").mkdir()
-    with pytest.raises(DataError, match=r"the folder '.*a/dog' has no images"):
+    shutil.rmtree(root / "cow")
+    (root / "cow").mkdir()
+    shutil.rmtree(root / "bee")
+    with pytest.raises(DataError, match=r"the folder '.*a' has 1 sub-folders with images"):
         imagefolder(str(root))
     root = tmp_path / "b"
     folder(root / "train")
@@ -249,3 +258,150 @@ def test_jfif_is_jpeg(tmp_path: Path) -> None:
     for file in sorted(tmp_path.glob("*/00[0-4].png")):
         file.rename(file.with_suffix(".jfif"))
     assert every(imagefolder(str(tmp_path), 8)) == list(range(30))
+
+
+def archived(root: Path, kind: str) -> Path:
+    """The folder as an archive, with what macOS puts there."""
+    (root / ".DS_Store").write_bytes(b"x")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "._a.png").write_bytes(b"x")
+    return Path(shutil.make_archive(str(root), kind, root.parent, root.name))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_archive_is_read_like_its_folder(kind: str, stream: bool, tmp_path: Path) -> None:
+    root = folder(tmp_path / "farm")
+    wanted = imagefolder(str(root), 8)
+    path = archived(root, kind)
+    data = imagefolder(str(path), 8, stream=stream, workers=1)
+    assert data.name == "farm"
+    assert data.ids == wanted.ids
+    assert data.classes == wanted.classes
+    for part in ("train", "validation", "test"):
+        x, y = getattr(data, part).x[:], getattr(data, part).y
+        assert torch.equal(x, leaves(getattr(wanted, part).x)[""])
+        assert torch.equal(y, getattr(wanted, part).y)
+    [note] = [note for note in data.notes if "Hidden" in note]
+    assert ".DS_Store" in note
+    assert "__MACOSX" in note
+    damage(root)
+    shutil.make_archive(str(root), kind, root.parent, root.name)
+    data = imagefolder(str(path), 8, damaged="skip", stream=stream, workers=1)
+    assert len(set(every_read(data))) == (30 if stream else 28)
+
+
+def every_read(data: Data) -> list[str]:
+    return [str(name) for part in ("train", "validation", "test") for name in data.ids[part]]
+
+
+def test_what_is_no_image_is_passed_over_and_told(tmp_path: Path) -> None:
+    root = folder(tmp_path / "farm")
+    (root / "dog").mkdir()
+    (root / "ant" / ".DS_Store").write_bytes(b"x")
+    (root / "bee" / "Thumbs.db").write_bytes(b"x")
+    (root / "bee" / "b.svg").write_bytes(b"<svg/>")
+    (root / "readme.txt").write_text("")
+    archived(root, "zip")
+    wanted = {
+        "1 folder has no images and no class of its own: 'dog'.",
+        "1 image is passed over, as Pillow cannot read so here: 'bee/b.svg'; convert them to JPEG "
+        "or PNG.",
+    }
+    for path in (root, root.with_suffix(".zip")):
+        data = imagefolder(str(path), 8)
+        assert data.classes == tuple(CLASSES)
+        assert every(data) == list(range(30))
+        notes = " ".join(data.notes)
+        for name in (".DS_Store", "__MACOSX", "ant/.DS_Store", "bee/Thumbs.db", "readme.txt"):
+            assert name in notes
+        assert wanted <= set(data.notes) or path.suffix == ".zip"
+
+
+@pytest.mark.parametrize("ending", [".avif", ".jp2", ".qoi", ".ppm", ".tga", ".webp"])
+def test_whatever_pillow_reads_is_read(ending: str, tmp_path: Path) -> None:
+    if ending not in endings():
+        pytest.skip(f"this Pillow reads no {ending}")
+    folder(tmp_path)
+    for file in sorted(tmp_path.glob("*/00[0-4].png")):
+        with Image.open(file) as image:
+            lossless = {".webp": {"lossless": True}, ".avif": {"quality": 100}}
+            image.save(file.with_suffix(ending), **lossless.get(ending, {}))
+        file.unlink()
+    data = imagefolder(str(tmp_path), 8, validation=0)
+    assert len(data.train) + len(data.test) == 30
+    if ending != ".avif":
+        assert every(data) == list(range(30))
+
+
+def test_programs_are_never_run_as_images(tmp_path: Path) -> None:
+    """PostScript is a program, whatever a file is called; Pillow would have it run."""
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".emf"} & set(endings())
+    root = folder(tmp_path)
+    (root / "bee" / "z.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(DataError, match=r"'bee/z.png' cannot be read: it is none of JPEG, PNG, G"):
+        imagefolder(str(root), 8)
+
+
+def test_groups_limits_and_duplicates(tmp_path: Path) -> None:
+    root = folder(tmp_path / "farm")
+    data = imagefolder(str(root), 8, group=r"/00(\d)", test=0.3)
+    people = [{str(n)[-5] for n in data.ids[p]} for p in ("train", "validation", "test")]
+    assert len(people[0] | people[1] | people[2]) == sum(map(len, people))
+    assert every(data) == list(range(30))
+    with pytest.raises(DataError, match="which is no regular expression"):
+        imagefolder(str(root), 8, group="(")
+    with pytest.raises(DataError, match=r"group is '.*', which 'ant/000.png' does not match"):
+        imagefolder(str(root), 8, group=r"x\d")
+
+    data = imagefolder(str(root), 8, limit=15)
+    assert len(every(data)) == 15
+    assert [len(getattr(data, p)) for p in ("train", "validation", "test")] == [10, 2, 3]
+    assert data.test.y is not None
+    assert sorted(data.test.y.tolist()) == [0, 1, 2]
+    with pytest.raises(DataError, match="limit is 2; there are 3 classes"):
+        imagefolder(str(root), 8, limit=2)
+
+    known = imagefolder(str(root), 8)
+    for part in ("validation", "test"):
+        name = str(known.ids[part][0])
+        twin = next(n for n in known.ids["train"] if str(n)[:3] == name[:3])
+        shutil.copy(root / str(twin), root / name)
+    for stream in (False, True):
+        told = survey(imagefolder(str(root), 8, stream=stream, workers=1)).suspicious
+        assert any("`duplicates: drop` leaves them out" in sentence for sentence in told)
+        data = imagefolder(str(root), 8, duplicates="drop", stream=stream, workers=1)
+        assert len(data.test) == len(known.test) - 1 == len(data.ids["test"])
+        assert len(data.validation) == len(known.validation) - 1
+        assert not any("are in train too" in sentence for sentence in survey(data).suspicious)
+
+
+def test_names_of_classes_that_deceive_are_told(tmp_path: Path) -> None:
+    for name in ("cat", "Cat", "d\u043eg"):
+        for j in range(9):
+            write(tmp_path / name / f"{j}.png", 10 * len(name) + j)
+    told = survey(imagefolder(str(tmp_path), 8)).suspicious
+    assert "The classes 'cat' and 'Cat' look alike; they may be one class." in told
+    says = "'d\u043eg' has letters of another alphabet, such as '\u043e' (U+043E)"
+    assert any(says in sentence for sentence in told)
+
+
+def test_reading_is_watched_where_somebody_asks(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=100)
+    seen: list[Any] = []
+
+    @contextmanager
+    def watch(title: str, total: int | None, noun: str) -> Iterator[Callable[[int], None]]:
+        seen.append((title, total, noun))
+        yield seen.append
+
+    before = watched_by(watch)
+    try:
+        imagefolder(str(root), 8)
+        assert seen == [("reading images", 300, "images"), 300]
+        imagefolder(str(folder(tmp_path / "few")), 8)  # too few to be watched
+        assert len(seen) == 2
+    finally:
+        watched_by(before)
+    imagefolder(str(root), 8)
+    assert len(seen) == 2

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import glob
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import polars as pl
 
 from extracurricular.data.formats.columns import Reading
 from extracurricular.data.formats.delimited import text_blocks
-from extracurricular.data.formats.examples import SUFFIXES, Source, image_names
+from extracurricular.data.formats.examples import Source, image_names, is_hidden, is_image_name
 from extracurricular.data.formats.tables import TEXTS, kind_of_file, read_raw, table_files
 from extracurricular.data.formats.text_files import CHUNK, packing
+from extracurricular.data.images.decode import some_endings
+from extracurricular.data.images.packed import Store, is_archive, open_store
 from extracurricular.errors import DataError, first_line
 
-# The largest image file that is read from an archive, in bytes.
-_LARGEST = 1 << 29
 _LISTS = (".txt", ".lst")
 _KINDS = (
-    "an image, a folder, a .zip, several by a *, or a .txt with the name of a file in each line"
+    "an image, a folder, a .zip or .tar, several by a *, or a .txt with the name of a file in each "
+    "line"
 )
 
 
@@ -118,60 +118,52 @@ def _lines(file: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Images by name, not yet opened.
 
     Args:
         names: A name for each, by which a person knows it.
-        root: The folder that the names are relative to, or an archive that holds them.
+        store: The folder or archive that the names are relative to.
+        places: Their names in it, where they have others there; None where they have not.
     """
 
     names: list[str]
-    root: Path
+    store: Store
+    places: list[str] | None = None
 
     def blocks(self, size: int) -> Iterator[list[Source]]:
-        """Yield the images, ``size`` at a time.
-
-        Raises:
-            DataError: The archive is damaged.
-        """
-        names = iter(self.names)
-        if self.root.is_dir():
-            while some := list(islice(names, size)):
-                yield [(name, self.root / name) for name in some]
-            return
-        with _archive(self.root) as archive:
-            while some := list(islice(names, size)):
-                yield [(name, _member(archive, self.root, name)) for name in some]
+        """Yield the images, ``size`` at a time."""
+        pairs = zip(self.names, self.places or self.names, strict=True)
+        while some := list(islice(pairs, size)):
+            yield [(name, self.store.place(place)) for name, place in some]
 
 
-def find_pictures(path: Path) -> Pictures:
-    """Find images: one, those of a folder and its subfolders, of a zip, a pattern or a list.
+def find_pictures(path: Path) -> Images:
+    """Find images: one, those of a folder and its subfolders, of an archive, a pattern or a list.
 
     Raises:
         DataError: There are none.
     """
     path = path.expanduser()
     kind = path.suffix.lower()
+    home = Store(path.absolute().parent)
     if path.is_dir():
-        found = Pictures(image_names(path), path)
-    elif path.is_file() and kind == ".zip":
-        with _archive(path) as archive:
-            names = [one.filename for one in archive.infolist() if _is_shown(one)]
-        found = Pictures(sorted(names), path)
+        found = Images(image_names(path), Store(path))
+    elif path.is_file() and is_archive(path):
+        store = open_store(path)
+        found = Images(sorted(filter(_is_shown, store.members or ())), store)
     elif path.is_file() and kind in _LISTS:
-        found = Pictures(_listed(path), path.absolute().parent)
-    elif path.is_file() and kind in SUFFIXES:
-        found = Pictures([path.name], path.absolute().parent)
+        found = Images(_listed(path), home)
+    elif path.is_file() and is_image_name(path.name):
+        found = Images([path.name], home)
     elif "*" in str(path):
         names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-        names = [name for name in names if name.lower().endswith(SUFFIXES)]
-        found = Pictures(names, Path.cwd())
+        found = Images([name for name in names if is_image_name(name)], Store(Path.cwd()))
     else:
         verb = "is no image" if path.exists() else "does not exist"
         raise DataError(f"{str(path)!r} {verb}; the input must be {_KINDS}")
     if not found.names:
-        raise DataError(f"{str(path)!r} has no images ({', '.join(SUFFIXES)})")
+        raise DataError(f"{str(path)!r} has no images ({some_endings()})")
     return found
 
 
@@ -183,24 +175,6 @@ def _listed(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _archive(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"the archive {str(path)!r} cannot be read: {error}") from error
-
-
-def _is_shown(one: zipfile.ZipInfo) -> bool:
-    """Return whether a member is an image that is not hidden, as those of macOS are."""
-    parts = PurePosixPath(one.filename).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not one.is_dir() and not hidden and one.filename.lower().endswith(SUFFIXES)
-
-
-def _member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST:
-        raise DataError(f"{name!r} in {str(path)!r} has more than {_LARGEST} bytes")
-    try:
-        return archive.read(name)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise DataError(f"{name!r} in {str(path)!r} cannot be read: {error}") from error
+def _is_shown(name: str) -> bool:
+    """Return whether a member of an archive is an image that is not hidden."""
+    return is_image_name(name) and not any(map(is_hidden, name.split("/")))

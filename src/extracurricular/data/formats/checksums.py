@@ -1,7 +1,7 @@
 """Checksums of many files, kept beside them and made again only where size or time has changed.
 
-They lie in the files' own folder, in :data:`FILE`; where that cannot be written to, in the user's
-cache folder.
+They lie in the files' own folder, in :data:`FILE`; where that cannot be written to, and for the
+files of an archive, in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from extracurricular.data.formats.cache import cache_folder
+from extracurricular.data.images.packed import Store, is_packed, read_place
 from extracurricular.errors import StorageError
 from extracurricular.files import sha256, write_atomic
 
@@ -28,20 +29,22 @@ _BLOCK = 2**20
 _Stamp: TypeAlias = tuple[int, int]
 
 
-def checksums(root: Path, names: Sequence[str]) -> list[str]:
+def checksums(store: Store, names: Sequence[str]) -> list[str]:
     """Return the SHA-256 of each file, in hexadecimal, cut to 32 digits.
 
     Args:
-        root: The folder of the files.
+        store: The folder or archive of the files.
         names: Path of each file within it. A file that cannot be read has a checksum of dashes.
     """
+    root = store.root
     known = _read(root)
-    stamps = {name: _stamp(root / name) for name in dict.fromkeys(names)}
+    packed = _stamp(root) if store.members is not None else None
+    stamps = {name: packed or _stamp(root / name) for name in dict.fromkeys(names)}
     changed = [n for n, stamp in stamps.items() if stamp and known.get(n, ("", None))[1] != stamp]
     if changed:
         # Reading and hashing both leave the interpreter to other threads.
         with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-            fresh = list(pool.map(lambda name: _checksum(root / name), changed, chunksize=64))
+            fresh = list(pool.map(lambda name: _checksum(store.place(name)), changed, chunksize=64))
         for name, checksum in zip(changed, fresh, strict=True):
             stamp = stamps[name]
             if checksum != _MISSING and stamp is not None:
@@ -60,13 +63,15 @@ def _stamp(file: Path) -> _Stamp | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _checksum(file: Path) -> str:
+def _checksum(place: str) -> str:
     digest = hashlib.sha256()
     try:
-        with file.open("rb") as content:
+        if is_packed(place):
+            return hashlib.sha256(read_place(place)).hexdigest()[:32]
+        with Path(place).open("rb") as content:
             while block := content.read(_BLOCK):
                 digest.update(block)
-    except OSError:
+    except (OSError, ValueError):
         return _MISSING
     return digest.hexdigest()[:32]
 

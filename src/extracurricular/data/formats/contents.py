@@ -51,7 +51,7 @@ def split_checksum(split: Split) -> str:
             continue
         names = pictures.names(torch.arange(len(pictures)))
         digest.update(repr(pictures.files.view).encode())
-        digest.update("".join(checksums(pictures.files.root, names)).encode())
+        digest.update("".join(checksums(pictures.files.store, names)).encode())
     if split.y is not None:
         _add(digest, split.y)
     return digest.hexdigest()

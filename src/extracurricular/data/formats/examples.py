@@ -21,27 +21,37 @@ from torch import Tensor
 
 from extracurricular.data.base import Split, check_finite
 from extracurricular.data.formats import parquet
+from extracurricular.data.formats.checksums import FILE
 from extracurricular.data.images.decode import (
+    ImageError,
     SizeError,
     View,
+    endings,
     image_bytes,
     open_image,
     problem,
+    some_endings,
     view_bytes,
 )
+from extracurricular.data.images.sizes import quoted
+from extracurricular.data.progress import FEWEST_IMAGES, reading
 from extracurricular.errors import DataError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
-SUFFIXES = (
-    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"
+# Endings of images that not every Pillow reads, or none.
+_OTHERS = (
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".eps", ".heic", ".heif", ".jp2", ".jxl", ".nef",
+    ".orf", ".psd", ".raw", ".rw2", ".svg", ".webp",
 )  # fmt: skip
+# What macOS puts beside files.
+_MACOS = "__MACOSX"
 
 _KINDS = "a folder of images, or an .npy, .npz or .parquet file"
 _BLOCK = 1024
 
 Array: TypeAlias = np.ndarray[Any, Any]
-# An image: its name for errors, and its file or the file's content.
-Source: TypeAlias = tuple[str, Path | bytes]
+# An image: its name for errors, and its file, its place (:mod:`.packed`) or the file's content.
+Source: TypeAlias = tuple[str, Path | str | bytes]
 
 
 def read_pool(path: Path, like: Inputs, resize: bool = False) -> Split:
@@ -87,10 +97,14 @@ def image_files(folder: Path) -> list[Path]:
     return [folder / name for name in image_names(folder)]
 
 
-def image_names(folder: Path) -> list[str]:
+def image_names(folder: Path, passed: list[str] | None = None) -> list[str]:
     """Return the paths of :func:`image_files` within the folder, with ``/`` between their parts.
 
     Links are followed, but no folder is read twice, so links in a circle do no harm.
+
+    Args:
+        folder: The folder.
+        passed: A list to add the paths to that are passed over (:func:`told_passed`).
 
     Raises:
         DataError: A folder cannot be read.
@@ -109,7 +123,9 @@ def image_names(folder: Path) -> list[str]:
             why = f"the folder {str(current)!r} cannot be read: {error.strerror}"
             raise DataError(why) from error
         for entry in listed:
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
+                if passed is not None and entry.name != FILE:
+                    passed.append(prefix + entry.name)
                 continue
             # An entry of a scan raises for a link to itself; a path says that it is no folder.
             folder_like = Path(entry.path) if entry.is_symlink() else entry
@@ -118,9 +134,45 @@ def image_names(folder: Path) -> list[str]:
                 if real not in seen:
                     seen.add(real)
                     waiting.append(f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(SUFFIXES) and _is_image(entry):
+            elif is_image_name(entry.name) and _is_image(entry):
                 found.append(prefix + entry.name)
+            elif passed is not None:
+                passed.append(prefix + entry.name)
     return sorted(found)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file is called like an image that can be read."""
+    return name.lower().endswith(endings())
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or is what macOS puts beside files."""
+    return name.startswith(".") or name == _MACOS
+
+
+def told_passed(passed: Sequence[str]) -> list[str]:
+    """Return sentences about files and folders that were passed over as they are no images."""
+    alien = tuple(set(_OTHERS) - set(endings()))
+    hidden: list[str] = []
+    strange: list[str] = []
+    rest: list[str] = []
+    for name in passed:
+        kinds = hidden if any(map(is_hidden, name.split("/"))) else rest
+        (strange if kinds is rest and name.lower().endswith(alien) else kinds).append(name)
+    notes = []
+    if hidden:
+        notes.append(f"Hidden files or folders are passed over: {quoted(hidden)}.")
+    if strange:
+        verb = "image is" if len(strange) == 1 else "images are"
+        notes.append(
+            f"{len(strange):,} {verb} passed over, as Pillow cannot read so here: "
+            f"{quoted(strange)}; convert them to JPEG or PNG."
+        )
+    if rest:
+        verb = "other file is" if len(rest) == 1 else "other files are"
+        notes.append(f"{len(rest):,} {verb} passed over: {quoted(rest)}.")
+    return notes
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
@@ -137,7 +189,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 def _folder(folder: Path, shape: tuple[int, ...], resize: bool) -> Tensor:
     files = image_files(folder)
     if not files:
-        raise DataError(f"the folder {str(folder)!r} has no images ({', '.join(SUFFIXES)})")
+        raise DataError(f"the folder {str(folder)!r} has no images ({some_endings()})")
     sources: list[Source] = [(file.relative_to(folder).as_posix(), file) for file in files]
     blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
     return decode_images(blocks, len(files), shape, resize)
@@ -189,7 +241,11 @@ def decode_images(
     """
     out = np.empty((count, *shape), np.uint8)
     done, first = 0, ""
-    with ThreadPoolExecutor() as threads, warnings.catch_warnings():
+    with (
+        ThreadPoolExecutor() as threads,
+        warnings.catch_warnings(),
+        reading("reading images", count, "images", count >= FEWEST_IMAGES) as tell,
+    ):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for block in blocks:
             first = first or block[0][0]
@@ -203,6 +259,7 @@ def decode_images(
             if damaged is not None:
                 damaged += [done + k for k, whole in enumerate(good) if not whole]
             done += len(block)
+            tell(done)
     return torch.from_numpy(out)
 
 
@@ -230,7 +287,7 @@ def _decode_one(source: Source, row: Array, resize: bool | View) -> None:
         error.name = name
         raise
     except Exception as error:  # decoders raise all kinds for a damaged file
-        raise DataError(f"the image {name!r} {problem(error)}") from error
+        raise ImageError(name, problem(error)) from error
 
 
 def _size_problem(

@@ -20,6 +20,8 @@ from extracurricular.data.formats.columns import (
 )
 from extracurricular.data.formats.delimited import Raw, read_delimited
 from extracurricular.data.frames import to_polars
+from extracurricular.data.progress import FEWEST_BYTES
+from extracurricular.data.progress import reading as watched
 from extracurricular.data.texts import words
 from extracurricular.errors import DataError, first_line, from_extra
 
@@ -52,7 +54,13 @@ def read_raw(path: Path, reading: Reading, texts: Collection[str] | None = None)
         DataError: The file is missing or damaged, or the files differ in their columns.
     """
     paths = table_files(path)
-    parts = [_without_index(_one(file, reading, texts), reading) for file in paths]
+    parts = []
+    size = sum(file.stat().st_size for file in paths)
+    count = len(paths) if len(paths) > 1 else None
+    with watched("reading a table", count, "files", size >= FEWEST_BYTES) as tell:
+        for file in paths:
+            parts.append(_without_index(_one(file, reading, texts), reading))
+            tell(len(parts))
     if len(parts) == 1:
         return parts[0]
     names = parts[0].frame.columns

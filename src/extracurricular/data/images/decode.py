@@ -21,11 +21,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from extracurricular.data.images.packed import is_packed, read_place
+from extracurricular.errors import DataError
+
 Array: TypeAlias = np.ndarray[Any, Any]
 Box: TypeAlias = tuple[float, float, float, float]
 
-# No other format is opened, whatever a file's name: Pillow, for one, has PostScript run.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# No other format is opened, whatever a file's name: Pillow, for one, has PostScript run. Pillow
+# always has the usual ones at hand, and imports all the others at once where one is asked for.
+_USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
+_RARE = (
+    "AVIF", "HEIF", "ICO", "JPEG2000", "MPO", "PCX", "QOI", "SGI", "TGA", "TIFF", "WEBP"
+)  # fmt: skip
 _ORIENTATION = ExifTags.Base.Orientation.value
 _SIDEWAYS = (5, 6, 7, 8)
 _TRIES = 10
@@ -78,6 +85,19 @@ def view_settings(view: View) -> dict[str, Any]:
     }
 
 
+class ImageError(DataError):
+    """An image cannot be read.
+
+    Args:
+        name: Its name.
+        why: The end of a sentence that begins with the name.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"the image {name!r} {why}")
+        self.name, self.why = name, why
+
+
 class SizeError(ValueError):
     """An image has another size than the data's images."""
 
@@ -87,9 +107,43 @@ class SizeError(ValueError):
         self.name = ""
 
 
+@lru_cache(maxsize=1)
+def rare_formats() -> tuple[str, ...]:
+    """Return the rarer formats that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in _RARE if name in Image.OPEN)
+
+
+@lru_cache(maxsize=1)
+def endings() -> tuple[str, ...]:
+    """Return the endings of image files that this Pillow reads, such as ``.jpg``, sorted."""
+    known = {*_USUAL, *rare_formats(), "MPO"}  # MPO is opened as JPEG
+    found = (end for end, name in Image.registered_extensions().items() if name in known)
+    return tuple(sorted(found))
+
+
+def some_endings() -> str:
+    """Return the usual endings of images, and how many more there are, for a sentence."""
+    usual = (".jpg", ".jpeg", ".png", ".webp")
+    return f"{', '.join(usual)} or one of {len(set(endings()) - set(usual))} more"
+
+
 def open_image(file: Path | str | bytes) -> Image.Image:
-    """Open an image by its content, if its format is data and not a program."""
-    return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+    """Open an image by its content, if its format is data and not a program.
+
+    Args:
+        file: Its path, its content, or its place in an archive (:mod:`.packed`).
+    """
+    if isinstance(file, str) and is_packed(file):
+        file = read_place(file)
+    try:
+        return _open(file, _USUAL)
+    except UnidentifiedImageError:
+        return _open(file, rare_formats())
+
+
+def _open(file: Path | str | bytes, formats: tuple[str, ...]) -> Image.Image:
+    return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=formats)
 
 
 def image_bytes(image: Image.Image, shape: tuple[int, ...], resize: bool = False) -> Array:
@@ -288,7 +342,7 @@ def problem(error: Exception) -> str:
         )
     if isinstance(error, UnidentifiedImageError):
         # Pillow's own text names an object in memory.
-        return f"cannot be read: it is none of {', '.join(FORMATS)}"
+        return f"cannot be read: it is none of {', '.join((*_USUAL, *rare_formats()))}"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return f"cannot be read: {error or type(error).__name__}"

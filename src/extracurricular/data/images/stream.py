@@ -6,7 +6,6 @@ import hashlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -15,8 +14,10 @@ from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.images.decode import Crop, View
+from extracurricular.data.images.packed import Store
 from extracurricular.data.images.sizes import quoted
 from extracurricular.data.images.workers import Picture, Workers, cpu_count, workers
+from extracurricular.data.progress import FEWEST_IMAGES, reading
 from extracurricular.errors import DataError
 from extracurricular.inputs import Deferred
 
@@ -59,27 +60,31 @@ class _Buffers:
 
 
 class Files:
-    """The image files of a folder, and the workers that decode them.
+    """The image files of a folder or an archive, and the workers that decode them.
 
     Args:
         name: Name of the data set.
-        root: The folder.
+        store: The folder or archive.
         names: Path of each image within it.
         view: The part to take of an image where no random part is asked for.
         skip: Whether another image replaces one that cannot be read.
         count: Number of worker processes; None for one per CPU.
+        explain: Function that makes a sentence of the place of an image among the names, and of
+            why it cannot be read.
     """
 
     def __init__(
         self,
         name: str,
-        root: Path,
+        store: Store,
         names: Sequence[str],
         view: View,
         skip: bool,
         count: int | None = None,
+        explain: Callable[[int, str], str] | None = None,
     ) -> None:
-        self.name, self.root, self.names = name, root, names
+        self.name, self.store, self.names = name, store, names
+        self.explain = explain or (lambda place, why: f"the image {names[place]!r} {why}")
         self.view, self.skip = view, skip
         self.count = count or cpu_count()
         self._views: dict[Crop | None, View] = {None: view}
@@ -110,9 +115,9 @@ class Files:
         """Return the pictures to decode for images, given by their places among the names."""
         # All pictures share one view object, so that comparing their views is fast.
         view = self._views.setdefault(crop, View(self.view.shape, 1.0, self.view.draft, crop))
-        root, names = str(self.root), self.names
+        where, names = self.store.place, self.names
         return [
-            Picture(f"{root}/{names[place]}", word, view)
+            Picture(where(names[place]), word, view)
             for place, word in zip(places, words, strict=True)
         ]
 
@@ -247,11 +252,13 @@ class Streamed(Deferred):
         """Decode every image; return which can be read, bool, [N], and the names of the others."""
         good = torch.ones(len(self), dtype=torch.bool)
         places = torch.arange(len(self))
-        for start in range(0, len(self), _BLOCK):
-            self.announce(places[start + _BLOCK : start + 2 * _BLOCK])
-            block = places[start : start + _BLOCK]
-            wrong = self._collect(block, None, None, lambda k, images: None)
-            good[block[list(wrong)]] = False
+        with reading("checking images", len(self), "images", len(self) >= FEWEST_IMAGES) as tell:
+            for start in range(0, len(self), _BLOCK):
+                self.announce(places[start + _BLOCK : start + 2 * _BLOCK])
+                block = places[start : start + _BLOCK]
+                wrong = self._collect(block, None, None, lambda k, images: None)
+                good[block[list(wrong)]] = False
+                tell(start + len(block))
         return good, self.names(places[~good])
 
     def identity(self) -> dict[str, Any]:
@@ -262,10 +269,7 @@ class Streamed(Deferred):
         digest = hashlib.sha256()
         for row in self.rows.tolist():
             name = self.files.names[row]
-            try:
-                size = (self.files.root / name).stat().st_size
-            except OSError:
-                size = -1
+            size = self.files.store.size(name)
             digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         view = self.files.view
         return {
@@ -288,7 +292,8 @@ class Streamed(Deferred):
     def _fail(self, places: Tensor, wrong: dict[int, str]) -> None:
         if not self.files.skip:
             first = min(wrong)
-            raise DataError(f"the image {self.names(places[[first]])[0]!r} {wrong[first]}")
+            row = int(self.rows[places[first]])
+            raise DataError(self.files.explain(row, wrong[first]))
 
     def _refuse(self) -> NoReturn:
         raise DataError(self._sentence())

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.images.decode import View, order
+from extracurricular.data.images.packed import shown
 from extracurricular.errors import DataError
 
 # Decoded images that wait to be collected take at most this much, in bytes.
@@ -48,7 +49,7 @@ class Picture(NamedTuple):
     """An image to decode, with everything that the result depends on.
 
     Args:
-        file: Path of the image.
+        file: Place of the image (:mod:`.packed`).
         word: 64 random bits, which choose a random part.
         view: The part to take.
     """
@@ -359,7 +360,7 @@ def _ended(process: subprocess.Popen[bytes], block: _Block) -> str:
     others = f" or one of the {len(block.images) - 1} after it" if len(block.images) > 1 else ""
     return (
         f"a worker process that decodes images has ended {how}{hint}; "
-        f"its last image was {block.first.file!r}{others}"
+        f"its last image was {shown(block.first.file)!r}{others}"
     )
 
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 
-from extracurricular.data.base import SAMPLE, Data, make_data
-from extracurricular.data.formats.cache import Arrays, cached
-from extracurricular.data.formats.examples import Source, decode_images, image_names
-from extracurricular.data.images.decode import View, view_settings
-from extracurricular.data.images.sizes import check_memory, gigabytes, left_out, pair
-from extracurricular.data.images.stream import Files, Streamed
+from extracurricular.data.base import Data, make_data
+from extracurricular.data.formats.examples import told_passed
+from extracurricular.data.formats.pictures import Pictures, view_of, without_repeats
+from extracurricular.data.formats.trees import Tree
+from extracurricular.data.images.decode import view_settings
+from extracurricular.data.images.sizes import quoted
 from extracurricular.data.sets import DATA
-from extracurricular.data.splits import SPLIT_NAMES, name_splits, set_aside
+from extracurricular.data.splits import (
+    SPLIT_NAMES,
+    name_splits,
+    set_aside,
+    stratified_order,
+)
 from extracurricular.data.target_transform import transform_targets
 from extracurricular.data.transform import Setting
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
 Array: TypeAlias = np.ndarray[Any, Any]
-
-_BLOCK = 1024
 
 
 @DATA.register("imagefolder")
@@ -44,6 +46,9 @@ def imagefolder(
     centre: int | float = 1.0,
     draft: bool = True,
     task: Literal["classification", "regression"] | None = None,
+    group: str | None = None,
+    duplicates: Literal["keep", "drop"] = "keep",
+    limit: int | None = None,
     target_transform: Setting = None,
 ) -> Data:
     """Load images in class sub-folders: ``PATH/CLASS/*.jpg``, or ``PATH/train/CLASS/*.jpg`` etc.
@@ -58,7 +63,7 @@ def imagefolder(
     ``damaged: skip``, the images of validation and test.
 
     Args:
-        path: The folder.
+        path: The folder, or a zip or tar that has it.
         size: Height and width, or [height, width]: the largest part in the middle with these
             proportions is scaled to it.
         channels: 3 for colours, 1 for grey.
@@ -79,6 +84,11 @@ def imagefolder(
             which is faster.
         task: ``regression`` for folders whose names are numbers, which are then the targets;
             classes otherwise.
+        group: Regular expression that is searched in the path of an image; images where it finds
+            the same stay in one split. Its first bracket counts, if it has one.
+        duplicates: Whether to ``drop`` test and validation images that equal a training image in
+            all pixels; streamed images are decoded once for that.
+        limit: At most so many images are read, chosen at random, each class in proportion.
         target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
             mapping of these by target (:func:`~.target_transform.transform_targets`).
 
@@ -87,29 +97,27 @@ def imagefolder(
             not fit into memory.
     """
     where = f"data {path!r}"
-    height, width = pair(size)
-    if not 0 < centre <= 1:
-        raise DataError(f"{where}: centre is {centre}; it must be a part in (0, 1]")
-    if workers is not None and workers < 1:
-        raise DataError(f"{where}: workers is {workers}; it must be at least 1, or null")
-    view = View((channels, height, width), float(centre), draft)
-    found = _find_images(where, Path(path), view, damaged == "skip")
-    if stream == "auto":
-        stream = gigabytes(len(found.names), view.shape) > memory
+    view = view_of(where, size, channels, centre, draft)
+    found = _find_images(where, Path(path))
+    if limit is not None:
+        found = found.some(limit, seed)
+    pictures = Pictures(
+        "imagefolder", where, found.name, found.tree.store,
+        [found.tree.top + name for name in found.names], view, damaged == "skip", memory, cache,
+        stream, workers,
+    )  # fmt: skip
+    by = None if group is None else found.groups(group)
     images: dict[str, Any]
-    if stream:
-        if cache is not False:
-            raise DataError(
-                f"{where}: cache is {cache!r}, but the images are streamed and not kept; leave it "
-                "out, or have them in memory (stream: false)"
-            )
-        rows = found.split(np.ones(len(found.names), dtype=bool), test, validation, seed)
-        images, rows, notes = _streamed(found, rows, workers)
+    if pictures.streams:
+        every = np.ones(len(found.names), dtype=bool)
+        images, rows, notes = pictures.streamed(found.split(every, test, validation, seed, by))
     else:
-        check_memory(where, len(found.names), view.shape, memory)
-        x, whole, notes = _decoded(found, cache)
-        rows = found.split(whole, test, validation, seed)
+        x, whole, notes = pictures.decoded()
+        rows = found.split(whole, test, validation, seed, by)
         images = {part: x[own] for part, own in rows.items()}
+    if duplicates == "drop":
+        images, rows, told = without_repeats(images, rows)
+        notes += told
     y, why = _targets(where, found, task)
     classes = [] if y.dtype.kind == "f" else found.classes
     made = make_data(
@@ -162,20 +170,16 @@ class _Found:
 
     Args:
         where: The data, for errors.
-        root: The folder.
-        view: The part of each image, and its size.
-        skip: Whether images that cannot be read are left out.
+        tree: The folder.
         classes: Names of the classes.
         names: Path of each image within the folder, N of them.
         y: Class of each image, int64, [N].
         parts: Name of each image's split, [N].
-        notes: Notes on the choice of splits.
+        notes: Notes on what was found.
     """
 
     where: str
-    root: Path
-    view: View
-    skip: bool
+    tree: Tree
     classes: list[str]
     names: list[str]
     y: Array
@@ -185,21 +189,68 @@ class _Found:
     @property
     def name(self) -> str:
         """Name of the data set."""
-        return self.root.absolute().name
+        name = self.tree.root.absolute().name
+        return name if self.tree.store.members is None else name.rpartition(".")[0]
 
-    def split(self, whole: Array, test: float, validation: float, seed: int) -> dict[str, Array]:
+    def some(self, limit: int, seed: int) -> _Found:
+        """Return at most ``limit`` of the images, with splits and classes in proportion.
+
+        Raises:
+            DataError: There are fewer than classes.
+        """
+        if limit < len(self.classes):
+            raise DataError(
+                f"{self.where}: limit is {limit}; there are {len(self.classes)} classes, and each "
+                "needs images"
+            )
+        if limit >= len(self.names):
+            return self
+        known = np.unique(self.parts, return_inverse=True)[1]
+        chosen = np.sort(stratified_order(known * len(self.classes) + self.y, seed)[:limit])
+        note = f"{limit:,} of {len(self.names):,} images are read (`limit`)."
+        return replace(
+            self,
+            names=[self.names[k] for k in chosen.tolist()],
+            y=self.y[chosen],
+            parts=self.parts[chosen],
+            notes=[*self.notes, note],
+        )
+
+    def groups(self, pattern: str) -> Array:
+        """Return the group of each image: what a regular expression finds in its path, [N].
+
+        Raises:
+            DataError: It is no regular expression, or finds nothing in a path.
+        """
+        try:
+            seek = re.compile(pattern)
+        except re.error as error:
+            raise DataError(
+                f"{self.where}: group is {pattern!r}, which is no regular expression: {error}"
+            ) from error
+        matches = [seek.search(name) for name in self.names]
+        if None in matches:
+            name = self.names[matches.index(None)]
+            raise DataError(f"{self.where}: group is {pattern!r}, which {name!r} does not match")
+        return np.array([m[1 if seek.groups else 0] or "" for m in matches if m is not None])
+
+    def split(
+        self, whole: Array, test: float, validation: float, seed: int, group: Array | None
+    ) -> dict[str, Array]:
         """Return the rows of each split, with missing splits set aside.
 
         Args:
             whole: Whether each image can be read, bool, [N].
             test, validation, seed: See :func:`imagefolder`.
+            group: Group of each image, [N]; None for none.
 
         Raises:
             DataError: A class has no training images left.
         """
         known = dict.fromkeys(self.parts.tolist())
         rows = {part: np.flatnonzero((self.parts == part) & whole) for part in known}
-        rows = set_aside(self.where, rows, self.y, {"test": test, "validation": validation}, seed)
+        sizes = {"test": test, "validation": validation}
+        rows = set_aside(self.where, rows, self.y, sizes, seed, group)
         present = np.bincount(self.y[rows["train"]], minlength=len(self.classes))
         if present.min() == 0:
             gone = self.classes[int(present.argmin())]
@@ -207,127 +258,66 @@ class _Found:
         return rows
 
 
-def _find_images(where: str, root: Path, view: View, skip: bool) -> _Found:
+def _find_images(where: str, root: Path) -> _Found:
     """List the images of a folder, without opening them."""
-    folders, notes = _folders(root)
-    classes = _classes(folders["train"])
-    found = [
-        (part, label, name)
-        for part, folder in folders.items()
-        for label, name in _images(root, folder, classes)
-    ]
-    parts, labels, names = zip(*found, strict=True)
-    y = np.array(labels, dtype=np.int64)
-    return _Found(where, root, view, skip, classes, list(names), y, np.array(parts), notes)
-
-
-def _streamed(
-    found: _Found, rows: dict[str, Array], workers: int | None
-) -> tuple[dict[str, Streamed], dict[str, Array], list[str]]:
-    """Return the images of each split, the rows of those that can be read, and notes.
-
-    Training images are not opened, as other images can replace them in a draw.
-    """
-    files = Files(found.name, found.root, found.names, found.view, found.skip, workers)
-    images = {part: Streamed(files, torch.from_numpy(own)) for part, own in rows.items()}
-    rows, notes = dict(rows), []
-    for part in ("validation", "test") if files.skip else ():
-        good, lost = images[part].whole()
-        if lost:
-            notes.append(f"{part}: {left_out(lost, len(good))}")
-            rows[part] = rows[part][good.numpy()]
-            images[part] = Streamed(files, torch.from_numpy(rows[part]))
-    notes.append(_how(files, len(rows["train"]), len(found.names)))
-    return images, rows, notes
-
-
-def _how(files: Files, train: int, count: int) -> str:
-    needed = gigabytes(count, files.view.shape)
-    noun = "process" if files.count == 1 else "processes"
-    return (
-        f"Images are decoded as they are needed, by {files.count} {noun}, as all of them would "
-        f"take {needed:.3g} GB; the scale is that of {min(train, SAMPLE):,} training images."
-    )
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"the folder {str(folder)!r} cannot be read: {error.strerror}") from error
-
-
-def _folders(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the folder of each split that has one, and notes on the choice."""
-    if not root.is_dir():
+    if not root.exists():
         raise DataError(
             f"the folder {str(root)!r} does not exist; path must name a folder of class folders"
         )
-    inside = {folder.name: folder for folder in _subfolders(root)}
+    tree = Tree(root)
+    folders, notes = _folders(tree)
+    empty: list[str] = []
+    inside = {part: _images(tree, folder, empty) for part, folder in folders.items()}
+    classes = list(inside["train"])
+    if len(classes) < 2:
+        with_images = " with images" if empty else ""
+        raise DataError(
+            f"{tree.where(folders['train'])} has {len(classes)} sub-folders{with_images}; "
+            "it must have one for each of at least two classes"
+        )
+    names, labels, parts = [], [], []
+    for part, by_class in inside.items():
+        for name, images in by_class.items():
+            if name not in classes:
+                raise DataError(
+                    f"{tree.where(folders[part] + name)} is of a class that 'train' does not have; "
+                    f"it has {shorten(classes)}"
+                )
+            names += images
+            labels += [classes.index(name)] * len(images)
+            parts += [part] * len(images)
+    if empty:
+        word = "folder has" if len(empty) == 1 else "folders have"
+        notes.append(f"{len(empty)} {word} no images and no class of its own: {quoted(empty)}.")
+    notes += told_passed(list(tree.passed))
+    return _Found(where, tree, classes, names, np.array(labels), np.array(parts), notes)
+
+
+def _folders(tree: Tree) -> tuple[dict[str, str], list[str]]:
+    """Return the folder of each split that has one, with a ``/``, and notes on the choice."""
+    inside = tree.folders()
     found, notes = name_splits(inside)
     if "train" not in found:
-        return {"train": root}, []
+        return {"train": ""}, []
     known = [name for names in SPLIT_NAMES.values() for name in names]
     other = [name for name in inside if name.lower() not in known]
     if other:
         raise DataError(
-            f"the folder {str(root)!r} has {found['train']!r} beside {other[0]!r}; only validation "
+            f"{tree.where()} has {found['train']!r} beside {other[0]!r}; only validation "
             "(or val) and test may be beside it"
         )
-    return {part: inside[name] for part, name in found.items()}, notes
+    return {part: f"{name}/" for part, name in found.items()}, notes
 
 
-def _classes(train: Path) -> list[str]:
-    names = [folder.name for folder in _subfolders(train)]
-    if len(names) < 2:
-        raise DataError(
-            f"the folder {str(train)!r} has {len(names)} sub-folders; "
-            "it must have one for each of at least two classes"
-        )
-    return names
-
-
-def _images(root: Path, folder: Path, classes: list[str]) -> list[tuple[int, str]]:
-    """Return label and name of each image of a split."""
-    known = {name: k for k, name in enumerate(classes)}
-    found: list[tuple[int, str]] = []
-    for inner in _subfolders(folder):
-        if inner.name not in known:
-            raise DataError(
-                f"the folder {str(inner)!r} is of a class that 'train' does not have; "
-                f"it has {shorten(classes)}"
-            )
-        names = image_names(inner)
-        if not names:
-            raise DataError(f"the folder {str(inner)!r} has no images")
-        prefix = inner.relative_to(root).as_posix()
-        found += [(known[inner.name], f"{prefix}/{name}") for name in names]
-    if not found:
-        raise DataError(f"the folder {str(folder)!r} has no class folders with images")
+def _images(tree: Tree, folder: str, empty: list[str]) -> dict[str, list[str]]:
+    """Return the paths of the images of each class of a split; note folders without any."""
+    found: dict[str, list[str]] = {}
+    for name in tree.folders(folder):
+        images = tree.images(f"{folder}{name}/")
+        if images:
+            found[name] = [f"{folder}{name}/{image}" for image in images]
+        else:
+            empty.append(f"{folder}{name}")
+    if not found and folder:
+        raise DataError(f"{tree.where(folder)} has no class folders with images")
     return found
-
-
-def _decoded(found: _Found, cache: bool | str) -> tuple[Array, Array, list[str]]:
-    """Return all images, whether each could be read, bool, [N], and notes."""
-    sources: list[Source] = [(name, found.root / name) for name in found.names]
-    view = found.view
-    kept = cached(
-        "imagefolder",
-        [found.root / name for name in found.names],
-        partial(_decode, sources, view, found.skip),
-        cache=cache,
-        settings=[list(view.shape), "skip" if found.skip else "error", view.centre, view.draft],
-    )
-    whole = kept["whole"]
-    lost = [found.names[k] for k in np.flatnonzero(~whole)]
-    notes = [left_out(lost, len(found.names))] if lost else []
-    return kept["x"], whole, notes
-
-
-def _decode(sources: list[Source], view: View, skip: bool) -> Arrays:
-    blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
-    damaged: list[int] | None = [] if skip else None
-    x = decode_images(blocks, len(sources), view.shape, resize=view, damaged=damaged).numpy()
-    whole = np.ones(len(sources), dtype=bool)
-    whole[damaged or []] = False
-    return {"x": x, "whole": whole}

@@ -120,10 +120,10 @@ def table(
         time=time, id=id, stratify=stratify, duplicates=duplicates, missing=missing, dates=dates,
         fewest=fewest, seed=seed, target_transform=target_transform,
     )  # fmt: skip
-    return make_table(_name(path), read_table(Path(path), reading), choices)
+    return make_table(name_of(path), read_table(Path(path), reading), choices)
 
 
-def _name(path: str) -> str:
+def name_of(path: str) -> str:
     """Return the file's name without its endings; of a pattern, that of its folder."""
     name = Path(path).name
     for ending in Path(path).suffixes[::-1]:

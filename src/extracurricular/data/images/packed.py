@@ -1,0 +1,194 @@
+"""Image files in a folder, a zip or a tar, read in place: an archive is never unpacked.
+
+A *place* is a text that says where an image lies: the path of its file, or for a member of an
+archive the archive and the bytes of the member in it. So a worker process opens any image without
+knowing of the others. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from unicodedata import normalize
+
+from extracurricular.errors import DataError
+
+ARCHIVES = (".zip", ".tar")
+# Archives that are packed as a whole, so that no member can be read without all before it.
+_WHOLE = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+# No path has this sign.
+_SIGN = "\0"
+# The largest file that is read from an archive, in bytes.
+_LARGEST = 1 << 29
+_STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+# A zip repeats the name of a member before its bytes; a tar has nothing there.
+_HEADER = 30
+
+
+class Member(NamedTuple):
+    """A file in an archive.
+
+    Args:
+        offset: Place of its bytes in a tar; in a zip that of the header before them.
+        packed, size: Number of its bytes in the archive, and unpacked.
+        method: How a zip packs it; -1 in a tar.
+        crc: Checksum of its bytes in a zip.
+    """
+
+    offset: int
+    packed: int
+    size: int
+    method: int = -1
+    crc: int = 0
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the images of a data set lie, by name.
+
+    Args:
+        root: A folder, or an archive.
+        members: The files of the archive by name; None for a folder.
+    """
+
+    root: Path
+    members: Mapping[str, Member] | None = field(default=None, repr=False)
+
+    def place(self, name: str) -> str:
+        """Return the place of an image, which :func:`read_place` and a decoder take."""
+        if self.members is None:
+            return os.path.join(self.root, name)  # noqa: PTH118 - many times as fast as Path
+        # Without numbers, the place is that of no file; whoever reads it is told so.
+        return _SIGN.join([str(self.root), name, *map(str, self._member(name) or ())])
+
+    def _member(self, name: str) -> Member | None:
+        """Return a file of the archive; accents may be written in two ways."""
+        assert self.members is not None
+        return self.members.get(name) or self.members.get(normalize("NFC", name))
+
+    def __contains__(self, name: str) -> bool:
+        if self.members is None:
+            return os.path.isfile(os.path.join(self.root, name))  # noqa: PTH113, PTH118
+        return self._member(name) is not None
+
+    def size(self, name: str) -> int:
+        """Return the size of an image's file in bytes; -1 where there is none."""
+        if self.members is not None:
+            member = self._member(name)
+            return -1 if member is None else member.size
+        try:
+            return (self.root / name).stat().st_size
+        except OSError:
+            return -1
+
+    def files(self, names: list[str]) -> list[Path]:
+        """Return the files on the disk that images are read from."""
+        return [self.root] if self.members is not None else [self.root / name for name in names]
+
+    @property
+    def noun(self) -> str:
+        """A word for it."""
+        return "folder" if self.members is None else "archive"
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a path is called like an archive, be it one that can be read or not."""
+    return path.name.lower().endswith((*ARCHIVES, *_WHOLE))
+
+
+def open_store(root: Path) -> Store:
+    """Open a folder, or list the files of an archive.
+
+    Raises:
+        DataError: It is neither, it is damaged, or its members cannot be read one by one.
+    """
+    if root.is_dir():
+        return Store(root)
+    if not root.is_file():
+        raise DataError(f"{str(root)!r} does not exist; it must be a folder, a .zip or a .tar")
+    if root.name.lower().endswith(_WHOLE):
+        raise DataError(
+            f"the archive {str(root)!r} is packed as a whole, so that no image in it can be read "
+            "alone; unpack it to a .tar, which is hardly larger, or to a folder"
+        )
+    if not is_archive(root):
+        raise DataError(f"{str(root)!r} is no folder, and neither a .zip nor a .tar")
+    listed = _zip if root.suffix.lower() == ".zip" else _tar
+    try:
+        found = {normalize("NFC", name): member for name, member in listed(root)}
+    except (zipfile.BadZipFile, tarfile.TarError, OSError, ValueError, EOFError) as error:
+        raise DataError(f"the archive {str(root)!r} cannot be read: {error}") from error
+    return Store(root, found)
+
+
+def _zip(path: Path) -> Iterator[tuple[str, Member]]:
+    with zipfile.ZipFile(path) as archive:
+        for one in archive.infolist():
+            # A method of its own stands for what is encrypted, which no password is asked for.
+            method = -2 if one.flag_bits & 1 else one.compress_type
+            yield (
+                one.filename,
+                Member(one.header_offset, one.compress_size, one.file_size, method, one.CRC),
+            )
+
+
+def _tar(path: Path) -> Iterator[tuple[str, Member]]:
+    with tarfile.open(path, "r:") as archive:
+        for one in archive:
+            name = str(PurePosixPath(one.name))
+            if one.isdir():
+                yield f"{name}/", Member(one.offset_data, 0, 0)
+            elif one.isreg() and not one.issparse():
+                yield name, Member(one.offset_data, one.size, one.size)
+
+
+def is_packed(place: str) -> bool:
+    """Return whether a place lies in an archive."""
+    return _SIGN in place
+
+
+def shown(place: str) -> str:
+    """Return a place as a person reads it."""
+    return "/".join(place.split(_SIGN)[:2])
+
+
+def read_place(place: str) -> bytes:
+    """Read a file of an archive.
+
+    Raises:
+        ValueError: It is damaged, or packed in a way that is not read.
+        OSError: The archive is gone.
+    """
+    archive, _, *numbers = place.split(_SIGN)
+    if not numbers:
+        raise ValueError("it is not in the archive")
+    member = Member(*map(int, numbers))
+    if member.method == -2:
+        raise ValueError("it is encrypted; unpack the archive")
+    if member.method not in (-1, _STORED, _DEFLATED):
+        raise ValueError("its archive packs it in an unusual way; make the .zip anew, or unpack it")
+    if member.size > _LARGEST:
+        raise ValueError(f"it has {member.size} bytes; at most {_LARGEST} are read")
+    with open(archive, "rb") as opened:  # noqa: PTH123
+        opened.seek(member.offset)
+        if member.method != -1:
+            header = opened.read(_HEADER)
+            if header[:4] != b"PK\3\4":
+                raise ValueError("its archive is damaged")
+            name, extra = (int.from_bytes(header[k : k + 2], "little") for k in (26, 28))
+            opened.seek(name + extra, os.SEEK_CUR)
+        content = opened.read(member.packed)
+    if member.method == _DEFLATED:
+        try:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, member.size + 1)
+        except zlib.error as error:
+            raise ValueError("its archive is damaged") from error
+    if len(content) != member.size or (member.method != -1 and zlib.crc32(content) != member.crc):
+        raise ValueError("its archive is damaged")
+    return content
