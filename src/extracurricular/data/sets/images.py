@@ -138,7 +138,8 @@ def images(
     choices = Choices(
         target=columns.targets, task=task, test=test, validation=validation,
         split=columns.special.get("split"), group=columns.special.get("group"),
-        time=columns.special.get("time"), stratify=stratify, fewest=fewest, seed=seed, target_transform=target_transform,
+        time=columns.special.get("time"), stratify=stratify, fewest=fewest, seed=seed,
+        target_transform=target_transform,
     )  # fmt: skip
     made = make_table(pictures.name, tables.with_rows(known, _ROW), choices)
     # The one input of that table is the number of a row, which has an image.
