@@ -19,8 +19,8 @@ from torch import Tensor
 
 from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, split_of
 from extracurricular.data.base import Data
+from extracurricular.data.several import alike
 from extracurricular.distributions import (
-    Categorical,
     Distribution,
     Gaussian,
     concatenate,
@@ -35,6 +35,7 @@ from extracurricular.errors import (
 )
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from extracurricular.evaluation.labels import each_label, over_seeds
 from extracurricular.evaluation.words import error_measure
 from extracurricular.predictors.given import read_data
 from extracurricular.predictors.load import from_run, load
@@ -108,7 +109,9 @@ def assess(
 
     Returns:
         ``metrics``: the figures of :func:`extracurricular.evaluation.metrics.figures`, for real
-        targets also ``coverage50`` and ``coverage95``. ``fidelity``, ``corruptions`` and ``ood``:
+        targets also ``coverage50`` and ``coverage95``. ``labels``: the figures of each of several
+        labels by name (:func:`extracurricular.evaluation.labels.each_label`); not there for other
+        tasks. ``fidelity``, ``corruptions`` and ``ood``:
         where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
         ``notes`` that a person should read.
 
@@ -128,6 +131,8 @@ def assess(
     _say(tell, "predicting")
     prediction = predictor.distribution(x)
     found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
+    labels = each_label(prediction, y, data.outputs)
+    notes += alike(y.numpy(), list(labels), settings.split) if labels else []
     found |= {"fidelity": None, "corruptions": None, "ood": None}
     if against is not None:
         fitting(against, data)
@@ -150,7 +155,7 @@ def assess(
             "auroc": metrics.auroc(theirs, own),
             "fpr95": metrics.fpr_at_tpr(theirs, own),
         }
-    return {**found, "notes": notes}
+    return {**found, "notes": notes, **({"labels": labels} if labels else {})}
 
 
 def _say(tell: Tell | None, text: str) -> None:
@@ -292,7 +297,7 @@ def evaluate(
         XclError: Something cannot be read, or does not fit; the message is one sentence.
     """
     given: Any = source
-    if isinstance(given, Categorical | Gaussian):
+    if isinstance(given, Distribution):
         return _old_figures(given, data)
     settings = settings or Settings()
     if isinstance(source, Predictor):
@@ -405,7 +410,8 @@ def _found(
         "data": data.name,
         "split": settings.split,
         "against": None if judge is None else judge.name,
-        **together(rows),
+        **together([{k: v for k, v in row.items() if k != "labels"} for row in rows]),
+        **({"labels": over_seeds([row["labels"] for row in rows])} if "labels" in rows[0] else {}),
     }
 
 

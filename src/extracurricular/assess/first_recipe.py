@@ -11,12 +11,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from extracurricular.assess.first_data import Found, Setting
 from extracurricular.data.base import Data
+from extracurricular.distributions import Kind
 from extracurricular.errors import DataError
 from extracurricular.inputs import is_leaf
 
@@ -46,15 +47,17 @@ class Facts:
         flips: Whether an image may be mirrored: photographs may, figures and letters not.
         unlabelled: Number of examples without a target.
         accelerated: Whether networks are trained on a GPU.
+        several: Whether an example has several labels or probabilities, which trees do not learn.
     """
 
-    kind: Literal["classification", "regression"]
+    kind: Kind
     size: int
     shape: tuple[int, ...]
     rows: int
     flips: bool = False
     unlabelled: int = 0
     accelerated: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
     Args:
         found: The data set.
         accelerated: Whether networks are trained on a GPU.
+        several: Whether an example has several labels or probabilities, which trees do not learn.
 
     Raises:
         DataError: Its inputs are neither a table nor one image.
@@ -133,6 +137,7 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
             f"data {data.name!r} has {has}, for which there is no first recipe; start from one "
             "with a network for them, such as xcl recipes show gaze"
         )
+    y = data.train.y
     return Facts(
         kind=data.task.kind,
         size=data.task.size,
@@ -141,6 +146,7 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
         flips=found.name in ("imagefolder", "hf", "cifar10", "cifar100"),
         unlabelled=0 if data.unlabelled is None else len(data.unlabelled),
         accelerated=accelerated,
+        several=data.task.kind != "regression" and y is not None and y.ndim > 1,
     )
 
 
@@ -171,7 +177,7 @@ def _for_table(facts: Facts) -> Choice:
         own["lr"] = 3e-2
     units = 64 if many else 32
     width = 256 if rows >= 50_000 else 128 if many else 64
-    if rows < _FEW_ROWS:
+    if rows < _FEW_ROWS and not facts.several:
         teacher: dict[str, Any] = {"estimator": {"random_forest": {"trees": 500}}}
         training = None
         why = (
@@ -401,6 +407,8 @@ def task_words(data: Data) -> str:
     task = data.task
     if task.kind == "classification":
         return f"{task.size} classes"
+    if task.kind == "multilabel":
+        return f"{task.size} labels of 0 and 1"
     return "a real target" if task.size == 1 else f"{task.size} real targets"
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from extracurricular.cli import base
 from extracurricular.errors import RecipeError
+from extracurricular.evaluation.labels import label_rows
 from extracurricular.evaluation.words import WORDS, figure_text, known
 
 
@@ -151,6 +152,8 @@ def _show(result: dict[str, Any]) -> None:
         f"{base.escaped(result['data'])}"
     )
     console.print(_list(result["metrics"]))
+    if result.get("labels"):
+        console.print(_labels(result["labels"]))
     if result["fidelity"] is not None:
         console.print(f"[bold]Fidelity[/bold] to {base.escaped(result['against'])}")
         console.print(_list(result["fidelity"]))
@@ -165,6 +168,16 @@ def _show(result: dict[str, Any]) -> None:
         console.print(_list({name: ood[name] for name in ("auroc", "fpr95")}))
     for note in result["notes"]:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(note)}")
+
+
+def _labels(labels: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    headings, rows = label_rows(labels)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    for name, *texts in rows:
+        table.add_row(base.escaped(name), *texts)
+    return table
 
 
 def _list(figures: Mapping[str, Any]) -> Table:

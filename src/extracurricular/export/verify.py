@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian, Task
 from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
 from extracurricular.export.formats import quietly
@@ -87,14 +87,16 @@ def torch_runner(content: bytes) -> Runner:
 
 def outputs_of(said: Distribution) -> dict[str, Tensor]:
     """Return a distribution as the outputs of an exported model."""
-    if isinstance(said, Categorical):
+    if isinstance(said, Categorical | Bernoulli):
         return {"probs": said.probs}
     return {"mean": said.mean.float(), "variance": said.var}
 
 
-def read_outputs(outputs: dict[str, Tensor]) -> Distribution:
+def read_outputs(outputs: dict[str, Tensor], task: Task) -> Distribution:
     """Return the outputs of an exported model as a distribution."""
-    if "probs" in outputs:
+    if task.kind == "multilabel":
+        return Bernoulli.from_probs(outputs["probs"])
+    if task.kind == "classification":
         return Categorical.from_probs(outputs["probs"])
     return Gaussian(outputs["mean"], outputs["variance"].log())
 
@@ -113,7 +115,7 @@ def differences(
     Args:
         found: Outputs of a file.
         wanted: Outputs of the original.
-        target: Average and deviation of the target, [D]; None for classes.
+        target: Average and deviation of the target, [D]; None for classes and labels.
     """
     result: dict[str, Tensor] = {}
     for name, right in wanted.items():
@@ -158,7 +160,7 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         parts.append(said)
         start, turn = start + len(index), turn + 1
     joined = {name: torch.cat([part[name] for part in parts])[: len(split)] for name in wanted}
-    return Checked(*worst, figures(read_outputs(joined), data, split))
+    return Checked(*worst, figures(read_outputs(joined, data.task), data, split))
 
 
 def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from extracurricular.distributions import Kind
 from extracurricular.errors import StorageError, shorten
 from extracurricular.files import read_json
 from extracurricular.knowledge.fingerprint import canonical
@@ -48,7 +49,7 @@ class Origin(_Plain):
         choice: Whether a row ends in the index of the chosen candidate, one byte.
     """
 
-    kind: Literal["classification", "regression"]
+    kind: Kind
     size: Annotated[int, Field(ge=1)]
     classes: list[str]
     data: str

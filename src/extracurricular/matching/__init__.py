@@ -7,7 +7,6 @@ A setting of the loss, like one of a sampler, may follow a course over the train
 from extracurricular.matching.divergences import (
     DIVERGENCES,
     Divergence,
-    Kind,
     Traits,
     energy,
     forward_kl,
@@ -23,7 +22,6 @@ __all__ = [
     "BETA",
     "DIVERGENCES",
     "Divergence",
-    "Kind",
     "Matching",
     "Traits",
     "build_matching",

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Categorical, Distribution
+from extracurricular.distributions import Bernoulli, Categorical, Distribution
 from extracurricular.inputs import leaves
 from extracurricular.run.drawn import Drawn, drawn_again, read_draws
 from extracurricular.run.finished import Finished
@@ -122,6 +122,13 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
             [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
             for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
+    if isinstance(said, Bernoulli):
+        names, probs = outputs(data), said.probs.cpu()
+        top = probs.topk(min(_TOP, data.task.size))
+        return [
+            [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
+            for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
     own = said if data.y_scale is None else said.scaled(data.y_scale.scale, data.y_scale.shift)
     degrees, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
     form = ".1f" if data.angular else ".3g"
@@ -143,10 +150,11 @@ def _share(probability: float) -> str:
 
 
 def outputs(data: Data) -> tuple[str, ...]:
-    """Return the names of real targets."""
+    """Return the names of real targets, or of several labels."""
     if data.angular:
         return ("pitch", "yaw")
-    return data.outputs or tuple(f"target {k}" for k in range(data.task.size))
+    noun = "label" if data.task.binary else "target"
+    return data.outputs or tuple(f"{noun} {k}" for k in range(data.task.size))
 
 
 def _rows(data: Data, raw: dict[str, Tensor]) -> tuple[tuple[str, ...], list[list[str]]]:

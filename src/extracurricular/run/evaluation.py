@@ -9,6 +9,7 @@ from typing import Any
 from extracurricular.distributions import Distribution
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.labels import each_label
 from extracurricular.evaluation.summary import summarise
 from extracurricular.files import sha256, write_json_if_changed
 from extracurricular.knowledge.fingerprint import canonical
@@ -83,7 +84,8 @@ class EvaluationStage(Stage):
                 keep_answers(workspace.folder / teacher.path, kept)
             answers = known[teacher.path]
             figures = metrics.figures(answers, labels, angular=angular)
-            teacher_rows.append({"metrics": figures, **teacher.taken(workspace)})
+            row = {"metrics": figures, "labels": each_label(answers, labels, data.outputs)}
+            teacher_rows.append({**row, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
                 prediction = workspace.answers(
@@ -96,6 +98,7 @@ class EvaluationStage(Stage):
                 keep_answers(workspace.folder / stage.path, kept)
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
+                row["labels"] = each_label(prediction, labels, data.outputs)
                 # Runs from before multiply-adds were counted have none.
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
         first = recipe.seeds[0]

@@ -74,7 +74,7 @@ class Pool(Seeded):
         index = rng.permuted(len(self.pool), self.seed, ids, self.stream("order"), static)
         x = self.data.inputs(tree_map(lambda v: v.index_select(0, index), self.pool.x))
         task = self.data.task
-        return Batch(ids, x, None, task.size if task.kind == "classification" else None)
+        return Batch(ids, x, None, task.classes, binary=task.binary)
 
 
 @SAMPLERS.register("pool")

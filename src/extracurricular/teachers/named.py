@@ -49,7 +49,7 @@ ENTRIES: Registry[Entry] = Registry("teacher")
 _FACTORIES: Registry[Any] = Registry("estimator")
 _FUNCTIONS: Registry[Any] = Registry("function")
 
-# Training rows to try a teacher on: of each class, or of a regression.
+# Training rows to try a teacher on: of each class, or of a regression or several labels.
 _FEW = {"classification": 4, "regression": 64}
 
 
@@ -57,7 +57,7 @@ def few(data: Data) -> Data:
     """Return the data set with a few training examples of each class, to try a teacher on."""
     y = data.train.y
     assert y is not None
-    if data.task.kind == "regression":
+    if data.task.kind != "classification" or y.ndim > 1:
         return replace(data, train=data.train[: _FEW["regression"]])
     places = [(y == k).nonzero()[: _FEW["classification"], 0] for k in range(data.task.size)]
     return replace(data, train=data.train[torch.cat(places)])

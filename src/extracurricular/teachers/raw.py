@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
+from extracurricular.distributions import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    Task,
+    mixture,
+)
 from extracurricular.inputs import Batch, Inputs, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -30,6 +38,7 @@ Output: TypeAlias = Literal["probs", "logits", "mean", "mean_std", "mean_var", "
 _KINDS: dict[str, tuple[str, ...]] = {
     "classification": ("probs", "logits"),
     "regression": ("mean_std", "mean_var", "mean_log_var", "mean"),
+    "multilabel": ("probs", "logits"),
 }
 # The least deviation, as a part of the targets' own. No data can support a smaller one, and a
 # variance of 0 would be a point mass.
@@ -80,11 +89,11 @@ def parts_of(x: Arrays) -> dict[str, Array]:
 
 
 def standardised(answer: Distribution, data: Data) -> Distribution:
-    """Standardise an answer in the targets' own units; answers for classes stay as they are.
+    """Standardise an answer in the targets' own units.
 
-    Deviations are at least a thousandth of the targets'.
+    Answers for classes and labels stay as they are. Deviations are at least a thousandth of the targets'.
     """
-    if isinstance(answer, Categorical) or data.y_scale is None:
+    if not isinstance(answer, Gaussian) or data.y_scale is None:
         return answer
     scales = data.y_scale.to(answer.mean.device)
     shift, scale = scales.shift.double(), scales.scale.double()
@@ -113,7 +122,8 @@ def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distri
     """Read a teacher's answer as a distribution, in the answer's own units.
 
     Args:
-        answer: For classes, probabilities or logits [B, C]. For real targets, means [B, D], and
+        answer: For classes, probabilities or logits [B, C]. For several labels, the probability of
+            each, or its log-odds, [B, L]. For real targets, means [B, D], and
             with them deviations, variances or log variances: two arrays, or one [B, 2 D]. With one
             target, [B] will do.
         task: What the teacher predicts.
@@ -123,10 +133,12 @@ def read_answer(answer: Any, task: Task, output: str, std: Any = None) -> Distri
     Raises:
         ValueError: The answer has a wrong shape or an impossible value.
     """
-    if task.kind == "classification":
+    if task.kind != "regression":
         scores = _array(answer, task, "logits" if output == "logits" else "probabilities")
         if output == "logits":
-            return Categorical(torch.from_numpy(scores).float())
+            return FAMILIES[task.kind].from_output(torch.from_numpy(scores).float())
+        if task.kind == "multilabel":
+            return Bernoulli.from_probs(torch.from_numpy(_of_labels(scores)))
         return Categorical.from_probs(torch.from_numpy(_probabilities(scores)))
     if output == "mean":
         mean = _array(answer, task, "means")
@@ -184,6 +196,17 @@ def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array
             f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch"
         )
     return found
+
+
+def _of_labels(found: Array) -> Array:
+    """Check the probabilities of several labels, which need not sum to 1."""
+    if found.size and not (found.min() >= -1e-6 and found.max() <= 1 + 1e-6):
+        odd = found.min() if found.min() < -1e-6 else found.max()
+        raise NotProbabilitiesError(
+            f"the teacher gave probabilities of labels with one of {odd:.3g}; if they are logits, "
+            "set output: logits"
+        )
+    return found.clip(0, 1)
 
 
 def _probabilities(found: Array) -> Array:

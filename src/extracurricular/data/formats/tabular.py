@@ -18,6 +18,8 @@ from extracurricular.data.encode import (
 )
 from extracurricular.data.fields import Field, Fields
 from extracurricular.data.formats.columns import Column, Table, shorten_names
+from extracurricular.data.formats.target_columns import flags, read_several
+from extracurricular.data.several import strata_of
 from extracurricular.data.splits import part_size, repeats, split_rows
 from extracurricular.data.tasks import kind_of
 from extracurricular.distributions import Task
@@ -34,7 +36,7 @@ class Choices:
     """What is made of a table (see :func:`extracurricular.data.sets.table.table`)."""
 
     target: str | int | Sequence[str | int] = -1
-    task: Literal["classification", "regression"] | None = None
+    task: Literal["classification", "regression", "multilabel"] | None = None
     test: float = 0.2
     validation: float = 0.1
     split: str | int | None = None
@@ -55,9 +57,11 @@ class _Labels:
     Args:
         names: Their columns.
         known: Whether each row has all of them, bool, [N].
-        y: Reals, float64, [N, D], or class indices, int64, [N]; of no meaning where not known.
-        classes: Names of the classes; none for real targets.
+        y: Reals, labels of 0 and 1 or probabilities, float64, [N, D], or class indices, int64,
+            [N]; of no meaning where not known.
+        classes: Names of the classes; none for real targets and labels.
         why: A sentence on the kind of the task; empty where it is set.
+        binary: Whether they are several labels of 0 and 1.
     """
 
     names: list[str]
@@ -65,6 +69,20 @@ class _Labels:
     y: Array
     classes: list[str]
     why: str
+    binary: bool = False
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        if self.classes:
+            return Task("classification", len(self.classes))
+        return Task("multilabel" if self.binary else "regression", self.y.shape[1])
+
+    def strata(self, rows: Array) -> Array:
+        """Return labels of some rows by which a split is made fair."""
+        own = self.y[rows]
+        soft = bool(self.classes) and own.ndim == 2
+        return strata_of(own, self.binary) if self.binary or soft else own
 
 
 def make_table(name: str, table: Table, choices: Choices) -> Data:
@@ -116,10 +134,11 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         train=(x["train"], y["train"]),
         validation=(x["validation"], y["validation"]),
         test=(x["test"], y["test"]),
-        task=Task("classification", len(labels.classes)) if labels.classes else None,
+        task=labels.task,
         classes=labels.classes,
         columns=fields.columns,
-        outputs=targets,
+        # Columns of probabilities or of a single 1 name classes, and there is no other name.
+        outputs=() if labels.classes and len(targets) > 1 else targets,
         notes=notes,
         fields=fields,
         reading={"columns": fields.dump(), **({"table": written} if written else {})},
@@ -152,8 +171,15 @@ def _labels(table: Table, names: list[str], task: str | None) -> _Labels:
                 f"{table.source}: the target {name!r} has dates; name it in `categorical` if they "
                 "are classes"
             )
-    if len(columns) > 1 or task == "regression":
+    if task == "regression":
         return _reals(table, names, columns, known, task)
+    if len(columns) > 1 or task == "multilabel":
+        columns = [flags(column) for column in columns]
+        several = read_several(table, names, columns, task)
+        if several is None:
+            return _reals(table, names, columns, known, task)
+        classes = [] if several.meaning == "labels" else names
+        return _Labels(names, several.known, several.y, classes, several.why, not classes)
     [column] = columns
     why = ""
     if task is None:
@@ -196,8 +222,6 @@ def _reals(
     why: str = "",
 ) -> _Labels:
     for name, column in zip(names, columns, strict=True):
-        if task == "classification":
-            raise DataError(f"{table.source}: target is {names}; classes are in one column")
         if column.kind != "number":
             text = shorten(str(column.values.drop_nulls()[0]))
             raise DataError(
@@ -270,6 +294,13 @@ def _without_rare(
     """Leave out the rows of classes that have too few."""
     if not labels.classes:
         return kept, labels, []
+    if labels.y.ndim == 2:
+        if fewest > 1:
+            raise DataError(
+                f"{table.source}: fewest is {fewest}, but the targets are probabilities of "
+                "classes, which no rows are left out for; leave it out"
+            )
+        return kept, labels, []
     counts = np.bincount(labels.y[kept & labels.known], minlength=len(labels.classes))
     rare = [k for k, count in enumerate(counts) if count < fewest]
     if not rare:
@@ -310,7 +341,7 @@ def _split(
         raise DataError(f"{where}: test and validation leave none of {count} rows to train on")
     by = _by(table, special, rows)
     chosen = split_rows(
-        where, labels.y[rows], [*sizes, count - sum(sizes)], choices.seed,
+        where, labels.strata(rows), [*sizes, count - sum(sizes)], choices.seed,
         stratify=choices.stratify, **by,
     )  # fmt: skip
     notes = []
@@ -374,7 +405,7 @@ def _given_split(
         train = found["train"]
         size = part_size(choices.validation, len(train), "validation", where)
         chosen = split_rows(
-            where, labels.y[train], [size, len(train) - size], choices.seed,
+            where, labels.strata(train), [size, len(train) - size], choices.seed,
             stratify=choices.stratify, **_by(table, special, train),
         )  # fmt: skip
         found["validation"], found["train"] = (train[part] for part in chosen)

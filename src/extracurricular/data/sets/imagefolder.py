@@ -41,7 +41,7 @@ def imagefolder(
     workers: int | None = None,
     centre: int | float = 1.0,
     draft: bool = True,
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
 ) -> Data:
     """Load images in class sub-folders: ``PATH/CLASS/*.jpg``, or ``PATH/train/CLASS/*.jpg`` etc.
 
@@ -75,7 +75,7 @@ def imagefolder(
         draft: Decode JPEGs at a half, a quarter or an eighth of their size where that is enough,
             which is faster.
         task: ``regression`` for folders whose names are numbers, which are then the targets;
-            classes otherwise.
+            classes otherwise. Several labels of one image (``multilabel``) are refused.
 
     Raises:
         DataError: The folder has no classes or images, an image cannot be read, or the images do
@@ -126,6 +126,11 @@ def _targets(where: str, found: _Found, task: str | None) -> tuple[Array, list[s
     Raises:
         DataError: A folder's name is no number, but the task is regression.
     """
+    if task == "multilabel":
+        raise DataError(
+            f"{where}: task is 'multilabel', but the folder of an image gives it one class; give "
+            "arrays of images and labels in Python, xcl.from_arrays(x, y, task='multilabel')"
+        )
     numbers = [_number(name) for name in found.classes]
     if task == "regression":
         if None in numbers:

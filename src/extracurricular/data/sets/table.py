@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
-from extracurricular.data.tasks import Kind, one_each, to_numpy
-from extracurricular.distributions import Task
+from extracurricular.data.tasks import one_each, to_numpy
+from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError
 
 
@@ -17,7 +17,7 @@ from extracurricular.errors import DataError
 def table(
     path: str,
     target: str | int | list[str | int] = -1,
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     test: int | float = 0.2,
     validation: int | float = 0.1,
     split: str | int | None = None,
@@ -128,7 +128,7 @@ def from_frame(
     target: str | int | list[str | int] = -1,
     *,
     name: str = "frame",
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     missing_values: list[str | int | float] | None = None,
     categorical: list[str | int] | None = None,
     drop: list[str | int] | None = None,
