@@ -238,7 +238,7 @@ def _odd_labels(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
     train = found.counts.get("train", [])
     for sentence in lacking(data):
         sentences.append(sentence)
-        if data.fields is not None:
+        if data.fields is not None and len(data.outputs):  # not of probabilities of classes
             totals = [
                 sum(found.counts[part][k] for part in found.counts) for k in range(len(names))
             ]

@@ -41,7 +41,7 @@ def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
         equal = len(found.counts["train"]) > _FEW and all(
             min(counts) == max(counts) for counts in found.counts.values()
         )
-        yield _equal(found) if equal else _classes(data, found)
+        yield _equal(data, found) if equal else _classes(data, found)
     yield ""
     for note in data.notes:
         # A class that a split lacks is told below, with what mends it.
@@ -131,9 +131,9 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def _equal(found: Survey) -> str:
+def _equal(data: Data, found: Survey) -> str:
     each = ", ".join(f"{counts[0]:,} in {part}" for part, counts in found.counts.items())
-    return f"Each class has {each}."
+    return f"Each {'label' if data.task.binary else 'class'} has {each}."
 
 
 def _classes(data: Data, found: Survey) -> Table:

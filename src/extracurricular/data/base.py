@@ -244,6 +244,7 @@ def make_data(
     task, told = (task, "") if task else _guess_task(splits["train"])
     for part, split in splits.items():
         _check_labels(f"data {name!r}, {part} split", split, task, tuple(classes))
+        splits[part] = _summing_to_1(split, task)
         _check_shapes(f"data {name!r}, {part} split", split, splits["train"])
     y = splits["train"].y
     assert y is not None
@@ -432,6 +433,14 @@ def _check_several(where: str, y: Tensor, task: Task) -> None:
             f"{where}: y has shape {tuple(y.shape)}; it must be [N, {task.size}] {noun}"
         )
     read_as("labels" if task.binary else "probabilities", y.cpu().numpy(), where)
+
+
+def _summing_to_1(split: Split, task: Task) -> Split:
+    """Return soft labels whose probabilities sum to 1 exactly; other labels as they are."""
+    y = split.y
+    if y is None or task.kind != "classification" or not y.is_floating_point():
+        return split
+    return Split(split.x, y / y.sum(1, keepdim=True))
 
 
 def _check_shapes(where: str, split: Split, train: Split) -> None:

@@ -28,7 +28,8 @@ def meaning_of(y: Array) -> Meaning:
     if y.ndim != 2 or y.shape[1] < 2 or not len(y):
         return "numbers"
     sums = y.sum(1, dtype=np.float64)
-    if bool(((y == 0) | (y == 1)).all()):
+    # Columns of 0 alone, or of 1 alone, say nothing.
+    if bool(((y == 0) | (y == 1)).all()) and bool((y != y[0, 0]).any()):
         return "one-hot" if bool((sums == 1).all()) else "labels"
     if bool(((y >= 0) & (y <= 1)).all()) and bool((np.abs(sums - 1) <= SLACK).all()):
         return "probabilities"

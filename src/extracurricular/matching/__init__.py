@@ -4,6 +4,7 @@ A setting of the loss, like one of a sampler, may follow a course over the train
 (:mod:`~extracurricular.matching.course`).
 """
 
+from extracurricular.distributions import Kind
 from extracurricular.matching.divergences import (
     DIVERGENCES,
     Divergence,
@@ -22,6 +23,7 @@ __all__ = [
     "BETA",
     "DIVERGENCES",
     "Divergence",
+    "Kind",
     "Matching",
     "Traits",
     "build_matching",

@@ -91,7 +91,8 @@ def parts_of(x: Arrays) -> dict[str, Array]:
 def standardised(answer: Distribution, data: Data) -> Distribution:
     """Standardise an answer in the targets' own units.
 
-    Answers for classes and labels stay as they are. Deviations are at least a thousandth of the targets'.
+    Answers for classes and labels stay as they are. Deviations are at least a thousandth of the
+    targets'.
     """
     if not isinstance(answer, Gaussian) or data.y_scale is None:
         return answer

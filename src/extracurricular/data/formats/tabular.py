@@ -439,8 +439,8 @@ def _fit(
             raise DataError(f"{table.source}: {error}") from error
     targets = []
     for name in labels.names:
-        column = table.columns[name]
-        if labels.classes:
+        column = flags(table.columns[name])
+        if labels.classes and len(labels.names) == 1:
             targets.append(Field(name, "category", categories=tuple(labels.classes)))
         else:
             targets.append(fit_field(name, column.values.gather(train), "number", column.form))
