@@ -27,7 +27,8 @@ from extracurricular.report.write import write_report
 from extracurricular.run.execute import execute
 from extracurricular.run.finished import open_run
 from extracurricular.run.record import record_teacher, teacher_of
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.recorded import recorded_draws
+from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers.scores import SCORES
 
 NAMES = ["cat", "dog", "emu"]
@@ -175,7 +176,8 @@ def test_a_record_gives_the_teachers_answers(
     recorded = open_knowledge(tmp_path / "known", teacher=source.teacher)
     assert isinstance(recorded, RecordedEnsemble)
     ids = torch.arange(96)
-    batch = source.sampler(ids)
+    seed = sampler_seed(source.stage.seed)
+    batch = recorded_draws(source.stage, source.workspace, seed, 96)(ids)
     said, stored = source.teacher(batch), recorded(batch)
     assert isinstance(said, Bernoulli if kind == "labels" else Categorical)
     assert type(stored) is type(said)
@@ -265,7 +267,7 @@ def test_a_saved_student_and_a_teacher_file_go_on(
         lambda x: np.full((len(x), 3), 1 / 3), {"mlp": {"hidden": [4]}}, data, steps=300
     )
     # A teacher that knows nothing teaches nothing.
-    assert float(np.abs(plain.predict(rows).probs - 1 / 3).max()) < 0.1
+    assert float(np.abs(plain.predict(rows).probs - 1 / 3).mean()) < 0.05
 
 
 @pytest.mark.parametrize("kind", KINDS)
