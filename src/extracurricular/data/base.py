@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.fields import Fields
-from extracurricular.data.several import alike, meaning_of, read_as, why
+from extracurricular.data.several import alike, check_columns, meaning_of, summing_to_1, why
 from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError
 from extracurricular.inputs import (
@@ -244,7 +244,7 @@ def make_data(
     task, told = (task, "") if task else _guess_task(splits["train"])
     for part, split in splits.items():
         _check_labels(f"data {name!r}, {part} split", split, task, tuple(classes))
-        splits[part] = _summing_to_1(split, task)
+        splits[part] = replace(split, y=summing_to_1(split.y, task))
         _check_shapes(f"data {name!r}, {part} split", split, splits["train"])
     y = splits["train"].y
     assert y is not None
@@ -414,7 +414,7 @@ def _check_labels(where: str, split: Split, task: Task, classes: tuple[str, ...]
         return
     soft = y.is_floating_point() and y.ndim == 2 and 1 < y.shape[1] == task.size
     if task.kind == "multilabel" or soft:
-        _check_several(where, y, task)
+        check_columns(where, y, task)
         return
     if y.is_floating_point() or y.ndim != 1:
         raise DataError(f"{where}: y must be integer class indices [N]")
@@ -423,24 +423,6 @@ def _check_labels(where: str, split: Split, task: Task, classes: tuple[str, ...]
     if len(y) and (int(y.min()) < 0 or int(y.max()) >= task.size):
         bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
         raise DataError(f"{where}: label {bad} is outside of 0..{task.size - 1}")
-
-
-def _check_several(where: str, y: Tensor, task: Task) -> None:
-    """Refuse labels that are not 0 or 1, and soft labels that are no probabilities."""
-    noun = "labels of 0 and 1" if task.binary else "probabilities"
-    if y.ndim != 2 or y.shape[1] != task.size:
-        raise DataError(
-            f"{where}: y has shape {tuple(y.shape)}; it must be [N, {task.size}] {noun}"
-        )
-    read_as("labels" if task.binary else "probabilities", y.cpu().numpy(), where)
-
-
-def _summing_to_1(split: Split, task: Task) -> Split:
-    """Return soft labels whose probabilities sum to 1 exactly; other labels as they are."""
-    y = split.y
-    if y is None or task.kind != "classification" or not y.is_floating_point():
-        return split
-    return Split(split.x, y / y.sum(1, keepdim=True))
 
 
 def _check_shapes(where: str, split: Split, train: Split) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
+from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -93,6 +95,27 @@ def read_as(meaning: Meaning, y: Array, where: str, names: Sequence[str] = ()) -
         )
     found: Array = reals.argmax(1) if meaning == "one-hot" else reals / sums[:, None]
     return found
+
+
+def check_columns(where: str, y: Tensor, task: Task) -> None:
+    """Refuse labels that are not 0 or 1, and soft labels that are no probabilities.
+
+    Raises:
+        DataError: They have another shape or other values.
+    """
+    noun = "labels of 0 and 1" if task.binary else "probabilities"
+    if y.ndim != 2 or y.shape[1] != task.size:
+        raise DataError(
+            f"{where}: y has shape {tuple(y.shape)}; it must be [N, {task.size}] {noun}"
+        )
+    read_as("labels" if task.binary else "probabilities", y.cpu().numpy(), where)
+
+
+def summing_to_1(y: Tensor | None, task: Task) -> Tensor | None:
+    """Return soft labels whose probabilities sum to 1 exactly; other labels as they are."""
+    if y is None or task.kind != "classification" or not y.is_floating_point():
+        return y
+    return y / y.sum(1, keepdim=True)
 
 
 def strata_of(y: Array, binary: bool) -> Array:

@@ -136,6 +136,9 @@ def read_labels(y: Any, name: str, task: Task | Kind | None) -> Labels:
         given = task if isinstance(task, Task) else None
         return replace(found, task=given or found.task)
     if kind is None:
+        if array.dtype.kind == "f" and array.ndim == 2 and array.shape[1] > 1:
+            # All examples decide, not those of a split.
+            return Labels(y, Task("regression", array.shape[1]))
         if array.dtype.kind == "b" or array.ndim != 1 or not len(array):
             return Labels(y, None)
         if array.dtype.kind == "f":

@@ -115,7 +115,3 @@ class Bernoulli:
         It lies between 0 and L times the log of the number of members, or L log 2 if that is less.
         """
         return Categorical.epistemic([m.pairs for m in members]).sum(-1)
-
-    def label(self, k: int) -> Bernoulli:
-        """Return the distribution of one label alone, [B, 1]."""
-        return Bernoulli(self.logits[:, k : k + 1])

@@ -38,7 +38,7 @@ class Origin(_Plain):
 
     Args:
         kind: ``classification`` or ``regression``.
-        size: Number of classes or of real outputs.
+        size: Number of classes, of real outputs or of labels.
         classes: Names of the classes in their order, if known.
         data: Fingerprint of the data set.
         seed: Seed of the sampler.

@@ -89,8 +89,9 @@ def hf(
                 )
     y, classes, why = _labels(where, splits, label_name, task)
     made = None
-    if task is not None and y.ndim == 2:
-        made = Task(task, y.shape[1])
+    if y.ndim == 2 and y.shape[1] > 1:
+        # All examples decide, not those of a split.
+        made = Task(task or kind_of(label_name, y)[0] or "regression", y.shape[1])
     notes = [*notes, *([why] if why else [])]
     count = len(y)
     blocks = _blocks(where, splits, image_name)
@@ -208,8 +209,7 @@ def _labels(
     if y.dtype.kind in "fiub" and y.ndim == 2 and task != "regression":
         found = read_labels(y, where.removeprefix("data ").strip("'"), task)
         if found.meaning is not None:
-            # A sentence about columns that stay is added by make_data.
-            return found.y, [], " ".join(found.notes) if found.y.ndim == 1 else ""
+            return found.y, [], " ".join(found.notes)
     if task == "multilabel":
         raise DataError(
             f"{where}: task is 'multilabel', but the column {name!r} has one value in each example;"
