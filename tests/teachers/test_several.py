@@ -13,8 +13,8 @@ from extracurricular.distributions import Bernoulli, Categorical, Task
 from extracurricular.inputs import Batch
 from extracurricular.predictors.units import module_teacher
 from extracurricular.samplers import Empirical, Mixup
-from extracurricular.teachers import Ensemble, FunctionTeacher, Labels, Network
-from extracurricular.teachers.raw import NotProbabilitiesError, read_answer
+from extracurricular.teachers import Ensemble, Labels, Network
+from extracurricular.teachers.raw import FunctionTeacher, NotProbabilitiesError, read_answer
 from tests.conftest import label_data, soft_data
 
 LABELS = Task("multilabel", 3)
