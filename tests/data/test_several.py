@@ -229,3 +229,16 @@ def test_a_label_with_one_value_in_a_split_is_told() -> None:
         "This label has one value in all test examples, so no AUROC there: dog (0)."
     )
     assert sentence in data.notes
+
+
+def test_a_frame_and_several_targets_beside_it() -> None:
+    rows = frame("labels")
+    x, y = rows.select("a", "b"), rows.select(NAMES)
+    data = from_arrays(x, y)
+    assert data.task == Task("multilabel", 3)
+    assert list(data.outputs) == NAMES
+    apart = from_arrays(x.to_pandas(), y.to_numpy(), test=(x[:9], y.to_numpy()[:9]))
+    assert apart.task == Task("multilabel", 3)
+    assert len(apart.test) == 9
+    with pytest.raises(DataError, match="y must have 3 values for each row"):
+        from_arrays(x, y[:5])
