@@ -14,6 +14,7 @@ from PIL import Image
 
 from extracurricular.data.base import Data, Split, make_data
 from extracurricular.data.sets.imagefolder import imagefolder
+from extracurricular.distributions import Task
 from extracurricular.generators.gan import Gan
 from extracurricular.generators.tables import Mixture
 from extracurricular.inputs import images
@@ -47,6 +48,24 @@ def table_data(count: int = 50, columns: int = 5, outputs: int = 2) -> Data:
     x = rng.normal(3, 2, (count, columns)).astype(np.float32)
     y = (x[:, :outputs] * 10 + 5).astype(np.float32)
     return make_data("table", (x, y), (x[:20], y[:20]), (x[:10], y[:10]))
+
+
+def label_data(count: int = 50, labels: int = 3) -> Data:
+    """A table whose examples have several labels of 0 and 1."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(3, 2, (count, 5)).astype(np.float32)
+    y = (x[:, :labels] > 3).astype(np.float32)
+    task = Task("multilabel", labels)
+    return make_data("labels", (x, y), (x[:20], y[:20]), (x[:10], y[:10]), task=task)
+
+
+def soft_data(count: int = 50, classes: int = 4) -> Data:
+    """A table whose examples have probabilities of classes."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(3, 2, (count, 5)).astype(np.float32)
+    y = np.exp(x[:, :classes])
+    y /= y.sum(1, keepdims=True)
+    return make_data("soft", (x, y), (x[:20], y[:20]), (x[:10], y[:10]))
 
 
 def eye_data(count: int = 40) -> Data:

@@ -544,7 +544,7 @@ def test_ensembles_need_members_of_one_kind() -> None:
     for function in (mixture, epistemic):
         with pytest.raises(ValueError, match="one or more members"):
             function([])
-        with pytest.raises(ValueError, match="all categorical or all Gaussian"):
+        with pytest.raises(ValueError, match="all of one family"):
             function([c, g])
 
 

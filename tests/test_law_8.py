@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from extracurricular.data.base import Data, Split
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
 from extracurricular.errors import TrainingError
 from extracurricular.generators.base import Generator
 from extracurricular.generators.custom import OwnModule
@@ -317,7 +317,7 @@ def test_stored_answers_are_found_without_a_question(chain: Any) -> None:
     assert torch.equal(said.parameters, expected.parameters)
 
 
-LOSSES = [(name, kind) for name in DIVERGENCES.names() if ":" not in name for kind in range(2)]
+LOSSES = [(name, kind) for name in DIVERGENCES.names() if ":" not in name for kind in (0, 1, 3)]
 
 
 @pytest.mark.parametrize("label_weight", [0.0, 0.3])
@@ -326,11 +326,13 @@ LOSSES = [(name, kind) for name in DIVERGENCES.names() if ":" not in name for ki
 def test_losses_ask_nothing_forth_and_back(
     divergence: str, temperature: float, label_weight: float, kind: int
 ) -> None:
-    """Classes with hard and soft labels, real targets, and point masses."""
+    """Classes with hard and soft labels, real targets, point masses, and labels of 0 and 1."""
     output, answer = torch.randn(6, 4, requires_grad=True), torch.randn(6, 4)
     labels = [torch.tensor([0, 1, 2, 3, 0, 1]), torch.softmax(torch.randn(6, 4), 1)]
     labels = labels if kind == 0 else [torch.randn(6, 2)]
-    read = Categorical.from_output if kind == 0 else Gaussian.from_output
+    labels = [torch.rand(6, 4).round(), torch.rand(6, 4)] if kind == 3 else labels
+    families = [Categorical, Gaussian, Gaussian, Bernoulli]
+    read = families[kind].from_output
     matching = Matching(divergence, temperature, label_weight)
     assert matching.capturable
     for y in labels:

@@ -32,7 +32,15 @@ from extracurricular.samplers import SAMPLERS, Batch, Empirical, Sampler, build_
 from extracurricular.samplers.base import announce
 from extracurricular.teachers import Labels, Network
 from extracurricular.training import Training, draws, step_ids, train
-from tests.conftest import eye_data, image_data, pair_data, small_context, table_data
+from tests.conftest import (
+    eye_data,
+    image_data,
+    label_data,
+    pair_data,
+    small_context,
+    soft_data,
+    table_data,
+)
 
 CPU = Fabric(accelerator="cpu", devices=1)
 
@@ -108,11 +116,14 @@ STREAMED: dict[str, list[object]] = {
 DATA: dict[str, Callable[[], Data]] = {
     "images": image_data,
     "tables": table_data,
+    "labels": label_data,
+    "soft": soft_data,
     "dict": eye_data,
     "tuple": pair_data,
 }
 NEEDS_IMAGES = {"augment", "cutmix", "nested", "blend"}
-CASES = [(c, d) for c in CHAINS for d in DATA if d != "tables" or c not in NEEDS_IMAGES]
+TABLES = {"tables", "labels", "soft"}
+CASES = [(c, d) for c in CHAINS for d in DATA if d not in TABLES or c not in NEEDS_IMAGES]
 
 
 def built(chain: str, data: Data, seed: int) -> Sampler:
@@ -130,7 +141,7 @@ def same(a: Batch, b: Batch) -> bool:
         and equal(a.ids, b.ids)
         and equal(a.y, b.y)
         and equal(a.weight, b.weight)
-        and a.classes == b.classes
+        and (a.classes, a.binary) == (b.classes, b.binary)
     )
 
 

@@ -8,6 +8,7 @@ from extracurricular.data.sets.arrays import from_arrays as from_arrays
 from extracurricular.data.sets.arrays import from_dataset as from_dataset
 from extracurricular.data.sets.table import from_frame as from_frame
 from extracurricular.distillation import distill as distill
+from extracurricular.distributions import Bernoulli as Bernoulli
 from extracurricular.distributions import Categorical as Categorical
 from extracurricular.distributions import Distribution as Distribution
 from extracurricular.distributions import Gaussian as Gaussian

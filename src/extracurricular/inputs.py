@@ -86,9 +86,11 @@ class Batch:
     Args:
         ids: The draw ids, int64, [B].
         x: Network inputs, float32: [B, ...], or a tuple or dict of such tensors.
-        y: Labels, or None: class indices [B] int64, soft labels [B, C], or real targets [B, D].
-        classes: Number of classes; None for regression.
+        y: Labels, or None: class indices [B] int64, soft labels [B, C], real targets [B, D], or
+            several labels in [0, 1], [B, L].
+        classes: Number of classes; None where there are none.
         weight: Weight of each example in the loss, [B]; None for equal weights.
+        binary: Whether ``y`` has several labels of 0 and 1, each on its own (multi-label).
     """
 
     ids: Tensor
@@ -96,6 +98,7 @@ class Batch:
     y: Tensor | None = None
     classes: int | None = None
     weight: Tensor | None = None
+    binary: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,11 +110,14 @@ class Batch:
             None if self.y is None else self.y[index],
             self.classes,
             None if self.weight is None else self.weight[index],
+            self.binary,
         )
 
 
 def soft_labels(y: Tensor, classes: int | None) -> Tensor:
     """Return labels that can be mixed: indices [B] become one-hot [B, C], others stay.
+
+    Mixed labels of 0 and 1 are probabilities of each label on its own.
 
     Raises:
         ValueError: Indices are given without the number of classes.
@@ -123,6 +129,11 @@ def soft_labels(y: Tensor, classes: int | None) -> Tensor:
         raise ValueError("class indices cannot be mixed without knowing the number of classes")
     # Unlike one_hot, this checks the range without a look at the values from the host.
     return torch.zeros(len(y), classes, device=y.device).scatter_(1, y.unsqueeze(1), 1.0)
+
+
+def hard_labels(y: Tensor) -> Tensor:
+    """Return class indices [B] of labels: soft ones [B, C] become their most probable class."""
+    return y.argmax(-1) if y.is_floating_point() else y
 
 
 # Batches of one size

@@ -367,3 +367,14 @@ def test_repeats_are_kept_where_most_rows_repeat(tmp_path: Path) -> None:
     found = find_first(str(tmp_path / "a.csv"), {})
     assert "duplicates" not in {s.name for s in found.settings}
     assert any("`duplicates: drop`" in sentence for sentence in found.left)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "classification"])
+def test_several_targets_get_networks_as_the_teacher(kind: Any) -> None:
+    """Trees learn neither several labels nor probabilities of classes."""
+    found = choose(Facts(kind=kind, size=3, shape=(4,), rows=100, several=True))
+    assert "model" in found.teacher
+    assert found.teacher_training is not None
+    assert ("temperature" in found.matching) == (kind == "classification")
+    one = choose(Facts(kind="classification", size=3, shape=(4,), rows=100))
+    assert "estimator" in one.teacher

@@ -120,7 +120,7 @@ def test_reading_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -
         tell(300)
     assert quiet.getvalue() == ""
     # A command without a bar of its own has one for the reading.
-    monkeypatch.setattr(base, "Console", lambda **_: terminal)
+    monkeypatch.setattr(base, "make_console", lambda **_: terminal)
     try:
         base.console()
         said.truncate(0)

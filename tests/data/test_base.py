@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from extracurricular.data.base import Data, Split, make_data, split_indices
+from extracurricular.data.base import Data, Split, make_data
+from extracurricular.data.splits import split_indices
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 from extracurricular.inputs import leaves

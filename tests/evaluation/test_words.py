@@ -16,7 +16,7 @@ from rich.console import Console
 
 from extracurricular.assess.compare import compare
 from extracurricular.cli import evaluate as command
-from extracurricular.distributions import Categorical, Gaussian
+from extracurricular.distributions import Bernoulli, Categorical, Gaussian
 from extracurricular.evaluation import metrics, words
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.words import (
@@ -72,6 +72,8 @@ def printed(lines: Any) -> str:
 def test_every_figure_has_words() -> None:
     classes, reals = Categorical(torch.randn(9, 3)), Gaussian(torch.randn(9, 2), torch.zeros(9, 2))
     found = set(metrics.figures(classes, torch.arange(9) % 3, teacher=classes))
+    labels = Bernoulli(torch.randn(9, 3))
+    found |= set(metrics.figures(labels, torch.eye(3).repeat(3, 1), teacher=labels))
     found |= set(metrics.figures(reals, torch.zeros(9, 2), teacher=reals, angular=True))
     # What `xcl evaluate` adds; see assess/evaluate.py.
     found |= {"coverage50", "coverage95", "js_to_teacher", "auroc", "fpr95", "error_rate"}
@@ -144,6 +146,8 @@ def test_a_name_is_registered_once(zeal: Words) -> None:
 def test_headings_of_narrow_tables() -> None:
     assert [entry.heading for entry in small(WORDS.keys() - {"angular_error"})] == [
         "accuracy %",
+        "Hamming loss %",
+        "macro F1",
         "RMSE",
         "NLL",
         "ECE %",
@@ -152,6 +156,7 @@ def test_headings_of_narrow_tables() -> None:
     ]
     assert [entry.heading for entry in small(WORDS, "exports")] == [
         "accuracy %",
+        "Hamming loss %",
         "angular error °",
         "NLL",
     ]

@@ -37,7 +37,7 @@ from extracurricular.inputs import leaves
 from extracurricular.models import MODELS, build_model
 from extracurricular.run.finished import open_run
 from extracurricular.teachers import Network
-from tests.conftest import eye_data, image_data, pair_data, table_data
+from tests.conftest import eye_data, image_data, label_data, pair_data, soft_data, table_data
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +47,14 @@ def _no_time_to_lose() -> Iterator[None]:
         yield
 
 
-DATA = {"images": image_data, "table": table_data, "eyes": eye_data, "pairs": pair_data}
+DATA = {
+    "images": image_data,
+    "table": table_data,
+    "eyes": eye_data,
+    "pairs": pair_data,
+    "labels": label_data,
+    "soft": soft_data,
+}
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -128,7 +135,7 @@ def test_the_graph_says_what_the_package_says(kind: str) -> None:
     found = model(raw)
     for name, wanted in verify.outputs_of(said).items():
         torch.testing.assert_close(found[name], wanted, rtol=1e-5, atol=1e-6)
-    read = verify.read_outputs({k: v.detach() for k, v in found.items()})
+    read = verify.read_outputs({k: v.detach() for k, v in found.items()}, data.task)
     torch.testing.assert_close(read.mean, said.mean, rtol=1e-5, atol=1e-6)
 
 

@@ -61,12 +61,17 @@ def test_lists_are_arrays() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int64, torch.float32])
-def test_one_hot_labels_are_refused(kind: Any) -> None:
+def test_one_hot_labels_are_read_as_classes(kind: Any) -> None:
     x, y = classes()
     hot: Any = np.eye(3)[y]
     hot = torch.from_numpy(hot).to(kind) if isinstance(kind, torch.dtype) else hot.astype(kind)
-    with pytest.raises(DataError, match=r"y is one-hot; it must be class indices \[N\], as y\.arg"):
-        read_data((x, hot))
+    data, _ = read_data((x, hot))
+    plain, _ = read_data((x, y))
+    assert data.task == plain.task
+    assert data.train.y is not None
+    assert plain.train.y is not None
+    assert torch.equal(data.train.y, plain.train.y)
+    assert any("a single 1 in each row" in note for note in data.notes)
 
 
 def test_labels_from_1_are_named_where_they_do_not_fit() -> None:

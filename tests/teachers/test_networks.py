@@ -203,7 +203,7 @@ def test_an_ensemble_needs_members_of_one_kind() -> None:
     with pytest.raises(ValueError, match="at least one member"):
         Ensemble([])
     odd = Ensemble([Network(plain(), CLASSES), Network(plain(0, 4), REALS)])
-    with pytest.raises(ValueError, match="all categorical or all Gaussian"):
+    with pytest.raises(ValueError, match="all of one family"):
         odd(batch())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from extracurricular.assess.draws import Ranked
 from extracurricular.data.base import Data
 from extracurricular.data.images.contact_sheet import Block, contact_sheet, to_bytes
-from extracurricular.distributions import Categorical
+from extracurricular.distributions import Bernoulli, Categorical
 from extracurricular.evaluation.predict import own_units
 from extracurricular.files import write_atomic
 from extracurricular.inputs import images, leaves
@@ -78,6 +78,10 @@ def rows(ranked: Ranked, data: Data) -> str:
         header += ["answer", "probability"]
         columns.append([data.classes[k] if data.classes else str(k) for k in label.tolist()])
         columns.append([f"{value:.4f}" for value in probability.tolist()])
+    elif isinstance(answers, Bernoulli):
+        for k in range(data.task.size):
+            header.append(f"p {data.outputs[k] if data.outputs else k}")
+            columns.append([f"{value:.4f}" for value in answers.probs[:, k].tolist()])
     else:
         targets = data.outputs or tuple(f"target {k}" for k in range(data.task.size))
         for k, target in enumerate(targets):

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, split_of
 from extracurricular.data.base import Data
+from extracurricular.data.several import alike
 from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
-    Categorical,
     Distribution,
     Gaussian,
     concatenate,
@@ -36,6 +36,7 @@ from extracurricular.errors import (
 )
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from extracurricular.evaluation.labels import each_label, over_seeds
 from extracurricular.evaluation.targets import by_target
 from extracurricular.evaluation.words import error_measure
 from extracurricular.predictors.given import read_data
@@ -111,7 +112,9 @@ def assess(
     Returns:
         ``metrics``: the figures of :func:`extracurricular.evaluation.metrics.figures`, for real
         targets also ``coverage50`` and ``coverage95``. ``targets``: the figures of each by name, if
-        there are several. ``fidelity``, ``corruptions`` and ``ood``:
+        there are several. ``labels``: the figures of each of several labels by name
+        (:func:`extracurricular.evaluation.labels.each_label`); not there for other tasks.
+        ``fidelity``, ``corruptions`` and ``ood``:
         where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
         ``notes`` that a person should read.
 
@@ -133,6 +136,8 @@ def assess(
     found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
     each = by_target(prediction, y, data)
     found |= {"targets": each} if each else {}
+    labels = each_label(prediction, y, data.outputs)
+    notes += alike(y.numpy(), list(labels), settings.split) if labels else []
     found |= {"fidelity": None, "corruptions": None, "ood": None}
     if against is not None:
         fitting(against, data)
@@ -155,7 +160,7 @@ def assess(
             "auroc": metrics.auroc(theirs, own),
             "fpr95": metrics.fpr_at_tpr(theirs, own),
         }
-    return {**found, "notes": notes}
+    return {**found, "notes": notes, **({"labels": labels} if labels else {})}
 
 
 def _say(tell: Tell | None, text: str) -> None:
@@ -299,7 +304,7 @@ def evaluate(
         XclError: Something cannot be read, or does not fit; the message is one sentence.
     """
     given: Any = source
-    if isinstance(given, Categorical | Gaussian):
+    if isinstance(given, Distribution):
         return _old_figures(given, data)
     settings = settings or Settings()
     if isinstance(source, Predictor):
@@ -415,7 +420,8 @@ def _found(
         "data": data.name,
         "split": settings.split,
         "against": None if judge is None else judge.name,
-        **together(rows),
+        **together([{k: v for k, v in row.items() if k != "labels"} for row in rows]),
+        **({"labels": over_seeds([row["labels"] for row in rows])} if "labels" in rows[0] else {}),
     }
 
 

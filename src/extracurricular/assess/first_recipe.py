@@ -11,13 +11,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from extracurricular.assess.first_data import Found
 from extracurricular.assess.first_images import Setting
 from extracurricular.data.base import Data
+from extracurricular.distributions import Kind
 from extracurricular.errors import DataError
 from extracurricular.inputs import is_leaf
 
@@ -47,15 +48,17 @@ class Facts:
         flips: Whether an image may be mirrored: photographs may, figures and letters not.
         unlabelled: Number of examples without a target.
         accelerated: Whether networks are trained on a GPU.
+        several: Whether an example has several labels or probabilities, which trees do not learn.
     """
 
-    kind: Literal["classification", "regression"]
+    kind: Kind
     size: int
     shape: tuple[int, ...]
     rows: int
     flips: bool = False
     unlabelled: int = 0
     accelerated: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
     Args:
         found: The data set.
         accelerated: Whether networks are trained on a GPU.
+        several: Whether an example has several labels or probabilities, which trees do not learn.
 
     Raises:
         DataError: Its inputs are neither a table nor one image.
@@ -134,6 +138,7 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
             f"data {data.name!r} has {has}, for which there is no first recipe; start from one "
             "with a network for them, such as xcl recipes show gaze"
         )
+    y = data.train.y
     return Facts(
         kind=data.task.kind,
         size=data.task.size,
@@ -144,6 +149,7 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
         or (found.name == "images" and data.task.kind == "classification"),
         unlabelled=0 if data.unlabelled is None else len(data.unlabelled),
         accelerated=accelerated,
+        several=data.task.kind != "regression" and y is not None and y.ndim > 1,
     )
 
 
@@ -185,7 +191,7 @@ def _for_table(facts: Facts) -> Choice:
         own["lr"] = 3e-2
     units = 64 if many else 32
     width = 256 if rows >= 50_000 else 128 if many else 64
-    if rows < _FEW_ROWS:
+    if rows < _FEW_ROWS and not facts.several:
         teacher: dict[str, Any] = {"estimator": {"random_forest": {"trees": 500}}}
         training = None
         why = (
@@ -415,6 +421,8 @@ def task_words(data: Data) -> str:
     task = data.task
     if task.kind == "classification":
         return f"{task.size} classes"
+    if task.kind == "multilabel":
+        return f"{task.size} labels of 0 and 1"
     return "a real target" if task.size == 1 else f"{task.size} real targets"
 
 

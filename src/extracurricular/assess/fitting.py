@@ -51,7 +51,12 @@ def aligned(data: Data, classes: Sequence[str]) -> Data:
     places = torch.tensor([list(classes).index(name) for name in data.classes])
 
     def moved(split: Split) -> Split:
-        return Split(split.x, None if split.y is None else places.to(split.y.device)[split.y])
+        y = split.y
+        if y is None:
+            return split
+        if y.is_floating_point():  # probabilities of the classes
+            return Split(split.x, y.new_zeros(len(y), len(classes)).index_copy_(1, places, y))
+        return Split(split.x, places.to(y.device)[y])
 
     return replace(
         data,
@@ -73,7 +78,7 @@ def fitting(predictor: Predictor, data: Data) -> list[str]:
         DataError: The inputs, or the number or kind of the targets, are not the model's.
     """
     mine, theirs = predictor.task, data.task
-    noun = {"classification": "classes", "regression": "real targets"}
+    noun = {"classification": "classes", "regression": "real targets", "multilabel": "labels"}
     if mine != theirs:
         raise DataError(
             f"{predictor.name} predicts {mine.size} {noun[mine.kind]}, but the data {data.name!r} "

@@ -24,7 +24,7 @@ from extracurricular.assess.survey_columns import (
 from extracurricular.data.base import SAMPLE, Data, Split, lacking, spaced
 from extracurricular.data.images.sizes import left_out
 from extracurricular.data.images.stream import streamed
-from extracurricular.inputs import leaves
+from extracurricular.inputs import hard_labels, leaves
 
 PARTS = ("train", "validation", "test")
 # Classes are unequal if the most frequent has so many times the examples of the rarest.
@@ -58,7 +58,8 @@ class Survey:
         inputs: Name, shape and type of each input, and the values of its channels or columns in
             training.
         targets: Values of each target by split, in their own units; none for classes.
-        counts: Number of examples of each class by split; none for real targets.
+        counts: Number of examples of each class, or with each label, by split; none for real
+            targets.
         suspicious: Sentences about what looks wrong.
         looked_at: Number of examples that represent a split, for splits whose images are streamed
             from files; they are spread evenly.
@@ -87,11 +88,14 @@ def survey(data: Data) -> Survey:
     for part, split in splits.items():
         if split.y is None or not len(split):
             continue
-        if data.task.kind == "regression":
+        if data.task.kind == "multilabel":
+            counts[part] = [int(count) for count in split.y.sum(0)]
+        elif data.task.kind == "regression":
             names = data.outputs or [f"target {k}" if size > 1 else "target" for k in range(size)]
             targets[part] = _values(split.y, list(names))
         else:
-            inside = split.y[(split.y >= 0) & (split.y < size)]
+            y = hard_labels(split.y)
+            inside = y[(y >= 0) & (y < size)]
             counts[part] = inside.bincount(minlength=size).tolist()
     sizes = {part: len(split) for part, split in splits.items()}
     looked_at = {p: look.count for p, look in looks.items() if look.count < sizes[p]}
@@ -221,6 +225,8 @@ def _odd_values(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
 
 
 def _odd_labels(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[str]:
+    if data.task.kind == "multilabel":
+        return lacking(data)
     sentences = []
     names = data.classes or tuple(map(str, range(data.task.size)))
     for part, split in splits.items():
@@ -233,7 +239,7 @@ def _odd_labels(data: Data, found: Survey, splits: Mapping[str, Split]) -> list[
     train = found.counts.get("train", [])
     for sentence in lacking(data):
         sentences.append(sentence)
-        if data.fields is not None:
+        if data.fields is not None and len(data.outputs):  # not of probabilities of classes
             totals = [
                 sum(found.counts[part][k] for part in found.counts) for k in range(len(names))
             ]
@@ -288,7 +294,7 @@ def _flat(data: Data, train: Split, split: Split) -> Iterator[tuple[str, Array, 
         for (key, leaf), own in zip(_wide(split).items(), _wide(train).values(), strict=True)
         if leaf.ndim == 2
     ]
-    if split.y is not None and split.y.is_floating_point() and train.y is not None:
+    if data.task.kind == "regression" and split.y is not None and train.y is not None:
         size = data.task.size
         names = data.outputs or [f"target {k}" if size > 1 else "target" for k in range(size)]
         pairs.append((list(names), split.y, train.y))

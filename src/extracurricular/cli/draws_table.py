@@ -17,7 +17,7 @@ _ABSENT = "–"
 def lines(ranking: Ranking) -> Iterator[RenderableType]:
     """Yield the table, and what there is to say about it."""
     yield _table(ranking)
-    what = "mean probability" if ranking.data.task.kind == "classification" else "mean prediction"
+    what = "mean prediction" if ranking.data.task.kind == "regression" else "mean probability"
     yield (
         f"{ranking.count:,} draws of each. The spread is that of the teacher's {what} over groups "
         f"of {GROUP} draws, lowest first (Wang et al. 2022)."

@@ -15,6 +15,7 @@ from rich.table import Table
 from extracurricular.cli import base
 from extracurricular.cli.terminal import make_console
 from extracurricular.errors import RecipeError
+from extracurricular.evaluation.labels import label_rows
 from extracurricular.evaluation.words import WORDS, figure_text, known
 
 
@@ -154,6 +155,8 @@ def _show(result: dict[str, Any]) -> None:
     console.print(_list(result["metrics"]))
     if result.get("targets"):
         _show_targets(console, result["targets"])
+    if result.get("labels"):
+        console.print(_labels(result["labels"]))
     if result["fidelity"] is not None:
         console.print(f"[bold]Fidelity[/bold] to {base.escaped(result['against'])}")
         console.print(_list(result["fidelity"]))
@@ -182,6 +185,16 @@ def _show_targets(console: Console, found: dict[str, Any]) -> None:
         texts = (figure_text(words, figures[words.name]) for words in shown)
         table.add_row(base.escaped(name), *texts)
     console.print(table)
+
+
+def _labels(labels: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    headings, rows = label_rows(labels)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    for name, *texts in rows:
+        table.add_row(base.escaped(name), *texts)
+    return table
 
 
 def _list(figures: Mapping[str, Any]) -> Table:

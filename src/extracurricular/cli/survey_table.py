@@ -18,7 +18,7 @@ from extracurricular.assess.survey import PARTS, Survey, Values
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.contact_sheet import Block, contact_sheet, to_bytes
 from extracurricular.errors import DataError
-from extracurricular.inputs import leaves
+from extracurricular.inputs import hard_labels, leaves
 
 _FEW = 10
 _ROWS = 20
@@ -41,7 +41,7 @@ def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
         equal = len(found.counts["train"]) > _FEW and all(
             min(counts) == max(counts) for counts in found.counts.values()
         )
-        yield _equal(found) if equal else _classes(data, found)
+        yield _equal(data, found) if equal else _classes(data, found)
     yield ""
     for note in data.notes:
         # A class that a split lacks is told below, with what mends it.
@@ -61,9 +61,13 @@ def lines(data: Data, found: Survey) -> Iterator[RenderableType]:
 
 def _task(data: Data) -> str:
     if data.task.kind == "classification":
-        return f"classification, {data.task.size} classes"
+        y = data.train.y
+        soft = ", given by probabilities" if y is not None and y.ndim > 1 else ""
+        return f"classification, {data.task.size} classes{soft}"
     names = ", ".join(data.outputs)
     size = data.task.size
+    if data.task.kind == "multilabel":
+        return f"multilabel, {size} labels of 0 and 1" + (f": {escape(names)}" if names else "")
     count = f"{size} targets" if size > 1 else "1 target"
     return f"regression, {count}" + (f": {escape(names)}" if names else "")
 
@@ -127,18 +131,19 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def _equal(found: Survey) -> str:
+def _equal(data: Data, found: Survey) -> str:
     each = ", ".join(f"{counts[0]:,} in {part}" for part, counts in found.counts.items())
-    return f"Each class has {each}."
+    return f"Each {'label' if data.task.binary else 'class'} has {each}."
 
 
 def _classes(data: Data, found: Survey) -> Table:
     """Return the counts by class; of many classes, only the most and least frequent in training."""
     parts = [part for part in PARTS if part in found.counts]
-    table = _table("class", *parts)
+    table = _table("label" if data.task.binary else "class", *parts)
     table.add_column("", justify="left")
     train = found.counts["train"]
-    names = data.classes or tuple(map(str, range(data.task.size)))
+    names = data.outputs if data.task.binary else data.classes
+    names = names or tuple(map(str, range(data.task.size)))
     order = list(range(len(train)))
     if len(order) > _ROWS:
         ranked = sorted(order, key=lambda k: -train[k])
@@ -173,7 +178,7 @@ def sheet(data: Data, across: int = 8) -> bytes:
     for part, wide in (("train", across), ("test", max(1, across // 2))):
         split: Split = getattr(data, part)
         images = leaves(split.x)[name]
-        places = [_some(split, low_, high_, wide) for _, low_, high_ in rows]
+        places = [_some(data, split, low_, high_, wide) for _, low_, high_ in rows]
         blank = to_bytes(torch.full_like(images[:1].float(), high), low, high)
         picked = [
             torch.cat(
@@ -193,12 +198,16 @@ def _rows(data: Data) -> tuple[list[tuple[str, float, float]], str]:
     y = data.train.y
     assert y is not None
     if data.task.kind == "classification":
+        y = hard_labels(y)
         names = data.classes or tuple(map(str, range(data.task.size)))
         present = y.bincount().nonzero().squeeze(1).tolist()
         count = min(_DOWN, len(present))
         shown = [present[k * len(present) // count] for k in range(count)]
         note = f"{count} of {len(present)} classes" if count < len(present) else ""
         return [(names[k], float(k), float(k + 1)) for k in shown], note
+    if data.task.kind == "multilabel":
+        target = data.outputs[-1] if data.outputs else "the last label"
+        return [(f"{target} {k}", float(k), float(k + 1)) for k in (0, 1)], f"rows by {target}"
     factor, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
     values = y[:, -1].double()
     steps = torch.linspace(0, 1, 9, dtype=torch.float64, device=values.device)
@@ -212,10 +221,12 @@ def _rows(data: Data) -> tuple[list[tuple[str, float, float]], str]:
     )
 
 
-def _some(split: Split, low: float, high: float, count: int) -> Tensor:
+def _some(data: Data, split: Split, low: float, high: float, count: int) -> Tensor:
     """Return indices of up to ``count`` examples with labels in [low, high), spread evenly."""
     y = split.y
     assert y is not None
+    if data.task.kind == "classification":
+        y = hard_labels(y)
     label = y if y.ndim == 1 else y[:, -1]
     own = ((label >= low) & (label < high)).nonzero().squeeze(1)
     if len(own) <= count:

@@ -15,10 +15,19 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.fields import Fields
+from extracurricular.data.several import alike, check_columns, meaning_of, summing_to_1, why
 from extracurricular.data.transform import Transform
-from extracurricular.distributions import Task
+from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError
-from extracurricular.inputs import Deferred, Inputs, batch_size, is_leaf, leaves, tree_map
+from extracurricular.inputs import (
+    Deferred,
+    Inputs,
+    batch_size,
+    hard_labels,
+    is_leaf,
+    leaves,
+    tree_map,
+)
 
 # So many examples represent a split whose images are not in memory.
 SAMPLE = 1024
@@ -73,7 +82,8 @@ class Split:
 
     Args:
         x: One tensor [N, ...], or a tuple or dict of such tensors.
-        y: Class indices [N] int64, or real targets [N, D] float32; None for unlabelled examples.
+        y: Class indices [N] int64, soft labels [N, C] or real targets [N, D] float32, or labels of
+            0 and 1 [N, L] float32; None for unlabelled examples.
     """
 
     x: Inputs
@@ -213,7 +223,7 @@ def make_data(
         name: The data set's name.
         train, test, validation: Pairs (x, y). ``x`` is an array [N, ...], or a tuple or dict of
             arrays; images are [N, C, H, W] or [N, H, W], uint8 in 0..255 or float. ``y`` is integer
-            class indices [N], or real targets [N] or [N, D].
+            class indices [N], soft labels [N, C], real targets [N] or [N, D], or labels [N, L].
         task: What is predicted; read from the labels if None.
         classes: Names of the classes.
         angular: Whether targets are (pitch, yaw) in radians.
@@ -232,15 +242,16 @@ def make_data(
     if validation is None:
         validation = (map_arrays(lambda v: v[:0], train[0]), np.asarray(train[1])[:0])
     splits = {
-        part: _split(part, *pair)
-        for part, pair in (("train", train), ("validation", validation), ("test", test))
+        part: _split(part, x, y, task)
+        for part, (x, y) in (("train", train), ("validation", validation), ("test", test))
     }
     for part in ("train", "test"):
         if len(splits[part]) == 0:
             raise DataError(f"data {name!r}: the {part} split has no examples")
-    task = task or _guess_task(splits["train"])
+    task, told = (task, "") if task else _guess_task(splits["train"])
     for part, split in splits.items():
         _check_labels(f"data {name!r}, {part} split", split, task, tuple(classes))
+        splits[part] = replace(split, y=summing_to_1(split.y, task))
         _check_shapes(f"data {name!r}, {part} split", split, splits["train"])
     y = splits["train"].y
     assert y is not None
@@ -261,14 +272,13 @@ def make_data(
         angular=angular,
         columns=tuple(columns),
         outputs=tuple(outputs),
-        notes=tuple(notes),
+        notes=(*notes, *([told] if told else [])),
         fields=fields,
         unlabelled=more,
         reading=reading or {},
         ids=ids or {},
     )
-    if task.kind == "classification":
-        _check_classes(found)
+    _check_classes(found)
     return replace(found, notes=(*found.notes, *lacking(found)))
 
 
@@ -291,15 +301,19 @@ def _unlabelled(given: Any) -> Tensor:
 
 
 def lacking(data: Data) -> list[str]:
-    """Return sentences about classes that occur, but not in every split."""
-    if data.task.kind != "classification":
-        return []
+    """Return sentences about classes that occur, but not in every split, and about such labels."""
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     size = data.task.size
+    if data.task.kind == "multilabel":
+        names = data.outputs or tuple(map(str, range(size)))
+        known = [(s.y.cpu().numpy(), part) for part, s in splits.items() if s.y is not None]
+        return [sentence for y, part in known for sentence in alike(y, names, part)]
+    if data.task.kind != "classification":
+        return []
     counts = {
-        part: split.y[(split.y >= 0) & (split.y < size)].bincount(minlength=size)
+        part: y[(y >= 0) & (y < size)].bincount(minlength=size)
         for part, split in splits.items()
-        if split.y is not None and len(split)
+        if split.y is not None and len(split) and (y := hard_labels(split.y)) is not None
     }
     names = data.classes or tuple(map(str, range(size)))
     present = torch.stack(list(counts.values())).sum(0) > 0
@@ -317,9 +331,15 @@ def lacking(data: Data) -> list[str]:
 
 
 def _check_classes(data: Data) -> None:
-    """Refuse data whose examples are all of one class."""
+    """Refuse data whose examples are all of one class, or all have the same labels."""
+    if data.task.kind == "regression":
+        return
     own = [s.y for s in (data.train, data.validation, data.test) if s.y is not None and len(s)]
     every = torch.cat(own)
+    if every.is_floating_point():
+        if bool((every == every[:1]).all()):
+            raise DataError(f"data {data.name!r}: all examples have the same labels")
+        return
     if int(every.min()) == int(every.max()):
         one = int(every[0])
         name = data.classes[one] if data.classes else str(one)
@@ -338,10 +358,10 @@ def map_arrays(function: Callable[[Any], Any], x: Any) -> Any:
     return function(x)
 
 
-def _split(part: str, x: Any, y: Any) -> Split:
+def _split(part: str, x: Any, y: Any, task: Task | None) -> Split:
     inputs: Inputs = map_arrays(lambda v: _tensor(part, "x", v), x)
     labels = _tensor(part, "y", y)
-    if labels.is_floating_point():
+    if labels.is_floating_point() or (task is not None and task.binary):
         labels = labels.float()
         labels = labels.unsqueeze(1) if labels.ndim == 1 else labels
     else:
@@ -392,12 +412,18 @@ def _tensor(part: str, which: str, given: Any) -> Tensor:
     return values
 
 
-def _guess_task(train: Split) -> Task:
+def _guess_task(train: Split) -> tuple[Task, str]:
+    """Return the task, and a sentence where several columns are no real targets."""
     y = train.y
     assert y is not None
     if y.is_floating_point():
-        return Task("regression", y.shape[1])
-    return Task("classification", int(y.max()) + 1)
+        meaning = meaning_of(y.cpu().numpy())
+        kind: Kind = "regression"
+        if meaning != "numbers":
+            kind = "multilabel" if meaning == "labels" else "classification"
+        told = "" if kind == "regression" else why(meaning, y.shape[1])
+        return Task(kind, y.shape[1]), told
+    return Task("classification", int(y.max()) + 1), ""
 
 
 def _check_labels(where: str, split: Split, task: Task, classes: tuple[str, ...]) -> None:
@@ -408,6 +434,10 @@ def _check_labels(where: str, split: Split, task: Task, classes: tuple[str, ...]
             raise DataError(
                 f"{where}: y has shape {tuple(y.shape)}; it must be [N, {task.size}] reals"
             )
+        return
+    soft = y.is_floating_point() and y.ndim == 2 and 1 < y.shape[1] == task.size
+    if task.kind == "multilabel" or soft:
+        check_columns(where, y, task)
         return
     if y.is_floating_point() or y.ndim != 1:
         raise DataError(f"{where}: y must be integer class indices [N]")
@@ -465,15 +495,3 @@ def _moments_of_bytes(images: Tensor) -> tuple[Tensor, Tensor]:
     mean = (share * levels).sum(1)
     variance = (share * (levels - mean[:, None]).square()).sum(1)
     return mean.to(images.device), variance.sqrt().to(images.device)
-
-
-def split_indices(count: int, parts: Sequence[int], seed: int) -> list[np.ndarray[Any, Any]]:
-    """Cut a permutation of ``range(count)`` into disjoint parts of the given sizes.
-
-    Raises:
-        ValueError: The parts need more examples than there are.
-    """
-    if sum(parts) > count:
-        raise ValueError(f"the splits need {sum(parts)} examples, but there are {count}")
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(count)
-    return np.split(order, np.cumsum(parts))[: len(parts)]

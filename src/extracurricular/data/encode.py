@@ -74,6 +74,8 @@ def read(fields: Fields, frame: pl.DataFrame, strict: bool = True) -> dict[str, 
 def labels(fields: Fields, rows: Any) -> Array:
     """Return the targets of raw rows: reals, float64, [N, D], or classes, int64, [N].
 
+    Several columns are reals as they stand, also where they are labels or probabilities.
+
     Raises:
         DataError: A target is missing or unknown.
     """

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from extracurricular.data.base import split_indices
 from extracurricular.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -258,3 +257,15 @@ def set_aside(
     chosen = split_rows(where, y[train], [*sizes, left], seed, group=own)
     taken = {part: train[which] for part, which in zip(missing, chosen, strict=False)}
     return {**rows, **taken, "train": train[chosen[-1]]}
+
+
+def split_indices(count: int, parts: Sequence[int], seed: int) -> list[np.ndarray[Any, Any]]:
+    """Cut a permutation of ``range(count)`` into disjoint parts of the given sizes.
+
+    Raises:
+        ValueError: The parts need more examples than there are.
+    """
+    if sum(parts) > count:
+        raise ValueError(f"the splits need {sum(parts)} examples, but there are {count}")
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(count)
+    return np.split(order, np.cumsum(parts))[: len(parts)]

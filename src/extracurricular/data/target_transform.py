@@ -34,7 +34,8 @@ def transform_targets(data: Data, setting: Setting) -> Data:
         return data
     where = f"data {data.name!r}: target_transform is {shorten(setting)}"
     if data.task.kind != "regression":
-        raise DataError(f"{where}, but the targets are classes; `task: regression` makes numbers")
+        nouns = "labels of 0 and 1" if data.task.binary else "classes"
+        raise DataError(f"{where}, but the targets are {nouns}; `task: regression` makes numbers")
     names = names_of(data)
     chosen = _chosen(where, names, setting)
     y = data.train.y

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
-from extracurricular.distributions import Task
+from extracurricular.data.several import Meaning, meaning_of, read_as, strata_of, why
+from extracurricular.distributions import FAMILIES, Kind, Task
 from extracurricular.errors import DataError, shorten
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Kind: TypeAlias = Literal["classification", "regression"]
 
 FEW = 20
 """A target of at most so many different whole numbers is taken for classes."""
+
+
+KINDS: dict[Meaning, Kind] = {
+    "labels": "multilabel",
+    "one-hot": "classification",
+    "probabilities": "classification",
+    "numbers": "regression",
+}
+"""The kind of task that several targets suggest, by what they look like."""
 
 
 def kind_of(name: str, y: Array, indices: bool = False) -> tuple[Kind | None, str]:
     """Return the kind of task that labels suggest, and a sentence that says why.
 
     Texts are classes, and so are at most :data:`FEW` different whole numbers; other numbers are
-    real.
+    real. Several columns are labels where they hold only 0 and 1, and classes where each row has a
+    single 1 or probabilities (:mod:`extracurricular.data.several`).
 
     Args:
         name: Name of the target, for the sentence.
@@ -32,7 +42,8 @@ def kind_of(name: str, y: Array, indices: bool = False) -> tuple[Kind | None, st
     """
     target = f"The target {name!r}" if name else "The target"
     if y.ndim > 1 and y.shape[1] > 1:
-        return "regression", f"There are {y.shape[1]} targets, which are read as numbers."
+        meaning = meaning_of(y)
+        return KINDS[meaning], why(meaning, y.shape[1])
     y = y.reshape(-1)
     if y.dtype.kind not in "fiu":
         count = len(np.unique(y))
@@ -66,15 +77,26 @@ class Labels:
         task: The task; None if the labels say it.
         classes: Names of classes that were texts.
         notes: A sentence on the kind of the task.
+        meaning: How several columns are read; None for one.
     """
 
     y: Any
     task: Task | None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    meaning: Meaning | None = None
+
+    def strata(self) -> Array:
+        """Return labels by which a split is made fair (:func:`.splits.strata`)."""
+        y = to_numpy(self.y)
+        if self.meaning is None or y.ndim == 1:
+            return y
+        return strata_of(y, binary=self.meaning == "labels")
 
     def coded(self, y: Any) -> Any:
         """Return labels of another split as those of the first are."""
+        if self.meaning is not None:
+            return read_as(self.meaning, columns_of(y), "y of a split")
         if self.classes:
             odd = sorted(set(map(str, y)) - set(self.classes))
             if odd:
@@ -92,13 +114,14 @@ def read_labels(y: Any, name: str, task: Task | Kind | None) -> Labels:
         DataError: They can be read in two ways, or do not fit the task.
     """
     kind = task.kind if isinstance(task, Task) else task
-    if kind not in (None, "classification", "regression"):
+    if kind is not None and kind not in FAMILIES:
         raise DataError(
-            f"data {name!r}: task is {task!r}; it must be 'classification' or 'regression'"
+            f"data {name!r}: task is {task!r}; it must be 'classification', 'regression' or "
+            "'multilabel'"
         )
     array = to_numpy(y)
     if array.dtype.kind in "UO":
-        if kind == "regression" or array.ndim != 1:
+        if kind in ("regression", "multilabel") or array.ndim != 1:
             text = shorten(str(array.flat[0]))
             raise DataError(
                 f"data {name!r}: y has texts such as {text}; a real target must have numbers, and "
@@ -108,8 +131,14 @@ def read_labels(y: Any, name: str, task: Task | Kind | None) -> Labels:
         notes = () if kind else (kind_of("y", array.astype(str))[1],)
         made = task if isinstance(task, Task) else Task("classification", len(names))
         return Labels(codes, made, tuple(names.tolist()), notes)
+    found = _several(array, kind, name)
+    if found is not None:
+        given = task if isinstance(task, Task) else None
+        return replace(found, task=given or found.task)
     if kind is None:
-        _refuse_one_hot(y, name)
+        if array.dtype.kind == "f" and array.ndim == 2 and array.shape[1] > 1:
+            # All examples decide, not those of a split.
+            return Labels(y, Task("regression", array.shape[1]))
         if array.dtype.kind == "b" or array.ndim != 1 or not len(array):
             return Labels(y, None)
         if array.dtype.kind == "f":
@@ -125,6 +154,34 @@ def read_labels(y: Any, name: str, task: Task | Kind | None) -> Labels:
     whole = _whole(y, name)
     given = task if isinstance(task, Task) else None
     return Labels(whole, given or Task("classification", int(to_numpy(whole).max()) + 1))
+
+
+def _several(array: Array, kind: Kind | None, name: str) -> Labels | None:
+    """Return several columns of labels or probabilities; None for anything else."""
+    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
+        return None
+    if kind == "multilabel":
+        meaning: Meaning = "labels"
+    elif kind == "regression" or array.ndim == 1 or array.shape[1] < 2:
+        return None
+    else:
+        meaning = meaning_of(array)
+        if kind == "classification" and meaning in ("labels", "numbers"):
+            # The refusal names a row that is no distribution over classes.
+            meaning = "probabilities"
+        if meaning == "numbers":
+            return None
+    columns = columns_of(array)
+    size = columns.shape[1]
+    notes = (why(meaning, size),) if kind is None else ()
+    y = read_as(meaning, columns, f"data {name!r}")
+    return Labels(y, Task(KINDS[meaning], size), notes=notes, meaning=meaning)
+
+
+def columns_of(y: Any) -> Array:
+    """Return labels as columns, [N, D]."""
+    array = to_numpy(y)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def _real(y: Any) -> Any:
@@ -148,17 +205,6 @@ def _whole(y: Any, name: str) -> Any:
 def to_numpy(values: Any) -> Array:
     """Return an array or a tensor as an array of NumPy."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-def _refuse_one_hot(y: Any, name: str) -> None:
-    """Refuse labels with a 1 in the column of the class, and 0 elsewhere."""
-    array = np.asarray(y.cpu() if isinstance(y, Tensor) else y)
-    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiub":
-        return
-    if bool(((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all()):
-        raise DataError(
-            f"data {name!r}: y is one-hot; it must be class indices [N], as y.argmax(1) gives them"
-        )
 
 
 def one_each(values: Any, setting: str, count: int, name: str) -> Array:

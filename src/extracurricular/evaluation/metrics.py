@@ -2,8 +2,9 @@
 
 Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``aurc``. Regression:
 ``rmse``, ``mae``, ``nll``, ``crps``, ``coverage90``, ``sharpness90`` and, for gaze,
-``angular_error``. Against the teacher: ``kl_to_teacher`` and ``agreement``. Calibration error is no
-proper score (a useless constant prediction can have 0), so it always stands beside NLL and Brier.
+``angular_error``. Several labels: see :mod:`extracurricular.evaluation.labels`. Against the
+teacher: ``kl_to_teacher`` and ``agreement``. Calibration error is no proper score (a useless
+constant prediction can have 0), so it always stands beside NLL and Brier.
 
 This module computes the figures; :mod:`extracurricular.evaluation.words` says how each is called
 and written.
@@ -21,8 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.data.transformed import Transformed, inner_of
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from extracurricular.evaluation.labels import auroc as auroc
+from extracurricular.evaluation.labels import flat_pairs, label_figures
 from extracurricular.evaluation.words import error_measure
+from extracurricular.inputs import hard_labels
 
 ECE_BINS = 15
 
@@ -38,7 +42,8 @@ def figures(
 
     Args:
         prediction: Distributions for N examples.
-        y: Class indices [N], or real targets [N, D] in the units of the prediction.
+        y: Class indices [N], soft labels [N, C], labels of 0 and 1 [N, L], or real targets [N, D]
+            in the units of the prediction.
         teacher: The teacher's distributions for the same examples, for the fidelity figures.
         angular: Whether targets are (pitch, yaw) in radians.
 
@@ -46,10 +51,16 @@ def figures(
         Figures by name. ``accuracy``, ``ece``, ``adaptive_ece``, ``aurc``, ``coverage90`` and
         ``agreement`` are in [0, 1]; ``nll`` and ``kl_to_teacher`` are in nats; ``rmse``, ``mae``,
         ``crps`` and ``sharpness90`` are in units of the target, over all outputs;
-        ``angular_error`` is in degrees.
+        ``angular_error`` is in degrees. With soft labels the right class is their most probable
+        one; ``nll`` and ``brier`` are measured to the whole label.
     """
     if isinstance(prediction, Categorical):
         figures = _classification(prediction, y)
+    elif isinstance(prediction, Bernoulli):
+        figures = label_figures(prediction, y)
+        # Each pair of example and label is a prediction of two classes.
+        pairs = _classification(*flat_pairs(prediction, y))
+        figures |= {name: pairs[name] for name in ("ece", "adaptive_ece", "aurc")}
     else:
         figures = _regression(prediction, y)
         if angular:
@@ -60,11 +71,12 @@ def figures(
     return figures
 
 
-def _classification(prediction: Categorical, y: Tensor) -> dict[str, float]:
+def _classification(prediction: Categorical, label: Tensor) -> dict[str, float]:
+    y = hard_labels(label)
     return {
         "accuracy": accuracy(prediction, y),
-        "nll": float(prediction.nll(y).mean()),
-        "brier": float(brier(prediction, y).mean()),
+        "nll": float(prediction.nll(label).mean()),
+        "brier": float(brier(prediction, label).mean()),
         "ece": ece(prediction, y),
         "adaptive_ece": adaptive_ece(prediction, y),
         "aurc": aurc(prediction, y),
@@ -83,8 +95,13 @@ def _regression(prediction: Gaussian, y: Tensor) -> dict[str, float]:
 
 
 def brier(prediction: Categorical, y: Tensor) -> Tensor:
-    """Return the squared distance of probabilities and label, in [0, 2], [N] (Brier 1950)."""
-    target = F.one_hot(y, prediction.probs.shape[1])
+    """Return the squared distance of probabilities and label, in [0, 2], [N] (Brier 1950).
+
+    Args:
+        prediction: Distributions for N examples.
+        y: Class indices [N], or soft labels [N, C].
+    """
+    target = y if y.is_floating_point() else F.one_hot(y, prediction.probs.shape[1])
     return (prediction.probs - target).square().sum(-1)
 
 
@@ -219,11 +236,14 @@ def angular_error(prediction: Tensor, y: Tensor) -> Tensor:
 def agreement(student: Distribution, teacher: Distribution) -> float:
     """Return the share of examples on which student and teacher agree, in [0, 1].
 
-    They agree on a class where both have the same most probable one, and on a real target where the
-    student's mean lies within the teacher's central 90 % interval, counted over examples and
-    outputs (our choice). Of transformed targets it is the mean of the transform, which is the
-    median, as the mean of a long tail may lie beyond its own interval.
+    They agree on a class where both have the same most probable one, on a label where both predict
+    it (from 0.5 on) or both do not, and on a real target where the student's mean lies within the
+    teacher's central 90 % interval, counted over examples and outputs (our choice). Of transformed
+    targets it is the mean of the transform, which is the median, as the mean of a long tail may lie
+    beyond its own interval.
     """
+    if isinstance(teacher, Bernoulli):
+        return float(((student.mean >= 0.5) == (teacher.mean >= 0.5)).float().mean())
     if isinstance(teacher, Categorical):
         same = student.mean.argmax(-1) == teacher.mean.argmax(-1)
         return float(same.float().mean())
@@ -233,22 +253,6 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
     low, high = teacher.interval(0.9)
     mean = student.mean.float()
     return float(((mean >= low) & (mean <= high)).float().mean())
-
-
-def auroc(positive: Tensor, negative: Tensor) -> float:
-    """Return the area under the ROC curve of telling two groups apart by a score, in [0, 1].
-
-    The area is the probability that a positive example has a higher score than a negative one, ties
-    counted half (Mann and Whitney 1947). 0.5 is chance. In out-of-distribution detection the
-    positive examples are the foreign ones, and the score is the model's uncertainty.
-
-    Args:
-        positive, negative: Scores [P] and [N], at least one of each.
-    """
-    negative = negative.sort().values
-    below = torch.searchsorted(negative, positive.contiguous())
-    not_above = torch.searchsorted(negative, positive.contiguous(), right=True)
-    return float((below + not_above).double().mean()) / (2 * len(negative))
 
 
 def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
@@ -270,7 +274,10 @@ def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
 
 
 def error_of(figures: Mapping[str, float]) -> float:
-    """Return the error that gaps are measured in: angular error, else RMSE, else 1 - accuracy."""
+    """Return the error that gaps are measured in.
+
+    That is the angular error, the RMSE, or the Hamming loss where there is one, else 1 - accuracy.
+    """
     name = error_measure(figures)
     return figures[name] if name in figures else 1 - figures["accuracy"]
 

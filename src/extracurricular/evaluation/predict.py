@@ -7,7 +7,7 @@ import torch
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.stream import announce_split
 from extracurricular.data.transformed import Transformed
-from extracurricular.distributions import Categorical, Distribution, concatenate
+from extracurricular.distributions import Distribution, Gaussian, concatenate
 from extracurricular.inputs import Batch, leaves
 from extracurricular.teachers.base import Teacher
 
@@ -37,9 +37,9 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
 
 
 def own_units(standardised: Distribution, data: Data) -> Distribution:
-    """Bring a standardised prediction to the target's own units, on the CPU; classes have none."""
+    """Bring a standardised prediction to the target's own units, on the CPU; others have none."""
     found = type(standardised).from_output(standardised.parameters.float().cpu())
-    if isinstance(found, Categorical) or data.y_scale is None:
+    if not isinstance(found, Gaussian) or data.y_scale is None:
         return found
     own = found.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())
     return own if data.y_transform is None else Transformed.of(own, data.y_transform)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extracurricular.evaluation.advice import advice
+from extracurricular.evaluation.labels import over_seeds
 from extracurricular.evaluation.metrics import error_of, gap_closed
 from extracurricular.evaluation.words import ABSENT, WORDS, amount_text, error_measure
 
@@ -65,11 +66,11 @@ def summarise(
 
     Args:
         recipe: The recipe as plain values.
-        task: ``classification`` or ``regression``.
+        task: ``classification``, ``regression`` or ``multilabel``.
         seeds: The seeds.
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
             None for a teacher that is made of no countable numbers. Several real targets have their
-            figures by name under ``targets``.
+            figures by name under ``targets``, several labels under ``labels``.
         students: The same for each student; maybe with ``mastery``, as it was measured last, and
             ``chosen``, the candidate that it became. ``multiply_adds`` of a training may be missing
             or None, where they are unknown.
@@ -122,7 +123,9 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
     mastery = {key: statistics.fmean(one[key] for one in measured) for key in (measured or [{}])[0]}
     spent = [row.get("multiply_adds") for row in rows]
     counted = [amount for amount in spent if amount is not None]
+    labels = over_seeds([row.get("labels") or {} for row in rows])
     return {
+        **({"labels": labels} if labels else {}),
         **({"mastery": mastery} if mastery else {}),
         **({"chosen": [row["chosen"] for row in rows]} if rows[0].get("chosen") else {}),
         "steps": rows[0]["steps"],

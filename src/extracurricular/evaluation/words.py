@@ -9,125 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-Group = Literal["classes", "real targets", "classes, real targets", "teacher", "other data"]
+from extracurricular.evaluation.wording import Words as Words
 
 ABSENT = "–"
 NOT_FINITE = "not finite"
 
 # The errors that gaps are measured in, the most telling first; every task has the last or another.
-_ERRORS = ("angular_error", "rmse", "error_rate")
-_DIGITS = 4
+_ERRORS = ("angular_error", "rmse", "hamming", "error_rate")
 _BEGIN = "<!-- Figures: made by `python docs/tables.py` -->"
 _END = "<!-- End of the figures -->"
-
-
-@dataclass(frozen=True)
-class Words:
-    """The words for one figure.
-
-    Args:
-        name: Its key in ``summary.json`` and in the JSON of ``xcl evaluate``.
-        title: Its name for people.
-        about: The definition, without a full stop.
-        group: What it is measured on.
-        better: Which values are better: ``higher``, ``lower``, or ``neither``.
-        form: How it is written: ``percent`` for a share, in percent with two decimals; ``digits``
-            for four significant digits; or a format such as ``.3f``.
-        unit: ``nats``, ``°``, ``target`` for the units of the target, or empty.
-        range: Values that it can have, for the docs.
-        remark: How to read it, without a full stop; empty where that is plain.
-        hint: What stands beside it in a list, instead of its unit or after the sign of percent.
-        short: Title in the heading of a narrow table; the title where empty.
-        small: Which narrow tables show it: none, those of runs, or all, those of exports too.
-            summary.json has more figures than a terminal is wide.
-        hides: Name of a figure that says the same in other units, and that a narrow table leaves
-            out for this one.
-    """
-
-    name: str
-    title: str
-    about: str
-    group: Group
-    better: Literal["higher", "lower", "neither"]
-    form: str = "digits"
-    unit: str = ""
-    range: str = ""
-    remark: str = ""
-    hint: str = ""
-    short: str = ""
-    small: Literal["none", "runs", "all"] = "none"
-    hides: str = ""
-
-    @property
-    def scale(self) -> int:
-        """Factor between a value and the number that people read."""
-        return 100 if self.form == "percent" else 1
-
-    @property
-    def sign(self) -> str:
-        """The unit where it is a sign, which belongs in every heading; else empty."""
-        return "%" if self.form == "percent" else self.unit if self.unit == "°" else ""
-
-    @property
-    def heading(self) -> str:
-        """Heading of a column: ``accuracy %``."""
-        return _with(self.short or self.title, " ", self.sign)
-
-    @property
-    def label(self) -> str:
-        """Label of an axis or a row: ``accuracy, %``."""
-        return _with(self.title, ", ", self.sign)
-
-    @property
-    def change(self) -> str:
-        """Heading of a column of differences: ``accuracy points``."""
-        return self.heading.replace("%", "points") if self.form == "percent" else self.heading
-
-    @property
-    def beside(self) -> str:
-        """What stands beside the value in a list: its unit, or a hint."""
-        if self.form == "percent":
-            return f"% {self.hint}".rstrip()
-        return self.hint or ("in units of the target" if self.unit == "target" else self.unit)
-
-    @property
-    def explained(self) -> str:
-        """What it is and how to read it, in a sentence or two."""
-        units = {"nats": ", in nats", "target": ", in units of the target"}
-        side = "" if self.better == "neither" else f"; {self.better} is better"
-        remark = f" {self.remark[0].upper()}{self.remark[1:]}." if self.remark else ""
-        return f"{self.about}{units.get(self.unit, '')}{side}.{remark}"
-
-    def number(self, value: float, like: float | None = None) -> str:
-        """Write a finite value, with the decimals of another one, or of its own where None."""
-        like = value if like is None else like
-        return format(self.scale * value, self._format(self.scale * abs(like), _DIGITS))
-
-    def signed(self, value: float, like: float | None = None) -> str:
-        """Write a difference: with its sign, a true minus; percentages as points."""
-        like = value if like is None else like
-        form = self._format(self.scale * abs(like), _DIGITS - 1)
-        text = format(self.scale * value, f"+{form}").replace("-", "−")
-        # There is no sign before a 0.
-        return text if any(c in "123456789" for c in text) else text[1:]
-
-    def _format(self, size: float, digits: int) -> str:
-        if self.form == "percent":
-            return ".2f"
-        if self.form != "digits":
-            return self.form
-        if 0 < size < 1e-4:
-            return f".{digits}g"
-        # Digits before the point are never left out.
-        before = math.floor(math.log10(size)) + 1 if size else 1
-        return f".{max(0, digits - before)}f"
-
-
-def _with(title: str, between: str, sign: str) -> str:
-    return title if not sign or title.endswith(sign) else f"{title}{between}{sign}"
 
 
 WORDS: dict[str, Words] = {}
@@ -167,8 +59,9 @@ def error_measure(names: Collection[str]) -> str:
         names: Names of the figures that there are.
 
     Returns:
-        ``angular_error`` or ``rmse`` where there is such a figure, else ``error_rate``, which is
-        1 - accuracy; see :func:`extracurricular.evaluation.metrics.error_of`.
+        ``angular_error``, ``rmse`` or ``hamming`` where there is such a figure, else
+        ``error_rate``, which is 1 - accuracy; see
+        :func:`extracurricular.evaluation.metrics.error_of`.
     """
     return next((name for name in _ERRORS if name in names), _ERRORS[-1])
 
@@ -267,6 +160,50 @@ _FIGURES = (
         remark="gaps between classifiers, and their robustness, are measured in it",
     ),
     Words(
+        "hamming",
+        "Hamming loss",
+        "share of wrong labels, over all labels and examples; a label is predicted from 0.5 on",
+        "labels",
+        "lower",
+        form="percent",
+        range="0 to 1",
+        remark="1 less the mean accuracy of the labels; labels that are rare are right by absence",
+        small="all",
+    ),
+    Words(
+        "subset_accuracy",
+        "subset accuracy",
+        "share of examples whose labels are all right",
+        "labels",
+        "higher",
+        form="percent",
+        range="0 to 1",
+        remark="strict: one wrong label of many counts as an error",
+    ),
+    Words(
+        "macro_f1",
+        "macro F1",
+        "mean over labels of F1, 2 TP / (2 TP + FP + FN)",
+        "labels",
+        "higher",
+        form=".4f",
+        range="0 to 1",
+        remark="a label that no example has counts as 0 where it is predicted, and not at all "
+        "otherwise",
+        small="runs",
+    ),
+    Words(
+        "macro_auroc",
+        "macro AUROC",
+        "mean over labels of the probability that an example with the label has a higher "
+        "probability of it than one without, ties counted half",
+        "labels",
+        "higher",
+        form=".4f",
+        range="0 to 1",
+        remark="labels with one value in the split have none and are left out; 0.5 is chance",
+    ),
+    Words(
         "angular_error",
         "angular error",
         "mean angle between predicted and true gaze",
@@ -303,23 +240,24 @@ _FIGURES = (
     Words(
         "nll",
         "NLL",
-        "mean negative log-likelihood of the true class or target, summed over outputs",
-        "classes, real targets",
+        "mean negative log-likelihood of the true class, target or labels, summed over outputs",
+        "classes, real targets, labels",
         "lower",
         form=".3f",
         unit="nats",
-        range="nats; from 0 for classes",
+        range="nats; from 0 for classes and labels",
         remark="a proper score; one sure mistake can decide it, and the unit of a target shifts it",
         small="all",
     ),
     Words(
         "brier",
         "Brier score",
-        "mean squared distance of the probabilities from the one-hot label (Brier 1950)",
-        "classes",
+        "mean squared distance of the probabilities from the one-hot label (Brier 1950); of "
+        "several labels the mean over them",
+        "classes, labels",
         "lower",
         form=".4f",
-        range="0 to 2",
+        range="0 to 2; 0 to 1 for labels",
         remark="a proper score; scikit-learn has half of it for two classes",
     ),
     Words(
@@ -336,8 +274,8 @@ _FIGURES = (
         "ece",
         "ECE",
         "distance of accuracy and confidence, in 15 bins of equal width of the confidence "
-        "(Guo et al. 2017)",
-        "classes",
+        "(Guo et al. 2017); of several labels over all pairs of example and label",
+        "classes, labels",
         "lower",
         form="percent",
         range="0 to 1",
@@ -349,7 +287,7 @@ _FIGURES = (
         "adaptive ECE",
         "ECE in 15 bins of equally many examples (the bins of Nixon et al. 2019, who look at every "
         "class; this one looks at the most probable)",
-        "classes",
+        "classes, labels",
         "lower",
         form="percent",
         range="0 to 1",
@@ -361,7 +299,7 @@ _FIGURES = (
         "AURC",
         "mean over k of the error rate among the k most confident examples (Geifman, Uziel and "
         "El-Yaniv 2019)",
-        "classes",
+        "classes, labels",
         "lower",
         form=".4f",
         range="0 to 1",
@@ -417,8 +355,8 @@ _FIGURES = (
     Words(
         "agreement",
         "agreement",
-        "share of examples with the teacher's most probable class, or of targets whose mean lies "
-        "in the teacher's central 90 % interval",
+        "share of examples with the teacher's most probable class, of labels that both predict or "
+        "both do not, or of targets whose mean lies in the teacher's central 90 % interval",
         "teacher",
         "higher",
         form="percent",

@@ -20,6 +20,8 @@ _PIPELINES = {
     ("classification", True): "image-classification",
     ("classification", False): "tabular-classification",
     ("regression", False): "tabular-regression",
+    ("multilabel", True): "image-classification",
+    ("multilabel", False): "tabular-classification",
 }
 # Kinds of teachers that are no networks, as in a recipe.
 _NO_NETWORKS = ("estimator", "onnx", "function", "answers")
@@ -98,6 +100,9 @@ def _about(subject: Subject, metadata: dict[str, Any]) -> str:
     size = f"{metadata['parameters']:,} parameters"
     if metadata["task"] == "classification":
         answer = f"the probabilities of {subject.data.task.size} classes"
+    elif metadata["task"] == "multilabel":
+        count = _count(subject.data.task.size, "label")
+        answer = f"the probability of each of {count}, which stand on their own"
     else:
         answer = f"mean and variance of {_count(subject.data.task.size, 'real target')}"
     text = f"A network of {size} that gives {answer}, for the data set {subject.data.name}."
@@ -134,6 +139,8 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
         lines.append(f"| {_cell(name)} | [{shape}] | {one['dtype']} | input, {values} |")
     if metadata["task"] == "classification":
         lines.append(f"| probs | [N, {size}] | float32 | a probability for each class |")
+    elif metadata["task"] == "multilabel":
+        lines.append(f"| probs | [N, {size}] | float32 | a probability for each label |")
     else:
         lines.append(f"| mean | [N, {size}] | float32 | in the target's own units |")
         lines.append(f"| variance | [N, {size}] | float32 | in these units, squared |")
@@ -143,7 +150,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
     for noun, named in (
         ("Columns", data.columns),
         ("Classes", data.classes),
-        ("Targets", data.outputs),
+        ("Labels" if data.task.binary else "Targets", data.outputs),
     ):
         if named:
             names = ", ".join(str(one) for one in named[:_MOST_NAMES])
@@ -160,7 +167,7 @@ def _figures(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str
     entry = metadata["files"][rows[2].name]
     how = (
         "of a probability"
-        if metadata["task"] == "classification"
+        if metadata["task"] != "regression"
         else "of a mean in units of the target's deviation, or of the logarithm of a variance"
     )
     if "target_transform" in metadata:

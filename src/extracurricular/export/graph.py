@@ -9,11 +9,15 @@ from torch import Tensor, nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.transform import Rule
-from extracurricular.distributions import MAX_LOG_VAR, OWN_LOG_VAR, Categorical, Task
+from extracurricular.distributions import MAX_LOG_VAR, OWN_LOG_VAR, Bernoulli, Categorical, Task
 from extracurricular.errors import ExportError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
-OUTPUTS = {"classification": ("probs",), "regression": ("mean", "variance")}
+OUTPUTS = {
+    "classification": ("probs",),
+    "regression": ("mean", "variance"),
+    "multilabel": ("probs",),
+}
 """Names of the outputs, by the kind of the task."""
 
 
@@ -46,8 +50,9 @@ class Exported(nn.Module):
         data: The data set, for its scales and its task.
 
     It is called with a dict of raw tensors [N, ...] by name (:func:`input_names`), in the data's
-    own dtype. It returns ``{"probs": [N, K]}``, or ``{"mean": [N, D], "variance": [N, D]}`` with
-    means in the target's own units and variances in these squared.
+    own dtype. It returns ``{"probs": [N, K]}`` for classes and for labels, or
+    ``{"mean": [N, D], "variance": [N, D]}`` with means in the target's own units and variances in
+    these squared.
     """
 
     def __init__(self, module: nn.Module, data: Data) -> None:
@@ -91,7 +96,7 @@ class Exported(nn.Module):
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters of the distribution, float32."""
         said = self.task.distribution(self.network(self.normalised(raw)))
-        if isinstance(said, Categorical):
+        if isinstance(said, Categorical | Bernoulli):
             return {"probs": said.probs}
         # This is Gaussian.scaled and Gaussian.var without point masses: a network gives none, so
         # the graph needs no operators that look for them.

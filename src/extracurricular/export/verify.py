@@ -14,7 +14,14 @@ from torch import Tensor
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.transform import Transform
 from extracurricular.data.transformed import own_kind
-from extracurricular.distributions import OWN_LOG_VAR, Categorical, Distribution, Gaussian
+from extracurricular.distributions import (
+    OWN_LOG_VAR,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    Task,
+)
 from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
 from extracurricular.export.formats import quietly
@@ -98,14 +105,18 @@ def torch_runner(content: bytes) -> Runner:
 
 def outputs_of(said: Distribution) -> dict[str, Tensor]:
     """Return a distribution as the outputs of an exported model."""
-    if isinstance(said, Categorical):
+    if isinstance(said, Categorical | Bernoulli):
         return {"probs": said.probs}
     return {"mean": said.mean.float(), "variance": said.var}
 
 
-def read_outputs(outputs: dict[str, Tensor], transform: Transform | None = None) -> Distribution:
+def read_outputs(
+    outputs: dict[str, Tensor], task: Task, transform: Transform | None = None
+) -> Distribution:
     """Return the outputs of an exported model as a distribution."""
-    if "probs" in outputs:
+    if task.kind == "multilabel":
+        return Bernoulli.from_probs(outputs["probs"])
+    if task.kind == "classification":
         return Categorical.from_probs(outputs["probs"])
     said = Gaussian(outputs["mean"], outputs["variance"].log(), limit=OWN_LOG_VAR)
     return own_kind(said, transform)
@@ -128,7 +139,7 @@ def differences(
     Args:
         found: Outputs of a file.
         wanted: Outputs of the original.
-        target: Average and deviation of the target, [D]; None for classes.
+        target: Average and deviation of the target, [D]; None for classes and labels.
         transform: The targets' transforms. With one, means differ in units of the predicted
             deviation, or of the mean itself if that is larger.
     """
@@ -177,7 +188,7 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         parts.append(said)
         start, turn = start + len(index), turn + 1
     joined = {name: torch.cat([part[name] for part in parts])[: len(split)] for name in wanted}
-    answers = read_outputs(joined, data.y_transform)
+    answers = read_outputs(joined, data.task, data.y_transform)
     return Checked(*worst, figures(answers, data, split))
 
 

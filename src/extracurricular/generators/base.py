@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import DataError
-from extracurricular.inputs import Inputs, leaves, tree_map
+from extracurricular.inputs import Inputs, leaves, soft_labels, tree_map
 from extracurricular.registry import Registry
 
 
@@ -153,10 +152,10 @@ def stand_in(data: Data, latent: int, *, uniforms: int = 0, conditional: bool = 
 def conditions(data: Data, split: Split) -> Tensor:
     """Return the conditions of stored examples, float32, [N, K].
 
-    For classification a condition is the one-hot label, K = C. For regression it is the D
-    standardised targets. Where the input has vectors beside an image (a gaze with the pose of the
-    head), the standardised vectors follow, in the order of the input. Convex combinations of
-    conditions are conditions too.
+    For classification a condition is the one-hot label, or the soft one, K = C. For regression it
+    is the D standardised targets, and for several labels of 0 and 1 these, K = L. Where the input
+    has vectors beside an image (a gaze with the pose of the head), the standardised vectors follow,
+    in the order of the input. Convex combinations of conditions are conditions too.
 
     Raises:
         DataError: The split has no labels.
@@ -164,7 +163,7 @@ def conditions(data: Data, split: Split) -> Tensor:
     if split.y is None:
         raise DataError(f"data {data.name!r}: a generator needs the labels of the examples")
     if data.task.kind == "classification":
-        parts = [F.one_hot(split.y, data.task.size).float()]
+        parts = [soft_labels(split.y, data.task.size)]
     else:
         parts = [data.targets(split.y)]
     stored = leaves(split.x)

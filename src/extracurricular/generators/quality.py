@@ -210,7 +210,7 @@ def _spread(
         real, condition = torch.zeros_like(real), torch.zeros_like(condition)
     of_real, of_made = pair_distances(train, real), pair_distances(made, condition)
     ratio = float(of_made.mean() / of_real.mean().clamp_min(1e-12))
-    if data.task.kind == "regression" or not conditional:
+    if data.task.kind != "classification" or not conditional:
         return ratio, None, None
     ratios = {}
     for label in range(data.task.size):
@@ -231,6 +231,8 @@ def _label_error(
     mean, asked = in_batches(predict, x), condition[:, : data.task.size]
     if data.task.kind == "classification":
         return float((mean.argmax(1) != asked.argmax(1)).float().mean())
+    if data.task.kind == "multilabel":
+        return float(((mean >= 0.5) != (asked >= 0.5)).float().mean())
     return float((mean - asked).square().mean().sqrt())
 
 

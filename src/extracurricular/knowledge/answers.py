@@ -144,6 +144,7 @@ class Answers:
         Raises:
             ValueError: They are of another task.
         """
+        check_task(self.where, data)
         task = data.task
         kind = "regression" if self.mean is not None else "classification"
         name = "mean" if self.mean is not None else "logits" if self.logits is not None else None
@@ -169,6 +170,19 @@ class Answers:
             ValueError: They do not go with the data.
         """
         return StoredTeacher(self, data)
+
+
+def check_task(where: str, data: Data) -> None:
+    """Refuse data for which answers cannot be stored.
+
+    Raises:
+        ValueError: They have several labels of 0 and 1.
+    """
+    if data.task.kind == "multilabel":
+        raise ValueError(
+            f"{where}: stored answers are for classes and real targets, and data {data.name!r} "
+            f"have {data.task.size} labels of 0 and 1"
+        )
 
 
 def _nouns(kind: str, count: int) -> str:

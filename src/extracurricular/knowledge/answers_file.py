@@ -13,7 +13,7 @@ from extracurricular.data.base import Data
 from extracurricular.data.formats.columns import Reading, Table, understood
 from extracurricular.data.formats.tables import kind_of_file, read_raw
 from extracurricular.errors import DataError, known_names, shorten
-from extracurricular.knowledge.answers import Answers, Missing
+from extracurricular.knowledge.answers import Answers, Missing, check_task
 from extracurricular.teachers.raw import Array
 
 _VALUES = ("probabilities", "logits", "mean", "deviation")
@@ -100,6 +100,7 @@ def _array(where: str, found: Mapping[str, Array], name: str) -> Array:
 
 
 def _table(path: Path, given: Given, data: Data) -> Answers:
+    check_task(repr(str(path)), data)
     reading = Reading(index="keep", categorical=() if given.id is None else (given.id,))
     raw = read_raw(path, reading)
     names = raw.frame.columns

@@ -15,7 +15,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from extracurricular.distributions import Categorical, Distribution, Gaussian, Task
+from extracurricular.distributions import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Task,
+)
 from extracurricular.errors import TrainingError
 from extracurricular.registry import Registry
 
@@ -63,7 +69,7 @@ def build_codec(spec: Any, task: Task, key: str = "codec") -> Codec:
 
 @dataclass(frozen=True)
 class _Floats:
-    """The numbers themselves: centred log-probabilities, or means and log variances."""
+    """The numbers themselves: centred log-probabilities, log-odds, or means and log variances."""
 
     task: Task
     _type: ClassVar[torch.dtype]
@@ -80,6 +86,9 @@ class _Floats:
         """
         if isinstance(distribution, Categorical):
             values = -depths(distribution)
+        elif isinstance(distribution, Bernoulli):
+            # A label given for certain has log-odds of ±87, and infinite ones are as good.
+            values = distribution.logits.float().clamp(-_DEEPEST, _DEEPEST)
         else:
             values = distribution.parameters.float()
         stored = values.to(self._type)
@@ -94,18 +103,16 @@ class _Floats:
     def decode(self, rows: Tensor) -> Distribution:
         """Read the parameters, as float32."""
         values = _read(rows, self._type).float()
-        if self.task.kind == "classification":
-            return Categorical(values)
-        return Gaussian.from_output(values)
+        return FAMILIES[self.task.kind].from_output(values)
 
 
 @CODECS.register("float16")
 @dataclass(frozen=True)
 class Float16(_Floats):
-    """Log-probabilities, or means and log variances, in float16.
+    """Log-probabilities, log-odds of labels, or means and log variances, in float16.
 
     Log-probabilities are stored as distances from the largest, so the most probable classes have
-    the finest steps. A row takes 2 C bytes, or 4 D.
+    the finest steps. A row takes 2 C bytes, 2 L, or 4 D.
 
     Args:
         task: What the teacher predicts.
@@ -118,7 +125,7 @@ class Float16(_Floats):
 @CODECS.register("float32")
 @dataclass(frozen=True)
 class Float32(_Floats):
-    """Log-probabilities, or means and log variances, in float32: 4 bytes a number."""
+    """Log-probabilities, log-odds, or means and log variances, in float32: 4 bytes a number."""
 
     dtype: ClassVar[str] = "float32"
     _type: ClassVar[torch.dtype] = torch.float32
@@ -207,11 +214,12 @@ def need_classes(task: Task, name: str) -> None:
     """Refuse a task that a codec of classes cannot store.
 
     Raises:
-        ValueError: The task is regression, or has more than 65536 classes.
+        ValueError: The task has no classes, or more than 65536 classes.
     """
     if task.kind != "classification":
+        what = "regression" if task.kind == "regression" else "labels of 0 and 1"
         raise ValueError(
-            f"the codec {name!r} is for classes; for regression use 'float16' or 'float32'"
+            f"the codec {name!r} is for classes; for {what} use 'float16' or 'float32'"
         )
     if task.size > 65536:
         raise ValueError(f"the codec {name!r} holds up to 65536 classes, not {task.size}")

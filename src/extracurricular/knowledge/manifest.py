@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from extracurricular.distributions import Kind
 from extracurricular.errors import StorageError, shorten
 from extracurricular.files import read_json
 from extracurricular.knowledge.fingerprint import canonical
@@ -37,7 +38,7 @@ class Origin(_Plain):
 
     Args:
         kind: ``classification`` or ``regression``.
-        size: Number of classes or of real outputs.
+        size: Number of classes, of real outputs or of labels.
         classes: Names of the classes in their order, if known.
         data: Fingerprint of the data set.
         seed: Seed of the sampler.
@@ -48,7 +49,7 @@ class Origin(_Plain):
         choice: Whether a row ends in the index of the chosen candidate, one byte.
     """
 
-    kind: Literal["classification", "regression"]
+    kind: Kind
     size: Annotated[int, Field(ge=1)]
     classes: list[str]
     data: str

@@ -4,10 +4,10 @@ A setting of the loss, like one of a sampler, may follow a course over the train
 (:mod:`~extracurricular.matching.course`).
 """
 
+from extracurricular.distributions import Kind
 from extracurricular.matching.divergences import (
     DIVERGENCES,
     Divergence,
-    Kind,
     Traits,
     energy,
     forward_kl,

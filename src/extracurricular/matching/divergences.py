@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
-from extracurricular.distributions import Distribution, Gaussian
+from extracurricular.distributions import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    Kind,
+)
 from extracurricular.registry import Registry
 
 DIVERGENCES: Registry[Tensor] = Registry("divergence")
-Kind: TypeAlias = Literal["classification", "regression"]
 Divergence: TypeAlias = Callable[..., Tensor]
 
 
@@ -84,7 +91,7 @@ _INFINITE = "which is infinite from labels"
 
 
 @DIVERGENCES.register("reverse_kl")
-@with_traits(Traits(no_labels={"classification": _INFINITE, "regression": _INFINITE}))
+@with_traits(Traits(no_labels=dict.fromkeys(FAMILIES, _INFINITE)))
 def reverse_kl(teacher: Distribution, student: Distribution) -> Tensor:
     """Return KL(student ‖ teacher) in nats, [B]; the student must believe nothing else."""
     return _same(teacher, student).kl(teacher)  # type: ignore[arg-type]
@@ -93,12 +100,15 @@ def reverse_kl(teacher: Distribution, student: Distribution) -> Tensor:
 @DIVERGENCES.register("js")
 @with_traits(Traits(no_labels={"regression": "which real-valued labels do not have"}))
 def js(teacher: Distribution, student: Distribution) -> Tensor:
-    """Return the Jensen-Shannon divergence in nats, [B]: symmetric, at most log 2 for classes."""
+    """Return the Jensen-Shannon divergence in nats, [B]: symmetric, at most log 2 for classes.
+
+    Labels of 0 and 1 add up.
+    """
     return teacher.js(_same(teacher, student))  # type: ignore[arg-type]
 
 
 @DIVERGENCES.register("wasserstein")
-@with_traits(Traits(power={"classification": 1, "regression": 0}))
+@with_traits(Traits(power={"classification": 1, "regression": 0, "multilabel": 1}))
 def wasserstein(teacher: Distribution, student: Distribution) -> Tensor:
     """Return the squared 2-Wasserstein distance, [B]: symmetric, and at most 1 for classes.
 
@@ -108,12 +118,13 @@ def wasserstein(teacher: Distribution, student: Distribution) -> Tensor:
 
     Classes have no distance, so any two count as 1 apart. The squared distance is then the total
     variation ½ Σ |p - q| (Levin and Peres 2017, "Markov Chains and Mixing Times", proposition 4.7),
-    which is 1 - q_y from a label y.
+    which is 1 - q_y from a label y. Labels of 0 and 1 differ in a number of places (Hamming), which
+    gives Σ |p - q| over the labels.
     """
     _same(teacher, student)
     if isinstance(teacher, Gaussian) and isinstance(student, Gaussian):
         return teacher.wasserstein(student)
-    return 0.5 * (teacher.probs - student.probs).abs().sum(-1)  # type: ignore[union-attr]
+    return _over_classes(teacher, student, lambda difference: 0.5 * difference.abs())
 
 
 @DIVERGENCES.register("energy")
@@ -127,12 +138,23 @@ def energy(teacher: Distribution, student: Distribution) -> Tensor:
     variance from labels too (Gneiting and Raftery 2007, section 4.2).
 
     Any two classes count as 1 apart, which gives Σ (p - q)²: from a label, the Brier score
-    (Gneiting and Raftery 2007, section 3).
+    (Gneiting and Raftery 2007, section 3). Each of several labels counts as two classes.
     """
     _same(teacher, student)
     if isinstance(teacher, Gaussian) and isinstance(student, Gaussian):
         return teacher.energy(student)
-    return (teacher.probs - student.probs).square().sum(-1)  # type: ignore[union-attr]
+    return _over_classes(teacher, student, torch.square)
+
+
+def _over_classes(
+    teacher: Distribution, student: Distribution, size: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Sum a function of the differences of probabilities over classes, and over labels, [B]."""
+    if isinstance(teacher, Bernoulli) and isinstance(student, Bernoulli):
+        return size(teacher.pairs.probs - student.pairs.probs).sum(-1).sum(-1)
+    assert isinstance(teacher, Categorical)
+    assert isinstance(student, Categorical)
+    return size(teacher.probs - student.probs).sum(-1)
 
 
 def _same(teacher: Distribution, student: Distribution) -> Distribution:

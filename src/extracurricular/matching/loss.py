@@ -15,11 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extracurricular.distributions import Categorical, Distribution, Gaussian, Task
+from extracurricular.distributions import (
+    Distribution,
+    Gaussian,
+    Kind,
+    Task,
+    kind_of_distribution,
+)
 from extracurricular.errors import OldWordWarning, RecipeError, known_names
 from extracurricular.inputs import Capturable, obstacle
 from extracurricular.matching.course import Course, ends, plain_course, read_course
-from extracurricular.matching.divergences import DIVERGENCES, TRAITS, Kind, Traits, traits_of
+from extracurricular.matching.divergences import DIVERGENCES, TRAITS, Traits, traits_of
 from extracurricular.registry import check_settings
 
 BETA = 0.5
@@ -36,7 +42,7 @@ class Matching(Capturable):
     """The loss of one batch.
 
     ``(1 - label_weight) · T^k · D(teacher at T, student at T) + label_weight · NLL of the labels``,
-    averaged over examples. T^k (for KL, T² for classes and T for Gaussians; see
+    averaged over examples. T^k (for KL, T² for classes and labels, T for Gaussians; see
     ``temperature_power`` and :class:`Traits`) keeps the size of the gradients across temperatures.
 
     The KL of a Gaussian weighs the error of the mean by 1 / σ² of the student, so that the mean
@@ -109,12 +115,13 @@ class Matching(Capturable):
         """Return the ``beta`` that a task of this kind is trained with; 0 for none.
 
         Raises:
-            ValueError: A ``beta`` is set, and the task has classes.
+            ValueError: A ``beta`` is set, and the task has classes or labels of 0 and 1.
         """
-        if kind == "classification":
+        if kind != "regression":
             if self.beta:
+                what = "classes" if kind == "classification" else "labels of 0 and 1"
                 raise ValueError(
-                    f"beta is {self.beta}, but classes have no variance; leave beta out"
+                    f"beta is {self.beta}, but {what} have no variance; leave beta out"
                 )
             return 0.0
         if self.beta is None:
@@ -144,7 +151,10 @@ class Matching(Capturable):
                 classes.
         """
         divergence, _ = DIVERGENCES.find(self.divergence)
-        t, kind = self.temperature if temperature is None else temperature, _kind(student)
+        t, kind = (
+            self.temperature if temperature is None else temperature,
+            kind_of_distribution(student),
+        )
         if isinstance(t, Course):
             raise ValueError(f"temperature is {t}; give the temperature of the step")
         beta = self.beta_for(kind)
@@ -163,10 +173,6 @@ class Matching(Capturable):
                 )
             loss = torch.lerp(loss, student.nll(y, **outputs), self.label_weight)
         return weighted_mean(loss, weight)
-
-
-def _kind(distribution: Distribution) -> Kind:
-    return "classification" if isinstance(distribution, Categorical) else "regression"
 
 
 def _accept_hard(init: Callable[..., None]) -> Callable[..., None]:

@@ -79,7 +79,7 @@ def add_head(model: nn.Sequential, head: Head, outputs: int) -> nn.Sequential:
 
 
 def check_head(model: nn.Module, task: Task, key: str) -> None:
-    """Refuse a head for real targets in a network for classes.
+    """Refuse a head for real targets in a network for classes or labels.
 
     Args:
         model: The network.
@@ -89,8 +89,9 @@ def check_head(model: nn.Module, task: Task, key: str) -> None:
     Raises:
         RecipeError: The network gives classes, and has such a head.
     """
-    if task.kind == "classification" and any(isinstance(m, NaturalHead) for m in model.modules()):
+    if task.kind != "regression" and any(isinstance(m, NaturalHead) for m in model.modules()):
+        what = "classes" if task.kind == "classification" else "labels of 0 and 1"
         raise RecipeError(
-            key, "head is 'natural', which is for real targets, but the data have classes; "
+            key, f"head is 'natural', which is for real targets, but the data have {what}; "
             "leave head out"
         )  # fmt: skip

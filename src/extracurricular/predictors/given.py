@@ -264,4 +264,5 @@ def _counted_from_one(data: Data) -> str:
 
 
 def _nouns(task: Task) -> str:
-    return "classes" if task.kind == "classification" else "real targets"
+    nouns = {"classification": "classes", "regression": "real targets", "multilabel": "labels"}
+    return nouns[task.kind]

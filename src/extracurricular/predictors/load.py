@@ -294,7 +294,10 @@ def _exported(path: Path, session: Any, text: str) -> Predictor:
         raise StorageError(
             f"{where} has metadata of schema {schema!r}, and this version reads {METADATA_SCHEMA}"
         )
-    wanted = {"classification": ["probs"], "regression": ["mean", "variance"]}.get(kind, [])
+    probs = ["probs"]
+    wanted = {"regression": ["mean", "variance"], "classification": probs, "multilabel": probs}.get(
+        kind, []
+    )
     found = {one.name: one.shape for one in session.get_outputs()}
     takes = [one.name for one in session.get_inputs()]
     if sorted(takes) == sorted(_row_inputs(metadata)):

@@ -196,8 +196,10 @@ def _arrays(predictor: Predictor, array: np.ndarray[Any, Any], size: int) -> Ite
 def predicted(predictor: Predictor, source: Source) -> Iterator[pl.DataFrame]:
     """Yield the predictions of a source as frames, one row for each example, in order.
 
-    For classes the columns are ``class``, ``p_NAME`` for each class and ``entropy`` in nats; for a
-    real target ``NAME_mean``, ``NAME_std`` and the bounds ``NAME_low50``, ``NAME_high50``,
+    For classes the columns are ``class``, ``p_NAME`` for each class and ``entropy`` in nats. For
+    several labels they are ``labels``, the names of those that are predicted (from 0.5 on) with
+    commas between, ``p_NAME`` for each label and ``entropy``, summed over labels. For a real target
+    they are ``NAME_mean``, ``NAME_std`` and the bounds ``NAME_low50``, ``NAME_high50``,
     ``NAME_low90`` and ``NAME_high90``, in its own units. A model of several members has
     ``epistemic`` or ``NAME_epistemic`` (:meth:`.Predictor.epistemic`). ``unlike_training`` has the
     reason why a row is unlike those of training. A row without an input has no prediction.
@@ -221,12 +223,15 @@ def predicted(predictor: Predictor, source: Source) -> Iterator[pl.DataFrame]:
 
 
 def _columns(predictor: Predictor, x: dict[str, Tensor]) -> dict[str, Any]:
-    answer = Prediction(predictor.answer(x), predictor.classes)
+    answer = Prediction(predictor.answer(x), predictor.names)
     apart = predictor.epistemic(x)
     made: dict[str, Any]
-    if predictor.task.kind == "classification":
-        names = predictor.classes or tuple(map(str, range(predictor.task.size)))
-        made = {"class": answer.names}
+    if predictor.task.kind != "regression":
+        names = predictor.names or tuple(map(str, range(predictor.task.size)))
+        if predictor.task.kind == "multilabel":
+            made = {"labels": [", ".join(some) for some in answer.names]}
+        else:
+            made = {"class": answer.names}
         made |= {f"p_{name}": answer.probs[:, k] for k, name in enumerate(names)}
         made["entropy"] = answer.entropy
         return made if apart is None else made | {"epistemic": apart}

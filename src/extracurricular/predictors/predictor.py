@@ -21,6 +21,7 @@ from torch import Tensor
 from extracurricular.data.base import Data, check_finite
 from extracurricular.data.images.decode import image_bytes
 from extracurricular.distributions import (
+    Bernoulli,
     Categorical,
     Distribution,
     Gaussian,
@@ -59,7 +60,7 @@ class Prediction:
 
     Args:
         distribution: The distributions as tensors on the CPU, as the rest of the package has them.
-        classes: Names of the classes, if known.
+        classes: Names of the classes or labels, if known.
     """
 
     distribution: Distribution
@@ -77,32 +78,44 @@ class Prediction:
 
     @property
     def probs(self) -> Array:
-        """Probabilities of the classes, [N, C]; real targets have none."""
-        return self._categorical("probs", "mean and std").probs.numpy()
+        """Probabilities of the classes [N, C], or of each label [N, L]; real targets have none."""
+        return self._discrete("probs", "mean and std").probs.numpy()
 
     @property
     def labels(self) -> Array:
-        """Indices of the most probable classes, int64, [N]; real targets have none."""
-        return self._categorical("labels", "mean").probs.argmax(-1).numpy()
+        """Indices of the most probable classes, int64, [N]; real targets have none.
+
+        Several labels are 1 where their probability is at least 0.5, and else 0, [N, L].
+        """
+        found = self._discrete("labels", "mean")
+        if isinstance(found, Bernoulli):
+            return (found.probs >= 0.5).long().numpy()
+        return found.probs.argmax(-1).numpy()
 
     @property
-    def names(self) -> list[str]:
-        """Names of the most probable classes, a list of N; their indices if names are unknown."""
-        return [self.classes[k] if self.classes else str(k) for k in self.labels]
+    def names(self) -> list[Any]:
+        """Names of the most probable classes, a list of N; their indices if names are unknown.
+
+        Of several labels, a tuple of the names of those that are predicted.
+        """
+        names = self.classes or tuple(map(str, range(self.probs.shape[1])))
+        if isinstance(self.distribution, Bernoulli):
+            return [tuple(names[k] for k in np.flatnonzero(row)) for row in self.labels]
+        return [names[k] for k in self.labels]
 
     @property
     def mean(self) -> Array:
-        """Means of real targets in their own units, [N, D]; for classes the probabilities."""
+        """Means of real targets in their own units, [N, D]; else the probabilities."""
         return self.distribution.mean.numpy()
 
     @property
     def std(self) -> Array:
-        """Standard deviations of real targets in their own units, [N, D]; classes have none."""
+        """Standard deviations of real targets in their own units, [N, D]; others have none."""
         return self._gaussian("std").std.numpy()
 
     @property
     def entropy(self) -> Array:
-        """Entropy in nats, [N]: Shannon's for classes, differential for real targets."""
+        """Entropy in nats, [N]: Shannon's, summed over labels; differential for real targets."""
         return self.distribution.entropy().numpy()
 
     def interval(self, mass: float = 0.9) -> tuple[Array, Array]:
@@ -116,15 +129,16 @@ class Prediction:
         low, high = self._gaussian("interval").interval(mass)
         return low.numpy(), high.numpy()
 
-    def _categorical(self, what: str, instead: str) -> Categorical:
-        if isinstance(self.distribution, Categorical):
+    def _discrete(self, what: str, instead: str) -> Categorical | Bernoulli:
+        if isinstance(self.distribution, Categorical | Bernoulli):
             return self.distribution
         raise AttributeError(f"a prediction of real targets has no {what}; it has {instead}")
 
     def _gaussian(self, what: str) -> Gaussian:
         if isinstance(self.distribution, Gaussian):
             return self.distribution
-        raise AttributeError(f"a prediction of classes has no {what}; it has probs and entropy")
+        noun = "labels" if isinstance(self.distribution, Bernoulli) else "classes"
+        raise AttributeError(f"a prediction of {noun} has no {what}; it has probs and entropy")
 
 
 class Keeper(Protocol):
@@ -151,7 +165,7 @@ class Predictor:
         ask: Maps raw tensors [B, ...] by the names of ``inputs`` to the distribution, float32, on
             the CPU, in the target's own units.
         classes: Names of the classes, if known.
-        outputs: Names of the real targets, if known.
+        outputs: Names of the real targets, or of several labels, if known.
         input_columns: Names of the columns of the one input, in order, if known.
         reading: How a raw example becomes an input; see :class:`~extracurricular.data.Data`.
         members: Maps raw tensors to the answers of an ensemble's members; None for one model.
@@ -211,9 +225,14 @@ class Predictor:
         Raises:
             DataError: The model does not take ``x``; the sentence says what it takes.
         """
-        return Prediction(self.distribution(x, batch_size), self.classes)
+        return Prediction(self.distribution(x, batch_size), self.names)
 
     predict = __call__
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes, or of several labels of 0 and 1; none of real targets."""
+        return self.outputs if self.task.kind == "multilabel" else self.classes
 
     def distribution(self, x: Any, batch_size: int | None = None) -> Distribution:
         """Predict, and return the distribution as tensors on the CPU; arguments as for a call."""
@@ -227,13 +246,13 @@ class Predictor:
         """Return the part of the uncertainty that is disagreement of members; None without any.
 
         Returns:
-            The mutual information in nats, [N]; for real targets the standard deviation of the
-            members' means, in the target's own units, [N, D].
+            The mutual information in nats, summed over labels, [N]; for real targets the standard
+            deviation of the members' means, in the target's own units, [N, D].
         """
         if self.members is None:
             return None
         apart = torch.cat([epistemic(m) for m in self._asked(self.members, x, batch_size)])
-        found = apart if self.task.kind == "classification" else apart.sqrt()
+        found = apart.sqrt() if self.task.kind == "regression" else apart
         return found.cpu().numpy()
 
     def _asked(self, ask: Callable[[Any], Any], x: dict[str, Tensor], size: int | None) -> Any:
@@ -253,19 +272,20 @@ class Predictor:
 
         Args:
             x: Raw inputs of N examples, as for a call.
-            y: Class indices [N], or real targets [N, D] (or [N] for one target).
+            y: Class indices [N], labels [N, L], or real targets [N, D] (or [N] for one target).
 
         Returns:
-            The accuracy, in [0, 1]; for real targets R², the mean over targets, at most 1.
+            The accuracy, in [0, 1]; for several labels the share of examples whose labels are all
+            right; for real targets R², the mean over targets, at most 1.
         """
         prediction = self(x)
         truth = np.asarray(y)
-        if self.task.kind == "classification":
-            if truth.shape != prediction.labels.shape:
-                raise DataError(
-                    f"y has the shape {truth.shape}; it must be {len(prediction)} labels"
-                )
-            return float((prediction.labels == truth).mean())
+        if self.task.kind != "regression":
+            labels = prediction.labels
+            if truth.shape != labels.shape:
+                wanted = len(prediction) if labels.ndim == 1 else labels.shape
+                raise DataError(f"y has the shape {truth.shape}; it must be {wanted} labels")
+            return float((labels == truth).reshape(len(labels), -1).all(1).mean())
         truth = truth.reshape(len(truth), -1)
         if truth.shape != prediction.mean.shape:
             raise DataError(f"y has the shape {truth.shape}; it must be {prediction.mean.shape}")

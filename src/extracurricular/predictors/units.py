@@ -18,10 +18,10 @@ from torch import nn
 
 from extracurricular.data.base import Data, Split, spaced
 from extracurricular.data.target_transform import transformed_errors
-from extracurricular.distributions import Categorical, Distribution
+from extracurricular.distributions import Bernoulli, Categorical, Distribution
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
-from extracurricular.inputs import Batch, Inputs, batch_size
+from extracurricular.inputs import Batch, Inputs, batch_size, hard_labels
 from extracurricular.teachers import NetworkTeacher, Teacher
 from extracurricular.teachers.prepared import PROBE, prepare
 from extracurricular.teachers.raw import LEAST_STD, Array, Arrays, FunctionTeacher, raw_arrays
@@ -37,15 +37,15 @@ def module_teacher(module: nn.Module, data: Data, raw: bool | None = None) -> Te
     """Return a torch module as a teacher.
 
     A module that takes raw values gets floats, images of bytes as numbers from 0 to 255, and gives
-    logits for classes; for real targets means [B, D], or means and log variances [B, 2 D], in the
-    target's own units. Means alone get a deviation for each target: the root of the mean squared
-    error on the examples below. A module that takes standardised values gives what a network of
-    this package gives.
+    logits for classes and labels; for real targets means [B, D], or means and log variances
+    [B, 2 D], in the target's own units. Means alone get a deviation for each target: the root of
+    the mean squared error on the examples below. A module that takes standardised values gives
+    what a network of this package gives.
 
     Where ``raw`` is None, a fixed rule decides. The module is asked both ways on up to 4,096
     examples of the validation split, or of the training split if validation has fewer than 30. The
-    way with the lower error is taken: by accuracy for classes, by RMSE for real targets. If they
-    are equal, the lower negative log-likelihood decides, and then the standardised way.
+    way with the lower error is taken: by accuracy for classes and labels, by RMSE for real targets.
+    If they are equal, the lower negative log-likelihood decides, and then the standardised way.
 
     Args:
         module: The module. It is moved to the device of the data and put in evaluation mode.
@@ -100,7 +100,9 @@ def _way(name: str, teacher: Teacher, answers: Distribution, tried: Split) -> _W
     assert tried.y is not None
     y = tried.y.cpu()
     if isinstance(answers, Categorical):
-        error = float((answers.probs.argmax(-1) != y).float().mean())
+        error = float((answers.probs.argmax(-1) != hard_labels(y)).float().mean())
+    elif isinstance(answers, Bernoulli):
+        error = float(((answers.probs >= 0.5) != (y >= 0.5)).float().mean())
     else:
         error = float((answers.mean.double() - y.double()).square().mean().sqrt())
     nll = float(answers.nll(y).double().mean())
@@ -108,22 +110,32 @@ def _way(name: str, teacher: Teacher, answers: Distribution, tried: Split) -> _W
 
 
 def _constant_error(data: Data, tried: Split) -> float:
-    """Return the error of the most frequent class, or of the mean, of the training split."""
+    """Return the error of the most frequent class, or of the mean, of the training split.
+
+    Of several labels, each counts by its more frequent value.
+    """
     assert data.train.y is not None
     assert tried.y is not None
     own, y = data.train.y.cpu(), tried.y.cpu()
     if data.task.kind == "classification":
-        return float((y != own.bincount().argmax()).float().mean())
+        y = hard_labels(y)
+        return float((y != hard_labels(own).bincount().argmax()).float().mean())
+    if data.task.kind == "multilabel":
+        return float((y != (own.mean(0) >= 0.5).float()).float().mean())
     return float((y.double() - own.double().mean(0)).square().mean().sqrt())
 
 
 def _no_better(ways: list[_Way], constant: float, data: Data) -> str:
-    classes = data.task.kind == "classification"
+    classes = data.task.kind != "regression"
 
     def figure(error: float) -> str:
         return f"{1 - error:.2f}" if classes else f"{error:.3g}"
 
-    word, known = ("accuracy", "the most frequent class") if classes else ("RMSE", "the mean")
+    word, known = {
+        "classification": ("accuracy", "the most frequent class"),
+        "regression": ("RMSE", "the mean"),
+        "multilabel": ("accuracy of labels", "the commonest value of each label"),
+    }[data.task.kind]
     shown = [f"{way.name} inputs ({word} {figure(way.error)})" for way in reversed(ways)]
     return (
         f"is no better than a constant on these data, with {' or '.join(shown)}; {known} alone has "
@@ -166,7 +178,7 @@ def _standardised(module: nn.Module, data: Data) -> Teacher:
 def _raw(module: nn.Module, data: Data) -> Teacher:
     """Return a module that takes raw values."""
     ask = _Asked(module, data.device)
-    if data.task.kind == "classification":
+    if data.task.kind != "regression":
         return FunctionTeacher(ask, data, output="logits")
     raw = raw_arrays(_probe(data), data)
     if _width(module, ask.tensors(raw)) == data.task.size:

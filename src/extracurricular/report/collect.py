@@ -233,11 +233,12 @@ def add_answers(
     Args:
         answers: The figures so far; ``confusion`` becomes the sum over seeds.
         prediction: Distributions for N examples, in the target's own units.
-        y: Class indices [N], or real targets [N, D].
+        y: Class indices [N], soft labels [N, C], labels of 0 and 1 [N, L], or real targets [N, D].
         teacher: The teacher's distributions for the same examples; None for the teacher itself.
         data: The data set, for the scale of targets.
     """
-    add_kept(answers, summed_up(prediction, teacher=teacher), y, data)
+    kept = summed_up(prediction, y, teacher)
+    add_kept(answers, kept, kept["labels"], data)
 
 
 def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -> None:
@@ -246,7 +247,7 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
     Args:
         answers: The figures so far; ``confusion`` becomes the sum over seeds.
         kept: See :func:`~extracurricular.run.answers.summed_up`.
-        y: Class indices [N], or real targets [N, D].
+        y: Class indices [N], labels of 0 and 1 [N, L], or real targets [N, D].
         data: The description of the data set, for the scale of targets.
     """
     if "predicted" in kept:
@@ -256,6 +257,11 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
         answers.right.append(_array(predicted == y))
         counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
         answers.confusion = counts if answers.confusion is None else answers.confusion + counts
+    elif "probs" in kept:
+        # Each pair of example and label is an answer of its own.
+        probs = np.nan_to_num(_array(kept["probs"]))
+        answers.confidence.append(np.maximum(probs, 1 - probs).ravel())
+        answers.right.append(((probs >= 0.5) == (_array(y) >= 0.5)).astype(float).ravel())
     else:
         _add_reals(answers, kept, y, data)
     if "kl" in kept:

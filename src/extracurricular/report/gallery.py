@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Categorical, Distribution, Gaussian
+from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
 from extracurricular.evaluation.predict import own_units
 from extracurricular.evaluation.targets import target_names
 from extracurricular.inputs import leaves
@@ -124,6 +124,13 @@ def _texts(data: Data, said: Distribution) -> list[list[tuple[str, str]]]:
             [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
             for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
+    if isinstance(said, Bernoulli):
+        names, probs = outputs(data), said.probs.cpu()
+        top = probs.topk(min(_TOP, data.task.size))
+        return [
+            [(names[k], _share(p)) for p, k in zip(ps, ks, strict=True)]
+            for ps, ks in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
     own = own_units(said, data)
     assert isinstance(own, Gaussian)
     degrees, unit = (180 / torch.pi, "°") if data.angular else (1.0, "")
@@ -143,6 +150,14 @@ def _share(probability: float) -> str:
     """Return a probability as a percentage that is never 0 % or 100 %."""
     text = f"{100 * probability:.0f} %"
     return {"0 %": "< 1 %", "100 %": "> 99 %"}.get(text, text)
+
+
+def outputs(data: Data) -> tuple[str, ...]:
+    """Return the names of real targets, or of several labels."""
+    if data.angular:
+        return ("pitch", "yaw")
+    noun = "label" if data.task.binary else "target"
+    return data.outputs or tuple(f"{noun} {k}" for k in range(data.task.size))
 
 
 def _rows(data: Data, raw: dict[str, Tensor]) -> tuple[tuple[str, ...], list[list[str]]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from extracurricular.errors import XclError
+from extracurricular.evaluation.labels import label_rows
 from extracurricular.evaluation.summary import Parts, sentences
 from extracurricular.evaluation.words import Words, figure_text, known
 from extracurricular.report import cells, sections
@@ -85,6 +86,7 @@ def render(report: Report, fingerprint: str) -> str:
         note=cells.table_note(report.summary),
         all_figures=full_table(report.summary),
         targets=cells.targets_table(report.summary),
+        labels=label_tables(report.summary),
         kept=parts.named,
         overview=figures(sections.overview(report)),
         learning=figures(learning(report)),
@@ -115,6 +117,14 @@ def full_table(summary: Mapping[str, Any]) -> list[tuple[Words, list[str]]]:
     return [
         (words, [figure_text(words, figures.get(words.name)) for figures in entries])
         for words in known(names)
+    ]
+
+
+def label_tables(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return a title, headings and rows of the figures of each label, for teacher and students."""
+    entries = {"teacher": summary["teacher"], **summary["students"]}
+    return [
+        (name, *label_rows(entry["labels"])) for name, entry in entries.items() if "labels" in entry
     ]
 
 

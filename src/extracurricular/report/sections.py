@@ -228,7 +228,7 @@ def error_words(report: Report) -> Words:
 
 def calibration(report: Report) -> Iterator[Figure]:
     """Yield the figures on whether predictions are as sure as they should be."""
-    if report.classes:
+    if report.summary["task"] != "regression":
         yield _reliability(report)
         yield _risk(report)
     else:
@@ -269,7 +269,7 @@ def _reliability(report: Report) -> Figure:
         f"sure. Large dots stand for many examples; fewer than {_FEWEST} have none. All "
         "seeds together. "
         "Calibration error is no proper score: a useless prediction can have none, so read it with "
-        "the NLL.",
+        f"the NLL.{_pairs(report)}",
     )
 
 
@@ -295,8 +295,15 @@ def _risk(report: Report) -> Figure:
         ),
         _legend(report),
         "Going left, only the surest answers are given. The lower a curve, the better confidence "
-        f"tells right from wrong. {over_seeds(report)}",
+        f"tells right from wrong. {over_seeds(report)}{_pairs(report)}",
     )
+
+
+def _pairs(report: Report) -> str:
+    """Return a sentence on what counts as an answer, where an example has several labels."""
+    if report.summary["task"] != "multilabel":
+        return ""
+    return " Each label of an example is an answer of its own."
 
 
 def _intervals(report: Report) -> Figure:
@@ -364,11 +371,13 @@ def fidelity(report: Report) -> Iterator[Figure]:
         if known:
             rows.append(Row(name, colour[name], statistics.fmean(known), min(known), max(known)))
     if rows:
-        how = (
-            "Share of examples for which the student's most probable class is the teacher's"
-            if report.classes
-            else "Share of targets for which the student's mean lies in the teacher's 90 % interval"
-        )
+        how = {
+            "classification": "Share of examples for which the student's most probable class is "
+            "the teacher's",
+            "regression": "Share of targets for which the student's mean lies in the teacher's "
+            "90 % interval",
+            "multilabel": "Share of labels that student and teacher both predict, or both do not",
+        }[report.summary["task"]]
         told = ", ".join(f"{row.name} {row.value:.1f} %" for row in rows)
         yield Figure(
             "Agreement with the teacher",

@@ -12,8 +12,9 @@ import safetensors.torch
 from torch import Tensor
 
 from extracurricular.data.transformed import Transformed
-from extracurricular.distributions import Categorical, Distribution
+from extracurricular.distributions import Bernoulli, Categorical, Distribution
 from extracurricular.files import load_weights, write_if_changed
+from extracurricular.inputs import hard_labels
 
 FILE = "answers.safetensors"
 
@@ -25,19 +26,24 @@ def summed_up(
 
     Args:
         answer: The distributions, in the target's own units, on the CPU.
-        labels: Class indices [N], or real targets [N, D], if they are to be kept.
+        labels: Class indices [N], soft labels [N, C], of which the most probable class is kept,
+            labels of 0 and 1 [N, L], or real targets [N, D], if they are to be kept.
         teacher: The teacher's distributions of the same examples; None for the teacher itself.
 
     Returns:
         ``entropy`` in nats, [N]. For classes ``confidence``, the probability of the predicted
-        class, and its index ``predicted``, [N]; for real targets ``mean`` and ``std``, [N, D], and
-        where they are transformed ``inner_mean`` and ``inner_std``, of the transforms.
+        class, and its index ``predicted``, [N]; for several labels ``probs``, [N, L]; for real
+        targets ``mean`` and ``std``, [N, D], and where they are transformed ``inner_mean`` and
+        ``inner_std``, of the transforms.
         ``kl``, the divergence of the answers from the teacher's in nats, [N], and ``labels``, where
         they are given.
     """
     if isinstance(answer, Categorical):
         confidence, predicted = answer.probs.max(-1)
         found = {"confidence": confidence, "predicted": predicted}
+        labels = None if labels is None else hard_labels(labels)
+    elif isinstance(answer, Bernoulli):
+        found = {"probs": answer.probs}
     else:
         found = {"mean": answer.mean.float(), "std": answer.std}
         if isinstance(answer, Transformed):

@@ -10,6 +10,7 @@ from typing import Any
 from extracurricular.distributions import Distribution
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.labels import each_label
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
 from extracurricular.files import sha256, write_json_if_changed
@@ -89,11 +90,13 @@ class EvaluationStage(Stage):
                 else:
                     known[teacher.path], kept = said, summed_up(said, labels)
                 keep_answers(workspace.folder / teacher.path, kept)
-            answers, figures, own = known[teacher.path], {}, {}
+            answers = known[teacher.path]
+            row: dict[str, Any] = {"metrics": {}}
             if answers is not None:
-                figures = metrics.figures(answers, labels, angular=angular)
-                own = by_target(answers, labels, data)
-            teacher_rows.append({"metrics": figures, "targets": own, **teacher.taken(workspace)})
+                row["metrics"] = metrics.figures(answers, labels, angular=angular)
+                row["labels"] = each_label(answers, labels, data.outputs)
+                row["targets"] = by_target(answers, labels, data)
+            teacher_rows.append({**row, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
                 prediction = workspace.answers(
@@ -106,6 +109,7 @@ class EvaluationStage(Stage):
                 keep_answers(workspace.folder / stage.path, kept)
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
+                row["labels"] = each_label(prediction, labels, data.outputs)
                 # Runs from before multiply-adds were counted have none.
                 row["targets"] = by_target(prediction, labels, data, answers)
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})

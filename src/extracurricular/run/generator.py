@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.distributions import Categorical
 from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.files import read_json, save_weights, write_json
 from extracurricular.generators import GENERATORS, Fit, Generator
@@ -176,8 +175,7 @@ def measure(sampler: Generated, teacher: Teacher, network: nn.Module | None) -> 
 
     def predict(x: Inputs) -> Tensor:
         ids = torch.zeros(batch_size(x), dtype=torch.int64, device=data.device)
-        prediction = teacher(Batch(ids, x))
-        return prediction.probs if isinstance(prediction, Categorical) else prediction.mean
+        return teacher(Batch(ids, x)).mean
 
     features = flat_features if network is None else teacher_features(network)
     # A teacher of stored answers has none on draws of a generator.

@@ -15,7 +15,7 @@ from extracurricular.data.base import Data
 from extracurricular.data.images.contact_sheet import Block, contact_sheet, to_bytes
 from extracurricular.files import write_atomic
 from extracurricular.generators.base import conditions
-from extracurricular.inputs import Inputs, leaves
+from extracurricular.inputs import Inputs, hard_labels, leaves
 
 # Maps ids of latents [B] and conditions [B, K] to raw examples.
 Render = Callable[[Tensor, Tensor], Inputs]
@@ -79,6 +79,7 @@ def _rows(data: Data) -> tuple[list[str], Tensor, Tensor]:
     y = data.train.y
     assert y is not None
     if data.task.kind == "classification":
+        y = hard_labels(y)
         present = y.bincount().nonzero().squeeze(1)[:_DOWN]
         shown = 3
         names = [data.classes[k] if data.classes else str(k) for k in present.tolist()]

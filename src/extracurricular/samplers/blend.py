@@ -168,6 +168,7 @@ def joined(ids: Tensor, parts: list[Batch], join: Callable[..., Tensor]) -> Batc
         None if y is None else join(*y),
         parts[0].classes,
         None if weight is None else join(*weight),
+        parts[0].binary,
     )
 
 

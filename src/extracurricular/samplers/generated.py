@@ -105,11 +105,16 @@ class Generated(Seeded):
         condition = self.condition(ids)
         raw = draw(self.generator, self.data, self.latent(ids), condition)
         task = self.data.task
-        classes = task.size if task.kind == "classification" else None
         y = condition[:, : task.size] if self.generator.conditional else None
-        if y is not None and classes is not None and self.between is None:
+        if y is not None and self._indexed and self.between is None:
             y = y.argmax(1)
-        return Batch(ids, self.data.inputs(raw), y, classes)
+        return Batch(ids, self.data.inputs(raw), y, task.classes, binary=task.binary)
+
+    @property
+    def _indexed(self) -> bool:
+        """Whether the labels of the data are class indices, not probabilities or reals."""
+        y = self.data.train.y
+        return self.data.task.classes is not None and (y is None or y.ndim == 1)
 
 
 def _has_bytes(data: Data) -> bool:

@@ -87,7 +87,8 @@ def _mixed(
         ones = torch.ones_like(share)
         a, b = (ones if batch.weight is None else batch.weight for batch in (first, second))
         weight = _weighted(a, b, share)
-    return Batch(first.ids, tree_map(mix, first.x, second.x), y, first.classes, weight)
+    x = tree_map(mix, first.x, second.x)
+    return Batch(first.ids, x, y, first.classes, weight, first.binary)
 
 
 def _weighted(a: Tensor, b: Tensor, share: Tensor) -> Tensor:

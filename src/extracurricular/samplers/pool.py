@@ -75,7 +75,7 @@ class Pool(Seeded):
         index = self.index(ids)
         x = self.data.inputs(tree_map(lambda v: v.index_select(0, index), self.pool.x))
         task = self.data.task
-        return Batch(ids, x, None, task.size if task.kind == "classification" else None)
+        return Batch(ids, x, None, task.classes, binary=task.binary)
 
     def index(self, ids: Tensor) -> Tensor:
         """Return the number of each draw's example in the pool, int64, [B]."""

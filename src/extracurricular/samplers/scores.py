@@ -12,7 +12,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from extracurricular.distributions import Categorical, Distribution, Gaussian, epistemic
+from extracurricular.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    epistemic,
+)
 from extracurricular.registry import Registry
 
 SCORES: Registry[Tensor] = Registry("score")
@@ -20,13 +26,22 @@ SCORES: Registry[Tensor] = Registry("score")
 
 @SCORES.register("entropy")
 def entropy(prediction: Distribution) -> Tensor:
-    """Return the entropy in nats: in [0, log C] for classes, any real number for Gaussians."""
+    """Return the entropy in nats: in [0, log C] for classes, any real number for Gaussians.
+
+    That of several labels is the sum over them, in [0, L log 2].
+    """
     return prediction.entropy()
 
 
 @SCORES.register("margin")
 def margin(prediction: Distribution) -> Tensor:
-    """Return 1 minus the lead of the most probable class over the second, in [0, 1]."""
+    """Return 1 minus the lead of the most probable class over the second, in [0, 1].
+
+    Of several labels of 0 and 1, the least sure one counts: its two classes are ``present`` and
+    ``absent`` (our choice).
+    """
+    if isinstance(prediction, Bernoulli):
+        return (1 - (2 * prediction.probs - 1).abs()).amax(-1)
     if not isinstance(prediction, Categorical):
         raise ValueError(
             "score is 'margin', which is for classes; for real targets use "
@@ -41,9 +56,10 @@ def mutual_information(members: list[Distribution]) -> Tensor:
     """Return an ensemble's disagreement on the class, in nats, in [0, log of the member count].
 
     It is the entropy of the mean prediction minus the mean entropy of the members (Houlsby et al.
-    2011, "Bayesian active learning for classification and preference learning", section 2).
+    2011, "Bayesian active learning for classification and preference learning", section 2). That
+    of several labels is the sum over them.
     """
-    if not isinstance(members[0], Categorical):
+    if isinstance(members[0], Gaussian):
         raise ValueError(
             "score is 'mutual_information', which is for classes; for real targets use "
             "'epistemic_variance'"
@@ -56,7 +72,7 @@ def predictive_variance(prediction: Distribution) -> Tensor:
     """Return the variance summed over outputs, in squared standardised units."""
     if not isinstance(prediction, Gaussian):
         raise ValueError(
-            "score is 'predictive_variance', which is for real targets; for classes use "
+            "score is 'predictive_variance', which is for real targets; for classes and labels use "
             "'entropy' or 'margin'"
         )
     return prediction.var.sum(-1)
@@ -67,7 +83,7 @@ def epistemic_variance(members: list[Distribution]) -> Tensor:
     """Return the variance of the members' means, summed over outputs, in squared standard units."""
     if not isinstance(members[0], Gaussian):
         raise ValueError(
-            "score is 'epistemic_variance', which is for real targets; for classes use "
+            "score is 'epistemic_variance', which is for real targets; for classes and labels use "
             "'mutual_information'"
         )
     return epistemic(members).sum(-1)

@@ -82,8 +82,7 @@ class Empirical(Seeded):
                 index, crop, words, lambda bad, k: self._instead(ids, bad, k), scale
             )
         y = None if train.y is None else self.data.targets(train.y.index_select(0, index))
-        classes = task.size if task.kind == "classification" else None
-        return Batch(ids, x, y, classes)
+        return Batch(ids, x, y, task.classes, binary=task.binary)
 
     def prepare(self, ids: Tensor, crop: Crop | None = None, words: Tensor | None = None) -> None:
         """Let workers decode the images that :meth:`take` will give, where they are streamed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -198,7 +198,7 @@ class Uncertain(Seeded):
         The teacher is not asked, so a record of the choices gives the same examples without it.
         """
         batch = self.child(self.chosen(ids, index))
-        return Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
+        return replace(batch, ids=ids)
 
     def announce_replay(self, ids: Tensor, index: Tensor) -> None:
         """Prepare for a :meth:`replay` of these draws, which comes soon."""
@@ -218,7 +218,8 @@ class Uncertain(Seeded):
         predictions: list[Distribution] = []
         scores: list[Tensor] = []
         for x, true in fixed_batches(drawn.x, _ASKED):
-            rows = Batch(drawn.ids.new_zeros(batch_size(x)), x, None, drawn.classes)
+            zeros = drawn.ids.new_zeros(batch_size(x))
+            rows = Batch(zeros, x, None, drawn.classes, binary=drawn.binary)
             given: dict[str, Any] = {}
             if "members" in needed:
                 given["members"] = self.teacher.members(rows)
@@ -248,8 +249,7 @@ def _chosen(
     ids: Tensor, drawn: Batch, prediction: Distribution, index: Tensor, rows: Tensor
 ) -> Choice:
     batch = drawn[rows]
-    chosen = Batch(ids, batch.x, batch.y, batch.classes, batch.weight)
-    return Choice(chosen, index, prediction[rows])
+    return Choice(replace(batch, ids=ids), index, prediction[rows])
 
 
 @SAMPLERS.register("uncertain")

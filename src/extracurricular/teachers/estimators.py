@@ -40,6 +40,7 @@ def training_table(data: Data) -> tuple[Array, Array]:
     """
     y = data.train.y
     assert y is not None
+    _need_classes(data)
     labels: Array = y.cpu().numpy()
     one = labels.ndim == 2 and labels.shape[1] == 1
     table = flat(raw_arrays(data.inputs(data.train.x), data))
@@ -152,7 +153,25 @@ def _name(estimator: Any) -> str:
     return type(estimator).__name__
 
 
+def _need_classes(data: Data) -> None:
+    """Refuse labels that an estimator here cannot learn, nor answer.
+
+    Raises:
+        ValueError: An example has several labels, or probabilities of classes.
+    """
+    y = data.train.y
+    soft = data.task.kind == "classification" and y is not None and y.ndim > 1
+    if data.task.binary or soft:
+        what = f"{data.task.size} labels of 0 and 1" if data.task.binary else "probabilities"
+        raise ValueError(
+            f"estimators learn one class or real targets, but each example of {data.name!r} has "
+            f"{what}; use networks, an ONNX file or a function as the teacher"
+        )
+
+
 def _check_fitted(estimator: Any, data: Data) -> None:
+    if data.task.binary:
+        _need_classes(data)
     needed = "predict_proba" if data.task.kind == "classification" else "predict"
     if not hasattr(estimator, needed):
         raise ValueError(f"the {_name(estimator)} has no {needed}, which {data.task.kind} needs")

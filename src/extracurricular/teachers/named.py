@@ -16,7 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from extracurricular.data.base import Affine, Data, split_indices
+from extracurricular.data.base import Affine, Data
+from extracurricular.data.splits import split_indices
 from extracurricular.data.target_transform import transformed_errors
 from extracurricular.errors import RecipeError
 from extracurricular.models.base import check_at_least
@@ -53,7 +54,7 @@ _FUNCTIONS: Registry[Any] = Registry("function")
 # Deviations of targets below this are too near to what trees take for none.
 _TINY_UNIT = 1e-4
 
-# Training rows to try a teacher on: of each class, or of a regression.
+# Training rows to try a teacher on: of each class, or of a regression or several labels.
 _FEW = {"classification": 4, "regression": 64}
 
 
@@ -61,7 +62,7 @@ def few(data: Data) -> Data:
     """Return the data set with a few training examples of each class, to try a teacher on."""
     y = data.train.y
     assert y is not None
-    if data.task.kind == "regression":
+    if data.task.kind != "classification" or y.ndim > 1:
         return replace(data, train=data.train[: _FEW["regression"]])
     places = [(y == k).nonzero()[: _FEW["classification"], 0] for k in range(data.task.size)]
     return replace(data, train=data.train[torch.cat(places)])

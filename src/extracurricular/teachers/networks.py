@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular import rng
-from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
+from extracurricular.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    Task,
+    mixture,
+)
 from extracurricular.inputs import Batch, Capturable, obstacle, soft_labels
 from extracurricular.teachers.base import Teacher
 
@@ -23,7 +30,8 @@ from extracurricular.teachers.base import Teacher
 class LabelTeacher(Capturable):
     """A teacher that repeats the labels, so that ERM is matching too.
 
-    A class, or a soft label, becomes a categorical distribution; a real target a point mass.
+    A class, or a soft label, becomes a categorical distribution; several labels of 0 and 1 become
+    Bernoullis; a real target a point mass.
     """
 
     def __call__(self, batch: Batch) -> Distribution:
@@ -38,6 +46,8 @@ class LabelTeacher(Capturable):
             )
         if batch.classes is not None:
             return Categorical.from_probs(soft_labels(batch.y, batch.classes))
+        if batch.binary:
+            return Bernoulli.from_probs(batch.y)
         return Gaussian.point(batch.y)
 
 

@@ -19,7 +19,15 @@ from torch import Tensor
 from extracurricular.data.base import Data
 from extracurricular.data.transform import Rule, Transform
 from extracurricular.data.transformed import inner_of
-from extracurricular.distributions import Categorical, Distribution, Gaussian, Task, mixture
+from extracurricular.distributions import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    Task,
+    mixture,
+)
 from extracurricular.inputs import Batch, Inputs, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -32,6 +40,7 @@ Output: TypeAlias = Literal["probs", "logits", "mean", "mean_std", "mean_var", "
 _KINDS: dict[str, tuple[str, ...]] = {
     "classification": ("probs", "logits"),
     "regression": ("mean_std", "mean_var", "mean_log_var", "mean"),
+    "multilabel": ("probs", "logits"),
 }
 # The least deviation, as a part of the targets' own. No data can support a smaller one, and a
 # variance of 0 would be a point mass.
@@ -82,13 +91,14 @@ def parts_of(x: Arrays) -> dict[str, Array]:
 
 
 def standardised(answer: Distribution, data: Data) -> Distribution:
-    """Standardise an answer in the targets' own units; answers for classes stay as they are.
+    """Standardise an answer in the targets' own units.
 
-    Deviations are at least a thousandth of the targets'. Where targets are transformed, the answer
-    becomes the Gaussian of the transform for which the target has the same mean and variance
+    Answers for classes and labels stay as they are. Deviations are at least a thousandth of the
+    targets'. Where targets are transformed, the answer becomes the Gaussian of the transform for
+    which the target has the same mean and variance
     (:func:`~extracurricular.data.transformed.inner_of`).
     """
-    if isinstance(answer, Categorical) or data.y_scale is None:
+    if not isinstance(answer, Gaussian) or data.y_scale is None:
         return answer
     if data.y_transform is not None:
         answer = inner_of(answer, data.y_transform)
@@ -121,7 +131,8 @@ def read_answer(
     """Read a teacher's answer as a distribution, in the answer's own units.
 
     Args:
-        answer: For classes, probabilities or logits [B, C]. For real targets, means [B, D], and
+        answer: For classes, probabilities or logits [B, C]. For several labels, the probability of
+            each, or its log-odds, [B, L]. For real targets, means [B, D], and
             with them deviations, variances or log variances: two arrays, or one [B, 2 D]. With one
             target, [B] will do.
         task: What the teacher predicts.
@@ -133,10 +144,12 @@ def read_answer(
     Raises:
         ValueError: The answer has a wrong shape or an impossible value.
     """
-    if task.kind == "classification":
+    if task.kind != "regression":
         scores = _array(answer, task, "logits" if output == "logits" else "probabilities")
         if output == "logits":
-            return Categorical(torch.from_numpy(scores).float())
+            return FAMILIES[task.kind].from_output(torch.from_numpy(scores).float())
+        if task.kind == "multilabel":
+            return Bernoulli.from_probs(torch.from_numpy(_of_labels(scores)))
         return Categorical.from_probs(torch.from_numpy(_probabilities(scores)))
     if output == "mean":
         mean = _array(answer, task, "means")
@@ -197,6 +210,17 @@ def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array
             f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch"
         )
     return found
+
+
+def _of_labels(found: Array) -> Array:
+    """Check the probabilities of several labels, which need not sum to 1."""
+    if found.size and not (found.min() >= -1e-6 and found.max() <= 1 + 1e-6):
+        odd = found.min() if found.min() < -1e-6 else found.max()
+        raise NotProbabilitiesError(
+            f"the teacher gave probabilities of labels with one of {odd:.3g}; if they are logits, "
+            "set output: logits"
+        )
+    return found.clip(0, 1)
 
 
 def _probabilities(found: Array) -> Array:

@@ -133,7 +133,8 @@ class Slots:
     def __init__(
         self, batch: Batch, target: Distribution, steps: int, size: int, images: bool
     ) -> None:
-        self.kind, self.classes, self.size = type(target), batch.classes, size
+        self.kind, self.size = type(target), size
+        self.classes, self.binary = batch.classes, batch.binary
         self._form: Inputs = batch.x
         self._last = {name for name, leaf in leaves(batch.x).items() if images and leaf.ndim == 4}
         self._kept = {
@@ -163,7 +164,8 @@ class Slots:
             flat[f"x.{name}"] = flat[f"x.{name}"].permute(0, 3, 1, 2)
         names = iter(leaves(self._form))
         x = tree_map(lambda _: flat[f"x.{next(names)}"], self._form)
-        batch = Batch(flat["ids"], x, flat.get("y"), self.classes, flat.get("weight"))
+        y, weight = flat.get("y"), flat.get("weight")
+        batch = Batch(flat["ids"], x, y, self.classes, weight, self.binary)
         return batch, self.kind.from_output(flat["target"])
 
 

@@ -273,7 +273,7 @@ def test_the_task_can_be_set_and_is_told_otherwise(tmp_path: Path) -> None:
     assert arrays(path, task="regression").task == Task("regression", 1)
     with pytest.raises(DataError, match=r"y\[3\] is 0.5; classes must be whole numbers or texts"):
         from_arrays(x, np.where(np.arange(200) == 3, 0.5, 1.0), task="classification")
-    with pytest.raises(DataError, match="task is 'odd'; it must be 'classification' or 'regressi"):
+    with pytest.raises(DataError, match="task is 'odd'; it must be 'classification', 'regressi"):
         from_arrays(x, ages, task="odd")  # type: ignore[arg-type]
 
 

@@ -293,3 +293,37 @@ def test_whole_numbers_are_classes_or_numbers_and_never_silent(tmp_path: Path) -
     assert of([k % 4 for k in range(60)], task="regression").task == Task("regression", 1)
     years = of([1990 + k % 4 for k in range(60)])
     assert years.classes == ("1990", "1991", "1992", "1993")
+
+
+def test_lists_of_0_and_1_are_labels_and_those_that_sum_to_1_are_soft(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tags = rng.integers(0, 2, (20, 3))
+    tags[:2] = [[0, 0, 0], [1, 1, 1]]
+    soft = rng.dirichlet([1, 1, 1], 20)
+    hot = np.eye(3)[np.arange(20) % 3]
+    made = loaded(tags=tags.tolist(), soft=soft.tolist(), hot=hot.tolist())
+    path = saved(tmp_path, train=made)
+    labels = hf(path, label="tags")
+    assert labels.task == Task("multilabel", 3)
+    assert sum("labels of their own" in note for note in labels.notes) == 1
+    found = hf(path, label="soft")
+    assert found.task == Task("classification", 3)
+    assert sum("the probabilities of 3 classes" in note for note in found.notes) == 1
+    assert found.train.y is not None
+    torch.testing.assert_close(found.train.y.sum(1), torch.ones(len(found.train)))
+    classes = hf(path, label="hot")
+    assert classes.task == Task("classification", 3)
+    assert classes.train.y is not None
+    assert classes.train.y.ndim == 1
+    assert hf(path, label="hot", task="multilabel").task == Task("multilabel", 3)
+    assert hf(path, label="soft", task="regression").task == Task("regression", 3)
+    with pytest.raises(DataError, match="must be probabilities that sum to 1"):
+        hf(path, label="tags", task="classification")
+    with pytest.raises(DataError, match="the column 'kind' has one value in each example"):
+        hf(path, label="kind", task="multilabel")
+
+
+def test_a_torch_dataset_may_give_several_labels() -> None:
+    x, y = torch.randn(40, 2), (torch.arange(120).view(40, 3) % 7 < 3).long()
+    assert from_dataset(TensorDataset(x, y)).task == Task("multilabel", 3)
+    assert from_dataset(TensorDataset(x, y.float()), task="regression").task.size == 3

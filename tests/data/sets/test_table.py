@@ -457,7 +457,7 @@ def test_texts_that_are_wrong(tmp_path: Path, text: str, says: str) -> None:
         ({"drop": ["x"]}, "no column 'x', which drop names"),
         ({"target": []}, r"target is \[\]; it must name one column or several different ones"),
         ({"target": ["row", 2]}, "several different ones"),
-        ({"target": ["row", "price"], "task": "classification"}, "classes are in one column"),
+        ({"target": ["row", "price"], "task": "classification"}, "or one column of classes"),
         ({"target": "colour", "task": "regression"}, "'colour' has texts such as 'red'; a real"),
         ({"target": ["price", "colour"]}, "'colour' has texts such as 'red'; a real target must"),
         ({"task": "classification"}, "line 3: the target 'price' is 100.5; classes must be texts"),

@@ -104,7 +104,8 @@ def _forms(known: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     if task["kind"] != was["kind"]:
         yield f"{task['kind']} where there was {was['kind']}"
     elif task["size"] != was["size"] and now["classes"] == known["classes"]:
-        what = "classes" if task["kind"] == "classification" else "targets"
+        nouns = {"classification": "classes", "multilabel": "labels"}
+        what = nouns.get(task["kind"], "targets")
         yield f"{task['size']} {what} where there were {was['size']}"
     names = [[r["name"] for r in (o["target"] or {}).get("transform", ())] for o in (now, known)]
     if names[0] != names[1]:

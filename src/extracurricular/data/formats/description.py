@@ -16,7 +16,7 @@ from torch import Tensor
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.fields import Fields
 from extracurricular.data.transform import Transform, load_transform
-from extracurricular.distributions import Task
+from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError, shorten
 from extracurricular.inputs import Inputs, is_leaf, leaves
 from extracurricular.registry import explain_validation
@@ -44,7 +44,7 @@ class _Input(_Scale):
 
 
 class _Task(_Strict):
-    kind: Literal["classification", "regression"]
+    kind: Kind
     size: _Count
 
 
@@ -56,7 +56,8 @@ class Description(_Strict):
         task: What is predicted.
         structure: Whether an example is one tensor, or a dict or tuple of them.
         inputs: Name, shape, type and scale of each tensor.
-        target: Scale of real targets, and their transform if there is one; None for classes.
+        target: Scale of real targets, and their transform if there is one; None for classes and
+            labels.
         classes, columns, outputs, angular, reading: As for :class:`~extracurricular.data.Data`.
     """
 
@@ -191,6 +192,7 @@ def _fields(reading: dict[str, Any]) -> Fields | None:
 
 def _check_names(known: Description) -> None:
     size, classes = known.task.size, known.task.kind == "classification"
+    nouns = {"classification": "classes", "regression": "real targets", "multilabel": "labels"}
     # Of classes, the one output is the column that names them.
     for noun, names, count in (
         ("classes", known.classes, size if classes else 0),
@@ -199,9 +201,9 @@ def _check_names(known: Description) -> None:
         if names and len(names) != count:
             raise ValueError(
                 f"{noun} has {len(names)} names, but the student predicts {size} "
-                f"{'classes' if classes else 'real targets'}"
+                f"{nouns[known.task.kind]}"
             )
-    if classes == (known.target is not None):
+    if (known.task.kind == "regression") != (known.target is not None):
         raise ValueError(f"target does not go with {known.task.kind}")
 
 

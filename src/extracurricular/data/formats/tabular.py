@@ -18,6 +18,9 @@ from extracurricular.data.encode import (
 )
 from extracurricular.data.fields import Field, Fields
 from extracurricular.data.formats.columns import Column, Table, shorten_names
+from extracurricular.data.formats.table_notes import column_notes
+from extracurricular.data.formats.target_columns import flags, read_several
+from extracurricular.data.several import strata_of
 from extracurricular.data.splits import part_size, repeats, split_rows
 from extracurricular.data.target_transform import transform_targets
 from extracurricular.data.tasks import kind_of
@@ -36,7 +39,7 @@ class Choices:
     """What is made of a table (see :func:`extracurricular.data.sets.table.table`)."""
 
     target: str | int | Sequence[str | int] = -1
-    task: Literal["classification", "regression"] | None = None
+    task: Literal["classification", "regression", "multilabel"] | None = None
     test: float = 0.2
     validation: float = 0.1
     split: str | int | None = None
@@ -59,9 +62,11 @@ class _Labels:
     Args:
         names: Their columns.
         known: Whether each row has all of them, bool, [N].
-        y: Reals, float64, [N, D], or class indices, int64, [N]; of no meaning where not known.
-        classes: Names of the classes; none for real targets.
+        y: Reals, labels of 0 and 1 or probabilities, float64, [N, D], or class indices, int64,
+            [N]; of no meaning where not known.
+        classes: Names of the classes; none for real targets and labels.
         why: A sentence on the kind of the task; empty where it is set.
+        binary: Whether they are several labels of 0 and 1.
     """
 
     names: list[str]
@@ -69,6 +74,20 @@ class _Labels:
     y: Array
     classes: list[str]
     why: str
+    binary: bool = False
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        if self.classes:
+            return Task("classification", len(self.classes))
+        return Task("multilabel" if self.binary else "regression", self.y.shape[1])
+
+    def strata(self, rows: Array) -> Array:
+        """Return labels of some rows by which a split is made fair."""
+        own = self.y[rows]
+        soft = bool(self.classes) and own.ndim == 2
+        return strata_of(own, self.binary) if self.binary or soft else own
 
 
 def make_table(name: str, table: Table, choices: Choices) -> Data:
@@ -103,7 +122,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
     notes += told
     fields = _fit(table, inputs, labels, rows["train"], choices)
     columns = {name: table.columns[name].values for name in inputs}
-    notes += _told(table, fields, columns, rows)
+    notes += column_notes(fields, columns, rows)
     rows["unlabelled"] = np.flatnonzero(kept & ~labels.known)
     x = {part: encode_columns(fields, columns, own) for part, own in rows.items()}
     if choices.duplicates == "drop":
@@ -121,10 +140,11 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         train=(x["train"], y["train"]),
         validation=(x["validation"], y["validation"]),
         test=(x["test"], y["test"]),
-        task=Task("classification", len(labels.classes)) if labels.classes else None,
+        task=labels.task,
         classes=labels.classes,
         columns=fields.columns,
-        outputs=targets,
+        # Columns of probabilities or of a single 1 name classes, and there is no other name.
+        outputs=() if labels.classes and len(targets) > 1 else targets,
         notes=notes,
         fields=fields,
         reading={"columns": fields.dump(), **({"table": written} if written else {})},
@@ -172,8 +192,15 @@ def _labels(table: Table, names: list[str], task: str | None) -> _Labels:
                 f"{table.source}: the target {name!r} has dates; name it in `categorical` if they "
                 "are classes"
             )
-    if len(columns) > 1 or task == "regression":
+    if task == "regression":
         return _reals(table, names, columns, known, task)
+    if len(columns) > 1 or task == "multilabel":
+        columns = [flags(column) for column in columns]
+        several = read_several(table, names, columns, task)
+        if several is None:
+            return _reals(table, names, columns, known, task)
+        classes = [] if several.meaning == "labels" else names
+        return _Labels(names, several.known, several.y, classes, several.why, not classes)
     [column] = columns
     why = ""
     if task is None:
@@ -216,8 +243,6 @@ def _reals(
     why: str = "",
 ) -> _Labels:
     for name, column in zip(names, columns, strict=True):
-        if task == "classification":
-            raise DataError(f"{table.source}: target is {names}; classes are in one column")
         if column.kind != "number":
             text = shorten(str(column.values.drop_nulls()[0]))
             raise DataError(
@@ -299,6 +324,13 @@ def _without_rare(
     """Leave out the rows of classes that have too few."""
     if not labels.classes:
         return kept, labels, []
+    if labels.y.ndim == 2:
+        if fewest > 1:
+            raise DataError(
+                f"{table.source}: fewest is {fewest}, but the targets are probabilities of "
+                "classes, which no rows are left out for; leave it out"
+            )
+        return kept, labels, []
     counts = np.bincount(labels.y[kept & labels.known], minlength=len(labels.classes))
     rare = [k for k, count in enumerate(counts) if count < fewest]
     if not rare:
@@ -339,7 +371,7 @@ def _split(
         raise DataError(f"{where}: test and validation leave none of {count} rows to train on")
     by = _by(table, special, rows)
     chosen = split_rows(
-        where, labels.y[rows], [*sizes, count - sum(sizes)], choices.seed,
+        where, labels.strata(rows), [*sizes, count - sum(sizes)], choices.seed,
         stratify=choices.stratify, **by,
     )  # fmt: skip
     notes = []
@@ -403,7 +435,7 @@ def _given_split(
         train = found["train"]
         size = part_size(choices.validation, len(train), "validation", where)
         chosen = split_rows(
-            where, labels.y[train], [size, len(train) - size], choices.seed,
+            where, labels.strata(train), [size, len(train) - size], choices.seed,
             stratify=choices.stratify, **_by(table, special, train),
         )  # fmt: skip
         found["validation"], found["train"] = (train[part] for part in chosen)
@@ -437,8 +469,8 @@ def _fit(
             raise DataError(f"{table.source}: {error}") from error
     targets = []
     for name in labels.names:
-        column = table.columns[name]
-        if labels.classes:
+        column = flags(table.columns[name])
+        if labels.classes and len(labels.names) == 1:
             targets.append(Field(name, "category", categories=tuple(labels.classes)))
         else:
             targets.append(fit_field(name, column.values.gather(train), "number", column.form))
@@ -452,46 +484,3 @@ def _fit(
         tuple(made), tuple(targets), reading.missing, reading.missing_numbers,
         tuple(reading.rename.items()),
     )  # fmt: skip
-
-
-def _told(
-    table: Table, fields: Fields, columns: dict[str, pl.Series], rows: dict[str, Array]
-) -> list[str]:
-    """Return sentences about what became of columns, with the settings that change it."""
-    notes = []
-    for field in fields.inputs:
-        values = columns[field.name]
-        if field.kind == "date":
-            first = _EPOCH + np.timedelta64(int(field.origin), "D")
-            form = f" (`date_format: {field.date_format!r}`)" if field.date_format else ""
-            more = "" if field.parts else "; `dates: parts` adds season and weekday"
-            notes.append(
-                f"The column {field.name!r} has dates{form}, read as days since {first}{more}."
-            )
-        if field.kind == "number" and field.origin:
-            notes.append(
-                f"The column {field.name!r} is read less {field.origin:.15g}, as float32 could not "
-                "tell its values apart."
-            )
-        if field.kind == "number" and field.factor != 1:
-            notes.append(f"The column {field.name!r} is multiplied with {field.factor:g}.")
-        if field.indicator:
-            shown = f"{field.fill:g}" if isinstance(field.fill, float) else repr(field.fill)
-            notes.append(
-                f"{values.null_count():,} missing values of {field.name!r} become {shown}, and a "
-                "column says where."
-            )
-        if field.kind == "category":
-            away = [part for part in ("validation", "test") if _new(field, values, rows[part])]
-            if away:
-                notes.append(
-                    f"Some values of {field.name!r} in {' and '.join(away)} are not in training; "
-                    "their columns are all 0."
-                )
-    return notes
-
-
-def _new(field: Field, values: pl.Series, rows: Array) -> bool:
-    """Return whether rows have a category that training does not have."""
-    own = values.gather(rows).drop_nulls()
-    return not bool(own.is_in(list(field.categories)).all())

@@ -19,9 +19,9 @@ from extracurricular.data.sets import DATA
 from extracurricular.data.sets.table import from_frames, is_frame
 from extracurricular.data.splits import repeats, split_rows
 from extracurricular.data.target_transform import transform_targets
-from extracurricular.data.tasks import Kind, one_each, read_labels, to_numpy
+from extracurricular.data.tasks import one_each, read_labels, to_numpy
 from extracurricular.data.transform import Setting
-from extracurricular.distributions import Task
+from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError, shorten
 from extracurricular.inputs import Deferred
 
@@ -66,14 +66,16 @@ def from_arrays(
         x: Inputs [N, ...], or a tuple or dict of such; images as [N, C, H, W] or [N, H, W]. Lists
             become arrays. A data frame is read as :func:`~extracurricular.data.sets.table.table`
             reads a file.
-        y: Class indices [N], names of classes [N], or real targets [N] or [N, D].
+        y: Class indices [N], names of classes [N], or real targets [N] or [N, D]; several labels of
+            0 and 1 [N, L], or probabilities of classes [N, C].
         test: The test examples (x, y), or the part of x and y to set aside for them.
         validation: The same for the validation examples; 0 for none.
         seed: Seed of the split.
         name: The data set's name.
-        task: What is predicted: ``"classification"``, ``"regression"`` or a :class:`Task`. Without
-            it texts and whole numbers are classes, if the numbers are at most 20 or are all of 0 to
-            C - 1; other numbers are real.
+        task: What is predicted: ``"classification"``, ``"regression"``, ``"multilabel"`` or a
+            :class:`Task`. Without it texts and whole numbers are classes, if the numbers are at
+            most 20 or are all of 0 to C - 1; other numbers are real. Several columns of 0 and 1 are
+            labels of their own, and classes where each row has a single 1 or sums to 1.
         group: A name or number of each example, [N]; those of one group stay in one split.
         time: A number or date of each example, [N]; the latest examples are tested on.
         stratify: Whether each split has each class, or each tenth of a real target, in proportion.
@@ -112,7 +114,7 @@ def from_arrays(
         if values is not None
     }
     chosen = split_rows(
-        f"data {name!r}", to_numpy(labels.y), [*sizes, count - sum(sizes)], seed, stratify=stratify,
+        f"data {name!r}", labels.strata(), [*sizes, count - sum(sizes)], seed, stratify=stratify,
         **by,
     )  # fmt: skip
     pairs, ids = {}, dict[str, list[int]]()
@@ -313,7 +315,7 @@ def arrays(
     path: str,
     test: float = 0.2,
     validation: float = 0.1,
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     group: str | None = None,
     time: str | None = None,
     stratify: bool = True,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from extracurricular.data.base import Data, make_data, split_indices
+from extracurricular.data.base import Data, make_data
 from extracurricular.data.sets import DATA
+from extracurricular.data.splits import split_indices
 
 
 @DATA.register("digits")

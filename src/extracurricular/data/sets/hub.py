@@ -18,11 +18,12 @@ from extracurricular.data.formats.examples import Source, decode_images
 from extracurricular.data.images.decode import open_image
 from extracurricular.data.images.sizes import check_memory, left_out, pair
 from extracurricular.data.sets import DATA
+from extracurricular.data.several import meaning_of, strata_of
 from extracurricular.data.splits import name_splits, set_aside
 from extracurricular.data.target_transform import transform_targets
-from extracurricular.data.tasks import kind_of
+from extracurricular.data.tasks import kind_of, read_labels
 from extracurricular.data.transform import Setting
-from extracurricular.distributions import Task
+from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError, from_extra, shorten
 
 _BLOCK = 1024
@@ -44,7 +45,7 @@ def hf(
     seed: int = 0,
     damaged: Literal["error", "skip"] = "error",
     memory: int | float = 4,
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     target_transform: Setting = None,
 ) -> Data:
     """Load labelled images by ``datasets.load_dataset``.
@@ -92,6 +93,10 @@ def hf(
                     f"it has {', '.join(split.features)}"
                 )
     y, classes, why = _labels(where, splits, label_name, task)
+    made = None
+    if y.ndim == 2 and y.shape[1] > 1:
+        # All examples decide, not those of a split.
+        made = Task(task or kind_of(label_name, y)[0] or "regression", y.shape[1])
     notes = [*notes, *([why] if why else [])]
     count = len(y)
     blocks = _blocks(where, splits, image_name)
@@ -106,20 +111,26 @@ def hf(
     if lost:
         notes = [*notes, left_out([f"row {k}" for k in lost], count)]
     rows = {name: np.flatnonzero((which == name) & whole) for name in splits}
-    rows = set_aside(where, rows, y, {"test": test, "validation": validation}, seed)
+    rows = set_aside(where, rows, _strata(y), {"test": test, "validation": validation}, seed)
     pairs = {name: (x[places], y[places]) for name, places in rows.items()}
     read_from = f"Images are read from the column {image_name!r}, labels from {label_name!r}."
-    made = make_data(
+    data = make_data(
         path.rstrip("/").rpartition("/")[2],
         train=pairs["train"],
         validation=pairs["validation"],
         test=pairs["test"],
-        task=Task("classification", len(classes)) if classes else None,
+        task=made or (Task("classification", len(classes)) if classes else None),
         classes=classes,
-        outputs=() if classes else (label_name,),
+        outputs=() if classes or (y.ndim == 2 and y.shape[1] > 1) else (label_name,),
         notes=[*notes, *([] if image and label else [read_from])],
     )
-    return transform_targets(made, target_transform)
+    return transform_targets(data, target_transform)
+
+
+def _strata(y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return labels by which splits are made fair."""
+    meaning = meaning_of(y)
+    return y if meaning == "numbers" else strata_of(y, meaning == "labels")
 
 
 def _load(path: str, config: str | None) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def _guess(where: str, features: Any, what: str, words: tuple[str, ...]) -> str:
 
 
 def _labels(
-    where: str, splits: dict[str, Any], name: str, task: str | None
+    where: str, splits: dict[str, Any], name: str, task: Kind | None
 ) -> tuple[np.ndarray[Any, Any], list[str], str]:
     """Return the labels of all splits in turn, and a sentence on the kind of the task.
 
@@ -201,6 +212,15 @@ def _labels(
             )
 
     known = getattr(feature, "names", None)
+    if y.dtype.kind in "fiub" and y.ndim == 2 and task != "regression":
+        found = read_labels(y, where.removeprefix("data ").strip("'"), task)
+        if found.meaning is not None:
+            return found.y, [], " ".join(found.notes)
+    if task == "multilabel":
+        raise DataError(
+            f"{where}: task is 'multilabel', but the column {name!r} has one value in each example;"
+            " it must have lists of 0 and 1"
+        )
     if y.dtype == object:
         refuse([k for k, v in enumerate(y) if v is None], "each example must have one")
         refuse([k for k, v in enumerate(y) if not isinstance(v, str)], "it must be a text")

@@ -45,7 +45,7 @@ def imagefolder(
     workers: int | None = None,
     centre: int | float = 1.0,
     draft: bool = True,
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     group: str | None = None,
     duplicates: Literal["keep", "drop"] = "keep",
     limit: int | None = None,
@@ -83,7 +83,7 @@ def imagefolder(
         draft: Decode JPEGs at a half, a quarter or an eighth of their size where that is enough,
             which is faster.
         task: ``regression`` for folders whose names are numbers, which are then the targets;
-            classes otherwise.
+            classes otherwise. Several labels of one image (``multilabel``) are refused.
         group: Regular expression that is searched in the path of an image; images where it finds
             the same stay in one split. Its first bracket counts, if it has one.
         duplicates: Whether to ``drop`` test and validation images that equal a training image in
@@ -140,6 +140,11 @@ def _targets(where: str, found: _Found, task: str | None) -> tuple[Array, list[s
     Raises:
         DataError: A folder's name is no number, but the task is regression.
     """
+    if task == "multilabel":
+        raise DataError(
+            f"{where}: task is 'multilabel', but the folder of an image gives it one class; give "
+            "arrays of images and labels in Python, xcl.from_arrays(x, y, task='multilabel')"
+        )
     numbers = [_number(name) for name in found.classes]
     if task == "regression":
         if None in numbers:

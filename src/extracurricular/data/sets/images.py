@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from extracurricular.data.base import SAMPLE, Data, Split, fit_scale, spaced, split_indices
+from extracurricular.data.base import SAMPLE, Data, Split, fit_scale, spaced
 from extracurricular.data.formats.pictures import Pictures, view_of, without_repeats
 from extracurricular.data.images.decode import view_settings
 from extracurricular.data.sets import DATA
 from extracurricular.data.sets.table import name_of
+from extracurricular.data.splits import split_indices
 from extracurricular.data.transform import Setting
 from extracurricular.errors import DataError
 
@@ -30,7 +31,7 @@ def images(
     target: str | int | list[str | int] = -1,
     root: str | None = None,
     ending: str = "",
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     size: int | list[int] = 64,
     channels: Literal[1, 3] = 3,
     test: int | float = 0.2,

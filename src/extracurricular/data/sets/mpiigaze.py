@@ -20,9 +20,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from extracurricular.data.base import Data, make_data, split_indices
+from extracurricular.data.base import Data, make_data
 from extracurricular.data.formats.cache import Arrays, cached
 from extracurricular.data.sets import DATA
+from extracurricular.data.splits import split_indices
 from extracurricular.errors import DataError, from_extra, shorten
 
 Array: TypeAlias = np.ndarray[Any, Any]

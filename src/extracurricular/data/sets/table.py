@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
-from extracurricular.data.tasks import Kind, one_each, to_numpy
+from extracurricular.data.tasks import one_each, to_numpy
 from extracurricular.data.transform import Setting
-from extracurricular.distributions import Task
+from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError
 
 
@@ -18,7 +18,7 @@ from extracurricular.errors import DataError
 def table(
     path: str,
     target: str | int | list[str | int] = -1,
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     test: int | float = 0.2,
     validation: int | float = 0.1,
     split: str | int | None = None,
@@ -136,7 +136,7 @@ def from_frame(
     target: str | int | list[str | int] = -1,
     *,
     name: str = "frame",
-    task: Literal["classification", "regression"] | None = None,
+    task: Literal["classification", "regression", "multilabel"] | None = None,
     missing_values: list[str | int | float] | None = None,
     categorical: list[str | int] | None = None,
     drop: list[str | int] | None = None,
@@ -186,6 +186,20 @@ def is_frame(x: Any) -> bool:
     return home in ("pandas", "polars") and type(x).__name__ in ("DataFrame", "LazyFrame")
 
 
+def _names(y: Any) -> list[str]:
+    """Return the names of targets: those of a series or a frame, or made up."""
+    if is_frame(y):
+        return [str(column) for column in y.columns]
+    shape = to_numpy(y).shape
+    if len(shape) == 2 and shape[1] > 1:
+        return [f"target {k}" for k in range(shape[1])]
+    return [str(getattr(y, "name", None) or "target")]
+
+
+def _each(count: int) -> str:
+    return "one value" if count == 1 else f"{count} values"
+
+
 def from_frames(
     x: Any,
     y: Any,
@@ -201,7 +215,7 @@ def from_frames(
 
     Args:
         x: A data frame of pandas or polars.
-        y: Targets, one for each row.
+        y: Targets, one for each row, or several columns of them; a series or a frame names them.
         given: For ``test`` and ``validation`` the part to set aside, or a pair like (x, y).
         name: The data set's name.
         task: What is predicted.
@@ -218,21 +232,24 @@ def from_frames(
     pairs = {"train": (x, y)} | {k: v for k, v in given.items() if isinstance(v, tuple)}
     if "validation" in pairs and "test" not in pairs:
         raise DataError(f"data {name!r}: validation is given as a frame, so test must be too")
-    target = str(getattr(y, "name", None) or "target")
+    targets = _names(y)
     # A blank before them keeps these names apart from those of a person's columns.
     by = {f" {k}": v for k, v in (("group", group), ("time", time)) if v is not None}
     frames = []
     for part, (inputs, labels) in pairs.items():
         frame = to_polars(inputs)
         values = to_numpy(labels)
-        if values.ndim != 1 or len(values) != frame.height:
+        columns_of = values[:, None] if values.ndim == 1 else values
+        if columns_of.shape != (frame.height, len(targets)):
             raise DataError(
                 f"data {name!r}: x has {frame.height} rows, and y the shape {values.shape}; y must "
-                "have one value for each row"
+                f"have {_each(len(targets))} for each row"
             )
-        if target in frame.columns:
-            raise DataError(f"data {name!r}: x has the column {target!r}, which is the target")
-        columns = [pl.Series(target, values.tolist() if values.dtype.kind in "UO" else values)]
+        columns = []
+        for target, own in zip(targets, columns_of.T, strict=True):
+            if target in frame.columns:
+                raise DataError(f"data {name!r}: x has the column {target!r}, which is the target")
+            columns.append(pl.Series(target, own.tolist() if own.dtype.kind in "UO" else own))
         for key, each in by.items() if part == "train" else ():
             columns.append(pl.Series(key, one_each(each, key.strip(), frame.height, name)))
         if len(pairs) > 1:
@@ -240,7 +257,7 @@ def from_frames(
         frames.append(frame.with_columns(columns))
     settings |= {part: 0 if isinstance(v, tuple) else v for part, v in given.items()}
     return from_frame(
-        pl.concat(frames, how="diagonal_relaxed"), target, name=name,
+        pl.concat(frames, how="diagonal_relaxed"), list(targets), name=name,
         task=task.kind if isinstance(task, Task) else task,
         split=" split" if len(pairs) > 1 else None,
         group=" group" if group is not None else None,

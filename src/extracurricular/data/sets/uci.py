@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from extracurricular.data.base import Data, make_data, split_indices
+from extracurricular.data.base import Data, make_data
 from extracurricular.data.sets import DATA
+from extracurricular.data.splits import split_indices
 from extracurricular.data.target_transform import transform_targets
 from extracurricular.data.transform import Setting
 from extracurricular.errors import DataError, shorten

@@ -1,33 +1,13 @@
-"""Predictions: distributions over labels, one per example.
-
-There are two families, :class:`Categorical` for classes and :class:`Gaussian` for real vectors.
-Both hold a batch, compute in float32 whatever precision the network ran in, and have the same
-methods:
-
-=====================  ==========================================================================
-``nll(y)``             negative log-likelihood of labels, in nats, [B]
-``entropy()``          Shannon or differential entropy, in nats, [B]
-``kl(other)``          Kullback-Leibler divergence from ``other`` to this one, in nats, [B]
-``js(other)``          Jensen-Shannon divergence, in nats, [B]
-``tempered(T)``        the density to the power 1/T, normalised
-``mean``               the mean prediction: probabilities [B, C], or a real vector [B, D]
-``mixture(members)``   one distribution for an ensemble
-``epistemic(members)`` the part of an ensemble's uncertainty that is disagreement
-=====================  ==========================================================================
-
-Reduction has one definition everywhere: sum over outputs here, mean over examples in the loss.
-"""
+"""A distribution over real vectors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -37,133 +17,8 @@ MAX_LOG_VAR = 40.0
 # In a person's own units, such as bytes or farads, all deviations may be large or small alike, and
 # errors with them. Outside of these bounds a variance itself nears the ends of float32.
 OWN_LOG_VAR = 80.0
-# This replaces infinite logits: it is far beyond any real one, yet differences and products of it
-# stay finite.
-_MAX_LOGIT = 1e30
 # The normal distribution has no mass that float32 could hold beyond as many deviations.
 _FAR = 20.0
-
-
-def _xlogx(p: Tensor, log_p: Tensor) -> Tensor:
-    """Sum p log p over the last dimension. Log-probabilities are finite here, so 0 log 0 = 0."""
-    return (p * log_p).sum(-1)
-
-
-@dataclass(frozen=True)
-class Categorical:
-    """A distribution over C classes for each example.
-
-    Args:
-        logits: Unnormalised log-probabilities, [B, C], any floating type. Infinite entries count
-            as very large ones; NaN stays NaN.
-    """
-
-    logits: Tensor
-
-    @classmethod
-    def from_probs(cls, probs: Tensor) -> Categorical:
-        """Make a distribution from probabilities [B, C]; zeros are kept as (nearly) zeros."""
-        return cls(probs.float().clamp_min(_TINY).log())
-
-    @classmethod
-    def from_output(cls, output: Tensor) -> Categorical:
-        """Read a network's output [B, C] as logits."""
-        return cls(output)
-
-    @cached_property
-    def log_probs(self) -> Tensor:
-        """Normalised log-probabilities, float32, [B, C]."""
-        logits = self.logits.float()
-        # Subtracting the maximum first keeps differences exact where logits are huge.
-        logits = logits.clamp(-_MAX_LOGIT, _MAX_LOGIT)
-        return F.log_softmax(logits, dim=-1)
-
-    @cached_property
-    def probs(self) -> Tensor:
-        """Probabilities, float32, [B, C]."""
-        return self.log_probs.exp()
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean of the one-hot label, which is the probabilities, [B, C]."""
-        return self.probs
-
-    @property
-    def parameters(self) -> Tensor:
-        """The tensor that defines the distribution, as the network gave it, [B, C]."""
-        return self.logits
-
-    @property
-    def temperature_power(self) -> int:
-        """The power of T that keeps gradients comparable across temperatures.
-
-        Gradients with respect to logits shrink as 1/T² (Hinton, Vinyals and Dean 2015, section 2).
-        """
-        return 2
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def __getitem__(self, index: slice | Tensor) -> Categorical:
-        return Categorical(self.logits[index])
-
-    def nll(self, y: Tensor) -> Tensor:
-        """Return the cross-entropy of class indices [B] or soft labels [B, C], in nats, [B]."""
-        if y.ndim == 1:
-            return -self.log_probs.gather(-1, y.long().unsqueeze(-1)).squeeze(-1)
-        return -(y.float() * self.log_probs).sum(-1)
-
-    def entropy(self) -> Tensor:
-        """Return the Shannon entropy in nats, between 0 and log C, [B]."""
-        return -_xlogx(self.probs, self.log_probs)
-
-    def kl(self, other: Categorical) -> Tensor:
-        """Return KL(self ‖ other) in nats, [B]."""
-        return _generalised_kl(self, other.probs, other.log_probs)
-
-    def js(self, other: Categorical) -> Tensor:
-        """Return the Jensen-Shannon divergence to ``other`` in nats, between 0 and log 2, [B]."""
-        log_middle = torch.logaddexp(self.log_probs, other.log_probs) - math.log(2)
-        middle = 0.5 * (self.probs + other.probs)
-        mine = _generalised_kl(self, middle, log_middle)
-        theirs = _generalised_kl(other, middle, log_middle)
-        return 0.5 * (mine + theirs)
-
-    def tempered(self, temperature: float | Tensor) -> Categorical:
-        """Return the softmax of logits / T: flatter for T > 1, sharper for T < 1."""
-        if not isinstance(temperature, Tensor) and temperature == 1.0:
-            return self
-        return Categorical(self.log_probs / temperature)
-
-    @staticmethod
-    def mixture(members: Sequence[Categorical]) -> Categorical:
-        """Average the members' probabilities (not their logits)."""
-        stacked = torch.stack([m.log_probs for m in members])
-        return Categorical(stacked.logsumexp(0) - math.log(len(members)))
-
-    @staticmethod
-    def epistemic(members: Sequence[Categorical]) -> Tensor:
-        """Return the mutual information of label and member, in nats, [B].
-
-        It is the entropy of the mean less the mean of the entropies, between 0 and the log of the
-        number of members: the total less the aleatoric part of the uncertainty (Depeweg et al.
-        2018, section 3).
-        """
-        total = Categorical.mixture(members).entropy()
-        aleatoric = torch.stack([m.entropy() for m in members]).mean(0)
-        return (total - aleatoric).clamp_min(0)
-
-
-def _generalised_kl(p: Categorical, q: Tensor, log_q: Tensor) -> Tensor:
-    """Sum p log(p / q) - p + q over the last dimension.
-
-    The last two terms add up to zero, but with them every summand is at least 0, so that the many
-    small ones do not cancel where p and q are nearly equal.
-    """
-    difference = p.log_probs - log_q
-    near = p.probs * (difference + torch.expm1(-difference.clamp(-0.5, 0.5)))
-    far = p.probs * difference - p.probs + q
-    return torch.where(difference.abs() < 0.5, near, far).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -362,84 +217,3 @@ class Gaussian:
 def _summed(terms: Tensor, weight: Tensor | None) -> Tensor:
     """Sum over the last dimension, each term times its weight where one is given."""
     return (terms if weight is None else terms * weight).sum(-1)
-
-
-Distribution: TypeAlias = Categorical | Gaussian
-
-
-@dataclass(frozen=True)
-class Task:
-    """The kind and size of a prediction, which define how a network's raw output is read.
-
-    Args:
-        kind: ``"classification"`` or ``"regression"``.
-        size: Number of classes C, or of real outputs D.
-    """
-
-    kind: Literal["classification", "regression"]
-    size: int
-
-    @property
-    def outputs(self) -> int:
-        """Number of raw outputs a network needs: C logits, or D means and D log variances."""
-        return self.size if self.kind == "classification" else 2 * self.size
-
-    def distribution(self, output: Tensor) -> Distribution:
-        """Read a network's raw output [B, outputs] as a distribution.
-
-        Raises:
-            ValueError: The output has another shape.
-        """
-        if output.ndim != 2 or output.shape[1] != self.outputs:
-            what = (
-                f"{self.size} logits"
-                if self.kind == "classification"
-                else f"{self.size} means and {self.size} log variances"
-            )
-            raise ValueError(
-                f"the network gave an output of shape {tuple(output.shape)}; "
-                f"{self.kind} needs {what} for each example"
-            )
-        if self.kind == "classification":
-            return Categorical(output)
-        return Gaussian.from_output(output)
-
-
-def mixture(members: Sequence[Distribution]) -> Distribution:
-    """Return one distribution for an ensemble: averaged probabilities, or matched moments.
-
-    Raises:
-        ValueError: There are no members, or members of different kinds.
-    """
-    return _family(members).mixture(members)  # type: ignore[arg-type]
-
-
-def epistemic(members: Sequence[Distribution]) -> Tensor:
-    """Return an ensemble's disagreement: mutual information [B], or variance of the means [B, D].
-
-    Raises:
-        ValueError: There are no members, or members of different kinds.
-    """
-    return _family(members).epistemic(members)  # type: ignore[arg-type]
-
-
-def concatenate(parts: Sequence[Distribution]) -> Distribution:
-    """Join batches to one with the examples of all parts, in order.
-
-    Raises:
-        ValueError: There are no parts, or parts of different kinds.
-    """
-    family = _family(parts)
-    joined = torch.cat([part.parameters for part in parts])
-    first = parts[0]
-    if not isinstance(first, Gaussian):
-        return family.from_output(joined)
-    limit = max(part.limit for part in parts)  # type: ignore[union-attr]
-    return replace(first.like(joined), limit=limit)
-
-
-def _family(members: Sequence[Distribution]) -> type[Categorical] | type[Gaussian]:
-    kinds = {type(m) for m in members}
-    if len(kinds) != 1:
-        raise ValueError("an ensemble needs one or more members, all categorical or all Gaussian")
-    return kinds.pop()

@@ -1,0 +1,49 @@
+"""Predictions: distributions over labels, one per example.
+
+There are three families: :class:`Categorical` for classes, :class:`Gaussian` for real vectors, and
+:class:`Bernoulli` for several labels of 0 and 1. All hold a batch, compute in float32 whatever
+precision the network ran in, and have the same methods:
+
+=====================  ==========================================================================
+``nll(y)``             negative log-likelihood of labels, in nats, [B]
+``entropy()``          Shannon or differential entropy, in nats, [B]
+``kl(other)``          Kullback-Leibler divergence from ``other`` to this one, in nats, [B]
+``js(other)``          Jensen-Shannon divergence, in nats, [B]
+``tempered(T)``        the density to the power 1/T, normalised
+``mean``               the mean prediction: probabilities [B, C] or [B, L], or reals [B, D]
+``mixture(members)``   one distribution for an ensemble
+``epistemic(members)`` the part of an ensemble's uncertainty that is disagreement
+=====================  ==========================================================================
+
+Reduction has one definition everywhere: sum over outputs here, mean over examples in the loss.
+"""
+
+from extracurricular.distributions.bernoulli import Bernoulli
+from extracurricular.distributions.categorical import Categorical
+from extracurricular.distributions.gaussian import MAX_LOG_VAR, OWN_LOG_VAR, Gaussian
+from extracurricular.distributions.task import (
+    FAMILIES,
+    Distribution,
+    Kind,
+    Task,
+    concatenate,
+    epistemic,
+    kind_of_distribution,
+    mixture,
+)
+
+__all__ = [
+    "FAMILIES",
+    "MAX_LOG_VAR",
+    "OWN_LOG_VAR",
+    "Bernoulli",
+    "Categorical",
+    "Distribution",
+    "Gaussian",
+    "Kind",
+    "Task",
+    "concatenate",
+    "epistemic",
+    "kind_of_distribution",
+    "mixture",
+]

@@ -1,0 +1,116 @@
+"""What is predicted, and which family of distributions says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from extracurricular.distributions.bernoulli import Bernoulli
+from extracurricular.distributions.categorical import Categorical
+from extracurricular.distributions.gaussian import Gaussian
+
+Distribution: TypeAlias = Categorical | Gaussian | Bernoulli
+Kind: TypeAlias = Literal["classification", "regression", "multilabel"]
+
+FAMILIES: dict[Kind, type[Categorical] | type[Gaussian] | type[Bernoulli]] = {
+    "classification": Categorical,
+    "regression": Gaussian,
+    "multilabel": Bernoulli,
+}
+"""The family of each kind of task."""
+
+_NEEDED = {
+    "classification": "{0} logits",
+    "regression": "{0} means and {0} log variances",
+    "multilabel": "{0} logits, one for each label,",
+}
+
+
+def kind_of_distribution(distribution: Distribution) -> Kind:
+    """Return the kind of task that a distribution answers."""
+    return next(kind for kind, family in FAMILIES.items() if isinstance(distribution, family))
+
+
+@dataclass(frozen=True)
+class Task:
+    """The kind and size of a prediction, which define how a network's raw output is read.
+
+    Args:
+        kind: ``"classification"``, ``"regression"`` or ``"multilabel"``.
+        size: Number of classes C, of real outputs D, or of labels L.
+    """
+
+    kind: Kind
+    size: int
+
+    @property
+    def outputs(self) -> int:
+        """Number of raw outputs a network needs: C or L logits, or D means and D log variances."""
+        return 2 * self.size if self.kind == "regression" else self.size
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; None where there are none."""
+        return self.size if self.kind == "classification" else None
+
+    @property
+    def binary(self) -> bool:
+        """Whether labels are of 0 and 1, each on its own."""
+        return self.kind == "multilabel"
+
+    def distribution(self, output: Tensor) -> Distribution:
+        """Read a network's raw output [B, outputs] as a distribution.
+
+        Raises:
+            ValueError: The output has another shape.
+        """
+        if output.ndim != 2 or output.shape[1] != self.outputs:
+            raise ValueError(
+                f"the network gave an output of shape {tuple(output.shape)}; "
+                f"{self.kind} needs {_NEEDED[self.kind].format(self.size)} for each example"
+            )
+        return FAMILIES[self.kind].from_output(output)
+
+
+def mixture(members: Sequence[Distribution]) -> Distribution:
+    """Return one distribution for an ensemble: averaged probabilities, or matched moments.
+
+    Raises:
+        ValueError: There are no members, or members of different kinds.
+    """
+    return _family(members).mixture(members)  # type: ignore[no-any-return]
+
+
+def epistemic(members: Sequence[Distribution]) -> Tensor:
+    """Return an ensemble's disagreement: mutual information [B], or variance of means [B, D].
+
+    Raises:
+        ValueError: There are no members, or members of different kinds.
+    """
+    return _family(members).epistemic(members)  # type: ignore[no-any-return]
+
+
+def concatenate(parts: Sequence[Distribution]) -> Distribution:
+    """Join batches to one with the examples of all parts, in order.
+
+    Raises:
+        ValueError: There are no parts, or parts of different kinds.
+    """
+    family = _family(parts)
+    joined = torch.cat([part.parameters for part in parts])
+    first = parts[0]
+    if not isinstance(first, Gaussian):
+        return family.from_output(joined)  # type: ignore[no-any-return]
+    limit = max(part.limit for part in parts)  # type: ignore[union-attr]
+    return replace(first.like(joined), limit=limit)
+
+
+def _family(members: Sequence[Distribution]) -> type[Any]:
+    kinds = {type(m) for m in members}
+    if len(kinds) != 1:
+        raise ValueError("an ensemble needs one or more members, all of one family")
+    return kinds.pop()

@@ -1,0 +1,216 @@
+"""Every place that asks which kind of distribution or task it has, with what it does for labels.
+
+A new branch, or one that goes, must be written here, so that no kind of task is forgotten: a place
+that knows classes and real targets alone would take several labels of 0 and 1 (``multilabel``) for
+one of them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from extracurricular.distributions import FAMILIES
+
+SRC = Path(__file__).parents[1] / "src" / "extracurricular"
+
+# What each place does for several labels of 0 and 1.
+PLACES = {
+    "data.sets.images.images": "a setting",
+    "data.target_transform.transform_targets": "refused: labels are no numbers",
+    "data.transformed.own_kind": "stay as they are",
+    "distributions.task.concatenate": "from their parameters",
+    "evaluation.targets.by_target": "none: see evaluation.labels",
+    "knowledge.answers.Answers.distribution": "refused by name, see check_task",
+    "knowledge.answers._nouns": "refused before",
+    "knowledge.answers.check_task": "refused by name",
+    "knowledge.answers_file._table": "refused by name, see answers.check_task",
+    "knowledge.answers_file.guessed": "refused when they are read",
+    "predictors.load._exported.ask": "no units",
+    "assess.draws_sheet.rows": "a column of probabilities for each label",
+    "assess.evaluate._figures": "no coverage: only Gaussians have intervals",
+    "assess.evaluate._scores": "no units to undo",
+    "assess.first_recipe._for_images": "as for classes",
+    "assess.first_recipe._for_table": "as for classes, with networks as the teacher",
+    "assess.first_recipe.choose": "no temperature",
+    "assess.first_recipe.facts_of": "several targets, which trees do not learn",
+    "assess.first_recipe.task_words": "N labels of 0 and 1",
+    "assess.fitting.aligned": "returns before: there are no names of classes",
+    "assess.fitting.fitting": "the word labels",
+    "assess.survey._flat": "no far values: labels are no numbers",
+    "assess.survey._odd_labels": "labels with one value in a split",
+    "assess.survey.survey": "counts of examples with each label",
+    "assess.survey_columns._equal": "none: a column may equal a label",
+    "assess.survey_columns._units": "no units",
+    "cli.draws_table.lines": "mean probability",
+    "cli.survey_table._classes": "rows are labels",
+    "cli.survey_table._equal": "the word label",
+    "cli.survey_table._rows": "two rows, by the last label",
+    "cli.survey_table._some": "by the last label",
+    "cli.survey_table._task": "multilabel, N labels of 0 and 1",
+    "data.base._check_classes": "not all examples may have the same labels",
+    "data.base._check_labels": "see data.several.check_columns",
+    "data.base._guess_task": "columns of 0 and 1 are labels, and it is told",
+    "data.base._split": "whole numbers and booleans become reals",
+    "data.base.lacking": "labels with one value in a split",
+    "data.base.make_data": "no scale of targets",
+    "data.formats.contents._forms": "the word labels",
+    "data.formats.description._check_names": "outputs name the labels; no scale of targets",
+    "data.formats.tabular.Choices": "a setting",
+    "data.formats.tabular._Labels.strata": "combinations of labels",
+    "data.formats.tabular._Labels.task": "Task('multilabel', L)",
+    "data.formats.tabular._labels": "see target_columns",
+    "data.formats.target_columns.read_several": "checks that all are 0 or 1",
+    "data.several.check_columns": "[N, L] of 0 and 1",
+    "data.several.summing_to_1": "stay as they are",
+    "data.sets.arrays.arrays": "a setting",
+    "data.sets.cifar._data": "the set has classes",
+    "data.sets.hub._labels": "lists of 0 and 1; one value is refused by name",
+    "data.sets.hub.hf": "a setting",
+    "data.sets.imagefolder._targets": "refused by name: a folder gives one class",
+    "data.sets.imagefolder.imagefolder": "refused, see _targets",
+    "data.sets.table.from_frame": "a setting",
+    "data.sets.table.table": "a setting",
+    "data.tasks": "columns of 0 and 1 suggest multilabel",
+    "data.tasks.Labels.coded": "another split is read as labels too",
+    "data.tasks._several": "labels where the task says so, or the columns look so",
+    "data.tasks.kind_of": "several columns: see data.several",
+    "data.tasks.read_labels": "texts are refused by name",
+    "distillation.default_matching": "no temperature",
+    "distributions.task": "Bernoulli, one logit for each label",
+    "distributions.task.Task.binary": "yes",
+    "distributions.task.Task.classes": "none",
+    "distributions.task.Task.outputs": "L logits",
+    "evaluation.labels.each_label": "figures for each label",
+    "evaluation.metrics.agreement": "both predict the label, or both do not",
+    "evaluation.metrics.figures": "Hamming loss and others; calibration of all pairs",
+    "evaluation.predict.own_units": "no units to bring back",
+    "export.card": "Hugging Face's names for tables and images",
+    "export.card._about": "the probability of each of N labels",
+    "export.card._contract": "probs, for each label; names of the labels",
+    "export.card._figures": "differences of a probability",
+    "export.graph": "one output, probs",
+    "export.graph.Exported.forward": "the probability of each label",
+    "export.verify.outputs_of": "probs",
+    "export.verify.read_outputs": "probs as Bernoullis",
+    "generators.base.conditions": "the labels themselves",
+    "generators.diffusion.class_names": "none: one class cannot say which labels an image has",
+    "generators.gan.Gan.network": "conditions are numbers, not one-hot",
+    "generators.gan._Fitting.__init__": "conditions are numbers, not one-hot",
+    "generators.quality._label_error": "share of wrong labels",
+    "generators.quality._spread": "over all draws, not class by class",
+    "inputs.Batch.__getitem__": "kept",
+    "knowledge.codecs.TopK.encode": "refused by need_classes",
+    "knowledge.codecs._Floats.encode": "log-odds",
+    "knowledge.codecs.default_codec": "float16",
+    "knowledge.codecs.need_classes": "refused by name, with codecs that will do",
+    "knowledge.quantised._Quantised.encode": "refused by need_classes",
+    "matching.divergences._over_classes": "two classes for each label",
+    "matching.divergences.energy": "see _over_classes",
+    "matching.divergences.forward_kl": "no weight: beta is refused",
+    "matching.divergences.js": "takes labels, as classes do",
+    "matching.divergences.wasserstein": "power 1, as for classes",
+    "matching.loss.Matching.__call__": "no beta",
+    "matching.loss.Matching.beta_for": "a beta is refused by name",
+    "matching.loss.describe": "the beta of a task, where none is known: real targets",
+    "models.heads.check_head": "the head natural is refused by name",
+    "predictors.given._counted_from_one": "no classes to count",
+    "predictors.given._nouns": "the word labels",
+    "predictors.load._exported": "one output, probs",
+    "predictors.load._from_weights": "the word outputs",
+    "predictors.predict_files._columns": "labels, p_NAME and entropy",
+    "predictors.predictor.Prediction._discrete": "has probabilities",
+    "predictors.predictor.Prediction._gaussian": "no std, by name",
+    "predictors.predictor.Prediction.labels": "0 and 1, from 0.5 on",
+    "predictors.predictor.Prediction.names": "the names of those that are predicted",
+    "predictors.predictor.Predictor.epistemic": "mutual information, summed over labels",
+    "predictors.predictor.Predictor.names": "names of the labels",
+    "predictors.predictor.Predictor.score": "share of examples whose labels are all right",
+    "predictors.units._constant_error": "the commoner value of each label",
+    "predictors.units._no_better": "accuracy of labels",
+    "predictors.units._raw": "logits",
+    "predictors.units._standardised": "no means alone",
+    "predictors.units._way": "Hamming loss",
+    "report.collect.collect": "no classes",
+    "report.gallery._texts": "the most probable labels",
+    "report.gallery.outputs": "names of the labels",
+    "report.sections._pairs": "a sentence on pairs of example and label",
+    "report.sections.calibration": "reliability and risk of all pairs",
+    "report.sections.fidelity": "labels that both predict, or both do not",
+    "run.answers.summed_up": "the probability of each label is kept",
+    "run.generator_pictures._rows": "rows by the last label",
+    "run.generator_pictures.image_sheets": "between the lowest and the highest",
+    "run.teacher.TeacherPlan.load": "the word outputs",
+    "samplers.blend.joined": "kept",
+    "samplers.generated.Generated.__call__": "conditions are the labels",
+    "samplers.mixing._mixed": "labels are mixed as soft labels are",
+    "samplers.pool.Pool.__call__": "kept",
+    "samplers.scores.epistemic_variance": "refused by name",
+    "samplers.scores.margin": "that of the least sure label",
+    "samplers.scores.mutual_information": "summed over labels",
+    "samplers.scores.predictive_variance": "refused by name",
+    "samplers.stored.Empirical.take": "kept",
+    "samplers.uncertain.Uncertain._ask": "kept",
+    "teachers.estimators._check_fitted": "refused by name",
+    "teachers.estimators._need_classes": "the refusal",
+    "teachers.estimators.sklearn_teacher": "refused before",
+    "teachers.named": "rows to try a teacher on, as for real targets",
+    "teachers.named.GaussianProcess.fit": "refused by training_table",
+    "teachers.named.GradientBoosting.fit": "refused by training_table",
+    "teachers.named.RandomForest.fit": "refused by training_table",
+    "teachers.named._fitted": "refused by training_table",
+    "teachers.named.few": "rows to try a teacher on, as for real targets",
+    "teachers.networks.LabelTeacher.__call__": "labels as Bernoullis",
+    "teachers.raw": "output is probs or logits",
+    "teachers.raw.RawTeacher.identity": "probabilities alone",
+    "teachers.raw._array": "a shape [B, L] is asked for",
+    "teachers.raw.read_answer": "probabilities in [0, 1] that need not sum to 1, or logits",
+    "teachers.raw.standardised": "no units",
+    "training.captured.Slots.__init__": "kept",
+    "training.captured.Slots.take": "kept",
+}
+
+_NAMES = {family.__name__ for family in FAMILIES.values()}
+
+
+def places(file: Path) -> Iterator[str]:
+    """Functions that test for a family, name a kind of task, or ask whether labels are binary."""
+    module = ".".join(file.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+
+    def visit(node: ast.AST, name: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                yield from visit(child, f"{name}.{child.name}")
+                continue
+            if _asks(child):
+                yield name
+            yield from visit(child, name)
+
+    yield from visit(ast.parse(file.read_text(encoding="utf-8")), module)
+
+
+def _asks(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+        asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+        return bool(asked & _NAMES)
+    if isinstance(node, ast.Attribute):
+        return node.attr == "binary"
+    return isinstance(node, ast.Constant) and node.value in FAMILIES
+
+
+def test_every_branch_on_the_kind_is_written_down() -> None:
+    found = {place for file in SRC.rglob("*.py") for place in places(file)}
+    assert found - set(PLACES) == set(), "write down what these do for labels of 0 and 1"
+    assert set(PLACES) - found == set(), "these ask no longer"
+
+
+def test_the_page_asks_in_one_template() -> None:
+    asking = {
+        file.name
+        for file in SRC.rglob("*.j2")
+        if any(f'"{kind}"' in file.read_text(encoding="utf-8") for kind in FAMILIES)
+    }
+    assert asking == {"report.html.j2"}
+    text = (SRC / "report" / "templates" / "report.html.j2").read_text(encoding="utf-8")
+    assert '"multilabel"' in text
