@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+import numpy as np
+
 from extracurricular.data.fields import Fields
 from extracurricular.export.graph import OUTPUTS
 from extracurricular.export.raw_rows import raw_row
@@ -62,7 +64,11 @@ def _one_row(subject: Subject, fields: Fields, metadata: dict[str, Any], file: s
 def _value(value: float | str) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
-    return "np.nan" if math.isnan(value) else repr(float(f"{value:.9g}"))
+    if math.isnan(value):
+        return "np.nan"
+    # The fewest digits that are the same number in float32, which the network takes.
+    short = float(str(np.float32(value)))
+    return repr(short if np.float32(short) == np.float32(value) and abs(value) < 1e16 else value)
 
 
 def _encoded(metadata: dict[str, Any], file: str) -> str:
