@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from extracurricular.data.base import Data
-from extracurricular.data.formats.tables import TEXTS, kind_of_file
+from extracurricular.data.formats.columns import Reading
+from extracurricular.data.formats.tables import TEXTS, kind_of_file, read_raw
 from extracurricular.data.target_transform import transformed_errors
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.evaluation.predict import own_units
@@ -86,6 +88,25 @@ def _same_scales(folder: Path, data: Data) -> bool:
 def is_answers(path: Path) -> bool:
     """Return whether a path is that of a file of a teacher's answers: arrays, or a table."""
     return path.is_file() and kind_of_file(path) in (".npz", *ANSWERS)
+
+
+def shared_id(table: Path, answers: Path) -> str | None:
+    """Return the column by which a table and a file of answers name the same rows; None for none.
+
+    It is of the same name in both, different in each row of both, and most of the table's values
+    are in the file.
+    """
+    if kind_of_file(answers) == ".npz" or kind_of_file(table) not in ANSWERS:
+        return None
+    own, other = (read_raw(file, Reading(index="keep")).frame for file in (table, answers))
+    for name in own.columns:
+        if name not in other.columns:
+            continue
+        mine, theirs = (frame[name].cast(pl.String, strict=False) for frame in (own, other))
+        distinct = mine.is_unique().all() and theirs.is_unique().all()
+        if distinct and mine.is_in(theirs.to_list()).mean() > 0.5:  # type: ignore[operator]
+            return name
+    return None
 
 
 def of_answers(path: Path, data: Data) -> tuple[dict[str, Any], str]:

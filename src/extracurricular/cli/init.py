@@ -65,7 +65,12 @@ def init(
 
     from extracurricular.assess.first_data import find_first, recognised
     from extracurricular.assess.first_recipe import choose, facts_of, fitted, recipe_text
-    from extracurricular.assess.first_teacher import answered_pool, fixed_settings
+    from extracurricular.assess.first_teacher import (
+        answered_pool,
+        fixed_settings,
+        is_answers,
+        shared_id,
+    )
     from extracurricular.files import write_atomic
     from extracurricular.recipe.overrides import override
 
@@ -78,6 +83,8 @@ def init(
     with console.status("reading the data") as status:
         if recognised(data)[0] == "table":
             given = {**fixed_settings(teacher, model), **given}
+            if "id" not in given and teacher is not None and is_answers(Path(teacher)):
+                given |= {k: v for k, v in [("id", shared_id(Path(data), Path(teacher)))] if v}
         found = find_first(data, given, target)
         facts = facts_of(found, torch.cuda.is_available())
         section, told = _teacher(teacher, model, found.data, out)

@@ -132,6 +132,8 @@ def _table(path: Path, given: Given, data: Data) -> Answers:
             f"{raw.source}: nothing says which columns are answers; set probabilities or logits, "
             f"or mean and deviation, to some of {shorten(', '.join(names))}"
         )
+    if given.id is None:
+        notes += _by_order(raw.frame, used)
     frame = raw.frame.select(keep)
     table = understood(type(raw)(raw.source, frame, raw.place, raw.notes), reading)
     arrays: dict[str, Any] = {
@@ -146,6 +148,17 @@ def _table(path: Path, given: Given, data: Data) -> Answers:
         place=table.place,
         notes=tuple(notes),
     )
+
+
+def _by_order(frame: pl.DataFrame, used: list[str]) -> list[str]:
+    """Return a sentence where rows are found by their order, though a column seems to name them."""
+    for name in frame.columns:
+        if name not in used and frame[name].dtype == pl.String and frame[name].is_unique().all():
+            return [
+                f"The teacher's answers are found by the order of their rows, but the column "
+                f"{name!r} seems to name these: `id: {name}`, for the table too, finds them by it."
+            ]
+    return []
 
 
 def _ids(table: Table, name: str) -> list[str]:
