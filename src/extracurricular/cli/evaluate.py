@@ -15,7 +15,6 @@ from rich.table import Table
 from extracurricular.cli import base
 from extracurricular.cli.terminal import make_console
 from extracurricular.errors import RecipeError
-from extracurricular.evaluation.labels import label_rows
 from extracurricular.evaluation.words import WORDS, figure_text, known
 
 
@@ -188,6 +187,8 @@ def _show_targets(console: Console, found: dict[str, Any]) -> None:
 
 
 def _labels(labels: Mapping[str, Any]) -> Table:
+    from extracurricular.evaluation.labels import label_rows
+
     table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
     headings, rows = label_rows(labels)
     for place, heading in enumerate(headings):
