@@ -171,6 +171,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g}"
 
 
+def plain(value: float) -> str:
+    """Return a number as an axis shows it: 10,000 and 0.25."""
+    form = ",.6g" if 1e-4 <= abs(value) < 1e7 else ".4g"
+    return f"{value:{form}}".replace("-", "−")
+
+
 def power(value: float) -> str:
     """Write a power of ten, or a number near 1 as it is."""
     exponent = round(math.log10(value))
@@ -271,7 +277,7 @@ def _shape(axes: Axes, which: str, axis: Axis) -> None:
     if axis.limits is not None:
         getattr(axes, f"set_{which}lim")(*axis.limits)
     ticks = getattr(axes, f"{which}axis")
-    form = axis.form or (power if axis.log else lambda v: f"{v:.4g}".replace("-", "−"))
+    form = axis.form or (power if axis.log else plain)
     if axis.ticks is not None:
         ticks.set_major_locator(FixedLocator(list(axis.ticks)))
     elif axis.log:
