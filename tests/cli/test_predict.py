@@ -140,7 +140,7 @@ def test_mistakes_are_one_sentence(
         ((saved, file, "--id", "name", "--out", out), "--id: is 'name'; the table has"),
         ((run, file, "--student", "kdd", "--out", out), "did you mean 'kd'"),
         ((tmp_path / "nowhere", file, "--out", out), "there is no run and no file"),
-        ((digits_run, file, "--out", out), "is no image; the input must be"),
+        ((digits_run, file, "--out", out), "lacks a column of names of images; it has age"),
     ):
         code, said, told = predict(*arguments)
         assert code == 2, arguments
