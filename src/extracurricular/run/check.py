@@ -34,6 +34,7 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     folder, recipe = workspace.folder, plan.recipe
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"--out is {str(folder)!r}, which is a file, not a folder")
+    _check_owner(plan, workspace)
     checks = Checks()
     plan.evaluation.check(workspace, checks)
     for seed in recipe.seeds:
@@ -44,7 +45,8 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     check_loggers(recipe.log)
     for stage in plan.stages:
         stage.check(workspace, checks)
-    check_folder(plan, workspace)
+        # Before the next stage, which may ask what this one made.
+        stage.check_folder(workspace)
     if recipe.teacher.weights is not None:
         workspace.made(plan.teachers[recipe.seeds[0]])
     return checks
@@ -56,6 +58,13 @@ def check_folder(plan: Plan, workspace: Workspace) -> None:
     Raises:
         StorageError: The folder belongs to another recipe, or to nobody's run.
     """
+    _check_owner(plan, workspace)
+    for stage in plan.stages:
+        stage.check_folder(workspace)
+
+
+def _check_owner(plan: Plan, workspace: Workspace) -> None:
+    """Refuse a folder with a recipe that is no run's."""
     folder = workspace.folder
     file = folder / "recipe.yaml"
     if file.exists() and not any((folder / name).exists() for name in _MARKS):
@@ -67,8 +76,6 @@ def check_folder(plan: Plan, workspace: Workspace) -> None:
                     f"{str(file)!r} is there and belongs to no run, which would overwrite it; give "
                     "another --out"
                 )
-    for stage in plan.stages:
-        stage.check_folder(workspace)
 
 
 def recipe_text(recipe: Recipe) -> str:
