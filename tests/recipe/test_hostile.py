@@ -79,7 +79,7 @@ def test_values_are_copied_and_shared_no_more() -> None:
 
 BAD_NAMES = [
     *("../../x", "/absolute", "a/b", "a\\b", "..", ".hidden", "", " a", "a\n", "a\x1b[31m"),
-    *("x" * 101, "a:b", "\u202ea"),
+    *("x" * 101, "\u202ea"),
 ]
 
 

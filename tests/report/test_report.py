@@ -533,7 +533,9 @@ def nasty_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(",".join([*(f"{v:.4f}" for v in values), f'"{label}"']))
     (folder / "t.csv").write_text("\n".join(rows), encoding="utf-8")
     data = {"table": {"path": str(folder / "t.csv")}}
-    recipe = small_recipe(data, {"mlp": {"hidden": [4]}}, name=NASTY[0], about=NASTY[1], seeds=[0])
+    recipe = small_recipe(
+        data, {"mlp": {"hidden": [4]}}, name=NASTY[0].replace("/", ""), about=NASTY[1], seeds=[0]
+    )
     for section in (recipe["teacher"], recipe["defaults"]):
         section["training"] = section["training"] | {"steps": 3}
     execute(parse_recipe(recipe), folder / "run")

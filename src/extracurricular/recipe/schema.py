@@ -260,12 +260,11 @@ _LONGEST_NAME = 100
 
 def _check_name(name: str) -> None:
     """Refuse a name that no folder of a run can have."""
-    usable = name.strip() == name and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    usable = name.strip() == name and name.isprintable() and not set(name) & set("/\\")
     if not usable or not name or name.startswith(".") or len(name) > _LONGEST_NAME:
         raise ValueError(
             f"name is {shorten(name)}; it names the run's folder, so it must be of 1 to "
-            f'{_LONGEST_NAME} printable characters, none of them / \\ : * ? " < > |, and begin '
-            "with no dot"
+            f"{_LONGEST_NAME} printable characters, none of them / or \\, and begin with no dot"
         )
 
 
