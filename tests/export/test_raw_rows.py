@@ -253,3 +253,29 @@ def test_the_card_of_images_asks_about_a_photograph(
     exec(snippet.replace("photograph.jpg", "photograph.png"), found)
     wanted: Any = xcl.load(tmp_path / "run").predict(str(tmp_path / "out" / "photograph.png"))
     assert found["probs"] == pytest.approx(np.asarray(wanted.probs), abs=1e-4)
+
+
+def test_a_table_of_one_column_that_is_called_x_is_loaded(tmp_path: Path) -> None:
+    """Its file for raw rows takes the same name, in another type."""
+    lines = ["x,y"] + [f"{k * 37 % 101},{2.5 * (k * 37 % 101) + 1}" for k in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    execute(
+        parse_recipe(
+            {
+                "schema": 1,
+                "name": "line",
+                "data": {"table": {"path": str(tmp_path / "t.csv"), "target": "y"}},
+                "seeds": [0],
+                "teacher": {"model": {"mlp": {"hidden": [4]}}, "training": {"steps": 3}},
+                "defaults": {"model": {"mlp": {"hidden": [4]}}, "training": {"steps": 3}},
+                "students": {"kd": {}},
+            }
+        ),
+        tmp_path / "run",
+    )
+    export_run(tmp_path / "run", tmp_path / "out" / "kd.onnx")
+    loaded, wanted = xcl.load(tmp_path / "out"), xcl.load(tmp_path / "run")
+    rows = pl.DataFrame({"x": [1.0, 50.0]})
+    np.testing.assert_allclose(loaded.predict(rows).mean, wanted.predict(rows).mean, rtol=1e-4)
+    with pytest.raises(StorageError, match="takes raw rows"):
+        xcl.load(tmp_path / "out" / "kd.rows.onnx")

@@ -315,10 +315,17 @@ def test_an_exported_regression_with_two_inputs(tmp_path: Path, names: tuple[str
         ("[]", "has damaged metadata"),
         ({"schema": 2}, "metadata of schema 2, and this version reads 1"),
         ({"inputs": {"image": DESCRIPTION["inputs"]["x"]}}, "takes x and gives probs, but its"),  # type: ignore[index]
-        ({"inputs": {"x": {"shape": [1, 8, 8], "dtype": "int8"}}}, "neither uint8 nor float32"),
+        ({"inputs": {"x": {"shape": [1, 8, 8], "dtype": "int8"}}}, r"inputs\.x\.dtype is 'int8'"),
         ({"task": "regression"}, "but its metadata describe regression"),
-        ({"task": "dreams"}, "but its metadata describe dreams"),
-        ({"classes": None}, "has damaged metadata"),
+        ({"task": "dreams"}, "damaged metadata: task is 'dreams'"),
+        ({"classes": None}, "damaged metadata: classes is None"),
+        ({"task": ["x"]}, "damaged metadata: task is "),
+        ({"inputs": {"x": {"shape": [1, 8, 8], "dtype": [1]}}}, r"inputs\.x\.dtype is \[1\]"),
+        ({"inputs": {"x": {"shape": [1, -8, 8], "dtype": "uint8"}}}, r"inputs\.x\.shape\.1 is -8"),
+        ({"parameters": "many"}, "damaged metadata: parameters is 'many'"),
+        ({"classes": [1, 2]}, r"classes\.0 is 1"),
+        ({"target_transform": [1]}, "has damaged metadata"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "has damaged metadata"),
     ],
 )
 def test_metadata_that_cannot_be(tmp_path: Path, change: Any, said: str) -> None:

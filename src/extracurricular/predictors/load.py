@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.data.transformed import own_kind, transform_of
-from extracurricular.distributions import OWN_LOG_VAR, Distribution, Gaussian, Task
+from extracurricular.distributions import Distribution
 from extracurricular.errors import RecipeError, StorageError, XclError, shorten
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
+from extracurricular.predictors.exported import exported
 from extracurricular.predictors.of_data import of_data, with_scales
-from extracurricular.predictors.predictor import Form, Predictor, named_inputs
+from extracurricular.predictors.predictor import Predictor, named_inputs
 from extracurricular.predictors.released import missing, released
 from extracurricular.predictors.saved import FILE, load_saved
 from extracurricular.recipe.lookup import find_data
@@ -32,11 +32,9 @@ from extracurricular.teachers import HasMembers, NetworkTeacher, Teacher
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import open_session
 from extracurricular.teachers.onnx_format import read_layout
-from extracurricular.teachers.raw import read_answer
 
 # The key of an ONNX file's metadata that describes the model's inputs and outputs.
 METADATA = "extracurricular"
-METADATA_SCHEMA = 1
 # Exported files that lie beside the one to load.
 _VARIANTS = (".int8.onnx", ".rows.onnx")
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
@@ -238,7 +236,7 @@ def _from_onnx(path: Path, model: Any, data: Data | str | dict[str, Any] | None)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if text is not None:
         _refuse(f"{str(path)!r} describes its inputs and outputs itself", model=model)
-        return _exported(path, session, text)
+        return exported(path, session, text)
     name, settings = split_spec("onnx" if model is None else model, "way to read it", "model")
     if name != "onnx":
         problem = f"is {name!r}; an ONNX file takes none, or {{onnx: {{output: logits}}}}"
@@ -255,83 +253,3 @@ def _from_onnx(path: Path, model: Any, data: Data | str | dict[str, Any] | None)
     except ValueError as error:
         raise RecipeError("model.onnx", str(error)) from None
     return predictor
-
-
-def _as_taken(part: Tensor, form: Form) -> Tensor:
-    """Return a raw tensor in the type that a file takes: a mixed image is rounded to bytes."""
-    if form.dtype == "uint8" and part.is_floating_point():
-        part = part.round().clamp(0, 255).to(torch.uint8)
-    return part.cpu().contiguous()
-
-
-def _row_inputs(metadata: dict[str, Any]) -> list[str]:
-    """Return the inputs of the exported file for raw rows; none where there is no such file."""
-    files = metadata.get("files", {}).values()
-    return next((list(one["rows"].values()) for one in files if "rows" in one), [])
-
-
-def _exported(path: Path, session: Any, text: str) -> Predictor:
-    """Return the predictor that an exported file's metadata describe."""
-    where = f"the file {str(path)!r}"
-    try:
-        metadata = json.loads(text)
-        schema = metadata["schema"]
-        if schema == METADATA_SCHEMA:
-            kind = metadata["task"]
-            forms = {
-                name: Form(tuple(int(size) for size in one["shape"]), one["dtype"])
-                for name, one in metadata["inputs"].items()
-            }
-            classes, outputs = tuple(metadata["classes"]), tuple(metadata["outputs"])
-            angular, parameters = bool(metadata["angular"]), metadata["parameters"]
-            # Files of an earlier version do not say how a raw example becomes an input.
-            columns, reading = tuple(metadata.get("columns", ())), dict(metadata.get("reading", {}))
-            transform = transform_of(metadata)
-            title = f"{metadata['student']}, seed {metadata['seed']}, of {path}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{where} has damaged metadata: {error!r}") from None
-    if schema != METADATA_SCHEMA:
-        raise StorageError(
-            f"{where} has metadata of schema {schema!r}, and this version reads {METADATA_SCHEMA}"
-        )
-    probs = ["probs"]
-    wanted = {"regression": ["mean", "variance"], "classification": probs, "multilabel": probs}.get(
-        kind, []
-    )
-    found = {one.name: one.shape for one in session.get_outputs()}
-    takes = [one.name for one in session.get_inputs()]
-    if sorted(takes) == sorted(_row_inputs(metadata)):
-        raise StorageError(
-            f"{where} takes raw rows in onnxruntime; load the file beside it, which takes them too"
-        )
-    if not wanted or not set(wanted) <= set(found) or set(takes) != set(forms):
-        raise StorageError(
-            f"{where} takes {', '.join(takes)} and gives {', '.join(found)}, "
-            f"but its metadata describe {kind}"
-        )
-    if not {form.dtype for form in forms.values()} <= {"uint8", "float32"}:
-        raise StorageError(f"{where} has metadata with inputs that are neither uint8 nor float32")
-    size = found[wanted[0]][-1]
-    task = Task(kind, size if isinstance(size, int) else len(classes or outputs))
-
-    def ask(parts: dict[str, Tensor]) -> Distribution:
-        feed = {name: _as_taken(part, forms[name]).numpy() for name, part in parts.items()}
-        try:
-            answers = session.run(wanted, feed)
-        except Exception as error:  # onnxruntime has a class of its own for each way to fail
-            problem = " ".join(str(error).split())
-            raise StorageError(f"{where} cannot be run: {problem}") from None
-        answer = answers[0] if len(wanted) == 1 else answers
-        try:
-            read = read_answer(answer, task, "probs" if len(wanted) == 1 else "mean_var")
-        except ValueError as error:
-            raise StorageError(f"{where}: {error}") from None
-        if isinstance(read, Gaussian):
-            read = Gaussian(read.mean.float(), read.log_var.float(), limit=OWN_LOG_VAR)
-            return own_kind(read, transform)
-        return type(read).from_output(read.parameters.float())
-
-    return Predictor(
-        title, task, forms, ask, classes, outputs, angular, parameters,
-        input_columns=columns, reading=reading,
-    )  # fmt: skip
