@@ -335,7 +335,7 @@ def test_the_card_of_a_table_names_its_columns_and_no_folder() -> None:
     }
     rows = [Row("teacher"), Row("student"), Row("s.pt2", metrics={"rmse": 0.5, "nll": math.nan})]
     text = card(subject, metadata, rows)
-    assert "Columns, in order: age, dose, a|b, c, d. Targets, in order: x, y." in text
+    assert "Columns, in order: `age`, `dose`, `a|b`, `c`, `d`. Targets, in order: `x`, `y`." in text
     assert "path: houses.csv" in text
     assert "somebody" not in text
     front = yaml.safe_load(text.split("---")[1])

@@ -242,7 +242,8 @@ def test_an_exported_file_answers_alike(kind: str, runs: dict[str, Path], tmp_pa
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     words = "a probability for each label" if kind == "labels" else "a probability for each class"
     assert words in card
-    assert (f"Labels, in order: {', '.join(NAMES)}" in card) == (kind == "labels")
+    named = ", ".join(f"`{name}`" for name in NAMES)
+    assert (f"Labels, in order: {named}" in card) == (kind == "labels")
     measured = xcl.evaluate(
         tmp_path / "s.onnx", {"table": recipe(runs[kind].parent / "t.csv")["data"]["table"]}
     )

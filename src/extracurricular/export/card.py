@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from extracurricular.evaluation.words import figure_text, small
+from extracurricular.export.markdown import block, code, plain
 from extracurricular.export.rows import Row, cells, headings
 from extracurricular.export.subject import Subject, without_folders
 from extracurricular.export.usage import usage
@@ -40,7 +41,7 @@ def card(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
     front = yaml.safe_dump(_front(subject, metadata), sort_keys=False, allow_unicode=True)
     parts = [
         f"---\n{front}---",
-        f"# {subject.title}",
+        f"# {plain(subject.title)}",
         _about(subject, metadata),
         f"## Use\n\n{usage(subject, metadata, file)}",
         f"## Inputs and outputs\n\n{_contract(subject, metadata)}",
@@ -105,7 +106,7 @@ def _about(subject: Subject, metadata: dict[str, Any]) -> str:
         answer = f"the probability of each of {count}, which stand on their own"
     else:
         answer = f"mean and variance of {_count(subject.data.task.size, 'real target')}"
-    text = f"A network of {size} that gives {answer}, for the data set {subject.data.name}."
+    text = f"A network of {size} that gives {answer}, for the data set {plain(subject.data.name)}."
     if not subject.recipe:
         return text
     source = subject.recipe["students"][subject.name]["learns_from"]
@@ -121,7 +122,7 @@ def _transforms(metadata: dict[str, Any]) -> str:
     told = ""
     for k, rule in enumerate(metadata.get("target_transform", [])):
         if rule["name"] != "none":
-            name = metadata["outputs"][k] if metadata["outputs"] else f"number {k}"
+            name = code(metadata["outputs"][k]) if metadata["outputs"] else f"number {k}"
             unit = f", unit {rule['unit']:.6g}" if rule["name"] == "asinh" else ""
             told += (
                 f" The network learned the {rule['name']} of the target {name}{unit}: "
@@ -136,7 +137,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
     for name, one in metadata["inputs"].items():
         shape = ", ".join(["N", *map(str, one["shape"])])
         values = "0 to 255" if one["dtype"] == "uint8" else "in the units of the data"
-        lines.append(f"| {_cell(name)} | [{shape}] | {one['dtype']} | input, {values} |")
+        lines.append(f"| {_cell(code(name))} | [{shape}] | {one['dtype']} | input, {values} |")
     if metadata["task"] == "classification":
         lines.append(f"| probs | [N, {size}] | float32 | a probability for each class |")
     elif metadata["task"] == "multilabel":
@@ -153,7 +154,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
         ("Labels" if data.task.binary else "Targets", data.outputs),
     ):
         if named:
-            names = ", ".join(str(one) for one in named[:_MOST_NAMES])
+            names = ", ".join(code(str(one)) for one in named[:_MOST_NAMES])
             more = ", …" if len(named) > _MOST_NAMES else ""
             text += f" {noun}, in order: {names}{more}."
     text += _transforms(metadata)
@@ -163,7 +164,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
 def _figures(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:
     titles = headings(rows)
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
-    lines += [f"| {' | '.join(map(_cell, line))} |" for line in cells(rows)]
+    lines += [f"| {' | '.join(map(plain, line))} |" for line in cells(rows)]
     entry = metadata["files"][rows[2].name]
     how = (
         "of a probability"
@@ -211,7 +212,7 @@ def _training(subject: Subject, name: str) -> str:
         key: student[key] for key in ("model", "sampler", "learns_from", "matching")
     } | {"steps": student["training"]["steps"]}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return f"```yaml\n{text}```\n\nThe whole recipe is in `metadata.json`."
+    return f"{block(text, 'yaml')}\n\nThe whole recipe is in `metadata.json`."
 
 
 def _limits(subject: Subject) -> str:
