@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import zlib
@@ -405,3 +406,16 @@ def test_reading_is_watched_where_somebody_asks(tmp_path: Path) -> None:
         watched_by(before)
     imagefolder(str(root), 8)
     assert len(seen) == 2
+
+
+def test_names_that_are_no_text_are_refused_by_their_bytes(tmp_path: Path) -> None:
+    for name in (b"ant", b"be\xe9"):
+        folder = tmp_path / "train" / os.fsdecode(name)
+        try:
+            folder.mkdir(parents=True)
+        except OSError:
+            pytest.skip("this file system has names of text alone")
+        for k in range(4):
+            Image.new("RGB", (8, 8), (60 * k, 0, 0)).save(folder / f"{k}.png")
+    with pytest.raises(DataError, match=r"has the name b'be\\xe9', which is not UTF-8; rename it"):
+        imagefolder(str(tmp_path / "train"), size=8)

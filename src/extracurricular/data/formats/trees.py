@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
@@ -70,6 +71,7 @@ class Tree:
         found = [entry.name for entry in shown if entry.is_dir()]
         other = [e.name for e in entries if e.name not in found and e.name != FILE]
         self.passed |= dict.fromkeys(inside + name for name in other)
+        _check_names(self.where(inside), found)
         return found
 
     def _archived(self, prefix: str) -> list[str]:
@@ -85,12 +87,27 @@ class Tree:
             passed: list[str] = []
             found = image_names(self.root / inside, passed)
             self.passed |= dict.fromkeys(inside + name for name in passed)
+            _check_names(self.where(inside), found)
             return found
         return [name for name in self._under(self.top + inside) if is_image_name(name)]
 
     def where(self, inside: str = "") -> str:
         """Return a folder as a sentence names it."""
         return f"the {self.store.noun} {str(self.root / inside)!r}"
+
+
+def _check_names(where: str, names: Sequence[str]) -> None:
+    """Refuse names that no file of a run could hold.
+
+    Raises:
+        DataError: A name is not UTF-8.
+    """
+    for name in names:
+        # The system gives bytes that are no text as lone surrogates.
+        if any("\ud800" <= sign <= "\udfff" for sign in name):
+            raise DataError(
+                f"{where} has the name {os.fsencode(name)!r}, which is not UTF-8; rename it"
+            )
 
 
 def _is_odd(name: str) -> bool:
