@@ -219,7 +219,7 @@ def measure(
     sampler = ResizedCrop(data)
     steps = min(count, len(images)) // BATCH // rounds
     bare = Bare(workers, size)
-    root = images.files.root
+    store = images.files.store
     raw(sampler, 0, 1)  # starts the workers
     mine = [os.getpid(), *images.files.pool.processes]
     theirs = [process.pid for process in bare.processes]
@@ -231,7 +231,7 @@ def measure(
     for k in range(rounds):
         ids = torch.arange(k * steps * BATCH, (k + 1) * steps * BATCH)
         index = sampler._images.index(ids)
-        files = [str(root / images.files.names[row]) for row in images.rows[index].tolist()]
+        files = [store.place(images.files.names[row]) for row in images.rows[index].tolist()]
         warm(files)
         sides = [
             ("bare", lambda f=files: bare.run(f), theirs),
