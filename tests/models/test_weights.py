@@ -227,3 +227,15 @@ def test_a_checkpoint_that_would_execute_is_refused(tmp_path: Path) -> None:
     assert not mark.exists()
     torch.load(path, weights_only=False)
     assert mark.exists(), "it would have gone off"
+
+
+def test_weights_that_are_nan_are_refused_by_name(tmp_path: Path) -> None:
+    module = build({"mlp": {"hidden": [4]}})
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    name = next(iter(state))
+    state[name][0, 0] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(StorageError, match=rf"tensor '{name}' of the file '.*nan\.pth' holds NaN"):
+        load_pretrained(module, tmp_path / "nan.pth")
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())

@@ -109,6 +109,8 @@ def test_classes_by_logits_or_probabilities(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="outputs has 'label', which is none of the file's"):
         OnnxTeacher(path, data, outputs=("label",))(first(data))
     scaled = OnnxTeacher(path, data, output="logits", outputs=("logits",), scale=(255.0,))
+    number = OnnxTeacher(path, data, output="logits", outputs=("logits",), scale=255)
+    assert number.scale == scaled.scale == (255.0,)
     torch.testing.assert_close(scaled(first(data)).parameters, wanted / 255, rtol=1e-4, atol=1e-4)
     shifted = OnnxTeacher(path, data, output="logits", outputs=("logits",), shift=(255.0,))
     every = torch.from_numpy(weight).sum(0) * 255

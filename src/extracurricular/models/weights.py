@@ -178,7 +178,7 @@ def check_state(
         owner: The word for the network in errors.
 
     Raises:
-        StorageError: A tensor is missing, too many, or of another shape.
+        StorageError: A tensor is missing, too many, of another shape, or holds NaN.
     """
     missing = [name for name in expected if name not in state]
     extra = [name for name in state if name not in expected]
@@ -203,6 +203,12 @@ def check_state(
         raise StorageError(
             f"tensor {name!r} of {where} has the shape {found}, but the {owner} needs {wanted}"
         )
+    for name in expected:
+        value = state[name]
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise StorageError(
+                f"tensor {name!r} of {where} holds NaN, with which no {owner} answers"
+            )
 
 
 def _a(value: object) -> str:

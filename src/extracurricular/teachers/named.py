@@ -370,8 +370,8 @@ class Onnx:
     inputs: dict[str, str] | None = None
     outputs: tuple[str, ...] = ()
     raw: bool = True
-    shift: tuple[float, ...] = (0.0,)
-    scale: tuple[float, ...] = (1.0,)
+    shift: float | tuple[float, ...] = (0.0,)
+    scale: float | tuple[float, ...] = (1.0,)
 
     def fit(self, data: Data, seed: int) -> Teacher:
         """Open the file."""

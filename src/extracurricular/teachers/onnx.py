@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ def open_session(path: Path) -> Any:
         raise ValueError(f"the file {str(path)!r} cannot be opened: {text}") from None
 
 
+def _numbers(given: float | Sequence[float]) -> tuple[float, ...]:
+    """Return one number, or one for each channel, as a tuple."""
+    return (float(given),) if isinstance(given, int | float) else tuple(given)
+
+
 class OnnxTeacher(RawTeacher):
     """An ONNX file, run on the CPU. Only operators of onnxruntime are executed.
 
@@ -88,8 +94,8 @@ class OnnxTeacher(RawTeacher):
         inputs: dict[str, str] | None = None,
         outputs: tuple[str, ...] = (),
         raw: bool = True,
-        shift: tuple[float, ...] = (0.0,),
-        scale: tuple[float, ...] = (1.0,),
+        shift: float | tuple[float, ...] = (0.0,),
+        scale: float | tuple[float, ...] = (1.0,),
     ) -> None:
         super().__init__(data)
         self.path = Path(path)
@@ -98,7 +104,7 @@ class OnnxTeacher(RawTeacher):
         self.input_names = dict(inputs or {})
         self.output_names = tuple(outputs)
         self.raw = raw
-        self.shift, self.scale = tuple(shift), tuple(scale)
+        self.shift, self.scale = _numbers(shift), _numbers(scale)
         if not self.shift or not self.scale or 0 in self.scale:
             raise ValueError(
                 f"shift is {list(self.shift)} and scale {list(self.scale)}; each needs one number "
