@@ -13,7 +13,8 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,34 @@ def telling(path: Path, doing: str) -> Iterator[None]:
         raise StorageError(f"cannot {doing} {str(path)!r}: {text}") from None
 
 
-def sweep(folder: Path) -> None:
-    """Remove what dead processes left half-written in a folder that nobody else is at work in."""
-    for file in folder.rglob(".*.part"):
-        with suppress(OSError):
-            file.unlink()
+def sweep(folder: Path, below: Sequence[str]) -> None:
+    """Remove what dead processes left half-written in a folder.
+
+    Args:
+        folder: The folder. Others may keep files of their own in it, so nothing is removed that
+            has not the very form of name that :func:`write_atomic` gives.
+        below: Names of folders in it that are looked through too, to any depth.
+    """
+    found = [*folder.glob(".*.part"), *(f for n in below for f in (folder / n).rglob(".*.part"))]
+    for file in found:
+        match = _PART.fullmatch(file.name)
+        if match is not None and not _is_alive(int(match[1])):
+            with suppress(OSError):
+                file.unlink()
+
+
+_PART = re.compile(r"\..+\.(\d{1,9})\.part")
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs; one that cannot be asked counts as such."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

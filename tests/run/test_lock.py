@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,21 @@ def test_a_file_system_without_locks_is_said_to_be_one(
         pass
 
 
-def test_half_written_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "students" / "kd").mkdir(parents=True)
-    parts = [tmp_path / ".summary.json.99.part", tmp_path / "students" / "kd" / ".w.7.part"]
-    others = [tmp_path / "a.part", tmp_path / ".hidden"]
-    for file in (*parts, *others):
-        file.write_text("x")
+def test_half_written_files_of_dead_processes_are_removed_and_nobody_elses(tmp_path: Path) -> None:
+    for name in ("students/kd", "mine"):
+        (tmp_path / name).mkdir(parents=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    parts = [f".summary.json.{dead.pid}.part", f"students/kd/.w.{dead.pid}.part"]
+    others = [
+        *("a.part", ".hidden", ".film.mp4.part", f"mine/.film.{dead.pid}.part"),
+        f"students/.w.{os.getpid()}.part",  # somebody is at work on it
+    ]
+    for name in (*parts, *others):
+        (tmp_path / name).write_text("x")
     with locked(tmp_path):
-        assert not any(file.exists() for file in parts)
-        assert all(file.exists() for file in others)
+        assert not any((tmp_path / name).exists() for name in parts)
+        assert all((tmp_path / name).exists() for name in others)
 
 
 def test_a_recipe_that_is_no_runs_own_is_not_overwritten(tmp_path: Path) -> None:
@@ -73,6 +81,12 @@ def test_a_recipe_that_is_no_runs_own_is_not_overwritten(tmp_path: Path) -> None
         execute(parse_recipe(TINY), tmp_path)
     assert mine.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["recipe.yaml"]
+    # Folders and files of such names are anybody's.
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(StorageError, match="belongs to no run"):
+        execute(parse_recipe(TINY), tmp_path)
+    assert mine.read_bytes() == before
 
 
 def test_a_run_that_was_stopped_after_its_first_file_goes_on(tmp_path: Path) -> None:

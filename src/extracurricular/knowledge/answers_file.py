@@ -11,7 +11,7 @@ import polars as pl
 
 from extracurricular.data.base import Data
 from extracurricular.data.formats.columns import Reading, Table, understood
-from extracurricular.data.formats.tables import kind_of_file, read_raw
+from extracurricular.data.formats.tables import kind_of_file, read_npz, read_raw
 from extracurricular.errors import DataError, known_names, shorten
 from extracurricular.knowledge.answers import Answers, Missing, check_task
 from extracurricular.teachers.raw import Array
@@ -59,11 +59,7 @@ def read_answers_file(given: Given, data: Data) -> Answers:
 
 def _npz(path: Path, given: Given) -> Answers:
     where = f"the file {str(path)!r}"
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
-    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
-        raise DataError(f"{where} cannot be read as .npz: {error}") from error
+    found = read_npz(path)
     arrays: dict[str, Any] = {}
     named = any(getattr(given, setting) is not None for setting in _VALUES)
     for setting in _VALUES:

@@ -18,8 +18,8 @@ from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks
 from extracurricular.run.workspace import Workspace
 
-# Files that only the folder of a run has.
-_MARKS = ("environment.json", "data.json", "summary.json", "students", "teacher")
+# The file that every run has from its beginning, and nobody else's folder.
+_MARK = "environment.json"
 
 
 def check(plan: Plan, workspace: Workspace) -> Checks:
@@ -67,7 +67,7 @@ def _check_owner(plan: Plan, workspace: Workspace) -> None:
     """Refuse a folder with a recipe that is no run's."""
     folder = workspace.folder
     file = folder / "recipe.yaml"
-    if file.exists() and not any((folder / name).exists() for name in _MARKS):
+    if file.exists() and not (folder / _MARK).exists():
         text = recipe_text(plan.recipe).encode()
         with telling(file, "read"):
             # A run that was stopped right at its beginning has its recipe and no more.

@@ -11,6 +11,8 @@ from pathlib import Path
 from extracurricular.errors import StorageError
 from extracurricular.files import sweep
 
+# Folders of stages.
+_STAGES = ("teacher", "generators", "knowledge", "students")
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
@@ -35,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise StorageError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
     try:
         _take(handle, folder)
-        sweep(folder)
+        sweep(folder, _STAGES)
         yield
     finally:
         os.close(handle)

@@ -190,14 +190,23 @@ def _sheet(path: Path, reading: Reading) -> pl.DataFrame:
     return frame.rename({n: "" for n in frame.columns if n == "__UNNAMED__0"}, strict=False)
 
 
-def _npz(path: Path, reading: Reading) -> pl.DataFrame:
-    where = f"the file {str(path)!r}"
+def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the arrays in an ``.npz`` file, none of which may be pickled.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         # The file is opened here, as numpy leaks its own handle if the archive is damaged.
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
+            return {name: stored[name] for name in stored.files}
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
-        raise DataError(f"{where} cannot be read as .npz: {error}") from error
+        raise DataError(f"the file {str(path)!r} cannot be read as .npz: {error}") from error
+
+
+def _npz(path: Path, reading: Reading) -> pl.DataFrame:
+    where = f"the file {str(path)!r}"
+    found = read_npz(path)
     columns: dict[str, np.ndarray[Any, Any]] = {}
     for name, array in found.items():
         if array.ndim == 1:
