@@ -94,9 +94,10 @@ def test_the_watcher_follows_all_jobs(tmp_path: Path) -> None:
 
 def test_an_error_of_a_job_is_that_of_the_stage(tmp_path: Path) -> None:
     module = build_model({"mlp": {"hidden": [16]}}, inputs=(1, 8, 8), outputs=10)
-    state = {k: v.fill_(float("nan")) for k, v in module.state_dict().items()}
-    save_weights(tmp_path / "nan.safetensors", state)
-    teacher = {"model": {"mlp": {"hidden": [16]}}, "weights": str(tmp_path / "nan.safetensors")}
+    # Finite weights, whose answers overflow: a file that holds NaN is refused when it is read.
+    state = {k: v.fill_(3e38) for k, v in module.state_dict().items()}
+    save_weights(tmp_path / "huge.safetensors", state)
+    teacher = {"model": {"mlp": {"hidden": [16]}}, "weights": str(tmp_path / "huge.safetensors")}
     recipe = parse_recipe({**TINY, "teacher": teacher})
     said = []
     for jobs in (1, 2):
