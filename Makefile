@@ -44,7 +44,7 @@ LOWER := build/lower
 LOWEST := tests/lower_bounds.py
 
 test-lower: $(LOWER)/.installed
-	OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest -q -n 2 -p no:cacheprovider $$($(PYTHON) $(LOWEST) --tests)
+	OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest -q -n 2 -p no:cacheprovider -W ignore::DeprecationWarning $$($(PYTHON) $(LOWEST) --tests)
 
 $(LOWER)/.installed: pyproject.toml constraints.txt $(LOWEST)
 	@test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)

@@ -12,8 +12,8 @@ FOLDER = Path(__file__).parent
 _API = """\
 # Python: the public names
 
-`import extracurricular as xcl` gives all of these. The page is made by `python docs/tables.py`, and what stands below a
-name on the site (`make docs`) by its docstring.
+`import extracurricular as xcl` gives all of these. The page is made by `python docs/tables.py`;
+the site (`make docs`) shows the docstring below each name.
 """
 
 

@@ -13,9 +13,11 @@ EXTRAS = ("datasets", "excel", "hub", "mat", "onnx", "parquet", "tensorboard")
 NOT_NEEDED = ("extracurricular", "mypy", "ruff", "types-")
 # One file or more of each room, in a few minutes: what calls other packages most.
 CORE = """
-    tests/test_distributions.py tests/test_matching.py tests/test_names.py tests/test_distillation.py
+    tests/test_distributions.py tests/test_matching.py tests/test_names.py
+    tests/test_distillation.py
     tests/cli/test_cli.py tests/cli/test_predict.py tests/data/test_base.py tests/data/test_warts.py
-    tests/data/sets tests/data/formats tests/evaluation/test_metrics.py tests/export
+    tests/data/sets/test_table.py tests/data/sets/test_arrays.py tests/data/sets/test_imagefolder.py
+    tests/data/formats tests/evaluation/test_metrics.py tests/export
     tests/generators/test_tables.py tests/knowledge/test_codecs.py tests/recipe/test_read.py
     tests/recipe/test_reference.py tests/report/test_report.py tests/run/test_run.py
     tests/teachers/test_named.py tests/teachers/test_onnx.py tests/training/test_loop.py
