@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +130,7 @@ def base(kind: str, folder: Path, **changes: Any) -> Base:
     own = fresh(folder)
     recipe = KINDS[kind](own) | changes
     (own / "r.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    ended = xcl("run", "r.yaml", "--out", "whole", "--jobs", 1, cwd=own, first=eager)
+    ended = xcl("run", "r.yaml", "--out", "whole", "--jobs", "1", cwd=own, first=eager)
     if ended.status != 0:
         raise RuntimeError(f"the run {kind} cannot be made: {ended.text[-2000:]}")
     return Base(kind, own, ended.seconds)
@@ -188,3 +191,34 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, list):
         return [_timeless(part) for part in value]
     return value
+
+
+def stopped(whole: Base, out: Path, parts: int) -> Path:
+    """Make a run that was killed when it had made so many checkpoints.
+
+    Args:
+        whole: The run as it would be.
+        out: Its folder, beside the recipe.
+        parts: Checkpoints that it writes before.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    ended = xcl("run", "r.yaml", "--out", out.name, cwd=whole.folder, first=partial(_stop, parts))
+    if ended.status != -signal.SIGKILL:
+        raise RuntimeError(f"the run {whole.kind} was not stopped: {ended.text[-2000:]}")
+    return out
+
+
+def _stop(parts: int) -> None:
+    """Kill this process behind its nth checkpoint."""
+    from extracurricular.files import Checkpoints
+
+    eager()
+    save, left = Checkpoints.save, [parts]
+
+    def counted(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        save(self, step, state)
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Checkpoints.save = counted  # type: ignore[method-assign]
