@@ -172,6 +172,13 @@ def _files(run: Path) -> set[str]:
 
 def _content(file: Path) -> Any:
     """Return the content of a file without times, and without checksums that depend on them."""
+    try:
+        return _parsed(file)
+    except ValueError:
+        return file.read_bytes()
+
+
+def _parsed(file: Path) -> Any:
     if file.suffix == ".jsonl":
         return [_timeless(json.loads(line)) for line in file.read_text().splitlines()]
     if file.name == "choice.json":

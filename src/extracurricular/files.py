@@ -194,7 +194,7 @@ def write_sealed_if_changed(path: Path, value: dict[str, Any]) -> None:
     """Write a sealed file unless it is whole and holds exactly this value already."""
     with suppress(StorageError):
         # A file of an earlier version has no checksum yet.
-        if read_json(path).get(_SEAL) == seal(value) and read_sealed(path) == value:
+        if read_sealed(path) == value and _SEAL in read_json(path):
             return
     write_sealed(path, value)
 

@@ -27,7 +27,7 @@ from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.errors import StorageError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.summary import sentences
-from extracurricular.files import read_json, write_json
+from extracurricular.files import read_json, read_sealed, write_json, write_sealed
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.report.collect import (
     Answers,
@@ -579,7 +579,7 @@ def test_it_is_made_again_only_when_the_run_has_changed(copy: Path) -> None:
     assert write_report(open_run(copy))
     assert snapshot(copy) == before
     stage = copy / "students/kd/seed-0/stage.json"
-    write_json(stage, read_json(stage) | {"seconds": 99.0})
+    write_sealed(stage, read_sealed(stage) | {"seconds": 99.0})
     assert write_report(open_run(copy), again=False)
     assert "report.html" in {f.name for f, at in snapshot(copy).items() if before.get(f) != at}
 

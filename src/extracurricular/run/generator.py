@@ -26,7 +26,7 @@ from extracurricular.generators.quality import Quality, assess, flat_features, t
 from extracurricular.inputs import Batch, Inputs, batch_size, images
 from extracurricular.run.generator_pictures import histograms, image_sheets
 from extracurricular.run.settings import data_settings
-from extracurricular.run.stages import Checks, Stage, begun, note_file
+from extracurricular.run.stages import Checks, Stage, begun, note_files
 from extracurricular.run.teacher import TeacherPlan, first_network
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Generated
@@ -34,6 +34,7 @@ from extracurricular.samplers.generated import draw
 from extracurricular.teachers import Teacher
 
 FILE = "quality.json"
+PICTURES = ("contact.png", "between.png")
 
 
 @dataclass(frozen=True)
@@ -143,18 +144,20 @@ class GeneratorStage(Stage):
             except ValueError as error:
                 raise TrainingError(f"{self.key}: {error}") from error
             write_json(folder / FILE, figures)
-            note_file(folder, FILE)
+            note_files(folder, (FILE, *PICTURES))
         self._refuse_collapse(figures, data, folder)
         return dict(figures)
 
     def _known(self, workspace: Workspace) -> dict[str, Any] | None:
-        """Return the figures that were measured; None where there are none, or damaged ones."""
-        file = workspace.folder / self.path / FILE
-        noted = workspace.record(self.path).get("files")
-        if not file.exists() or (noted is not None and FILE not in noted):
+        """Return the figures that were measured; None where there are none, or a damaged file."""
+        folder, record = workspace.folder / self.path, workspace.record(self.path)
+        noted: dict[str, str] = record.get("files", {})
+        if not (folder / FILE).exists() or ("files" in record and FILE not in noted):
             return None
         try:
-            found = json.loads(read_checked(file, (noted or {}).get(FILE)))
+            found = json.loads(read_checked(folder / FILE, noted.get(FILE)))
+            for name in set(PICTURES) & set(noted):
+                read_checked(folder / name, noted[name])
         except (StorageError, ValueError):
             return None
         names = {field.name for field in fields(Quality)}

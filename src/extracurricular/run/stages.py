@@ -8,7 +8,7 @@ so that results never mix.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,11 +184,11 @@ class Stage:
             )
 
 
-def note_file(folder: Path, name: str) -> None:
-    """Add a file's checksum to the record of a finished stage, which made the file later."""
+def note_files(folder: Path, names: Iterable[str]) -> None:
+    """Add the checksums of files, as far as they are there, to the record of a finished stage."""
     record = read_sealed(folder / RECORD)
-    checksum = sha256(read_checked(folder / name, None))
-    files = {**record.get("files", {}), name: checksum}
+    found = {n: sha256(read_checked(folder / n, None)) for n in names if (folder / n).exists()}
+    files = {**record.get("files", {}), **found}
     write_sealed(folder / RECORD, record | {"files": files})
 
 
