@@ -154,6 +154,11 @@ def differences(found: Path, whole: Path) -> list[str]:
     return clauses
 
 
+def untold(clauses: list[str], text: str) -> list[str]:
+    """Return the clauses of files that a text does not name as damaged."""
+    return [one for one in clauses if f"{one.split()[0]}' is" not in text]
+
+
 def copy(run: Path, to: Path) -> Path:
     """Copy a run."""
     shutil.rmtree(to, ignore_errors=True)

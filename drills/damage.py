@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from drills._runs import KINDS, Base, base, copy, differences, files, stopped
+from drills._runs import KINDS, Base, base, copy, differences, files, stopped, untold
 from drills.common import Dice, Ended, Result, Tally, real, xcl
 
 COUNT = 1000
@@ -114,12 +114,9 @@ def _of_a_finished_run(number: int, dice: Dice, truth: Truth, place: Path, tally
         problem = _named(again, name)
         return wrong(f"run: {problem}") if problem else True
     found = differences(run, truth.whole.run)
-    if found == [f"{name} is another"] and Path(name).name in again.text:
-        tally.outcome("run tells of what it cannot make anew")
-    elif found:
-        return wrong(f"run leaves other files: {'; '.join(found[:5])}")
-    else:
-        tally.outcome("run made it whole")
+    if left := untold(found, again.text):
+        return wrong(f"run leaves other files: {'; '.join(left[:5])}")
+    tally.outcome("run tells of what it cannot make anew" if found else "run made it whole")
     problem = shown(" after run")
     return wrong(problem) if problem else True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from drills._runs import Base, base, copy, differences, files, stopped
+from drills._runs import Base, base, copy, differences, files, stopped, untold
 from drills.common import Dice, Ended, Result, Tally, real, xcl
 
 COUNT = 50
@@ -68,11 +68,11 @@ def _trial(number: int, dice: Dice, whole: Base, others: list[Path], tally: Tall
         tally.fault(number, f"{said}: {ended.fault}")
     elif ended.status == 2:
         tally.outcome("refused")
-    elif found := differences(out, whole.run):
+    elif found := untold(differences(out, whole.run), ended.text):
         tally.fault(number, f"{said}: accepted: {'; '.join(found[:5])} ({out})")
         return
     else:
-        tally.outcome("dropped or made anew, bit-equal at the end")
+        tally.outcome("left out, or made anew, or told of")
     if not _shows(whole, out, ended, number, said, tally):
         return
     shutil.rmtree(out)

@@ -148,6 +148,9 @@ def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Che
         measured=recipe.evaluation.split,
     )
     waiting = [stage for stage in stages if not stage.is_done(workspace)]
+    for stage in stages:
+        for sentence in stage.damaged(workspace) if stage not in waiting else ():
+            watcher.tell(sentence)
     if waiting:
         note_environment(folder, workspace.device, watcher.tell)
     if waiting and workspace.chose:

@@ -115,6 +115,21 @@ class Stage:
         found = settled(self.settings, workspace.precision, workspace.recipe.device.tf32)
         return with_losses(found, workspace.described(self.data).task)
 
+    def damaged(self, workspace: Workspace) -> list[str]:
+        """Return a sentence for each file that it left and that is not as it was written.
+
+        They are no reason to make the stage again: nothing is computed from them.
+        """
+        found = []
+        for name in self.leaves:
+            checksum = workspace.checksum(self.path, name)
+            try:
+                if checksum is not None:
+                    read_checked(workspace.folder / self.path / name, checksum)
+            except StorageError as error:
+                found.append(str(error))
+        return found
+
     def bound(self, workspace: Workspace) -> str:
         """Return all that its checkpoints belong to: its settings, its data and its place."""
         whole = [self.path, self.settings_in(workspace), workspace.content(self.data)]
