@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo demo-gaze test test-lower lint docs format clean
+.PHONY: install demo demo-gaze test test-lower drill lint docs format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make demo       distil real handwritten digits (minutes)"
 	@echo "make demo-gaze  distil gaze estimation (minutes)"
 	@echo "make test       run the tests"
+	@echo "make drill      break runs at random, and look whether anything goes wrong (an hour)"
 	@echo "make lint       run the linter and the type checker"
 	@echo "make docs       build the site of the docs, in build/site"
 	@echo "make test-lower run a core of the tests on the oldest versions that are allowed"
@@ -30,6 +31,9 @@ demo-gaze: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+drill: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m drills $(DRILLS)
 
 lint: install
 	$(BIN)/ruff check
