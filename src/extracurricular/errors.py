@@ -40,6 +40,10 @@ class StorageError(XclError):
     """A file of a run is missing, damaged, or belongs to other settings."""
 
 
+class TrustError(XclError):
+    """A folder that is only looked at names code, which nobody said to trust."""
+
+
 class ExportError(XclError):
     """A student cannot be exported, or the exported file differs from the student."""
 

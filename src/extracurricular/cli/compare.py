@@ -24,6 +24,7 @@ def compare(
         Path | None, typer.Option("--out", "-o", help="HTML file to write the page to.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    trust: base.Trust = False,
 ) -> None:
     """Put runs side by side: figures, paired differences over seeds, different settings.
 
@@ -38,7 +39,7 @@ def compare(
     if against is not None:
         typer.echo("note: --against NAME is called --reference now", err=True)
     names = comparing.labels(runs)
-    summaries = {n: open_run(run).summary for n, run in zip(names, runs, strict=True)}
+    summaries = {n: open_run(run, trust=trust).summary for n, run in zip(names, runs, strict=True)}
     found = comparing.compare(summaries, reference or against)
     if out is not None:
         from extracurricular.report.comparison import render_comparison

@@ -16,6 +16,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; RUN/report.html by default.")
     ] = None,
+    trust: base.Trust = False,
 ) -> None:
     """Make the page of a finished run, one file with verdict, figures, draws and recipe.
 
@@ -25,5 +26,5 @@ def report(
     from extracurricular.run.finished import open_run
 
     file = out or run / "report.html"
-    write_report(open_run(run), file)
+    write_report(open_run(run, trust=trust), file)
     base.console().print(f"Look at [bold]{base.escaped(file)}[/bold]")

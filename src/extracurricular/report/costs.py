@@ -5,12 +5,13 @@ A page that is made again shows the same times on any machine, until a network c
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular.errors import StorageError, XclError
+from extracurricular.errors import StorageError, TrustError, XclError
 from extracurricular.files import read_json, write_json
 from extracurricular.inputs import Inputs, batch_size, tree_map
 from extracurricular.models.cost import latency
@@ -48,7 +49,8 @@ def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
     Returns:
         ``{"cpu", "threads", "teacher": {"1": s, "32": s}, "students": {NAME: {"1": s, "32": s}}}``,
         medians in seconds by the number of examples in a call. A teacher that is no network, and
-        cannot be fitted again where the data are not, has none.
+        cannot be fitted again where the data are not, has none: ``{}``. Nor has one that is code
+        that may not be imported.
     """
     file = finished.folder / _FILE
     of = _networks(finished)
@@ -56,7 +58,7 @@ def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
     if known is not None and known["of"] == of:
         return known
     found = _measure(finished, of, seconds)
-    if found["teacher"]:
+    if found["teacher"] and all(found["students"].values()):
         write_json(file, found)
     return found
 
@@ -99,19 +101,24 @@ def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str
         return {str(b): round(latency(module, shapes, b, seconds), 9) for b in BATCHES}
 
     planned = finished.plan.teachers[seed]
-    teacher: Teacher | None
+    teacher: Teacher | None = None
+    device = torch.device("cpu")
     if planned.fitted is not None:
         teacher, device = _fitted(finished, seed), workspace.device
     else:
         # The cost of a network does not depend on its weights, so none are read.
-        modules = [one.untrained(workspace).eval() for one in planned.members]
-        teacher, device = planned.of(modules, workspace), torch.device("cpu")
+        with suppress(TrustError):
+            modules = [one.untrained(workspace).eval() for one in planned.members]
+            teacher = planned.of(modules, workspace)
     known: dict[str, dict[str, float]] = {}
     students: dict[str, dict[str, float]] = {}
     for name in finished.students:
         stage = finished.stage(name, seed)
         spec = repr(stage.model)
-        known[spec] = known.get(spec) or timed(stage.untrained(workspace))
+        if spec not in known:
+            known[spec] = {}
+            with suppress(TrustError):
+                known[spec] = timed(stage.untrained(workspace))
         students[name] = known[spec]
     return {
         "schema": SCHEMA,

@@ -44,7 +44,9 @@ def write_report(finished: Finished, file: Path | None = None, *, again: bool = 
     from extracurricular.report.collect import collect
     from extracurricular.report.page import render
 
-    write_if_changed(file, render(collect(finished), mark).encode())
+    with finished.workspace.looking():
+        found = collect(finished)
+    write_if_changed(file, render(found, mark).encode())
     return True
 
 

@@ -11,6 +11,7 @@ from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError, StorageError, known_names
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import read_json
+from extracurricular.recipe.own_code import own_code
 from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
@@ -118,6 +119,7 @@ def open_run(
     *,
     accepts: bool = False,
     place: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Finished:
     """Open a finished run. No data are read.
 
@@ -129,6 +131,7 @@ def open_run(
             asked for.
         place: Settings of the data that say where they lie now (``path``) and how they are read
             (``workers``, ``cache``).
+        trust: Whether the code that the run names (``module:attribute``) may be imported.
 
     Raises:
         StorageError: There is no run, it is not finished, or it is of another schema.
@@ -153,7 +156,10 @@ def open_run(
         )
     device = device or recipe.device.model_copy(update={"accelerator": "auto"})
     recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
-    return Finished(Workspace(recipe, folder, looks=True, accepts=accepts), plan(recipe), summary)
+    own = None if trust else own_code(recipe.dump())
+    workspace = Workspace(recipe, folder, looks=True, accepts=accepts, own=own)
+    with workspace.looking():
+        return Finished(workspace, plan(recipe), summary)
 
 
 def opened(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> Finished:
