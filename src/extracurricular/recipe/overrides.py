@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import yaml
 
 from extracurricular.errors import RecipeError, known_names, shorten
 from extracurricular.recipe.old_words import Notes, translate, upgrade
-from extracurricular.recipe.plain_values import unshared
+from extracurricular.recipe.plain_values import MOST_VALUES, unshared
 
 FULL = "full"
 """The budget of a recipe as it is written."""
@@ -191,13 +191,44 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build the mapping of a node."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", node.start_mark
-                )
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):  # the others are refused below
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key!r} is given twice", node.start_mark
+                    )
+                seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put the entries of merge keys (``<<``) into a mapping, whose number is bounded.
+
+        Mappings that merge several others, which merge several others, would grow with a power.
+        """
+        count = len(node.value)
+        for key, value in list(node.value):
+            if key.tag == "tag:yaml.org,2002:merge":
+                for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(part, yaml.MappingNode):
+                        self.flatten_mapping(part)
+                        count += len(part.value)
+        if count > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"merge keys give more than {MOST_VALUES:,} values", node.start_mark
+            )
+        super().flatten_mapping(node)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Build a node, of which there is a bounded number."""
+        self._nodes = getattr(self, "_nodes", 0) + 1
+        if self._nodes > 2 * MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"it has more than {MOST_VALUES:,} values", self.get_mark()
+            )
+        found: yaml.Node | None = super().compose_node(parent, index)
+        return found
 
 
 Loader.add_implicit_resolver(

@@ -332,13 +332,16 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_whole(self) -> Recipe:
         _check_name(self.name)
+        _check_name(self.folder_name)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; each may occur only once")
         for what, names in (("student", self.students), ("generator", self.generators)):
             for name in names:
-                if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+                letters = all(c.isalnum() or c in "-_." for c in name)
+                if not name or not letters or name[0] == "." or len(name) > _LONGEST_NAME:
                     raise ValueError(
-                        f"a {what} is called {name!r}; a name has letters, digits, '-', '_' and '.'"
+                        f"a {what} is called {shorten(name)}; a name has letters, digits, '-', '_' "
+                        f"and '.', at most {_LONGEST_NAME} of them"
                     )
         for name, student in self.students.items():
             if student.cost is not None:
