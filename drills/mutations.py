@@ -23,7 +23,7 @@ ODD: list[Any] = [
     *("mixup", {"mixup": {"alpha": 0}}, {"noise": {"std": -1}}, {"mlp": {"hidden": [0]}}),
     *({"mlp": {"hidden": [10**9]}}, {"linear": [0, 1]}, {"linear": [1]}, ["mixup", "empirical"]),
     *({"blend": {}}, {"blend": {"a": {"weight": 0, "sampler": ["empirical"]}}}, {"share": {}}),
-    *({"onnx": "x.onnx"}, "random_forest", {"gan": {}}, "gan", "uint4", {"top_k": {"k": 10**6}}),
+    *({"onnx": "x.onnx"}, "random_forest", {"gan": {}}, "gan", "uint4", {"topk": {"k": 10**6}}),
 ]  # fmt: skip
 """Values that hardly fit anywhere."""
 

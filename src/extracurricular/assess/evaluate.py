@@ -344,7 +344,9 @@ def evaluate(
     place = _place(data)
     run = open_run(Path(source), accepts=changed == "accept", place=place, trust=trust)
     data = None if place else data
-    data = None if data is None else read_data(data, run.described.task)[0]
+    with run.reading():
+        task = run.described.task
+    data = None if data is None else read_data(data, task)[0]
     rows = []
     seeds = _seeds(run, seed, teacher)
     for one in seeds:
@@ -383,7 +385,8 @@ def data_of_run(run: Finished, seed: int) -> Data:
         XclError: They are not where they were, or not those of the run.
     """
     try:
-        data = run.workspace.data_of(seed)
+        with run.reading():
+            data = run.workspace.data_of(seed)
     except RecipeError as error:
         raise StorageError(
             f"the data of the run {str(run.folder)!r} cannot be read where they were: {error}; "

@@ -32,6 +32,7 @@ def compare(
     The students of the first run are compared with its reference.
     """
     from extracurricular.assess import compare as comparing
+    from extracurricular.errors import reading
     from extracurricular.files import write_if_changed
     from extracurricular.report import comparison_table
     from extracurricular.run.finished import open_run
@@ -40,7 +41,8 @@ def compare(
         typer.echo("note: --against NAME is called --reference now", err=True)
     names = comparing.labels(runs)
     summaries = {n: open_run(run, trust=trust).summary for n, run in zip(names, runs, strict=True)}
-    found = comparing.compare(summaries, reference or against)
+    with reading("a summary.json"):
+        found = comparing.compare(summaries, reference or against)
     if out is not None:
         from extracurricular.report.comparison import render_comparison
 

@@ -89,7 +89,11 @@ def student_of(
     """
     # Files are written and timed on the CPU, in float32, wherever the student was trained.
     found = open_run(folder, DeviceSection(accelerator="cpu", precision="32-true"), trust=trust)
-    name = found.chosen_student(name)
+    with found.reading():
+        return _student_of(found, found.chosen_student(name), seed)
+
+
+def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
     workspace, recipe = found.workspace, found.recipe
     seed = recipe.seeds[0] if seed is None else seed
     stage = found.stage(name, seed)

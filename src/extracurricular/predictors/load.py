@@ -132,7 +132,7 @@ def from_run(
         TrustError: The network or the teacher is code that the run names, and the run was opened
             without ``trust``.
     """
-    with found.workspace.looking():
+    with found.reading():
         return _from_run(found, student, seed, teacher)
 
 

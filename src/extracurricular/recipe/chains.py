@@ -149,7 +149,9 @@ class _Expansion:
         # Chains that use others twice, which use others twice, would double with each.
         self.written[0] += size(self.ready[name])
         if self.written[0] > MOST_VALUES:
-            raise RecipeError(f"chains.{name}", f"gives the recipe more than {MOST_VALUES:,} values")
+            raise RecipeError(
+                f"chains.{name}", f"gives the recipe more than {MOST_VALUES:,} values"
+            )
         return list(copy.deepcopy(self.ready[name]))
 
 

@@ -38,15 +38,16 @@ def write_report(finished: Finished, file: Path | None = None, *, again: bool = 
     """
     file = file or finished.folder / "report.html"
     # The fingerprint leaves out the machine's speed, which is measured once and kept in the folder.
-    mark = fingerprint(finished)
+    with finished.reading():
+        mark = fingerprint(finished)
     if not again and _is_of(file, mark):
         return False
     from extracurricular.report.collect import collect
     from extracurricular.report.page import render
 
-    with finished.workspace.looking():
-        found = collect(finished)
-    write_if_changed(file, render(found, mark).encode())
+    with finished.reading():
+        page = render(collect(finished), mark).encode()
+    write_if_changed(file, page)
     return True
 
 

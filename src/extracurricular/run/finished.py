@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from extracurricular.data.base import Data
-from extracurricular.errors import RecipeError, StorageError, known_names
+from extracurricular.errors import RecipeError, StorageError, known_names, reading
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import read_json
 from extracurricular.recipe.own_code import own_code
@@ -36,6 +37,16 @@ class Finished:
     workspace: Workspace
     plan: Plan
     summary: dict[str, Any]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the run while a block runs: nothing that it names is imported, unless trusted.
+
+        Raises:
+            StorageError: Its files hold something odd that the block did not expect.
+        """
+        with reading(f"the run {str(self.folder)!r}"), self.workspace.looking():
+            yield
 
     @property
     def folder(self) -> Path:
@@ -158,7 +169,7 @@ def open_run(
     recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
     own = None if trust else own_code(recipe.dump())
     workspace = Workspace(recipe, folder, looks=True, accepts=accepts, own=own)
-    with workspace.looking():
+    with reading(f"the run {str(folder)!r}"), workspace.looking():
         return Finished(workspace, plan(recipe), summary)
 
 
