@@ -23,7 +23,6 @@ from drills.mutations import ODD, mutated, written
 from drills.recipes import bound_memory, told_badly
 
 COUNT = 300
-LIMIT = 60.0
 MEMORY = 12 * 2**30
 MARK = "EXECUTED"
 CODE = "hostile_code"
@@ -61,7 +60,7 @@ def drill(dice: Dice, count: int, folder: Path) -> Result:
         kind = kinds[number % len(kinds)] if dice.only is None else kinds[dice.only % len(kinds)]
         said, commands = KINDS[kind](place, chance)
         words = chance.choice(commands)
-        ended = xcl(*words, cwd=place, real=real(number), limit=LIMIT, first=_bound)
+        ended = xcl(*words, cwd=place, real=real(number), first=_bound)
         problem = ended.fault
         if problem is None and ended.status == 2:
             problem = told_badly(ended.refusal)

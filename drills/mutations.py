@@ -105,8 +105,110 @@ def _nest(part: Any, key: Any, chance: random.Random, every: list[Place]) -> Non
         part[key] = [part[key]] if chance.random() < 0.5 else {"x": part[key]}
 
 
+_EMPIRICAL = ["empirical"]
+FITTING: dict[str, list[Any]] = {
+    "model": [
+        *("mlp", {"mlp": {"hidden": [3, 3]}}, {"mlp": {"hidden": []}}, "resnet8", "wrn-10-1",
+          "vgg8"),
+        *("digits_cnn", "gaze_lenet", {"gaze_preact_resnet": {"width": 4, "pool": [3, 5]}}, "gmm"),
+        *("kde", {"gan": {"steps": 2}}, {"gan": {"latent": 0}}, "json:dumps",
+          "collections:Counter"),
+        *({"math:sqrt": {}}, "timm:resnet18", "mobilenetv2", {"mlp": {"hidden": [4],
+          "dropout": 1}}),
+        *({"module": {"factory": "collections:OrderedDict", "latent": 2}}, "torch.nn:Identity"),
+        *("torch.nn:Linear", {"mlp": {"hidden": [2**20, 2**20]}}, {"mlp": {"head": "natural"}}),
+    ],
+    "sampler": [
+        *(_EMPIRICAL, [*_EMPIRICAL, "mixup"], [*_EMPIRICAL, "cutmix"], ["resized_crop"], ["pool"]),
+        *([*_EMPIRICAL, {"augment": {"pad": 4, "flip": True}}], [*_EMPIRICAL, {"augment": {}}]),
+        *([*_EMPIRICAL, {"augment": {"pad": 10**9}}], [*_EMPIRICAL, {"mixup": {"alpha": 1e-300}}]),
+        *([*_EMPIRICAL, {"mixup": {"alpha": 1e300}}], [*_EMPIRICAL, {"noise": {"std": 1e300}}]),
+        *([*_EMPIRICAL, {"uncertain": {"score": "entropy", "candidates": 3}}], ["generated"]),
+        *([*_EMPIRICAL, {"uncertain": {"score": "epistemic_variance", "candidates": 2}}], "mixup"),
+        *([*_EMPIRICAL, {"uncertain": {"score": "student_entropy"}}],
+          [{"pool": {"generator": "x"}}]),
+        *([*_EMPIRICAL, {"uncertain": {"candidates": 10**6}}], [*_EMPIRICAL, "json:dumps"]),
+        *([{"generated": {"generator": "made"}}], [{"generated": {"generator": "rows"}}]),
+        *([{"share": {"of": "auto", "extended": [*_EMPIRICAL, "mixup"]}}], [{"share": {"of": 2}}]),
+        *([{"share": {"of": {"linear": [0, 1]}, "extended": ["mixup"]}}], ["collections:Counter"]),
+        [{"blend": {"a": {"weight": 1e-300, "sampler": _EMPIRICAL}}}, {"noise": {"std": 0.1}}],
+        [{"blend": {"a": {"weight": {"linear": [0, 1]}, "sampler": [*_EMPIRICAL, "mixup"]}}}],
+    ],
+    "matching": [
+        *({"temperature": t} for t in (1e-300, 1e300, {"linear": [4, 1]}, {"cosine": [1, 0]}, "1")),
+        *({"divergence": d} for d in ("reverse_kl", "js", "wasserstein", "energy", "math:dist",
+          "x")),
+        *({"label_weight": 1.0}, {"label_weight": 2}, {"beta": 1.0}, {"beta": 0.5}, {"beta": -1},
+          {}),
+    ],
+    "training": [
+        *({"steps": s, "batch_size": b} for s in (1, 3) for b in (1, 7, 4096)),
+        *({"steps": 2, "optimizer": o} for o in ("adamw", "sgd", "lion", "json:dumps")),
+        *({"steps": 2, "lr": lr} for lr in (0, 1e-300, 1e300, -1)),
+        *({"steps": 2, "warmup": w} for w in (5, 2, -1)),
+        *({"steps": 2, "schedule": s} for s in ("steps", "constant", "cosine", "none")),
+        *({"steps": 3, "schedule": "steps", "milestones": m} for m in ([], [0.5], [2], [0.5, 0.1])),
+        *({"steps": 2, "clip_norm": c} for c in (0, 1e-300, -1)),
+    ],
+    "codec": ["float16", "uint4", "uint8", {"topk": {"k": 2}}, {"topk": {"k": 0}}, {"topk": {}}],
+    "record": [{"draws": d} for d in (1, 160, 0, 10**12)],
+    "teacher": [
+        {"estimator": "random_forest"}, {"estimator": {"random_forest": {"trees": 0}}},
+        {"estimator": "gaussian_process"}, {"estimator": {"sklearn": {"estimator": "json:dumps"}}},
+        {"estimator": "collections:Counter"}, {"onnx": "none.onnx"}, {"onnx": "r.yaml"},
+        {"function": "json:dumps"}, {"function": "math:sqrt"}, {"function": "no.such:thing"},
+        {"answers": "none.npz"}, {"answers": "r.yaml"}, {"model": "mlp", "weights": "r.yaml"},
+        {"model": "mlp", "members": 10**6}, {"model": "mlp", "mc_dropout": 3},
+        {"model": {"mlp": {"hidden": [2], "dropout": 0.5}}, "mc_dropout": 10**9},
+    ],
+    "data": [
+        *("digits", {"digits": {"train": 10**9}}, {"digits": {"train": 0}},
+          {"digits": {"seed": -1}}),
+        *({"table": {"path": "r.yaml"}}, {"table": {"path": "/dev/null"}},
+          {"arrays": {"path": "."}}),
+        *({"imagefolder": {"path": "/proc/self"}}, {"hf": {"path": "r.yaml"}}, "json:dumps",
+          "table"),
+        *({"gaze": {"train_persons": 0}}, {"gaze": {"train_persons": 2, "train_images": 2}}, "uci"),
+        *("collections:Counter", {"images": {"table": "r.yaml", "image": "a", "target": "b"}}),
+    ],
+    "cost": [{"of": name} for name in ("kd", "erm", "xcl", "nobody")],
+    "mastery": [{"held_out": h} for h in (0.01, 0.5, 0.999)],
+    "choose": [
+        {"among": {"a": {}, "b": {"matching": {"temperature": 2.0}}}, "after": [0.5]},
+        {"among": {"a": {"sampler": ["mixup"]}, "b": {"sampler": _EMPIRICAL}}},
+        {"among": {f"a{k}": {} for k in range(40)}, "after": [0.001, 0.999]},
+    ],
+    "seeds": [[0], [-1], [2**63 - 1], [0, 0], list(range(30))],
+    "evaluation": [{"batch_size": 1}, {"split": "validation"}, {"batch_size": 2**62}],
+    "device": [
+        *({"accelerator": a} for a in ("cpu", "cuda", "mps", "tpu")),
+        *({"accelerator": "cpu", "precision": p} for p in ("bf16-mixed", "16-mixed", "auto")),
+        *({"accelerator": "cpu", "threads": t} for t in (1, 10**9)),
+        {"accelerator": "cpu", "together": 10**9},
+    ],
+    "keep": [0, 1, 2**62],
+    "log": ["tensorboard", "wandb", "json:dumps", ["tensorboard", "collections:Counter"],
+      {"a": {}}],
+    "subject": ["erm", "kd", "nobody"],
+    "generators": [{"made": {"model": "gmm"}}, {"made": {"model": {"gan": {"steps": 1}}}}],
+    "members": [1, 3, 10**5],
+    "learns_from": ["labels", "teacher"],
+    "hidden": [[1], [2**31], [3] * 50],
+}  # fmt: skip
+"""Values that stand at a key of this name, and may go with the others or not."""
+
+
+def _fit(part: Any, key: Any, chance: random.Random, every: list[Place]) -> None:
+    """Give a key that is known another value that it may have."""
+    known = [(a, b) for a, b in every if isinstance(a, dict) and b in FITTING]
+    if known:
+        part, key = chance.choice(known)
+        part[key] = copy.deepcopy(chance.choice(FITTING[key]))
+
+
 _CHANGES: list[Callable[[Any, Any, random.Random, list[Place]], None]] = [
     _delete, _replace, _replace, _replace, _add, _rename, _swap, _double, _retype, _scale, _nest,
+    _scale, _delete, _fit, _fit, _fit, _fit, _fit, _fit, _fit, _fit, _fit,
 ]  # fmt: skip
 
 

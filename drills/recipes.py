@@ -17,7 +17,7 @@ from drills.mutations import ODD, mutated, mutated_text, places, written
 
 COUNT = 2000
 # Seconds and bytes of addresses that a recipe may take to be checked.
-LIMIT = 60.0
+LIMIT = 120.0
 MEMORY = 16 * 2**30
 LONGEST = 2500
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import yaml
@@ -189,31 +189,34 @@ def _put(values: dict[str, Any], parts: Sequence[str], value: Any, path: str) ->
 class Loader(yaml.SafeLoader):
     """Safe YAML loader that refuses a repeated key and reads 1e-3 as a number."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build the mapping of a node."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):  # the others are refused below
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is given twice", node.start_mark
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Build the node of a mapping, in which each key stands once.
+
+        A key of a merged mapping (``<<``) is not among them: those may be given again.
+        """
+        found: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in found.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} is given twice", key.start_mark
                     )
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+                seen.add((key.tag, key.value))
+        return found
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put the entries of merge keys (``<<``) into a mapping, whose number is bounded.
 
         Mappings that merge several others, which merge several others, would grow with a power.
         """
+        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
         count = len(node.value)
-        for key, value in list(node.value):
-            if key.tag == "tag:yaml.org,2002:merge":
-                for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    if isinstance(part, yaml.MappingNode):
-                        self.flatten_mapping(part)
-                        count += len(part.value)
+        for value in merged:
+            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(part, yaml.MappingNode):
+                    self.flatten_mapping(part)
+                    count += len(part.value)
         if count > MOST_VALUES:
             raise yaml.constructor.ConstructorError(
                 None, None, f"merge keys give more than {MOST_VALUES:,} values", node.start_mark

@@ -17,6 +17,8 @@ DEEPEST = 100
 """Most levels of a recipe."""
 # The largest whole number that files and tensors can hold.
 _LARGEST = 2**63 - 1
+# Just below the largest number of float32, in which tensors are.
+_FURTHEST = 3.4e38
 # Most characters of a key in a sentence.
 _LONGEST = 200
 
@@ -74,6 +76,8 @@ def _check(value: Any, place: tuple[Any, ...]) -> None:
     problem = None
     if isinstance(value, float) and not math.isfinite(value):
         problem = f"is {value}; it should be a finite number"
+    elif isinstance(value, float) and abs(value) > _FURTHEST:
+        problem = f"is {value}; it should be a number of at most {_FURTHEST:g}"
     elif isinstance(value, int) and abs(value) > _LARGEST:
         problem = f"is {shorten(value)}; it should be a number of at most 64 bits"
     elif isinstance(value, datetime.date | datetime.time):
