@@ -106,12 +106,12 @@ class TeacherSection(Section):
     onnx: dict[str, Any] | None = None
     function: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
-    members: Annotated[int, Field(ge=1)] = 1
+    members: Annotated[int, Field(ge=1, le=1000)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
     weights: str | None = None
-    mc_dropout: Annotated[int, Field(ge=1)] | None = None
+    mc_dropout: Annotated[int, Field(ge=1, le=10_000)] | None = None
     per_seed: bool = False
     record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
 
@@ -256,6 +256,7 @@ class DeviceSection(Section):
 
 
 _LONGEST_NAME = 100
+_MOST_TRAININGS = 20_000
 
 
 def _check_name(name: str) -> None:
@@ -346,6 +347,12 @@ class Recipe(Section):
         for name, student in self.students.items():
             if student.cost is not None:
                 check_cost(name, student.cost.of, self.students)
+        trainings = len(self.seeds) * (len(self.students) + len(self.teacher.networks))
+        if trainings > _MOST_TRAININGS:
+            raise ValueError(
+                f"seeds are {len(self.seeds):,}, which makes {trainings:,} trainings; there may be "
+                f"at most {_MOST_TRAININGS:,}"
+            )
         if "teacher" in self.students:
             raise ValueError("a student is called 'teacher', which the tables have already")
         if self.data_varies and not self.teacher.per_seed:
