@@ -34,7 +34,8 @@ def bases(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
 
     One more recipe, ``everything``, has what the shipped ones leave out.
     """
-    from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
+    from extracurricular.recipe.read import parse_recipe, read_recipe
+    from extracurricular.recipe.ships import shipped_recipes
 
     stand_ins = _data(folder)
     found = {}

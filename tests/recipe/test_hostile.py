@@ -11,9 +11,9 @@ import yaml
 
 from drills.mutations import mutated, mutated_text, written
 from extracurricular.errors import RecipeError, XclError
-from extracurricular.recipe.overrides import Loader
-from extracurricular.recipe.plain_values import DEEPEST, MOST_BYTES, MOST_VALUES, unshared
-from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
+from extracurricular.recipe.plain_values import DEEPEST, MOST_BYTES, MOST_VALUES, Loader, unshared
+from extracurricular.recipe.read import parse_recipe, read_recipe
+from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.run.plan import plan
 from tests.run.test_run import TINY
 

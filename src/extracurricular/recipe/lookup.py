@@ -15,7 +15,8 @@ from extracurricular.errors import RecipeError, known_names
 from extracurricular.recipe.overrides import override
 from extracurricular.recipe.own_code import own_code, refusal
 from extracurricular.recipe.paths import absolute_spec
-from extracurricular.recipe.read import read_recipe, shipped_recipes
+from extracurricular.recipe.read import read_recipe
+from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.registry import looking, split_spec
 
 # The file that every run has from its beginning.

@@ -22,7 +22,7 @@ import yaml
 
 from extracurricular.errors import RecipeError, known_names, shorten
 from extracurricular.recipe.old_words import Notes, translate, upgrade
-from extracurricular.recipe.plain_values import MOST_VALUES, unshared
+from extracurricular.recipe.plain_values import Loader, unshared
 
 FULL = "full"
 """The budget of a recipe as it is written."""
@@ -184,58 +184,3 @@ def _put(values: dict[str, Any], parts: Sequence[str], value: Any, path: str) ->
             here = here[part]
         else:
             raise RecipeError(path, f"{part!r} cannot be set inside {shorten(here)}")
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML loader that refuses a repeated key and reads 1e-3 as a number."""
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        """Build the node of a mapping, in which each key stands once.
-
-        A key of a merged mapping (``<<``) is not among them: those may be given again.
-        """
-        found: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in found.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    raise yaml.composer.ComposerError(
-                        None, None, f"the key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add((key.tag, key.value))
-        return found
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Put the entries of merge keys (``<<``) into a mapping, whose number is bounded.
-
-        Mappings that merge several others, which merge several others, would grow with a power.
-        """
-        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
-        count = len(node.value)
-        for value in merged:
-            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                if isinstance(part, yaml.MappingNode):
-                    self.flatten_mapping(part)
-                    count += len(part.value)
-        if count > MOST_VALUES:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"merge keys give more than {MOST_VALUES:,} values", node.start_mark
-            )
-        super().flatten_mapping(node)
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Build a node, of which there is a bounded number."""
-        self._nodes = getattr(self, "_nodes", 0) + 1
-        if self._nodes > 2 * MOST_VALUES:
-            raise yaml.composer.ComposerError(
-                None, None, f"it has more than {MOST_VALUES:,} values", self.get_mark()
-            )
-        found: yaml.Node | None = super().compose_node(parent, index)
-        return found
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
