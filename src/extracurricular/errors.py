@@ -7,7 +7,8 @@ The command line prints it and leaves with exit status 2; it never shows a trace
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class XclError(Exception):
@@ -40,12 +41,47 @@ class StorageError(XclError):
     """A file of a run is missing, damaged, or belongs to other settings."""
 
 
+class TrustError(XclError):
+    """A folder that is only looked at names code, which nobody said to trust."""
+
+
 class ExportError(XclError):
     """A student cannot be exported, or the exported file differs from the student."""
 
 
 class OldWordWarning(FutureWarning):
     """A word is called otherwise now; the old one is read for one release more."""
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Say in one sentence that files hold what no code of this package writes.
+
+    A checksum tells of damage. Content that was made to be odd can make any step of the work fail,
+    so this stands around all of it.
+
+    Args:
+        where: The files, such as ``the run 'out'``.
+
+    Raises:
+        StorageError: Anything but an :class:`XclError` was raised.
+    """
+    try:
+        yield
+    except XclError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise StorageError(
+            f"{where} holds what no run has, or is of another version: "
+            f"{type(error).__name__}: {shorten_text(text)}"
+        ) from error
+
+
+def shorten_text(text: str, limit: int = 200) -> str:
+    """Return text on one line without signs that move the cursor, cut to ``limit`` characters."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def during(title: str, error: XclError) -> XclError:

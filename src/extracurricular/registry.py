@@ -11,15 +11,47 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, Generic, TypeVar, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from extracurricular.errors import RecipeError, XclError, known_names, shorten
+from extracurricular.errors import RecipeError, TrustError, XclError, known_names, shorten
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Says why a name is not imported, from the name and its key; None where names are imported.
+_refusal: ContextVar[Callable[[str, str], str] | None] = ContextVar("_refusal", default=None)
+# Folders in which code is looked for that is found nowhere else.
+_own_places: list[str] = []
+
+
+@contextmanager
+def looking(refusal: Callable[[str, str], str]) -> Iterator[None]:
+    """Import no ``module:attribute`` while a block runs, as it only looks at what others made.
+
+    Args:
+        refusal: Returns the sentence to refuse a name with, from the name and its key.
+    """
+    token = _refusal.set(refusal)
+    try:
+        yield
+    finally:
+        _refusal.reset(token)
+
+
+def find_own_code_in(folder: Path) -> None:
+    """Look for ``module:attribute`` in a folder too, after all other places, to hide nothing.
+
+    It is searched only once such a name is imported. Until then a file that happens to lie there
+    stands for no package that is not installed.
+    """
+    _own_places.append(str(folder))
 
 
 def first_complaint(error: ValidationError) -> Any:
@@ -123,6 +155,10 @@ class Registry(Generic[T]):
         """Return whether :meth:`find` would import code that is not registered here."""
         return ":" in name and self._registered(name) is None
 
+    def is_barred(self, name: str) -> bool:
+        """Return whether :meth:`find` would refuse to import a name, as it is only looked at."""
+        return _refusal.get() is not None and self.names_own_code(name)
+
     def _registered(self, name: str) -> tuple[Callable[..., T], dict[str, Any]] | None:
         """Return a registered entry and the settings that the name holds; None for other names."""
         if name in self._entries:
@@ -138,13 +174,24 @@ class Registry(Generic[T]):
         return None
 
     def _import(self, name: str, key: str) -> Callable[..., T]:
+        refusal = _refusal.get()
+        if refusal is not None:
+            raise TrustError(refusal(name, key))
+        sys.path.extend(place for place in _own_places if place not in sys.path)
         module_name, _, attribute = name.partition(":")
         try:
             entry = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise RecipeError(key, f"cannot import the {self.kind} {name!r}: {error}") from error
+        except Exception as error:  # the module runs, and may fail in any way
+            problem = f"cannot import the {self.kind} {name!r}: {said_by(error)}"
+            raise RecipeError(key, problem) from error
         if not callable(entry):
             raise RecipeError(key, f"the {self.kind} {name!r} cannot be called")
+        try:
+            inspect.signature(entry)
+            _hints(entry)
+        except Exception as error:  # annotations are code too
+            problem = f"the {self.kind} {name!r} has settings that cannot be read"
+            raise RecipeError(key, f"{problem}: {said_by(error)}") from error
         return entry  # type: ignore[no-any-return]
 
     def settings(
@@ -184,6 +231,23 @@ class Registry(Generic[T]):
         except ValueError as error:
             name, _ = split_spec(spec, self.kind, key)
             raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
+        except Exception as error:
+            name, _ = split_spec(spec, self.kind, key)
+            if not self.names_own_code(name):
+                raise
+            raise RecipeError(f"{key}.{name}" if key else name, said_by(error)) from error
+
+
+def said_by(error: Exception) -> str:
+    """Return the text of an error of code that is not this package's, in one line with its kind."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return text if isinstance(error, ImportError | ValueError) and text else f"{kind}: {text}"
+
+
+def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
+    # A class's annotations live in its own module; __init__ of a dataclass carries them too.
+    return get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
 
 
 def _parameters(entry: Callable[..., Any]) -> list[str]:
@@ -192,7 +256,7 @@ def _parameters(entry: Callable[..., Any]) -> list[str]:
 
 def _fields(template: str, entry: Callable[..., Any], name: str) -> dict[str, Any] | None:
     """Return the fields of a name that fits a template, or None if it does not fit."""
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    hints = _hints(entry)
     pattern = re.escape(template)
     for field in re.findall(r"\{(\w+)\}", template):
         form = ".+" if hints.get(field) is str else "[0-9]+"
@@ -218,8 +282,7 @@ def check_settings(
     Raises:
         RecipeError: A setting is unknown or missing, or has the wrong type.
     """
-    # A class's annotations live in its own module; __init__ of a dataclass carries them too.
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    hints = _hints(entry)
     definitions: dict[str, Any] = {}
     for parameter in inspect.signature(entry).parameters.values():
         variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)

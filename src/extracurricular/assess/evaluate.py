@@ -31,6 +31,7 @@ from extracurricular.errors import (
     OldWordWarning,
     RecipeError,
     StorageError,
+    TrustError,
     XclError,
     shorten,
 )
@@ -275,6 +276,7 @@ def evaluate(
     model: Any = None,
     against: str | Path | Predictor | None = None,
     changed: Literal["refuse", "accept"] = "refuse",
+    trust: bool = False,
     tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained model, as ``xcl evaluate`` does.
@@ -293,6 +295,9 @@ def evaluate(
             of a file. It is the run's own teacher where None.
         changed: Whether a run's data are refused if they are not those that it was made with, or
             accepted: the run's students are then evaluated on them as they are now.
+        trust: Whether code that a folder names may be imported, as for
+            :func:`extracurricular.load`. Without it, a run whose teacher is such code has no
+            figures of fidelity.
         tell: As for :func:`assess`.
 
     Returns:
@@ -311,13 +316,14 @@ def evaluate(
         if data is None:
             raise RecipeError("data", "is needed: a predictor does not keep the data set")
         data, _ = read_data(data, source.task)
-        judge = None if against is None else _judge(against, data)
+        judge = None if against is None else _judge(against, data, trust)
         rows = [assess(source, data, settings, against=judge, tell=tell)]
         return _found(source.name, source.name, source, None, data, settings, judge, rows)
     if not isinstance(source, str | Path):
         raise RecipeError("source", f"is {shorten(source)}; it must be a predictor or a path")
     if not (Path(source) / "recipe.yaml").is_file():
         given = {"student": student, "seed": seed, "teacher": teacher, "model": model}
+        given["trust"] = trust
         task = None
         if _is_saved(source):
             # The data are for the evaluation, as the folder has all that loading needs.
@@ -328,7 +334,7 @@ def evaluate(
             predictor = load(source, **given, data=data)
         if data is None:
             raise RecipeError("DATA", f"is needed: {source!r} is not a run with its own data")
-        judge = None if against is None else _judge(against, data)
+        judge = None if against is None else _judge(against, data, trust)
         rows = [assess(predictor, data, settings, against=judge, tell=tell)]
         return _found(source, predictor.name, predictor, None, data, settings, judge, rows)
     if model is not None:
@@ -336,19 +342,23 @@ def evaluate(
     if changed not in ("refuse", "accept"):
         raise RecipeError("--data-changed", f"is {shorten(changed)}; it must be refuse or accept")
     place = _place(data)
-    run = open_run(Path(source), accepts=changed == "accept", place=place)
+    run = open_run(Path(source), accepts=changed == "accept", place=place, trust=trust)
     data = None if place else data
-    data = None if data is None else read_data(data, run.described.task)[0]
+    with run.reading():
+        task = run.described.task
+    data = None if data is None else read_data(data, task)[0]
     rows = []
     seeds = _seeds(run, seed, teacher)
     for one in seeds:
         predictor = from_run(run, student=student, seed=one, teacher=teacher)
         used = data_of_run(run, one) if data is None else data
-        judge = None if against is None else _judge(against, used)
+        judge = None if against is None else _judge(against, used, trust)
+        notes: list[str] = []
         if against is None and not teacher:
-            judge = _own_judge(run, one, given=data is not None)
+            judge, notes = _own_judge(run, one, given=data is not None)
         prefix = f"seed {one}: " if len(seeds) > 1 else ""
-        rows.append(assess(predictor, used, settings, against=judge, tell=_after(prefix, tell)))
+        row = assess(predictor, used, settings, against=judge, tell=_after(prefix, tell))
+        rows.append(row | {"notes": [*row["notes"], *notes]})
     title = f"{'teacher' if teacher else run.chosen_student(student)} of {source}"
     found = _found(source, title, predictor, seeds, used, settings, judge, rows)
     if judge is not None:
@@ -375,7 +385,8 @@ def data_of_run(run: Finished, seed: int) -> Data:
         XclError: They are not where they were, or not those of the run.
     """
     try:
-        data = run.workspace.data_of(seed)
+        with run.reading():
+            data = run.workspace.data_of(seed)
     except RecipeError as error:
         raise StorageError(
             f"the data of the run {str(run.folder)!r} cannot be read where they were: {error}; "
@@ -384,19 +395,21 @@ def data_of_run(run: Finished, seed: int) -> Data:
     return aligned(data, run.workspace.described_of(seed).classes)
 
 
-def _own_judge(run: Finished, seed: int, *, given: bool) -> Predictor | None:
-    """Return a run's teacher; None for one that cannot be fitted again, as the data are not there.
+def _own_judge(run: Finished, seed: int, *, given: bool) -> tuple[Predictor | None, list[str]]:
+    """Return a run's teacher, and notes; None for one that cannot be fitted again without its data.
 
     Where other data are given, the figures of the student are worth more than none. Stored answers
-    cannot be asked for, so there is none either.
+    cannot be asked for, so there is none either; nor of a teacher whose code is not imported.
     """
     if run.recipe.teacher.answers is not None:
-        return None
+        return None, []
     try:
-        return from_run(run, seed=seed, teacher=True)
+        return from_run(run, seed=seed, teacher=True), []
+    except TrustError as error:
+        return None, [f"the fidelity to the teacher is not measured: {error}"]
     except XclError:
         if run.recipe.teacher.fitted is not None and (given or run.workspace.accepts):
-            return None
+            return None, []
         raise
 
 
@@ -447,11 +460,12 @@ def _seeds(run: Finished, seed: int | None, teacher: bool) -> list[int]:
     return seeds[:1] if teacher and not run.recipe.teacher.per_seed else seeds
 
 
-def _judge(source: str | Path | Predictor, data: Data) -> Predictor:
+def _judge(source: str | Path | Predictor, data: Data, trust: bool) -> Predictor:
     if isinstance(source, Predictor):
         return source
     is_run = (Path(source) / "recipe.yaml").is_file()
-    found = load(source, teacher=is_run, data=None if is_run or _is_saved(source) else data)
+    used = None if is_run or _is_saved(source) else data
+    found = load(source, teacher=is_run, data=used, trust=trust)
     return replace(found, name=_name_of(source))
 
 

@@ -31,6 +31,7 @@ from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
 from extracurricular.errors import OldWordWarning, XclError
+from extracurricular.registry import find_own_code_in
 
 _INTERRUPTED = 130
 
@@ -53,8 +54,8 @@ def _show_warning(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    # A recipe's my_file:Thing is found in the working directory, which is last, to hide nothing.
-    sys.path.append(str(Path.cwd()))
+    # A recipe's my_file:Thing is found in the working directory.
+    find_own_code_in(Path.cwd())
     warnings.showwarning = _show_warning
     prepare_streams()
     try:

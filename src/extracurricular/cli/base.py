@@ -40,6 +40,13 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change in the recipe."),
 ]
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Import code that the folder names (module:attribute); trust its author."
+    ),
+]
+
 Jobs = Annotated[
     int | None,
     typer.Option(

@@ -79,6 +79,7 @@ def evaluate(
         str, typer.Option(help="Uncertainty for --ood: entropy, margin or predictive_variance.")
     ] = "entropy",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    trust: base.Trust = False,
 ) -> None:
     """Evaluate a trained model: figures, fidelity, robustness, detection of foreign data.
 
@@ -97,9 +98,9 @@ def evaluate(
         if data is not None and "=" in data and not data.lstrip().startswith("{"):
             found = [data, *(overrides or [])]  # where a run's own data lie now
         elif data is not None:
-            found = find_data(data, overrides or [])
+            found = find_data(data, overrides or [], trust=trust)
         if ood is not None:
-            settings = replace(settings, ood=find_data(ood))
+            settings = replace(settings, ood=find_data(ood, trust=trust))
         result = evaluate_model(
             source,
             found,
@@ -110,6 +111,7 @@ def evaluate(
             model=_spec(model) if onnx is None else {"onnx": _settings(onnx, model)},
             against=against,
             changed=data_changed,  # type: ignore[arg-type]
+            trust=trust,
             tell=status.update,
         )
     if as_json:

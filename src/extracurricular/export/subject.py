@@ -73,20 +73,27 @@ class Subject:
         return {"student": self.name, "seed": self.seed, "recipe": recipe}
 
 
-def student_of(folder: Path, name: str | None = None, seed: int | None = None) -> Subject:
+def student_of(
+    folder: Path, name: str | None = None, seed: int | None = None, trust: bool = False
+) -> Subject:
     """Open a run and choose a student of it.
 
     Args:
         folder: The run.
         name: The student; the recipe's subject where None.
         seed: Its seed; the recipe's first where None, never the one that was best on test data.
+        trust: Whether code that the run names may be imported.
 
     Raises:
         XclError: The run is not finished, or there is no such student or seed.
     """
     # Files are written and timed on the CPU, in float32, wherever the student was trained.
-    found = open_run(folder, DeviceSection(accelerator="cpu", precision="32-true"))
-    name = found.chosen_student(name)
+    found = open_run(folder, DeviceSection(accelerator="cpu", precision="32-true"), trust=trust)
+    with found.reading():
+        return _student_of(found, found.chosen_student(name), seed)
+
+
+def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
     workspace, recipe = found.workspace, found.recipe
     seed = recipe.seeds[0] if seed is None else seed
     stage = found.stage(name, seed)

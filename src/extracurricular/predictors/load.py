@@ -48,6 +48,7 @@ def load(
     teacher: bool = False,
     model: Any = None,
     data: Data | str | dict[str, Any] | None = None,
+    trust: bool = False,
 ) -> Predictor:
     """Load a trained model.
 
@@ -60,12 +61,13 @@ def load(
         seed: Seed of that student, or of the teacher's students; the run's first where None.
         teacher: Load the run's teacher instead.
         model: The spec of the network, for weights; the module or its spec, for a saved network
-            that is code of your own, as no code that a file names is imported; or the settings of
+            that is code of your own, unless ``trust`` is given; or the settings of
             an ONNX file that was not exported here, as for a recipe's teacher:
             ``{"onnx": {"output": "logits"}}``.
         data: For weights and such an ONNX file, the data set that the model was trained on, for its
             scales: a :class:`~extracurricular.data.Data`, or a spec as a recipe has it. A run and
             an exported file need none.
+        trust: Whether code that a folder names (``module:attribute``) may be imported.
 
     Returns:
         The predictor, on a GPU if there is one.
@@ -74,6 +76,7 @@ def load(
         StorageError: The source does not exist, is damaged, unfinished or of another schema, or
             cannot be read without executing it.
         RecipeError: A setting is missing, wrong or of no use here.
+        TrustError: The folder names code that is needed, and ``trust`` is not given.
     """
     if not isinstance(source, str | Path):
         raise RecipeError(
@@ -86,11 +89,12 @@ def load(
         if (path / FILE).is_file():
             given = {"student": student, "seed": seed, "teacher": teacher or None, "data": data}
             _refuse(f"{str(path)!r} is one saved student", **given)
-            return load_saved(path, model)
+            return load_saved(path, model, trust=trust)
         found = _exported_in(path)
         if found is None:
             _refuse(f"the run {str(path)!r} knows its own", model=model)
-            return from_run(open_run(path), student=student, seed=seed, teacher=teacher)
+            run = open_run(path, trust=trust)
+            return from_run(run, student=student, seed=seed, teacher=teacher)
         path = found
     given = {"student": student, "seed": seed, "teacher": teacher or None}
     if not path.is_file():
@@ -125,7 +129,14 @@ def from_run(
 
     Raises:
         XclError: There is no such student or seed, or its files are damaged.
+        TrustError: The network or the teacher is code that the run names, and the run was opened
+            without ``trust``.
     """
+    with found.reading():
+        return _from_run(found, student, seed, teacher)
+
+
+def _from_run(found: Finished, student: str | None, seed: int | None, teacher: bool) -> Predictor:
     workspace, recipe = found.workspace, found.recipe
     seed = recipe.seeds[0] if seed is None else seed
     if teacher and student is not None:

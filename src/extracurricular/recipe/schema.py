@@ -106,12 +106,12 @@ class TeacherSection(Section):
     onnx: dict[str, Any] | None = None
     function: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
-    members: Annotated[int, Field(ge=1)] = 1
+    members: Annotated[int, Field(ge=1, le=1000)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
     weights: str | None = None
-    mc_dropout: Annotated[int, Field(ge=1)] | None = None
+    mc_dropout: Annotated[int, Field(ge=1, le=10_000)] | None = None
     per_seed: bool = False
     record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
 
@@ -256,6 +256,7 @@ class DeviceSection(Section):
 
 
 _LONGEST_NAME = 100
+_MOST_TRAININGS = 20_000
 
 
 def _check_name(name: str) -> None:
@@ -332,17 +333,26 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_whole(self) -> Recipe:
         _check_name(self.name)
+        _check_name(self.folder_name)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; each may occur only once")
         for what, names in (("student", self.students), ("generator", self.generators)):
             for name in names:
-                if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+                letters = all(c.isalnum() or c in "-_." for c in name)
+                if not name or not letters or name[0] == "." or len(name) > _LONGEST_NAME:
                     raise ValueError(
-                        f"a {what} is called {name!r}; a name has letters, digits, '-', '_' and '.'"
+                        f"a {what} is called {shorten(name)}; a name has letters, digits, '-', '_' "
+                        f"and '.', at most {_LONGEST_NAME} of them"
                     )
         for name, student in self.students.items():
             if student.cost is not None:
                 check_cost(name, student.cost.of, self.students)
+        trainings = len(self.seeds) * (len(self.students) + len(self.teacher.networks))
+        if trainings > _MOST_TRAININGS:
+            raise ValueError(
+                f"seeds are {len(self.seeds):,}, which makes {trainings:,} trainings; there may be "
+                f"at most {_MOST_TRAININGS:,}"
+            )
         if "teacher" in self.students:
             raise ValueError("a student is called 'teacher', which the tables have already")
         if self.data_varies and not self.teacher.per_seed:

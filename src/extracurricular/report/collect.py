@@ -338,9 +338,12 @@ def _time(finished: Finished) -> Iterator[Stretch]:
         }[kind]
         own = finished.folder / stage.path
         record = read_record(own) if (own / RECORD).is_file() else {}
-        groups.setdefault(title, []).append({"steps": stage.steps, **record, "kind": kind})
+        # The steps of a generator's fit are for its own code to say.
+        counted = kind in ("teacher", "students")
+        steps = {"steps": stage.steps} if counted else {}
+        groups.setdefault(title, []).append({**steps, **record, "counted": counted})
     for title, records in groups.items():
-        counted = records[0]["kind"] in ("teacher", "students")
+        counted = records[0]["counted"]
         steps = sum(r["steps"] for r in records) if counted else None
         known = [r["seconds"] for r in records if isinstance(r.get("seconds"), int | float)]
         seconds = float(sum(known)) if len(known) == len(records) else None

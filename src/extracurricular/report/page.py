@@ -135,9 +135,14 @@ def bars(stretches: list[Stretch]) -> list[tuple[Stretch, float]]:
 
 
 def by_time(students: dict[str, dict[str, float]]) -> list[tuple[list[str], dict[str, float]]]:
-    """Return times with the names of their students; students of one network share theirs."""
+    """Return times with the names of their students; students of one network share theirs.
+
+    Those of which none are known are left out.
+    """
     groups: list[tuple[list[str], dict[str, float]]] = []
     for name, times in students.items():
+        if not times:
+            continue
         same = next((names for names, known in groups if known == times), None)
         if same is None:
             groups.append(([name], times))

@@ -42,7 +42,8 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     if workspace.kept is not None and is_begun(plan, workspace):
         for spec in data_specs(recipe):
             check_same(workspace, spec, "run")
-    check_loggers(recipe.log)
+    if not workspace.looks:
+        check_loggers(recipe.log)
     for stage in plan.stages:
         stage.check(workspace, checks)
         # Before the next stage, which may ask what this one made.

@@ -6,7 +6,7 @@ never trains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -76,9 +76,7 @@ class Workspace(DataSets):
         recipe: The recipe, for its device, its evaluation and its loggers.
         folder: The folder of the run.
         watcher: Follows the run; may be None.
-        looks: Whether the run is only looked at. Data are then made by no code of somebody's own,
-            and are refused where they are not those of the run.
-        accepts: Whether changed data are taken all the same, to evaluate on.
+        looks, accepts, own: As for :class:`~extracurricular.run.data_sets.DataSets`.
     """
 
     def __init__(
@@ -89,8 +87,9 @@ class Workspace(DataSets):
         *,
         looks: bool = False,
         accepts: bool = False,
+        own: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(folder, looks=looks, accepts=accepts)
+        super().__init__(folder, looks=looks, accepts=accepts, own=own)
         self.recipe = recipe
         self.watcher: Watcher = watcher or Silent()
         self._made: dict[str, Any] = {}
@@ -185,7 +184,8 @@ class Workspace(DataSets):
 
     def network(self, spec: Any, data: Data, seed: int, key: str) -> nn.Module:
         """Return a network with its first weights, on the CPU; see :func:`first_network`."""
-        return first_network(spec, data, seed, key)
+        with self.looking():
+            return first_network(spec, data, seed, key)
 
     def sampler(
         self, chain: Any, data: Data, seed: int, key: str, context: Context | None = None
@@ -199,7 +199,8 @@ class Workspace(DataSets):
             key: Where the chain stands in the recipe.
             context: Teacher, student and generators, where the chain needs them.
         """
-        return build_sampler(chain, data, seed, key, context or Context())
+        with self.looking():
+            return build_sampler(chain, data, seed, key, context or Context())
 
     # -- results of stages ------------------------------------------------------------------------
 
@@ -232,7 +233,8 @@ class Workspace(DataSets):
     def made(self, thing: Made[T]) -> T:
         """Return the result of a stage; it is loaded once and kept."""
         if thing.path not in self._made:
-            self._made[thing.path] = thing.load(self)
+            with self.looking():
+                self._made[thing.path] = thing.load(self)
         found: T = self._made[thing.path]
         return found
 
