@@ -17,8 +17,26 @@ MAX_LOG_VAR = 40.0
 # In a person's own units, such as bytes or farads, all deviations may be large or small alike, and
 # errors with them. Outside of these bounds a variance itself nears the ends of float32.
 OWN_LOG_VAR = 80.0
+# A network's own log variance is as it says within these bounds, and bent beyond them: a deviation
+# of less than a thousandth of the target's no data can support.
+SOFT_LOG_VAR = 14.0
+_BEND = 0.25
 # The normal distribution has no mass that float32 could hold beyond as many deviations.
 _FAR = 20.0
+
+
+def bent(log_var: Tensor, bound: float = SOFT_LOG_VAR) -> Tensor:
+    """Return the log variance that a network's output stands for, of the same type.
+
+    It is the output itself within ± ``bound``. Beyond, at a distance t from there, it is
+    ±(bound + log(1 + 4 t) / 4): it rises with the output everywhere, by 22 at t = 10³⁷, and its
+    slope is 1 / (1 + 4 t), so a gradient leads back from wherever a step has thrown it. Our choice.
+    """
+    wide = log_var.float()
+    beyond = wide.abs() - bound
+    # Below 0 the logarithm would be none, and its gradient with it, though it is not taken.
+    far = bound + _BEND * torch.log1p(beyond.clamp_min(0.0) / _BEND)
+    return torch.where(beyond > 0, far * wide.sign(), wide).to(log_var.dtype)
 
 
 @dataclass(frozen=True)
