@@ -191,4 +191,8 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     seconds = outcome.setdefault("seconds", round(time.perf_counter() - started, 3))
     write_json(folder / "stage.json", record | {"done": True} | outcome)
     Checkpoints(folder).clear()
-    workspace.watcher.end(stage.title, stage.steps, seconds)
+    judged = outcome.get("against_constant") or {}
+    problem = [judged["problem"]] if "problem" in judged else []
+    workspace.watcher.end(stage.title, stage.steps, seconds, *problem)
+    if "note" in judged:
+        workspace.watcher.tell(f"{stage.title}: {judged['note']}")

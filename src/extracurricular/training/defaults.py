@@ -14,8 +14,8 @@ from extracurricular.training.settings import RATES, WEIGHT_DECAY, Training
 
 # Convolutional networks have more layers to carry a step through.
 _CONVOLUTIONAL_RATE = 1e-3
-# Weight decay of AdamW: at the rate 0.01 a network on 200 rows whose targets are noise has an NLL of
-# 1.6 with 1, near a constant's 1.4, and of 6 with 0.1, since its variance shrinks to known errors.
+# Weight decay of AdamW: at the rate 0.01, a network on 200 rows whose targets are noise has an NLL
+# of 1.6 with 1, near a constant's 1.4, and of 6 with 0.1: its variance shrinks to known errors.
 _STRONG: dict[Kind, float] = {"regression": 1.0, "classification": 0.1, "multilabel": 0.1}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -133,8 +133,8 @@ def make_optimizer(
         module: The network to train.
         settings: Settings of the training.
         fused: Whether one kernel does the whole step.
-        rate: The learning rate, maybe as a tensor on the device of the network; ``settings.rate`` if
-            None.
+        rate: The learning rate, maybe as a tensor on the device of the network;
+            ``settings.rate`` if None.
     """
     lr = settings.rate if rate is None else rate
     trainable = [p for p in module.parameters() if p.requires_grad]
