@@ -24,6 +24,7 @@ from extracurricular.distributions.gaussian import (
     MAX_LOG_VAR,
     OWN_LOG_VAR,
     SOFT_LOG_VAR,
+    WIDE_LOG_VAR,
     Gaussian,
     bent,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "MAX_LOG_VAR",
     "OWN_LOG_VAR",
     "SOFT_LOG_VAR",
+    "WIDE_LOG_VAR",
     "Bernoulli",
     "Categorical",
     "Distribution",
