@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo demo-gaze test lint format clean
+.PHONY: install demo demo-gaze test drill lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make demo       distil real handwritten digits (minutes)"
 	@echo "make demo-gaze  distil gaze estimation (minutes)"
 	@echo "make test       run the tests"
+	@echo "make drill      break runs at random, and look whether anything goes wrong (an hour)"
 	@echo "make lint       run the linter and the type checker"
 
 install: .venv/.installed
@@ -28,6 +29,9 @@ demo-gaze: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+drill: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m drills $(DRILLS)
 
 lint: install
 	$(BIN)/ruff check

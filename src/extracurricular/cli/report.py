@@ -25,5 +25,6 @@ def report(
     from extracurricular.run.finished import open_run
 
     file = out or run / "report.html"
-    write_report(open_run(run), file)
-    base.console().print(f"Look at [bold]{base.escaped(file)}[/bold]")
+    console = base.console()
+    write_report(open_run(run), file, tell=lambda text: console.print(base.escaped(text)))
+    console.print(f"Look at [bold]{base.escaped(file)}[/bold]")
