@@ -54,6 +54,7 @@ PLACES = {
     "data.base._check_labels": "see data.several.check_columns",
     "data.base._guess_task": "columns of 0 and 1 are labels, and it is told",
     "data.base._split": "whole numbers and booleans become reals",
+    "data.base.in_float32": "no units: float32",
     "data.base.lacking": "labels with one value in a split",
     "data.base.make_data": "no scale of targets",
     "data.formats.contents._forms": "the word labels",

@@ -214,12 +214,9 @@ class Gaussian:
 
         It is computed in float64 where scale and shift are, for units that float32 cannot hold.
         """
-        if scale.dtype == torch.float64:
-            mean = self.mean.double() * scale + shift
-            log_var = self._own_log_var.double() + 2 * scale.abs().log()
-            return Gaussian(mean, log_var, limit=WIDE_LOG_VAR)
-        mean = self.mean.float() * scale + shift
-        return Gaussian(mean, self._own_log_var + 2 * scale.abs().log(), limit=OWN_LOG_VAR)
+        limit = WIDE_LOG_VAR if scale.dtype == torch.float64 else OWN_LOG_VAR
+        mean = self.mean.to(scale.dtype) * scale + shift
+        return Gaussian(mean, self._own_log_var + 2 * scale.abs().log(), limit=limit)
 
     def interval(self, mass: float) -> tuple[Tensor, Tensor]:
         """Return bounds [B, D] of the central interval with ``mass`` (0 to 1) of each output."""

@@ -70,10 +70,13 @@ def judged(
     assert split.y is not None
     found = against_constant(workspace.predict(network, data, split), split.y, data)
     said: dict[str, Any] = {"split": name, "examples": len(split), **_plain(found)}
-    if found.better and not is_dead(found):
+    if found.better and not is_dead(found) and not _is_constant(data):
         note = too_sure(found)
         return {KEY: {**said, "note": note} if note else said}
     workspace.told.add(path)
+    if _is_constant(data):
+        why = "the target is the same in every training example"
+        return {KEY: {**said, "problem": f"no better than a constant: {why}"}}
     why = _cause(found, workspace, network, data, path, training, teachers)
     return {KEY: {**said, "problem": f"{shortfall(found)}; likely cause: {why}"}}
 
@@ -152,8 +155,9 @@ def problem_of(record: Mapping[str, Any]) -> str | None:
 
 def shortfall(found: Against) -> str:
     """Return how a network that is no better than a constant stands, as a clause."""
-    if found.better:
-        return f"its variance is far out of bounds for {100 * found.far_out:.0f} % of the examples"
+    if found.better and is_dead(found):
+        part = f"{100 * found.far_out:.0f} % of the examples"
+        return f"as good as dead: its variance is far out of bounds for {part}"
     title, unit = _RATIOS[found.measure]
     error = f"{title} {_figure(found.error)} against {_figure(found.constant_error)} {unit}".strip()
     return f"no better than a constant: {error}, NLL {_figure(found.nll)} against " + _figure(
@@ -183,6 +187,12 @@ def _figure(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "not finite"
 
 
+def _is_constant(data: Data) -> bool:
+    """Whether all real targets are constant in training, so that there is nothing to learn."""
+    y = data.train.y
+    return y is not None and y.is_floating_point() and bool((y == y[:1]).all())
+
+
 def _held(data: Data) -> tuple[str, Split | None]:
     for name, split in (("validation", data.validation), ("test", data.test)):
         if len(split) and split.y is not None:
@@ -206,11 +216,7 @@ def _cause(
     teachers: Sequence[str],
 ) -> str:
     """Return the likely cause, as a clause."""
-    y = data.train.y
-    assert y is not None
     rate = f"lr {training.rate:g}, {training.steps:,} steps of {training.optimizer or 'sgd'}"
-    if bool((y == y[:1]).all()):
-        return "the target is the same in every training example"
     if any(problem_of(_record(workspace, teacher)) for teacher in teachers):
         return "its teacher, which is no better itself"
     if is_dead(found):
