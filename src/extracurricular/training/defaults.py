@@ -28,9 +28,8 @@ def is_open(settings: Training) -> bool:
 def decided(settings: Training, task: Task, network: nn.Module) -> Training:
     """Return settings with an optimiser, a rate and a weight decay.
 
-    A rate alone is one of ``sgd``, as it was before there was a choice. Without a rate,
-    a convolutional network that learns classes or labels gets ``sgd``, every other network
-    ``adamw``.
+    A convolutional network that learns classes or labels gets ``sgd``, every other network
+    ``adamw``. A rate alone is one of ``sgd``, as it was before there was a choice.
 
     Args:
         settings: The settings; those that leave nothing open are returned as they are.
@@ -42,8 +41,8 @@ def decided(settings: Training, task: Task, network: nn.Module) -> Training:
     convolutional = any(isinstance(part, _CONVOLUTIONS) for part in network.modules())
     optimizer = settings.optimizer
     if optimizer is None:
-        usual = settings.lr is not None or (convolutional and task.kind != "regression")
-        optimizer = "sgd" if usual else "adamw"
+        usual = convolutional and task.kind != "regression"
+        optimizer = "sgd" if usual or settings.lr is not None else "adamw"
     rate = settings.lr
     if rate is None:
         narrow = optimizer == "adamw" and convolutional

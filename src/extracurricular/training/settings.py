@@ -81,10 +81,12 @@ class Training(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _give_decay(cls, values: Any) -> Any:
-        # Beside a rate of one's own it is what it always was.
+    def _complete(cls, values: Any) -> Any:
+        # Beside a rate of one's own they are what they always were.
         if isinstance(values, Mapping) and values.get("lr") is not None:
-            return {**values, "weight_decay": values.get("weight_decay", WEIGHT_DECAY)}
+            given = {key: value for key, value in values.items() if value is not None}
+            usual = {"optimizer": "sgd", "weight_decay": WEIGHT_DECAY}
+            return {**values, **usual, **given}
         return values
 
     @property
