@@ -151,7 +151,17 @@ class Data:
         return y if self.y_scale is None else self.y_scale.apply(y)
 
     def to(self, device: torch.device) -> Data:
-        """Return the data set with all its tensors on a device."""
+        """Return the data set with all its tensors on a device.
+
+        Raises:
+            DataError: Its units need float64, which the device has not.
+        """
+        kinds = {getattr(v, "dtype", None) for v in (*leaves(self.train.x).values(), self.train.y)}
+        if device.type == "mps" and torch.float64 in kinds:
+            raise DataError(
+                f"data {self.name!r}: its units need float64, which mps lacks; set "
+                "device.accelerator to cpu, or give the data in other units"
+            )
         return replace(
             self,
             train=self.train.to(device),

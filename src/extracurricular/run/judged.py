@@ -27,6 +27,8 @@ from extracurricular.training import Training
 
 # So many examples say enough.
 _MOST = 4096
+# Of fewer lines of a log nobody can say whether the loss fell.
+_FEWEST = 10
 _RATIOS = {
     "rmse": ("RMSE", "of the target's deviation"),
     "hamming": ("Hamming loss", ""),
@@ -248,4 +250,4 @@ def _fall(workspace: Workspace, path: str) -> tuple[float, float] | None:
     except (StorageError, OSError):
         return None
     losses = [line["loss"] for line in lines if isinstance(line.get("loss"), float)]
-    return (losses[0], losses[-1]) if len(losses) > 1 else None
+    return (losses[0], losses[-1]) if len(losses) >= _FEWEST else None
