@@ -73,7 +73,7 @@ class Listener:
     def advance(self, title: str, step: int, loss: float | None) -> None:
         self.steps[title] = step
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
+    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
         self.lines.append(f"end {title}")
 
     def tell(self, text: str) -> None:

@@ -20,7 +20,14 @@ Reduction has one definition everywhere: sum over outputs here, mean over exampl
 
 from extracurricular.distributions.bernoulli import Bernoulli
 from extracurricular.distributions.categorical import Categorical
-from extracurricular.distributions.gaussian import MAX_LOG_VAR, OWN_LOG_VAR, Gaussian
+from extracurricular.distributions.gaussian import (
+    MAX_LOG_VAR,
+    OWN_LOG_VAR,
+    SOFT_LOG_VAR,
+    WIDE_LOG_VAR,
+    Gaussian,
+    bent,
+)
 from extracurricular.distributions.task import (
     FAMILIES,
     Distribution,
@@ -36,12 +43,15 @@ __all__ = [
     "FAMILIES",
     "MAX_LOG_VAR",
     "OWN_LOG_VAR",
+    "SOFT_LOG_VAR",
+    "WIDE_LOG_VAR",
     "Bernoulli",
     "Categorical",
     "Distribution",
     "Gaussian",
     "Kind",
     "Task",
+    "bent",
     "concatenate",
     "epistemic",
     "kind_of_distribution",

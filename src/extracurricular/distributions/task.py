@@ -11,7 +11,7 @@ from torch import Tensor
 
 from extracurricular.distributions.bernoulli import Bernoulli
 from extracurricular.distributions.categorical import Categorical
-from extracurricular.distributions.gaussian import Gaussian
+from extracurricular.distributions.gaussian import Gaussian, bent
 
 Distribution: TypeAlias = Categorical | Gaussian | Bernoulli
 Kind: TypeAlias = Literal["classification", "regression", "multilabel"]
@@ -65,6 +65,8 @@ class Task:
     def distribution(self, output: Tensor) -> Distribution:
         """Read a network's raw output [B, outputs] as a distribution.
 
+        A log variance that is far out is bent back towards ±14 (:func:`~.gaussian.bent`).
+
         Raises:
             ValueError: The output has another shape.
         """
@@ -73,6 +75,9 @@ class Task:
                 f"the network gave an output of shape {tuple(output.shape)}; "
                 f"{self.kind} needs {_NEEDED[self.kind].format(self.size)} for each example"
             )
+        if self.kind == "regression":
+            mean, log_var = output.chunk(2, dim=-1)
+            return Gaussian(mean, bent(log_var))
         return FAMILIES[self.kind].from_output(output)
 
 

@@ -85,8 +85,8 @@ def _classification(prediction: Categorical, label: Tensor) -> dict[str, float]:
 
 def _regression(prediction: Gaussian, y: Tensor) -> dict[str, float]:
     return {
-        "rmse": math.sqrt(float((prediction.mean.float() - y).square().mean())),
-        "mae": float((prediction.mean.float() - y).abs().mean()),
+        "rmse": math.sqrt(float((prediction.mean.to(y.dtype) - y).square().mean())),
+        "mae": float((prediction.mean.to(y.dtype) - y).abs().mean()),
         "nll": float(prediction.nll(y).mean()),
         "crps": float(crps(prediction, y).mean()),
         "coverage90": coverage(prediction, y, 0.9),
@@ -214,7 +214,7 @@ def crps(prediction: Gaussian, y: Tensor) -> Tensor:
     std = prediction.std
     # A point prediction has the absolute error; the tiny deviation avoids 0/0 on the way there.
     safe = std.clamp_min(torch.finfo(std.dtype).tiny)
-    z = (y - prediction.mean.float()) / safe
+    z = (y - prediction.mean.to(y.dtype)) / safe
     cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
     pdf = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     return safe * (z * (2 * cdf - 1) + 2 * pdf - 1 / math.sqrt(math.pi))
@@ -251,7 +251,7 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
         student = inner_of(student, teacher.transform)
         teacher = teacher.inner
     low, high = teacher.interval(0.9)
-    mean = student.mean.float()
+    mean = student.mean.to(low.dtype)
     return float(((mean >= low) & (mean <= high)).float().mean())
 
 

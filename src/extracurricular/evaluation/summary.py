@@ -11,6 +11,7 @@ from typing import Any
 
 from extracurricular.evaluation.advice import advice
 from extracurricular.evaluation.labels import over_seeds
+from extracurricular.evaluation.marks import mark_sentences
 from extracurricular.evaluation.metrics import error_of, gap_closed
 from extracurricular.evaluation.words import ABSENT, WORDS, amount_text, error_measure
 
@@ -313,7 +314,7 @@ def _choice(summary: Mapping[str, Any], name: str) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
-    texts = []
+    texts = mark_sentences(summary)
     steps = {name: entry["steps"] for name, entry in summary["students"].items()}
     if len(set(steps.values())) > 1:
         each = ", ".join(f"{name} {count:,}" for name, count in steps.items())

@@ -143,8 +143,10 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
     elif metadata["task"] == "multilabel":
         lines.append(f"| probs | [N, {size}] | float32 | a probability for each label |")
     else:
-        lines.append(f"| mean | [N, {size}] | float32 | in the target's own units |")
-        lines.append(f"| variance | [N, {size}] | float32 | in these units, squared |")
+        scale = subject.data.y_scale
+        kind = "float32" if scale is None else str(scale.scale.dtype).removeprefix("torch.")
+        lines.append(f"| mean | [N, {size}] | {kind} | in the target's own units |")
+        lines.append(f"| variance | [N, {size}] | {kind} | in these units, squared |")
     text = "\n".join(lines)
     text += "\n\nN is any number of examples. Normalisation is part of the model."
     data = subject.data

@@ -16,6 +16,7 @@ from extracurricular.data.transform import Transform
 from extracurricular.data.transformed import own_kind
 from extracurricular.distributions import (
     OWN_LOG_VAR,
+    WIDE_LOG_VAR,
     Bernoulli,
     Categorical,
     Distribution,
@@ -107,7 +108,7 @@ def outputs_of(said: Distribution) -> dict[str, Tensor]:
     """Return a distribution as the outputs of an exported model."""
     if isinstance(said, Categorical | Bernoulli):
         return {"probs": said.probs}
-    return {"mean": said.mean.float(), "variance": said.var}
+    return {"mean": said.mean.to(said.var.dtype), "variance": said.var}
 
 
 def read_outputs(
@@ -118,7 +119,9 @@ def read_outputs(
         return Bernoulli.from_probs(outputs["probs"])
     if task.kind == "classification":
         return Categorical.from_probs(outputs["probs"])
-    said = Gaussian(outputs["mean"], outputs["variance"].log(), limit=OWN_LOG_VAR)
+    double = outputs["mean"].dtype == torch.float64
+    limit = WIDE_LOG_VAR if double else OWN_LOG_VAR
+    said = Gaussian(outputs["mean"], outputs["variance"].log(), limit=limit)
     return own_kind(said, transform)
 
 

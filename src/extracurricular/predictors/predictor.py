@@ -42,7 +42,7 @@ class Form:
 
     Args:
         shape: Shape of one example.
-        dtype: ``uint8`` for bytes, else ``float32``.
+        dtype: ``uint8`` for bytes, else ``float32``, or ``float64`` for units that it cannot hold.
     """
 
     shape: tuple[int, ...]
@@ -358,7 +358,7 @@ def named_inputs(x: Inputs) -> dict[str, Tensor]:
 def input_forms(data: Data) -> dict[str, Form]:
     """Return the form of each input of a data set."""
     return {
-        name: Form(tuple(leaf.shape[1:]), "uint8" if leaf.dtype == torch.uint8 else "float32")
+        name: Form(tuple(leaf.shape[1:]), str(leaf.dtype).removeprefix("torch."))
         for name, leaf in named_inputs(data.train.x).items()
     }
 
@@ -484,10 +484,10 @@ def _typed(values: Tensor, form: Form, name: str) -> Tensor:
         raise DataError(
             f"{name} has bytes, but the model takes {_values_of(form)} in the units of its data set"
         )
-    values = values.float()
+    values = values.to(getattr(torch, form.dtype))
     check_finite(values, name)
     return values
 
 
 def _values_of(form: Form) -> str:
-    return "bytes, 0 to 255 (uint8)" if form.dtype == "uint8" else "reals (float32)"
+    return "bytes, 0 to 255 (uint8)" if form.dtype == "uint8" else f"reals ({form.dtype})"

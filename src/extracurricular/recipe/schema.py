@@ -42,6 +42,9 @@ ROLES = ("reference", "plain", "subject")
 REFERENCE = "kd"
 _PLAIN = "erm"
 
+# The defaults of a training that the recipes of finished runs have from before there was a choice.
+_TRAINING_BEFORE = Training(optimizer="sgd", lr=0.1, weight_decay=5e-4)
+
 
 def _check_record(value: Any) -> Any:
     if value is not None and not isinstance(value, Mapping | RecordSection):
@@ -181,8 +184,9 @@ class TeacherSection(Section):
             "model", "members", "sampler", "matching", "training", "weights", "mc_dropout",
         )  # fmt: skip
         for key in for_networks if kinds else ():
-            field = TeacherSection.model_fields[key]
-            if getattr(self, key) != field.get_default(call_default_factory=True):
+            usual = [TeacherSection.model_fields[key].get_default(call_default_factory=True)]
+            usual += [_TRAINING_BEFORE] if key == "training" else []
+            if getattr(self, key) not in usual:
                 raise ValueError(
                     f"{key} is for networks, but {kinds[0]} is set; remove one of them"
                 )

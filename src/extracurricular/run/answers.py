@@ -45,7 +45,7 @@ def summed_up(
     elif isinstance(answer, Bernoulli):
         found = {"probs": answer.probs}
     else:
-        found = {"mean": answer.mean.float(), "std": answer.std}
+        found = {"mean": answer.mean.to(answer.std.dtype), "std": answer.std}
         if isinstance(answer, Transformed):
             found |= {"inner_mean": answer.inner.mean.float(), "inner_std": answer.inner.std}
     found["entropy"] = answer.entropy()

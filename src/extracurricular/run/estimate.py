@@ -117,7 +117,7 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     moments: list[float] = []
 
     def steps(count: int) -> None:
-        changes: dict[str, Any] = {"steps": count, "warmup": 0, "lr": stage.training.lr / 1e3}
+        changes: dict[str, Any] = {"steps": count, "warmup": 0, "lr": stage.training.rate / 1e3}
         moments.clear()
         train(
             model,

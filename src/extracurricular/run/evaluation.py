@@ -11,6 +11,7 @@ from extracurricular.distributions import Distribution
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.labels import each_label
+from extracurricular.evaluation.marks import marks_of
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
 from extracurricular.files import json_bytes, sha256, write_if_changed, write_sealed_if_changed
@@ -19,6 +20,7 @@ from extracurricular.run.answers import FILE as ANSWERS
 from extracurricular.run.answers import keep_answers, summed_up
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.drawn import keep_draws
+from extracurricular.run.judged import KEY, judgement, of_members
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.settings import SCHEMA
 from extracurricular.run.stages import Checks, Price, Stage
@@ -102,6 +104,8 @@ class EvaluationStage(Stage):
                 row["metrics"] = metrics.figures(answers, labels, angular=angular)
                 row["labels"] = each_label(answers, labels, data.outputs)
                 row["targets"] = by_target(answers, labels, data)
+                known_of = [workspace.record(stage.path).get(KEY) for stage in teacher.stages]
+                row[KEY] = of_members(known_of) or judgement(answers, labels, data)
             teacher_rows.append({**row, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
@@ -118,6 +122,8 @@ class EvaluationStage(Stage):
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
                 row["labels"] = each_label(prediction, labels, data.outputs)
+                # Runs from before it was kept are judged by these examples.
+                row[KEY] = record.get(KEY) or judgement(prediction, labels, data)
                 # Runs from before multiply-adds were counted have none.
                 row["targets"] = by_target(prediction, labels, data, answers)
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
@@ -132,6 +138,9 @@ class EvaluationStage(Stage):
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
         if absent is not None:
             summary["teacher"]["absent"] = absent
+        marks = marks_of(recipe.seeds, {"teacher": teacher_rows, **student_rows})
+        if marks:
+            summary["marks"] = marks
         whole = [workspace.contents(spec) for spec in data_specs(recipe)]
         summary["data"] = sha256(canonical(whole))[:32]
         for part in self.needs:

@@ -301,9 +301,9 @@ class _Reporter:
         """Report how many steps are done."""
         self.reports.put(("advance", (title, step, loss)))
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
+    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
         """Report that a stage has ended."""
-        self.reports.put(("end", (title, steps, seconds)))
+        self.reports.put(("end", (title, steps, seconds, problem)))
 
     def tell(self, text: str) -> None:
         """Report a sentence."""

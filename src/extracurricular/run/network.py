@@ -14,7 +14,6 @@ from extracurricular.data.base import Data
 from extracurricular.data.images.stream import left_out_of_draws
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, TrainingError, XclError
-from extracurricular.evaluation import metrics
 from extracurricular.files import save_weights
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.matching import DIVERGENCES, build_matching, traits_of
@@ -23,6 +22,7 @@ from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
 from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
+from extracurricular.run.judged import blaming, judged, tell_of_teachers, validation
 from extracurricular.run.loggers import Curves
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
@@ -82,6 +82,11 @@ class NetworkStage(Stage):
     def needs(self) -> tuple[Stage, ...]:
         """The stages that its teacher, generators and record are made of."""
         return self.parts
+
+    @property
+    def networks(self) -> list[str]:
+        """Folders of the networks that its teacher is made of."""
+        return [part.path for part in self.parts if isinstance(part, NetworkStage)]
 
     @property
     def length(self) -> int:
@@ -202,6 +207,7 @@ class NetworkStage(Stage):
         """Train the network; an interrupted training goes on where it stopped."""
         if self.is_done(workspace):
             return
+        tell_of_teachers(workspace, self.networks)
         with begun(workspace, self) as outcome:
             student, result = train_network(self, workspace)
             outcome |= keep_network(self, workspace, student, result)
@@ -248,7 +254,8 @@ def train_network(
     data = workspace.data(stage.data)
     student = stage.untrained(workspace).to(workspace.device)
     sampler, teacher = stage.lesson(workspace, student)
-    with _curves(stage, workspace) as curves:
+    blamed = None if stage.learns_from == "labels" else teacher
+    with _curves(stage, workspace) as curves, blaming(workspace, data, blamed):
         result = train(
             student,
             sampler,
@@ -276,7 +283,7 @@ def keep_network(
     stage: NetworkStage, workspace: Workspace, student: nn.Module, result: TrainingResult
 ) -> dict[str, Any]:
     """Write a trained network to its stage's folder; return what ``stage.json`` holds of it."""
-    file = workspace.folder / stage.path / "weights.safetensors"
+    file, data = workspace.folder / stage.path / "weights.safetensors", workspace.data(stage.data)
     return {
         "sha256": save_weights(file, student.state_dict()),
         "steps": result.steps,
@@ -285,6 +292,14 @@ def keep_network(
         "multiply_adds": spent(stage, workspace, student),
         **_answering(stage, workspace),
         **({"mastery": result.mastery} if result.mastery else {}),
+        **judged(
+            workspace,
+            NetworkTeacher(student, data.task),
+            data,
+            stage.path,
+            stage.training,
+            stage.networks,
+        ),
     }
 
 
@@ -433,17 +448,6 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
             "gives draws that depend on the student in training, on which no teacher can "
             "be recorded; choose another score, or set teacher.record to null",
         )
-
-
-def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str, float]:
-    """Return figures on the validation split, for the log alone: they decide nothing."""
-    if len(data.validation) == 0:
-        return {}
-    prediction = workspace.predict(NetworkTeacher(module, data.task), data, data.validation)
-    labels = data.validation.y
-    assert labels is not None
-    found = metrics.figures(prediction, labels.cpu(), angular=data.angular)
-    return {name: round(value, 6) for name, value in found.items()}
 
 
 def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:

@@ -237,4 +237,8 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     outcome["files"] = {name: sha256(read_checked(folder / name, None)) for name in stage.leaves}
     write_sealed(folder / RECORD, record | {"done": True} | outcome)
     Checkpoints(folder).clear()
-    workspace.watcher.end(stage.title, stage.steps, seconds)
+    judged = outcome.get("against_constant") or {}
+    problem = [judged["problem"]] if "problem" in judged else []
+    workspace.watcher.end(stage.title, stage.steps, seconds, *problem)
+    if "note" in judged:
+        workspace.watcher.tell(f"{stage.title}: {judged['note']}")

@@ -96,6 +96,8 @@ class Workspace(DataSets):
         self._answers: dict[str, Distribution] = {}
         # How the networks of each teacher answer, by the path of the teacher: plain values.
         self.answering: dict[str, dict[str, Any]] = {}
+        # Folders of networks that are no better than a constant, of which the person has been told.
+        self.told: set[str] = set()
         # The draws of students that are trained at once and see the same, by their name.
         self.shared: dict[str, Shared] = {}
 

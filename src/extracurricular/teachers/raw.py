@@ -21,6 +21,9 @@ from extracurricular.data.transform import Rule, Transform
 from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
     FAMILIES,
+    MAX_LOG_VAR,
+    OWN_LOG_VAR,
+    WIDE_LOG_VAR,
     Bernoulli,
     Categorical,
     Distribution,
@@ -66,14 +69,13 @@ def raw_arrays(x: Inputs, data: Data) -> Arrays:
         data: The data set, for its scales.
 
     Returns:
-        Raw values as float32 arrays, in the structure of ``x``. Images of bytes become numbers
-        from 0 to 255, with fractions where images were mixed.
+        Raw values as arrays in the structure of ``x``, float32, or float64 where the data are.
+        Images of bytes become numbers from 0 to 255, with fractions where images were mixed.
     """
 
     def undo(key: str, leaf: Tensor) -> Array:
         scale = data.x_scale[key]
-        raw = torch.addcmul(scale.shift, leaf.float(), scale.scale)
-        array: Array = raw.cpu().numpy()
+        array: Array = scale.undo(leaf).cpu().numpy()
         return array
 
     if isinstance(x, Tensor):
@@ -171,7 +173,7 @@ def read_answer(
         raise ValueError(f"the teacher gave {len(answer)} arrays; {output!r} takes two")
     mean, spread = _array(answer[0], task, "means"), _array(answer[1], task, "spreads")
     if output == "mean_log_var":
-        return gaussian(mean, np.exp(np.clip(spread, -80, 80)))
+        return gaussian(mean, np.exp(np.clip(spread, -WIDE_LOG_VAR, WIDE_LOG_VAR)))
     if spread.size and float(spread.min()) < 0:
         what = "deviation" if output == "mean_std" else "variance"
         raise ValueError(
@@ -185,7 +187,9 @@ def gaussian(mean: Array, var: Array) -> Gaussian:
     """Make a Gaussian of means and variances [B, D], in float64, as units may be large or small."""
     tiny = np.finfo(np.float64).tiny
     log_var = torch.from_numpy(np.log(np.maximum(var, tiny)))
-    return Gaussian(torch.from_numpy(np.asarray(mean, dtype=np.float64)), log_var)
+    extreme = bool((log_var.abs() > OWN_LOG_VAR).any()) and bool((log_var > np.log(tiny)).any())
+    limit = WIDE_LOG_VAR if extreme else MAX_LOG_VAR
+    return Gaussian(torch.from_numpy(np.asarray(mean, dtype=np.float64)), log_var, limit=limit)
 
 
 def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array:
