@@ -16,7 +16,14 @@ from typing import Any, Generic, TypeVar, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from extracurricular.errors import RecipeError, XclError, known_names, shorten
+from extracurricular.errors import (
+    RecipeError,
+    XclError,
+    known_names,
+    own_place,
+    raised,
+    shorten,
+)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -143,6 +150,9 @@ class Registry(Generic[T]):
             entry = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise RecipeError(key, f"cannot import the {self.kind} {name!r}: {error}") from error
+        except Exception as error:  # a file of the user's own raises what it likes
+            problem = f"cannot import the {self.kind} {name!r}: {raised(error)}"
+            raise RecipeError(key, problem) from error
         if not callable(entry):
             raise RecipeError(key, f"the {self.kind} {name!r} cannot be called")
         return entry  # type: ignore[no-any-return]
@@ -181,9 +191,14 @@ class Registry(Generic[T]):
             raise RecipeError(f"{key}.{name}.{error.key}".strip("."), error.problem) from error
         except XclError:
             raise
-        except ValueError as error:
+        except Exception as error:
             name, _ = split_spec(spec, self.kind, key)
-            raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
+            where = f"{key}.{name}" if key else name
+            if self.names_own_code(name) and own_place(error) is not None:
+                raise RecipeError(where, f"cannot be made: {raised(error)}") from error
+            if isinstance(error, ValueError):
+                raise RecipeError(where, str(error)) from error
+            raise
 
 
 def _parameters(entry: Callable[..., Any]) -> list[str]:

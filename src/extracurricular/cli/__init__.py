@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import TextIO
@@ -26,10 +28,10 @@ from extracurricular.cli import (  # isort: skip
     predict as predict,
     export as export,
 )
+from extracurricular.cli.base import TRACEBACK, escaped
 from extracurricular.cli.base import app as app
-from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
-from extracurricular.errors import OldWordWarning, XclError
+from extracurricular.errors import OldWordWarning, XclError, own_mistake
 
 _INTERRUPTED = 130
 
@@ -59,9 +61,7 @@ def main() -> None:
     try:
         app()
     except XclError as error:
-        make_console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/bold red] {escaped(str(error))}"
-        )
+        _tell(error, str(error))
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         # Typer turns an interruption into this status by itself.
@@ -69,3 +69,18 @@ def main() -> None:
             raise
         typer.echo("\ninterrupted; the same command goes on from here", err=True)
         sys.exit(_INTERRUPTED)
+    except Exception as error:
+        # A mistake of the user's own code is told as one; a mistake of this package is shown whole.
+        text = own_mistake(error)
+        if text is None:
+            raise
+        _tell(error, text)
+        sys.exit(2)
+
+
+def _tell(error: Exception, text: str) -> None:
+    """Print an error, after its traceback where that is asked for."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    console = make_console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/bold red] {escaped(text)}")

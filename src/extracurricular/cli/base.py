@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -56,13 +57,22 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+TRACEBACK = "XCL_TRACEBACK"
+"""The variable of the environment that asks for tracebacks, as ``xcl --traceback`` sets it."""
+
+
 @app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option("--traceback", help="Show where an error was raised, before its sentence."),
+    ] = False,
 ) -> None:
-    pass
+    if traceback:
+        os.environ[TRACEBACK] = "1"
 
 
 def console() -> Console:

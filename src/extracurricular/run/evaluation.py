@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError
+from extracurricular.errors import DataError, RecipeError, TrainingError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.labels import each_label
+from extracurricular.evaluation.predict import check_finite
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
 from extracurricular.files import sha256, write_json_if_changed
@@ -82,7 +84,7 @@ class EvaluationStage(Stage):
             labels = split.y.cpu()
             if teacher.path not in known:
                 try:
-                    said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
+                    said = teacher_answers(workspace, teacher, data)
                 except DataError as error:
                     if not teacher.is_stored:
                         raise
@@ -127,3 +129,18 @@ class EvaluationStage(Stage):
         whole = [workspace.contents(spec) for spec in data_specs(recipe)]
         summary["data"] = sha256(canonical(whole))[:32]
         write_json_if_changed(workspace.folder / "summary.json", summary)
+
+
+def teacher_answers(workspace: Workspace, teacher: TeacherPlan, data: Data) -> Distribution:
+    """Return a teacher's answers on the split that results are measured on.
+
+    Raises:
+        TrainingError: It gave NaN or infinity for some examples; the sentence names the first.
+    """
+    split = workspace.evaluated(data)
+    try:
+        said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
+    except TrainingError as error:
+        raise TrainingError(f"{teacher.title}: {error}") from error
+    check_finite(said, teacher.title, data, split)
+    return said

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from extracurricular.errors import RecipeError, TrainingError, XclError
+from extracurricular.errors import RecipeError, TrainingError, XclError, own_mistake
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_group, do_in_order, next_group
 from extracurricular.run.network import NetworkStage, asks_at_each_step
@@ -353,4 +353,10 @@ def _do_job(paths: list[str]) -> _Failed | None:
         return _Failed(RecipeError, (error.key, error.problem))
     except XclError as error:
         return _Failed(type(error), (str(error),))
+    except Exception as error:
+        # It leaves its place behind when it crosses to the parent.
+        text = own_mistake(error)
+        if text is None:
+            raise
+        return _Failed(XclError, (text,))
     return None

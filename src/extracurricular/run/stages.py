@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from extracurricular.data.base import Split
-from extracurricular.errors import StorageError, XclError, during, shorten
+from extracurricular.errors import (
+    StorageError,
+    XclError,
+    during,
+    own_mistake,
+    shorten,
+)
 from extracurricular.files import Checkpoints, write_json
 from extracurricular.generators import Generator
 from extracurricular.recipe.difference import first_difference
@@ -187,7 +193,11 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     except XclError as error:
         raise during(stage.title, error) from error
     except ValueError as error:
-        raise stage.blame(error) from error
+        own = own_mistake(error)
+        raise stage.blame(error if own is None else ValueError(own)) from error
+    except Exception as error:
+        error.add_note(stage.title)
+        raise
     seconds = outcome.setdefault("seconds", round(time.perf_counter() - started, 3))
     write_json(folder / "stage.json", record | {"done": True} | outcome)
     Checkpoints(folder).clear()

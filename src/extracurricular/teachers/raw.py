@@ -54,6 +54,19 @@ class NotProbabilitiesError(ValueError):
     """A teacher's answers are no probabilities; they may be logits."""
 
 
+class NotFiniteError(ValueError):
+    """A teacher's answers hold NaN or infinity.
+
+    Args:
+        problem: The sentence.
+        rows: Places of the examples at fault in the batch.
+    """
+
+    def __init__(self, problem: str, rows: list[int]) -> None:
+        super().__init__(problem)
+        self.rows = rows
+
+
 class MeansAloneError(ValueError):
     """A teacher gives means, and nothing that says how sure it is of them."""
 
@@ -206,8 +219,9 @@ def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array
         raise ValueError(f"the teacher gave {what} of shape {found.shape}; it must be [B, {size}]")
     if not np.isfinite(found).all():
         row, column = np.argwhere(~np.isfinite(found))[0]
-        raise ValueError(
-            f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch"
+        raise NotFiniteError(
+            f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch",
+            np.flatnonzero(~np.isfinite(found).all(1)).tolist(),
         )
     return found
 
