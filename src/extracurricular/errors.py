@@ -62,7 +62,7 @@ def during(title: str, error: XclError) -> XclError:
 
 def shorten(value: object, limit: int = 60) -> str:
     """Return ``repr(value)``, cut to ``limit`` characters, to be quoted in an error."""
-    text = repr(value)
+    text = " ".join(repr(value).split("\n"))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -10,13 +10,15 @@ from extracurricular.data.base import Data, Split
 from extracurricular.data.images.stream import announce_split
 from extracurricular.data.transformed import Transformed
 from extracurricular.distributions import Distribution, Gaussian, concatenate
-from extracurricular.errors import TrainingError
+from extracurricular.errors import RecipeError, TrainingError, shorten
 from extracurricular.inputs import Batch, leaves
 from extracurricular.teachers.base import Teacher, check_teacher
 from extracurricular.teachers.raw import NotFiniteError
 
 # Examples at fault that an error names.
 _SHOWN = 5
+
+_SUCH = {"data": "xcl.from_arrays(x, y) makes", "split": "data.test"}
 
 # What the layers of a small network make of more examples leaves the cache of a core.
 _ON_CPU = 256
@@ -39,6 +41,11 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
     parts: list[Distribution] = []
     bad: list[int] = []
     check_teacher(teacher)
+    for name, given, kind in (("data", data, Data), ("split", split, Split)):
+        if not isinstance(given, kind):
+            raise RecipeError(
+                name, f"is {shorten(given)}; it must be a {kind.__name__}, such as {_SUCH[name]}"
+            )
     if _device_of(split).type == "cpu":
         batch_size = min(batch_size, _ON_CPU)
     for start in range(0, len(split), batch_size):

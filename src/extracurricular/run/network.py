@@ -369,6 +369,8 @@ def mastery_in(
             until=until,
             context=context_of(stage, workspace, student),
         )
+    except XclError:
+        raise
     except ValueError as error:
         raise RecipeError(f"{stage.key}.mastery.held_out", str(error)) from error
 

@@ -223,7 +223,7 @@ class Trial:
         module: The network, on the device of the data.
         task: What it predicts.
         probe: Inputs of :data:`PROBE` examples of the data.
-        key: Where the student or teacher stands in the recipe.
+        key: Where the student or teacher stands in the recipe; empty where there is no recipe.
         name: Its spec and its data; networks of one name need be tried only once.
     """
 
@@ -231,7 +231,13 @@ class Trial:
     task: Task
     probe: Inputs
     key: str
-    name: str
+    name: str = ""
+
+    def at(self, part: str) -> str:
+        """Return the key of a part of the student; its network's is "student" without a recipe."""
+        if self.key:
+            return f"{self.key}.{part}"
+        return "student" if part == "model" else part
 
     def answer(self) -> None:
         """Call the network in evaluation mode.
@@ -243,7 +249,7 @@ class Trial:
             said = self._called(self.module.eval(), self.probe)
             if not bool(said.isfinite().all()):
                 raise RecipeError(
-                    f"{self.key}.model",
+                    self.at("model"),
                     "gives NaN or infinity for the first examples, before any training",
                 )
 
@@ -263,7 +269,7 @@ class Trial:
         with self._as_it_was(), torch.enable_grad():
             own = [part for part in self.module.parameters() if part.requires_grad]
             if not own:
-                raise RecipeError(f"{self.key}.model", "has no parameters that can be trained")
+                raise RecipeError(self.at("model"), "has no parameters that can be trained")
             self.module.train()
             if any(isinstance(part, nn.Conv2d) for part in self.module.modules()):
                 # As in the training, where a network that calls view() may fail.
@@ -273,11 +279,11 @@ class Trial:
                 self._alone(batch)
             prediction = self.task.distribution(self._called(self.module, batch.x, draws=True))
             loss = self._loss(prediction, target, batch, matching)
-            with own_code(f"{self.key}.model", "has no gradient on two examples"):
+            with own_code(self.at("model"), "has no gradient on two examples"):
                 torch.autograd.backward(loss)
             if all(part.grad is None for part in own):
                 raise RecipeError(
-                    f"{self.key}.model", "gives answers that none of its trained parameters changes"
+                    self.at("model"), "gives answers that none of its trained parameters changes"
                 )
 
     def _alone(self, batch: Batch) -> None:
@@ -290,17 +296,17 @@ class Trial:
             why = "has batch norm, which is trained on two examples or more"
             why = why if norms else f"is trained on two examples, but not on one ({raised(error)})"
             raise RecipeError(
-                f"{self.key}.training.batch_size",
+                self.at("training.batch_size"),
                 f"is 1, and the network {why}; set it to 2 or more",
             ) from error
 
     def _called(self, module: nn.Module, x: Inputs, draws: bool = False) -> Tensor:
         """Return the raw output for :data:`PROBE` examples."""
-        key = f"{self.key}.model"
+        key = self.at("model")
         shown = ", ".join(str(tuple(leaf.shape)) for leaf in leaves(x).values())
         mode = "in training mode" if module.training else "in evaluation mode"
         if draws and _shapes(x) != _shapes(self.probe):
-            key = f"{self.key}.sampler"
+            key = self.at("sampler")
             mode += f", on draws of other shapes than the data have ({_text(self.probe)})"
         with own_code(key, f"the network cannot be called on inputs {shown} {mode}"):
             said = raw_output(module(x))
@@ -312,7 +318,7 @@ class Trial:
     def _loss(
         self, prediction: Distribution, target: Distribution, batch: Batch, matching: Matching
     ) -> Tensor:
-        key = f"{self.key}.matching"
+        key = self.at("matching")
         t, name = ends(matching.temperature)[0], matching.divergence
         if ":" in name:
             divergence, _ = DIVERGENCES.find(name, key=f"{key}.divergence")
@@ -335,7 +341,7 @@ class Trial:
                     "of tensors throughout"
                 )  # fmt: skip
             raise RecipeError(
-                f"{self.key}.model",
+                self.at("model"),
                 "gives answers without a gradient; it must not detach them, nor use no_grad",
             )
         return loss
@@ -348,7 +354,7 @@ class Trial:
         except XclError:
             raise
         except ValueError as error:
-            raise RecipeError(f"{self.key}.model", str(error)) from error
+            raise RecipeError(self.at("model"), str(error)) from error
 
 
 def try_lesson(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ from extracurricular.distributions import (
     Task,
     mixture,
 )
+from extracurricular.errors import TrainingError
 from extracurricular.inputs import Batch, Inputs, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -54,7 +55,7 @@ class NotProbabilitiesError(ValueError):
     """A teacher's answers are no probabilities; they may be logits."""
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(TrainingError, ValueError):
     """A teacher's answers hold NaN or infinity.
 
     Args:
@@ -62,7 +63,7 @@ class NotFiniteError(ValueError):
         rows: Places of the examples at fault in the batch.
     """
 
-    def __init__(self, problem: str, rows: list[int]) -> None:
+    def __init__(self, problem: str, rows: Sequence[int] = ()) -> None:
         super().__init__(problem)
         self.rows = rows
 
