@@ -56,6 +56,7 @@ from extracurricular.run.workspace import first_network
 from extracurricular.samplers import Sampler
 from extracurricular.teachers import NetworkTeacher
 from extracurricular.training import Training
+from extracurricular.training.arguments import check_arguments
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -410,6 +411,7 @@ def _try(lessons: Lessons, candidate: Candidate, fabric: Fabric) -> None:
         RecipeError: It does not take the inputs, gives outputs of another form, or cannot learn.
     """
     data, (module, sampler) = lessons.data, lessons.prepared(candidate)
+    check_arguments(module, sampler, lessons.teacher, data.task, candidate.loss, lessons.settings)
     ids = torch.arange(PROBE, device=data.device)
     trial = Trial(module, data.task, probe_of(data), "")
     lesson = lesson_of(lessons.teacher, sampler, data.task)

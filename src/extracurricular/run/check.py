@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import yaml
 
-from extracurricular.errors import StorageError
+from extracurricular.errors import StorageError, own_code
 from extracurricular.files import telling
 from extracurricular.inputs import Batch
 from extracurricular.recipe.schema import Recipe
@@ -71,7 +71,8 @@ def _try_teacher(plan: Plan, workspace: Workspace, checks: Checks) -> None:
     with workspace.exact():
         key = "teacher.model" if source.weights is not None else "teacher"
         try_answer(teacher, Batch(rows, data.inputs(data.train[rows].x)), data.task, key)
-        try_answers(teacher, data, workspace.evaluated(data), source.title)
+        with own_code("teacher", "the teacher cannot be asked", plain=True):
+            try_answers(teacher, data, workspace.evaluated(data), source.title)
 
 
 def check_folder(plan: Plan, workspace: Workspace) -> None:

@@ -239,14 +239,18 @@ class Trial:
             return f"{self.key}.{part}"
         return "student" if part == "model" else part
 
-    def answer(self) -> None:
+    def answer(self, batch: Batch | None = None) -> None:
         """Call the network in evaluation mode.
+
+        Args:
+            batch: :data:`PROBE` draws of its sampler; the examples of the probe where None.
 
         Raises:
             RecipeError: It raises something, or gives another shape, or NaN.
         """
+        x = self.probe if batch is None else batch.x
         with self._as_it_was(), torch.no_grad():
-            said = self._called(self.module.eval(), self.probe)
+            said = self._called(self.module.eval(), x, draws=batch is not None)
             if not bool(said.isfinite().all()):
                 raise RecipeError(
                     self.at("model"),
@@ -378,6 +382,8 @@ def try_lesson(
     if trial.name not in known:
         known.add(trial.name)
         trial.answer()
+    if _shapes(batch.x) != _shapes(trial.probe):
+        trial.answer(batch)
     loss = [matching.divergence, bool(matching.label_weight), size == 1]
     draws = [str(_shapes(batch.x)), batch.y is None, batch.weight is None]
     name = f"{trial.name} {loss} {draws} {trial.task} {getattr(lesson, '__name__', type(lesson))}"
@@ -390,9 +396,10 @@ def _needs(task: Task, count: int) -> str:
     """Return the shape that a task needs, as the end of a sentence."""
     wanted = f"({count}, {task.outputs})"
     if task.kind == "regression":
-        nouns = "target" if task.size == 1 else "targets"
+        if task.size == 1:
+            return f"a real target needs {wanted}: a mean and a log variance"
         parts = f"{task.size} means and {task.size} log variances"
-        return f"{task.size} real {nouns} need {wanted}: {parts}"
+        return f"{task.size} real targets need {wanted}: {parts}"
     return f"{task.size} {'labels' if task.binary else 'classes'} need {wanted}"
 
 
