@@ -7,6 +7,7 @@ The command line prints it and leaves with exit status 2; it never shows a trace
 from __future__ import annotations
 
 import difflib
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
@@ -89,7 +90,10 @@ def first_line(error: Exception) -> str:
 
 # Code of the user's own
 
-_HERE = str(Path(__file__).parent)
+TRACEBACK = "XCL_TRACEBACK"
+"""The variable of the environment that asks for tracebacks, as ``xcl --traceback`` sets it."""
+
+_HERE = str(Path(__file__).parent) + os.sep
 _INSTALLED = ("site-packages", "dist-packages")
 # Libraries that this package calls itself: where one of them raised, nobody's own code need be.
 _LIBRARIES = {
@@ -148,6 +152,12 @@ def own_mistake(error: Exception) -> str | None:
     if own_place(error) is None:
         return None
     return ": ".join([*getattr(error, "__notes__", ()), f"your own code raised {raised(error)}"])
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print the traceback of an error to standard error, if the environment asks for it."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
 
 
 def shortened(text: str, limit: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from extracurricular.cli import main
-from extracurricular.cli.base import TRACEBACK
+from extracurricular.errors import TRACEBACK
 
 CODE = """
 import numpy as np

@@ -51,6 +51,8 @@ def asked(predictor: Predictor, x: dict[str, Tensor], data: Data, split: Split) 
         found = predictor.distribution(x)
     except NotFiniteError:
         raise not_finite(predictor.name, _at_fault(predictor, x), data, split) from None
+    except ValueError as error:  # such as answers that are no probabilities
+        raise DataError(f"{predictor.name}: {error}") from error
     check_finite(found, predictor.name, data, split)
     return found
 

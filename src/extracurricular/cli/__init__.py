@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from typing import TextIO
@@ -28,10 +26,10 @@ from extracurricular.cli import (  # isort: skip
     predict as predict,
     export as export,
 )
-from extracurricular.cli.base import TRACEBACK, escaped
 from extracurricular.cli.base import app as app
+from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
-from extracurricular.errors import OldWordWarning, XclError, own_mistake
+from extracurricular.errors import OldWordWarning, XclError, own_mistake, show_traceback
 
 _INTERRUPTED = 130
 
@@ -80,7 +78,6 @@ def main() -> None:
 
 def _tell(error: Exception, text: str) -> None:
     """Print an error, after its traceback where that is asked for."""
-    if os.environ.get(TRACEBACK):
-        traceback.print_exception(error)
+    show_traceback(error)
     console = make_console(stderr=True, soft_wrap=True)
     console.print(f"[bold red]error:[/bold red] {escaped(text)}")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from extracurricular.cli.terminal import make_console
+from extracurricular.errors import TRACEBACK
 
 app = typer.Typer(
     help="Distil a big model into a small one that closes most of the gap.",
@@ -55,10 +56,6 @@ def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"xcl {installed('extracurricular')}")
         raise typer.Exit
-
-
-TRACEBACK = "XCL_TRACEBACK"
-"""The variable of the environment that asks for tracebacks, as ``xcl --traceback`` sets it."""
 
 
 @app.callback()

@@ -135,12 +135,12 @@ def teacher_answers(workspace: Workspace, teacher: TeacherPlan, data: Data) -> D
     """Return a teacher's answers on the split that results are measured on.
 
     Raises:
-        TrainingError: It gave NaN or infinity for some examples; the sentence names the first.
+        TrainingError: It gave NaN or infinity, or no probabilities, for some examples.
     """
     split = workspace.evaluated(data)
     try:
         said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
-    except TrainingError as error:
+    except (TrainingError, ValueError) as error:
         raise TrainingError(f"{teacher.title}: {error}") from error
     check_finite(said, teacher.title, data, split)
     return said
