@@ -70,6 +70,7 @@ class Net(nn.Module):
             "mean": y.mean(0, keepdim=True),
             "detached": y.detach(),
             "nan": y * float("nan"),
+            "sequence": y.cumsum(0),
             "none": None,
             "constant": y.detach().requires_grad_(),
         }
@@ -172,6 +173,7 @@ def of_kind(where: str, kind: str) -> str:
         (of_kind("students.kd.model", "detached"), "students.kd.model", "without a gradient"),
         (of_kind("students.kd.model", "constant"), "students.kd.model", "none of its trained"),
         (of_kind("students.kd.model", "nan"), "students.kd.model", "gives NaN or infinity"),
+        (of_kind("students.kd.model", "sequence"), "students.kd.model", "stand in another order"),
         (f"students.kd.model={__name__}:broken", f"students.kd.model.{__name__}:broken",
          r"cannot be made: KeyError: 'size' \(.*test_trial\.py, line"),
         ("students.kd.matching.divergence=nowhere:f", "students.kd.matching.divergence",
@@ -270,8 +272,8 @@ def test_networks_of_one_kind_are_tried_once(tmp_path: Path) -> None:
     CALLS.clear()
     same = recipe(of_kind("defaults.model", "plain"), "seeds=[0, 1, 2]")
     check(plan(same), Workspace(same, tmp_path))
-    # Once in evaluation mode, and a step on labels and one on the teacher's answers.
-    assert len(CALLS) == 3
+    # Two orders in evaluation mode, and a step on labels and one on the teacher's answers.
+    assert len(CALLS) == 4
 
 
 # Teachers

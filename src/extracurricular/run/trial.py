@@ -41,6 +41,9 @@ MOST_SECONDS = 2.0
 
 _AT_ONCE = 64
 
+# Most that rounding moves an answer, as a part of the largest.
+_ROUNDING = 0.02
+
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
@@ -256,6 +259,21 @@ class Trial:
                     self.at("model"),
                     "gives NaN or infinity for the first examples, before any training",
                 )
+            if self._mixes(x, said):
+                raise RecipeError(
+                    self.at("model"), "gives an example another answer if the others in its batch "
+                    "stand in another order; the first dimension counts examples"
+                )  # fmt: skip
+
+    def _mixes(self, x: Inputs, said: Tensor) -> bool:
+        """Return whether answers depend on the order of the examples, as of a recurrent network."""
+
+        def differs(other: Tensor) -> bool:
+            return bool((other - said).abs().max() > _ROUNDING * said.abs().max())
+
+        turned = raw_output(self.module(tree_map(lambda leaf: leaf.flip(0), x))).flip(0)
+        # A network that draws even in evaluation mode differs from itself, too.
+        return differs(turned) and not differs(raw_output(self.module(x)))
 
     def step(self, batch: Batch, target: Distribution, matching: Matching, size: int) -> None:
         """Compute the loss and its gradients once, as a step of the training does.
