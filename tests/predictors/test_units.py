@@ -150,7 +150,7 @@ def test_a_module_that_fails_on_one_kind_of_input_is_asked_in_the_other() -> Non
 
     assert isinstance(read_teacher(Fixed(picky), data), RawTeacher)
     with pytest.raises(
-        RecipeError, match="cannot be asked about these data: KeyError: 'too small'"
+        RecipeError, match="asked about these data: KeyError: 'too small'"
     ):
         read_teacher(Fixed(picky), data, raw=False)
 
