@@ -290,7 +290,6 @@ def test_nan_met_at_the_evaluation_alone_loses_no_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "MOST_SECONDS", 0.0)
-    monkeypatch.setattr(trials, "_AT_ONCE", 1)
     teacher = {"function": {"function": f"{__name__}:nan_for_bright"}}
     said = r"^teacher function: the teacher gave NaN or infinity for \d+ of the 1717 test examples"
     with pytest.raises(TrainingError, match=said):

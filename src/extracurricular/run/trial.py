@@ -23,7 +23,7 @@ from torch.nn.parameter import UninitializedParameter
 from extracurricular.data.base import Data, Split
 from extracurricular.distributions import Distribution, Task
 from extracurricular.distributions.outputs import raw_output
-from extracurricular.errors import RecipeError, XclError, own_code, raised
+from extracurricular.errors import RecipeError, XclError, own_code, own_place, raised
 from extracurricular.evaluation.predict import not_finite, rows_not_finite
 from extracurricular.inputs import Batch, Inputs, channels_last, leaves, tree_map
 from extracurricular.matching import DIVERGENCES, Matching, traits_of
@@ -39,7 +39,8 @@ PROBE = 2
 MOST_SECONDS = 2.0
 """Time in which a teacher is asked, before a run, about examples that it will be asked about."""
 
-_AT_ONCE = 64
+# It is asked about more and more at once, as one that is slow must not take much longer.
+_AT_ONCE = (2, 256)
 
 # Most that rounding moves an answer, as a part of the largest.
 _ROUNDING = 0.02
@@ -136,7 +137,7 @@ def _drawn(sampler: Sampler, ids: Tensor, key: str) -> Batch:
     except XclError:
         raise
     except Exception as error:  # a sampler of the user's own raises what it likes
-        own = not _is_ours(sampler) or not isinstance(error, ValueError)
+        own = own_place(error) is not None or not isinstance(error, ValueError)
         text = f"cannot draw two examples: {raised(error)}" if own else str(error)
         raise RecipeError(key, text) from error
     if not isinstance(batch, Batch):
@@ -188,16 +189,16 @@ def try_answers(teacher: Teacher, data: Data, split: Split, who: str) -> None:
         TrainingError: It gives NaN or infinity for some examples; the sentence names the first.
     """
     bad: list[int] = []
-    done, began = 0, time.perf_counter()
+    done, began, (size, most) = 0, time.perf_counter(), _AT_ONCE
     while done < len(split) and time.perf_counter() - began < MOST_SECONDS:
-        raw = split[slice(done, done + _AT_ONCE)]
+        raw = split[slice(done, done + size)]
         ids = torch.arange(done, done + len(raw), device=data.device)
         try:
             said = teacher(Batch(ids, data.inputs(raw.x)))
             bad += [done + row for row in rows_not_finite(said)]
         except NotFiniteError as error:
             bad += [done + row for row in error.rows]
-        done += len(raw)
+        done, size = done + len(raw), min(2 * size, most)
     if bad:
         raise not_finite(who, bad, data, split, done)
 
