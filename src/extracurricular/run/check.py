@@ -69,9 +69,9 @@ def _try_teacher(plan: Plan, workspace: Workspace, checks: Checks) -> None:
         return
     rows = torch.arange(PROBE, device=data.device) % len(data.train)
     with workspace.exact():
-        key = "teacher.model" if source.weights is not None else "teacher"
+        key = f"teacher.{next(iter(plan.recipe.teacher.fitted or {'model': None}))}"
         try_answer(teacher, Batch(rows, data.inputs(data.train[rows].x)), data.task, key)
-        with own_code("teacher", "the teacher cannot be asked", plain=True):
+        with own_code(key, "the teacher cannot be asked", plain=True):
             try_answers(teacher, data, workspace.evaluated(data), source.title)
 
 
