@@ -299,7 +299,7 @@ def test_nan_met_at_the_evaluation_alone_loses_no_student(
 
 def test_a_teacher_that_fails_on_larger_batches_is_told_with_its_line(tmp_path: Path) -> None:
     teacher = {"function": {"function": f"{__name__}:late_failure"}}
-    said = r"^teacher\.function: the teacher cannot be asked: KeyError: 'batch' \(.*test_trial\.py, line \d+\)"
+    said = r"^teacher\.function: the teacher cannot be asked: KeyError: 'batch' \(.*, line \d+\)"
     with pytest.raises(RecipeError, match=said):
         execute(recipe(teacher=teacher), tmp_path / "out")
     assert not (tmp_path / "out").exists()
