@@ -18,6 +18,7 @@ from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.inputs import Batch
 from extracurricular.matching import Matching
 from extracurricular.recipe.read import parse_recipe
+from extracurricular.run import network
 from extracurricular.run import trial as trials
 from extracurricular.run.check import check
 from extracurricular.run.execute import execute
@@ -246,6 +247,20 @@ def test_a_trial_changes_no_weight_and_no_random_state(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert np.random.get_state()[1].tobytes() == states[2]  # noqa: NPY002
+
+
+def test_no_number_of_a_run_depends_on_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropout = "defaults.model={mlp: {hidden: [8], dropout: 0.5}}"
+    execute(recipe(dropout), tmp_path / "tried")
+    monkeypatch.setattr(network, "try_lesson", lambda *arguments: None)
+    execute(recipe(dropout), tmp_path / "untried")
+    files = sorted((tmp_path / "tried").rglob("weights.safetensors"))
+    assert len(files) == 3
+    for file in files:
+        other = tmp_path / "untried" / file.relative_to(tmp_path / "tried")
+        assert file.read_bytes() == other.read_bytes()
 
 
 def test_states_are_put_back_after_an_error_too() -> None:
