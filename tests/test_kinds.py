@@ -149,6 +149,7 @@ PLACES = {
     "run.generator_pictures._rows": "rows by the last label",
     "run.generator_pictures.image_sheets": "between the lowest and the highest",
     "run.teacher.TeacherPlan.load": "the word outputs",
+    "run.trial._needs": "one logit for each label",
     "samplers.blend.joined": "kept",
     "samplers.generated.Generated.__call__": "conditions are the labels",
     "samplers.mixing._mixed": "labels are mixed as soft labels are",

@@ -20,7 +20,15 @@ from typing import Any, Generic, TypeVar, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from extracurricular.errors import RecipeError, TrustError, XclError, known_names, shorten
+from extracurricular.errors import (
+    RecipeError,
+    TrustError,
+    XclError,
+    known_names,
+    own_place,
+    raised,
+    shorten,
+)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -181,8 +189,11 @@ class Registry(Generic[T]):
         module_name, _, attribute = name.partition(":")
         try:
             entry = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise RecipeError(key, f"cannot import the {self.kind} {name!r}: {said}") from error
         except Exception as error:  # the module runs, and may fail in any way
-            problem = f"cannot import the {self.kind} {name!r}: {said_by(error)}"
+            problem = f"cannot import the {self.kind} {name!r}: {raised(error)}"
             raise RecipeError(key, problem) from error
         if not callable(entry):
             raise RecipeError(key, f"the {self.kind} {name!r} cannot be called")
@@ -191,7 +202,7 @@ class Registry(Generic[T]):
             _hints(entry)
         except Exception as error:  # annotations are code too
             problem = f"the {self.kind} {name!r} has settings that cannot be read"
-            raise RecipeError(key, f"{problem}: {said_by(error)}") from error
+            raise RecipeError(key, f"{problem}: {raised(error)}") from error
         return entry  # type: ignore[no-any-return]
 
     def settings(
@@ -228,21 +239,16 @@ class Registry(Generic[T]):
             raise RecipeError(f"{key}.{name}.{error.key}".strip("."), error.problem) from error
         except XclError:
             raise
-        except ValueError as error:
-            name, _ = split_spec(spec, self.kind, key)
-            raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
         except Exception as error:
             name, _ = split_spec(spec, self.kind, key)
-            if not self.names_own_code(name):
-                raise
-            raise RecipeError(f"{key}.{name}" if key else name, said_by(error)) from error
-
-
-def said_by(error: Exception) -> str:
-    """Return the text of an error of code that is not this package's, in one line with its kind."""
-    text = " ".join(str(error).split())
-    kind = type(error).__name__
-    return text if isinstance(error, ImportError | ValueError) and text else f"{kind}: {text}"
+            where = f"{key}.{name}" if key else name
+            if self.names_own_code(name) and own_place(error) is not None:
+                raise RecipeError(where, f"cannot be made: {raised(error)}") from error
+            if isinstance(error, ValueError):
+                raise RecipeError(where, str(error)) from error
+            if self.names_own_code(name):
+                raise RecipeError(where, f"cannot be made: {raised(error)}") from error
+            raise
 
 
 def _hints(entry: Callable[..., Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, split_of
+from extracurricular.assess.fitting import aligned, asked, fitting, foreign_inputs, split_of
 from extracurricular.data.base import Data
 from extracurricular.data.several import alike
 from extracurricular.data.transformed import inner_of
@@ -122,6 +122,7 @@ def assess(
     Raises:
         DataError: The data do not fit the model; or the split has no examples or no labels; or
             there is no image to corrupt; or the score does not fit the task.
+        TrainingError: The model, or the one it is compared with, gave NaN or infinity.
     """
     settings = settings or Settings()
     if set(predictor.classes) == set(data.classes):
@@ -133,7 +134,7 @@ def assess(
         raise DataError(f"the {settings.split} split of {data.name!r} has no labels")
     y = y.cpu()
     _say(tell, "predicting")
-    prediction = predictor.distribution(x)
+    prediction = asked(predictor, x, data, split)
     found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
     each = by_target(prediction, y, data)
     found |= {"targets": each} if each else {}
@@ -143,7 +144,7 @@ def assess(
     if against is not None:
         fitting(against, data)
         _say(tell, f"asking {against.name}")
-        found["fidelity"] = _fidelity(prediction, against.distribution(x))
+        found["fidelity"] = _fidelity(prediction, asked(against, x, data, split))
     if settings.corruptions:
         clean = metrics.figures(prediction, y, angular=data.angular)
         names = settings.corruptions

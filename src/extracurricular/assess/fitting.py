@@ -13,9 +13,11 @@ from torch import Tensor
 
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.decode import image_bytes
-from extracurricular.distributions import Task
+from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import DataError
+from extracurricular.evaluation.predict import check_finite, not_finite
 from extracurricular.predictors.predictor import Form, Predictor, input_forms, named_inputs
+from extracurricular.teachers.raw import NotFiniteError
 
 # Number of images to resize at once.
 _BLOCK = 1024
@@ -32,6 +34,38 @@ def split_of(data: Data, name: str) -> Split:
     if not len(split):
         raise DataError(f"the {name} split of {data.name!r} has no examples")
     return split
+
+
+def asked(predictor: Predictor, x: dict[str, Tensor], data: Data, split: Split) -> Distribution:
+    """Return a model's predictions of a split.
+
+    Args:
+        predictor: The model.
+        x: The raw inputs of the split, by name.
+        data, split: The data set and its split, for the names of examples.
+
+    Raises:
+        TrainingError: Some hold NaN or infinity; the sentence has their number and names the first.
+    """
+    try:
+        found = predictor.distribution(x)
+    except NotFiniteError:
+        raise not_finite(predictor.name, _at_fault(predictor, x), data, split) from None
+    except ValueError as error:  # such as answers that are no probabilities
+        raise DataError(f"{predictor.name}: {error}") from error
+    check_finite(found, predictor.name, data, split)
+    return found
+
+
+def _at_fault(predictor: Predictor, x: dict[str, Tensor]) -> list[int]:
+    """Return the places of the examples for which a model that is no network gives NaN."""
+    rows, size = list[int](), predictor.batch_size
+    for start in range(0, len(next(iter(x.values()))), size):
+        try:
+            predictor.distribution({name: leaf[start : start + size] for name, leaf in x.items()})
+        except NotFiniteError as error:
+            rows += [start + row for row in error.rows]
+    return rows
 
 
 def aligned(data: Data, classes: Sequence[str]) -> Data:

@@ -30,7 +30,7 @@ from extracurricular.cli import (  # isort: skip
 from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
-from extracurricular.errors import OldWordWarning, XclError
+from extracurricular.errors import OldWordWarning, XclError, own_mistake, show_traceback
 from extracurricular.registry import find_own_code_in
 
 _INTERRUPTED = 130
@@ -61,9 +61,7 @@ def main() -> None:
     try:
         app()
     except XclError as error:
-        make_console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/bold red] {escaped(str(error))}"
-        )
+        _tell(error, str(error))
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         # Typer turns an interruption into this status by itself.
@@ -71,3 +69,17 @@ def main() -> None:
             raise
         typer.echo("\ninterrupted; the same command goes on from here", err=True)
         sys.exit(_INTERRUPTED)
+    except Exception as error:
+        # A mistake of the user's own code is told as one; a mistake of this package is shown whole.
+        text = own_mistake(error)
+        if text is None:
+            raise
+        _tell(error, text)
+        sys.exit(2)
+
+
+def _tell(error: Exception, text: str) -> None:
+    """Print an error, after its traceback where that is asked for."""
+    show_traceback(error)
+    console = make_console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/bold red] {escaped(text)}")

@@ -30,7 +30,7 @@ from extracurricular.knowledge.recorded import (
 )
 from extracurricular.knowledge.store import Recording
 from extracurricular.samplers.base import Sampler, announced, is_pure
-from extracurricular.teachers.base import HasMembers, Teacher, check_answer
+from extracurricular.teachers.base import HasMembers, Teacher, check_answer, check_teacher
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -130,6 +130,7 @@ def record(
         ValueError: A setting is wrong, the draws are not functions of their ids, or the teacher's
             answers are stored already.
     """
+    check_teacher(teacher)
     if isinstance(teacher, StoredTeacher):
         raise ValueError("the teacher's answers are stored already, and need no record")
     options = options or RecordOptions()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from extracurricular.errors import RecipeError, shorten
 from extracurricular.registry import Registry, split_spec
 
 Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str, tuple[int, ...]]
@@ -45,6 +46,12 @@ def build_model(
     Raises:
         RecipeError: The name or a setting is wrong, or the model does not take such inputs.
     """
+    shape: Any = inputs
+    if not isinstance(shape, Mapping | Sequence) or isinstance(shape, str):
+        raise RecipeError(
+            "inputs", f"is {shorten(inputs)}; it must be the shape of one example, such as (3, 32, "
+            "32), as data.shapes has it"
+        )  # fmt: skip
     given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
     name, _ = split_spec(spec, "model", key)
     if "pixels" in inspect.signature(MODELS.find(name, key=key)[0]).parameters:

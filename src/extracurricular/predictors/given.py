@@ -15,7 +15,7 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.data.sets.arrays import from_arrays, from_dataset, from_loader
 from extracurricular.distributions import Distribution, Task
-from extracurricular.errors import DataError, RecipeError, XclError, shorten
+from extracurricular.errors import DataError, RecipeError, XclError, own_place, raised, shorten
 from extracurricular.inputs import Batch, batch_size
 from extracurricular.knowledge import Answers, StoredTeacher
 from extracurricular.predictors.load import from_run, known_data, load
@@ -61,9 +61,14 @@ def read_data(given: Any, task: Task | None = None) -> tuple[Data, int | None]:
         return from_arrays(*given, task=task), None
     if isinstance(given, str | dict | Path):
         return known_data(str(given) if isinstance(given, Path) else given), None
+    hint = ""
+    if hasattr(given, "columns") and hasattr(given, "shape"):
+        hint = "; of a frame, xcl.from_frame(frame, target) makes one"
+    elif isinstance(given, nn.Module):
+        hint = "; the order is teacher, student, data"
     raise DataError(
         f"data is {shorten(given)}; it must be a Data, arrays (x, y), a Dataset, a DataLoader, or "
-        "the name of a data set"
+        f"the name of a data set{hint}"
     )
 
 
@@ -234,8 +239,8 @@ class PredictorTeacher(RawTeacher):
 def _problem(error: Exception, given: Any, data: Data) -> str:
     """Return what is wrong with a teacher, with a remedy where one is known."""
     text = " ".join(str(error).split())
-    if not isinstance(error, ValueError):
-        return f"cannot be asked about these data: {text or type(error).__name__}"
+    if not isinstance(error, ValueError) or own_place(error) is not None:
+        return f"cannot be asked about these data: {raised(error)}"
     return text + (_remedy(error, given) or _counted_from_one(data))
 
 

@@ -340,8 +340,8 @@ def _time(finished: Finished) -> Iterator[Stretch]:
         record = read_record(own) if (own / RECORD).is_file() else {}
         # The steps of a generator's fit are for its own code to say.
         counted = kind in ("teacher", "students")
-        steps = {"steps": stage.steps} if counted else {}
-        groups.setdefault(title, []).append({**steps, **record, "counted": counted})
+        planned = {"steps": stage.steps} if counted else {}
+        groups.setdefault(title, []).append({**planned, **record, "counted": counted})
     for title, records in groups.items():
         counted = records[0]["counted"]
         steps = sum(r["steps"] for r in records) if counted else None

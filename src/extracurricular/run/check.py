@@ -1,21 +1,25 @@
 """Find every mistake of a recipe before anything is written.
 
-Everything that the recipe names is built once, the teacher and the generators untrained, and asked
-for a draw. So a wrong name, a setting that does not go with the data, or a score that the teacher
-cannot give, shows at once and leaves the folder as it was.
+Everything that the recipe names is built once, the teacher and the generators untrained, asked for
+a draw, and tried on it (:mod:`~extracurricular.run.trial`). So a wrong name, a setting that does
+not go with the data, a network of another shape, or a score that the teacher cannot give, shows at
+once and leaves the folder as it was.
 """
 
 from __future__ import annotations
 
+import torch
 import yaml
 
-from extracurricular.errors import StorageError
+from extracurricular.errors import StorageError, own_code
 from extracurricular.files import telling
+from extracurricular.inputs import Batch
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.data_sets import check_same, data_specs
 from extracurricular.run.loggers import check_loggers
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks
+from extracurricular.run.trial import PROBE, try_answer, try_answers
 from extracurricular.run.workspace import Workspace
 
 # The file that every run has from its beginning, and nobody else's folder.
@@ -48,9 +52,28 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
         stage.check(workspace, checks)
         # Before the next stage, which may ask what this one made.
         stage.check_folder(workspace)
-    if recipe.teacher.weights is not None:
-        workspace.made(plan.teachers[recipe.seeds[0]])
+    _try_teacher(plan, workspace, checks)
     return checks
+
+
+def _try_teacher(plan: Plan, workspace: Workspace, checks: Checks) -> None:
+    """Ask a teacher that needs no training, before it teaches anybody.
+
+    Raises:
+        XclError: Its weights cannot be read, or it gives NaN, or no such answers.
+    """
+    seed = plan.recipe.seeds[0]
+    source, data = plan.teachers[seed], workspace.data_of(seed)
+    waits = not all(stage.is_done(workspace) for stage in plan.trained)
+    teacher = workspace.made(source) if source.weights is not None else checks.teacher
+    if teacher is None or not source.needs_no_training or not waits:
+        return
+    rows = torch.arange(PROBE, device=data.device) % len(data.train)
+    with workspace.exact():
+        key = f"teacher.{next(iter(plan.recipe.teacher.fitted or {'model': None}))}"
+        try_answer(teacher, Batch(rows, data.inputs(data.train[rows].x)), data.task, key)
+        with own_code(key, "the teacher cannot be asked", plain=True):
+            try_answers(teacher, data, workspace.evaluated(data), source.title)
 
 
 def check_folder(plan: Plan, workspace: Workspace) -> None:

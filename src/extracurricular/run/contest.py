@@ -14,7 +14,7 @@ from torch import nn
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Task
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, XclError, shorten
 from extracurricular.matching import Matching, build_matching
 from extracurricular.recipe.candidates import read_choice
 from extracurricular.recipe.students import ChooseSection
@@ -132,6 +132,8 @@ class Lessons:
                 seed=sampler_seed(self.seed), temperature=candidate.loss.last_temperature,
                 part=part, until=until, context=self._context(student),
             )  # fmt: skip
+        except XclError:
+            raise
         except ValueError as error:
             if part is not None:
                 raise RecipeError("choose", f"keeps examples out, but held_out {error}") from error
@@ -218,6 +220,11 @@ def read_loss(given: Matching | dict[str, Any], task: Task) -> Matching:
     Raises:
         RecipeError: A setting is unknown or invalid, or does not go with the task.
     """
+    if not isinstance(given, Matching | dict):
+        raise RecipeError(
+            "matching",
+            f"is {shorten(given)}; it must be xcl.Matching(…), or a dict of its settings",
+        )
     found = given if isinstance(given, Matching) else build_matching(given, "matching")
     try:
         found.beta_for(task.kind)

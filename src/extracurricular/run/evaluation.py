@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError
+from extracurricular.errors import DataError, RecipeError, TrainingError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.labels import each_label
 from extracurricular.evaluation.marks import marks_of
+from extracurricular.evaluation.predict import check_finite
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
 from extracurricular.files import json_bytes, sha256, write_if_changed, write_sealed_if_changed
@@ -89,7 +91,7 @@ class EvaluationStage(Stage):
             labels = split.y.cpu()
             if teacher.path not in known:
                 try:
-                    said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
+                    said = teacher_answers(workspace, teacher, data)
                 except DataError as error:
                     if not teacher.is_stored:
                         raise
@@ -149,3 +151,18 @@ class EvaluationStage(Stage):
         files[SUMMARY] = write_if_changed(workspace.folder / SUMMARY, json_bytes(summary))
         record = {"schema": SCHEMA, "done": True, "files": dict(sorted(files.items()))}
         write_sealed_if_changed(workspace.folder / self.path / RECORD, record)
+
+
+def teacher_answers(workspace: Workspace, teacher: TeacherPlan, data: Data) -> Distribution:
+    """Return a teacher's answers on the split that results are measured on.
+
+    Raises:
+        TrainingError: It gave NaN or infinity, or no probabilities, for some examples.
+    """
+    split = workspace.evaluated(data)
+    try:
+        said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
+    except (TrainingError, ValueError) as error:
+        raise TrainingError(f"{teacher.title}: {error}") from error
+    check_finite(said, teacher.title, data, split)
+    return said

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from extracurricular.data.images.stream import left_out_of_draws
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, shorten
 from extracurricular.files import read_json, write_if_changed
 from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
@@ -54,6 +54,11 @@ def execute(
         XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
     _check_alone()
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            "recipe", f"is {shorten(recipe)}; it must be a Recipe, as xcl.read_recipe(name) and "
+            "xcl.parse_recipe(values) give one"
+        )  # fmt: skip
     workspace = Workspace(recipe, Path(folder), watcher)
     recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe, last)

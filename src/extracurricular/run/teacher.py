@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data
-from extracurricular.errors import RecipeError, StorageError, XclError
+from extracurricular.errors import RecipeError, StorageError, XclError, own_place, raised
 from extracurricular.inputs import Batch
 from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.models import parameter_count
@@ -27,6 +27,7 @@ from extracurricular.run.network import NetworkStage
 from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import data_settings
 from extracurricular.run.stages import Checks, Stage, begun
+from extracurricular.run.trial import try_answer
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import (
     DropoutTeacher,
@@ -84,13 +85,20 @@ class FittedStage(Stage):
             teacher = entry.fit(data, self.seed)
             probe = data.train[:2]
             ids = torch.arange(len(probe), device=data.device)
-            on_split(teacher, "train")(Batch(ids, data.inputs(probe.x)))
+            batch = Batch(ids, data.inputs(probe.x))
+            try_answer(on_split(teacher, "train"), batch, data.task, key)
         except RecipeError as error:
+            if error.key == key:
+                raise
             raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
         except XclError:
             raise
-        except ValueError as error:
-            raise RecipeError(key, str(error)) from error
+        except Exception as error:
+            own = own_place(error) is not None
+            if not own and not isinstance(error, ValueError):
+                raise
+            problem = f"cannot be made: {raised(error)}" if own else str(error)
+            raise RecipeError(key, problem) from error
         return teacher
 
     def load(self, workspace: Workspace) -> Teacher:
@@ -152,6 +160,20 @@ class TeacherPlan:
         if self.fitted is not None:
             return (self.fitted,)
         return () if self.weights is not None else self.members
+
+    @property
+    def title(self) -> str:
+        """The teacher in words, for a person."""
+        if self.fitted is not None:
+            return self.fitted.title
+        return "the teacher" if self.weights is None else f"the teacher {self.weights}"
+
+    @property
+    def needs_no_training(self) -> bool:
+        """Whether it can be asked before the run has done anything."""
+        if self.fitted is None:
+            return self.weights is not None
+        return split_spec(self.fitted.spec, "teacher", self.fitted.key)[0] in ("function", "onnx")
 
     @property
     def settings(self) -> list[dict[str, Any]]:

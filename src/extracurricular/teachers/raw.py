@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -31,6 +31,7 @@ from extracurricular.distributions import (
     Task,
     mixture,
 )
+from extracurricular.errors import TrainingError
 from extracurricular.inputs import Batch, Inputs, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -55,6 +56,19 @@ _PROBE_DIGITS = 4
 
 class NotProbabilitiesError(ValueError):
     """A teacher's answers are no probabilities; they may be logits."""
+
+
+class NotFiniteError(TrainingError, ValueError):
+    """A teacher's answers hold NaN or infinity.
+
+    Args:
+        problem: The sentence.
+        rows: Places of the examples at fault in the batch.
+    """
+
+    def __init__(self, problem: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(problem)
+        self.rows = rows
 
 
 class MeansAloneError(ValueError):
@@ -210,8 +224,9 @@ def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array
         raise ValueError(f"the teacher gave {what} of shape {found.shape}; it must be [B, {size}]")
     if not np.isfinite(found).all():
         row, column = np.argwhere(~np.isfinite(found))[0]
-        raise ValueError(
-            f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch"
+        raise NotFiniteError(
+            f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch",
+            np.flatnonzero(~np.isfinite(found).all(1)).tolist(),
         )
     return found
 

@@ -21,6 +21,7 @@ from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler, is_pure
 from extracurricular.samplers.share import Share
 from extracurricular.teachers.base import Teacher, on_draws
+from extracurricular.training.arguments import check_arguments
 from extracurricular.training.compiled import as_written
 from extracurricular.training.defaults import decided
 from extracurricular.training.draw import Shared, draws
@@ -119,8 +120,10 @@ def train(
             then written, and a later call goes on from there, to the same weights.
 
     Raises:
+        RecipeError: An argument is of another kind.
         TrainingError: The teacher gave NaN or infinity, or the loss stopped being finite.
     """
+    check_arguments(student, sampler, teacher, task, matching, settings)
     matching = matching or Matching()
     settings = decided(settings or Training(), task, student)
     fabric = fabric or cpu_fabric()

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from extracurricular.errors import shorten
+from extracurricular.registry import explain_validation
 
 
 def _read_milestones(value: Any) -> tuple[float, ...]:
@@ -34,7 +42,22 @@ WEIGHT_DECAY = 5e-4
 """The weight decay beside a rate that is set."""
 
 
-class Training(BaseModel):
+class _InWords(type(BaseModel)):  # type: ignore[misc]
+    """Tells a wrong setting of ``Training(…)`` in one sentence; a recipe has its own keys."""
+
+    def __call__(cls, *arguments: Any, **settings: Any) -> Any:
+        """Make the settings.
+
+        Raises:
+            RecipeError: One is unknown or has a wrong value.
+        """
+        try:
+            return super().__call__(*arguments, **settings)
+        except ValidationError as error:
+            raise explain_validation(error, "", dict.fromkeys(cls.model_fields)) from None
+
+
+class Training(BaseModel, metaclass=_InWords):
     """Settings of a training.
 
     Args:
