@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extracurricular.evaluation.summary import Parts, gap_text
+from extracurricular.evaluation.entries import gap_text, is_imbalanced
+from extracurricular.evaluation.summary import Parts
 from extracurricular.evaluation.targets import SHOWN, targets_of
 from extracurricular.evaluation.words import (
     Words,
@@ -70,7 +71,8 @@ def table(summary: Mapping[str, Any], cost: bool = True) -> tuple[list[str], lis
         cost: Whether it has the multiply-adds of each training.
     """
     students, parts = summary["students"], Parts.of(summary)
-    shown = small({name for entry in students.values() for name in entry["metrics"]})
+    names = {name for entry in students.values() for name in entry["metrics"]}
+    shown = small(names, imbalanced=is_imbalanced(summary))
     best = [*([None] * (2 if cost else 1)), *(_best(students, words) for words in shown), None]
     rows = [[Cell("teacher"), *map(Cell, row(summary["teacher"], shown, False, cost))]]
     for name, entry in students.items():

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from extracurricular.evaluation.entries import is_imbalanced
 from extracurricular.evaluation.summary import sentences
-from extracurricular.report import cells
+from extracurricular.report import cells, classes
 
 # A console for measuring alone, wide enough for any table.
 _WIDE = Console(width=1000)
@@ -103,6 +104,51 @@ def targets_table(summary: Mapping[str, Any]) -> Table | None:
     for place, row in enumerate(rows[: each * _MOST_TARGETS]):
         shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in row]
         result.add_row(*shown, end_section=(place + 1) % each == 0)
+    return result
+
+
+def classes_table(summary: Mapping[str, Any], width: int | None = None) -> Table | None:
+    """Return the table of each class's recall; None where classes are balanced, or there are none.
+
+    Args:
+        summary: ``summary.json``.
+        width: As for :func:`table`: a narrow terminal shows fewer students.
+    """
+    headings, rows, note = classes.recall_table(summary)
+    if not rows or not is_imbalanced(summary):
+        return None
+    kept = list(range(len(headings)))
+    # The counts of training examples go first, then the students from the last but one on.
+    for place in [1, *range(len(headings) - 2, 3, -1), 3, None]:
+        found = _classes_table(headings, rows, kept, note)
+        if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
+            break
+        if place in kept:
+            kept.remove(place)
+    return found
+
+
+def _classes_table(
+    headings: list[str], rows: list[list[cells.Cell]], kept: list[int], note: str
+) -> Table:
+    gone = [heading for place, heading in enumerate(headings) if place not in kept]
+    result = Table(
+        title="Recall of each class, %",
+        title_justify="left",
+        caption=escape(note + (f"; for want of width without {', '.join(gone)}" if gone else "")),
+        caption_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for place in kept:
+        result.add_column(
+            escape(headings[place]),
+            justify="right" if place else "left",
+            no_wrap=place > 0,
+            overflow="fold",
+        )
+    for row in rows:
+        texts = [row[place] for place in kept]
+        shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in texts]
+        result.add_row(*shown)
     return result
 
 

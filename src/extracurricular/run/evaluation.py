@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
+from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.classes import counted, each_class, without
 from extracurricular.evaluation.labels import each_label
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
@@ -94,8 +98,7 @@ class EvaluationStage(Stage):
             row: dict[str, Any] = {"metrics": {}}
             if answers is not None:
                 row["metrics"] = metrics.figures(answers, labels, angular=angular)
-                row["labels"] = each_label(answers, labels, data.outputs)
-                row["targets"] = by_target(answers, labels, data)
+                row |= _apart(answers, labels, data, row["metrics"])
             teacher_rows.append({**row, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
@@ -109,9 +112,8 @@ class EvaluationStage(Stage):
                 keep_answers(workspace.folder / stage.path, kept)
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
-                row["labels"] = each_label(prediction, labels, data.outputs)
+                row |= _apart(prediction, labels, data, figures, answers)
                 # Runs from before multiply-adds were counted have none.
-                row["targets"] = by_target(prediction, labels, data, answers)
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
         first = recipe.seeds[0]
         students = {name: self.students[name, first] for name in recipe.students}
@@ -121,9 +123,34 @@ class EvaluationStage(Stage):
             measured = next(iter(student_rows.values()))[0]["metrics"]
             for row in teacher_rows:
                 row["metrics"] = row["metrics"] or dict.fromkeys(measured, math.nan)
-        summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
+        counts = _counts(workspace.data_of(first))
+        summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows, counts)
         if absent is not None:
             summary["teacher"]["absent"] = absent
         whole = [workspace.contents(spec) for spec in data_specs(recipe)]
         summary["data"] = sha256(canonical(whole))[:32]
         write_json_if_changed(workspace.folder / "summary.json", summary)
+
+
+def _apart(
+    answers: Distribution,
+    labels: Tensor,
+    data: Data,
+    figures: dict[str, float],
+    teacher: Distribution | None = None,
+) -> dict[str, Any]:
+    """Return the figures of each label, class or target alone, and those that there are not."""
+    classes = each_class(answers, labels, data.classes)
+    return {
+        "labels": each_label(answers, labels, data.outputs),
+        "classes": classes,
+        "targets": by_target(answers, labels, data, teacher),
+        "without": without(figures, classes, data.task.kind),
+    }
+
+
+def _counts(data: Data) -> dict[str, int] | None:
+    """Return the number of training examples of each class; None for other tasks."""
+    if data.task.kind != "classification" or data.train.y is None:
+        return None
+    return counted(data.train.y.cpu(), data.classes, data.task.size)

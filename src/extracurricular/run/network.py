@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.images.stream import left_out_of_draws
-from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, TrainingError, XclError
 from extracurricular.evaluation import metrics
 from extracurricular.files import save_weights
@@ -24,6 +23,7 @@ from extracurricular.models.weights import checksum, files_of
 from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
 from extracurricular.run.loggers import Curves
+from extracurricular.run.loss import loss_for
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import Checks, Price, Stage, begun
@@ -249,7 +249,7 @@ def train_network(
             sampler,
             teacher,
             data.task,
-            matching=build_matching(stage.matching, f"{stage.key}.matching"),
+            matching=loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from),
             settings=stage.training,
             seed=stage.seed,
             fabric=workspace.fabric,
@@ -414,7 +414,7 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
     if stage.learns_from == "teacher" and checks.teacher is not None:
         check_draws(checks.teacher, sampler, stage.key)
     batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
-    check_matching(stage, batch, workspace.data(stage.data).task)
+    check_matching(stage, batch, workspace.data(stage.data))
     checks.asks[stage.key] = questions(sampler, stage.learns_from)
     if checks.teacher is not None and stage.asks_once(checks.teacher, sampler):
         draws = stage.training.steps * stage.training.batch_size
@@ -436,18 +436,18 @@ def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str,
     prediction = workspace.predict(NetworkTeacher(module, data.task), data, data.validation)
     labels = data.validation.y
     assert labels is not None
-    found = metrics.figures(prediction, labels.cpu(), angular=data.angular)
+    found = metrics.figures(prediction, labels.cpu(), angular=data.angular, ranks=False)
     return {name: round(value, 6) for name, value in found.items()}
 
 
-def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
+def check_matching(stage: NetworkStage, batch: Batch, data: Data) -> None:
     """Refuse a loss that does not go with the draws or the task.
 
     Raises:
         RecipeError: The loss does not fit them.
     """
-    key = f"{stage.key}.matching"
-    matching = build_matching(stage.matching, key)
+    key, task = f"{stage.key}.matching", data.task
+    matching = loss_for(stage.matching, key, data, stage.learns_from)
     try:
         matching.beta_for(task.kind)
     except ValueError as error:
