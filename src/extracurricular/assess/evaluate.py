@@ -432,7 +432,7 @@ def _found(
         "against": None if judge is None else judge.name,
         **together([{k: v for k, v in row.items() if k not in _APART} for row in rows]),
         **{
-            key: over_seeds([row[key] for row in rows])
+            key: over_seeds([row[key] for row in rows], partly=key == "classes")
             for key in ("labels", "classes")
             if key in rows[0]
         },

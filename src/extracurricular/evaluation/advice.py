@@ -100,9 +100,9 @@ def _remedies(
 def _why(reference: str, known: Mapping[str, Mapping[str, Any]]) -> str:
     if reference not in known:
         return (
-            f"whether {reference} has mastered the stored examples was not measured: with mastery: "
-            f"{{held_out: 0.1}} for {reference}, or share: {{of: auto}}, a run tells whether "
-            "extended draws can pay."
+            f"whether {reference} has mastered the stored examples was not measured; a run with "
+            f"mastery: {{held_out: 0.1}} for {reference}, or with share: {{of: auto}}, tells "
+            "whether extended draws can pay."
         )
     mastery = known[reference]["mastery"]
     m = f"(m = {round(mastery, 2) + 0.0:.2f})"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extracurricular.distributions import Categorical, Distribution
-from extracurricular.evaluation.words import WORDS, figure_text
+from extracurricular.evaluation.words import WORDS, Words, figure_text
 from extracurricular.inputs import hard_labels
 
 EACH = ("support", "recall", "precision", "f1", "auroc", "auprc")
@@ -166,7 +166,7 @@ def each_class(
 
 
 def class_names(names: Sequence[str], size: int) -> list[str]:
-    """Return a name for each class: its own, or its number where there are none or two are alike."""
+    """Return a name for each class: its own, or its number if there are none or two alike."""
     own = [str(name) for name in names]
     return own if len(own) == size == len(set(own)) else [str(k) for k in range(size)]
 
@@ -237,6 +237,12 @@ def shown_classes(classes: Mapping[str, Any]) -> tuple[list[str], str | None]:
     )
 
 
+def class_text(words: Words, figure: Any) -> str:
+    """Write a figure of a class; a dash where the class lacks it in some seed."""
+    lacks = isinstance(figure, Mapping) and figure["mean"] is None
+    return figure_text(words, None if lacks else figure)
+
+
 def class_rows(classes: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the headings of a table of classes, and its rows as texts.
 
@@ -245,7 +251,7 @@ def class_rows(classes: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], lis
     """
     shown = [WORDS[name] for name in EACH]
     rows = [
-        [name, *(figure_text(words, classes[name].get(words.name)) for words in shown)]
+        [name, *(class_text(words, classes[name].get(words.name)) for words in shown)]
         for name in shown_classes(classes)[0]
     ]
     return ["class", *(words.heading for words in shown)], rows

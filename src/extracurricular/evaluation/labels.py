@@ -133,21 +133,25 @@ def label_rows(labels: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list
     return ["label", *headings], rows
 
 
-def over_seeds(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+def over_seeds(
+    rows: Sequence[Mapping[str, Mapping[str, float]]], partly: bool = False
+) -> dict[str, Any]:
     """Put the figures of each label of all seeds together, as ``summary.json`` has figures.
 
     A figure that the label lacks for one of the seeds is left out.
 
     Args:
         rows: What :func:`each_label` returned for each seed.
+        partly: Whether it is kept instead, with null for its mean and for that seed.
     """
     found: dict[str, Any] = {}
-    for name, first in rows[0].items():
+    for name in rows[0]:
         found[name] = {}
-        for figure in first:
-            values = [row[name][figure] for row in rows if figure in row.get(name, {})]
-            if len(values) < len(rows):
+        every = [row.get(name, {}) for row in rows]
+        for figure in dict.fromkeys(figure for own in every for figure in own):
+            if not partly and not all(figure in own for own in every):
                 continue
+            values = [own.get(figure, math.nan) for own in every]
             finite = all(math.isfinite(value) for value in values)
             spread = statistics.stdev(values) if finite and len(values) > 1 else 0.0
             found[name][figure] = {

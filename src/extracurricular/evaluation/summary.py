@@ -156,7 +156,7 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
     spent = [row.get("multiply_adds") for row in rows]
     counted = [amount for amount in spent if amount is not None]
     labels = over_seeds([row.get("labels") or {} for row in rows])
-    classes = over_seeds([row.get("classes") or {} for row in rows])
+    classes = over_seeds([row.get("classes") or {} for row in rows], partly=True)
     without = {k: why for row in rows for k, why in (row.get("without") or {}).items()}
     return {
         **({"labels": labels} if labels else {}),

@@ -419,6 +419,7 @@ _FIGURES = (
         "neither",
         form=",.0f",
         range="from 0",
+        short="count",
     ),
     Words(
         "recall",

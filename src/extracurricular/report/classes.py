@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from extracurricular.evaluation.classes import class_rows, shown_classes
+from extracurricular.evaluation.classes import class_rows, class_text, shown_classes
 from extracurricular.evaluation.summary import Parts
-from extracurricular.evaluation.words import ABSENT, WORDS, figure_text
-from extracurricular.report.cells import Cell
+from extracurricular.evaluation.words import ABSENT, WORDS
+from extracurricular.report.cells import Cell, best_of
 
 # Students beside the teacher in the table of recalls; of more, those that play a part.
 _MOST_STUDENTS = 4
@@ -29,16 +29,17 @@ def recall_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Cell]
     for name in names:
         own = {key: (entry.get("classes") or {}).get(name, {}) for key, entry in entries.items()}
         recalls = {key: figures.get("recall") for key, figures in own.items()}
-        best = _best({key: found for key, found in recalls.items() if key != "teacher"})
+        best = best_of({key: found for key, found in recalls.items() if key != "teacher"}, words)
         support = next(iter(own.values())).get("support")
         trained = f"{counts[name]:,}" if name in counts else ABSENT
-        texts = [Cell(figure_text(words, found), key == best) for key, found in recalls.items()]
-        rows.append([Cell(name), Cell(trained), Cell(figure_text(_SUPPORT, support)), *texts])
-    told = "recall: the share of the class's examples that are right"
+        texts = [Cell(class_text(words, found), key in best) for key, found in recalls.items()]
+        rows.append([Cell(name), Cell(trained), Cell(class_text(_SUPPORT, support)), *texts])
+    split = summary["recipe"].get("evaluation", {}).get("split", "test")
+    told = f"recall, in percent: the share of a class's {split} examples that are right"
     if len(summary["seeds"]) > 1:
         told += f", mean ± standard deviation over {len(summary['seeds'])} seeds"
-    split = summary["recipe"].get("evaluation", {}).get("split", "test")
-    headings = ["class", "trained on", f"{split} examples", *entries]
+    headings = ["class", "train", split, *entries]
+    told += f"; train and {split}: numbers of examples"
     return headings, rows, told + (f"; {which}" if which else "")
 
 
@@ -60,11 +61,3 @@ def _entries(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     names = list(students) if len(students) <= _MOST_STUDENTS else Parts.of(summary).named
     entries = {"teacher": summary["teacher"], **{name: students[name] for name in names}}
     return {name: entry for name, entry in entries.items() if entry.get("classes")}
-
-
-def _best(recalls: Mapping[str, Any]) -> str | None:
-    """Return the student of highest recall; None where all read alike, or there is one."""
-    means = {k: v["mean"] for k, v in recalls.items() if v is not None and v["mean"] is not None}
-    if len(means) < 2 or len(set(means.values())) == 1:
-        return None
-    return max(means, key=lambda name: means[name])

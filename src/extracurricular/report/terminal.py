@@ -12,7 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from extracurricular.evaluation.entries import is_imbalanced
-from extracurricular.evaluation.summary import sentences
+from extracurricular.evaluation.summary import Parts, sentences
+from extracurricular.evaluation.words import WORDS
 from extracurricular.report import cells, classes
 
 # A console for measuring alone, wide enough for any table.
@@ -32,7 +33,8 @@ def table(summary: Mapping[str, Any], width: int | None = None) -> Table:
     headings, rows = cells.table(summary)
     kept = list(range(len(headings)))
     found = _table(summary, headings, rows, kept)
-    for place in _dispensable(headings):
+    measured = "balanced_accuracy" if is_imbalanced(summary) else ""
+    for place in _dispensable(headings, WORDS[measured].heading if measured else ""):
         if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
             break
         kept.remove(place)
@@ -40,14 +42,15 @@ def table(summary: Mapping[str, Any], width: int | None = None) -> Table:
     return found
 
 
-def _dispensable(headings: list[str]) -> list[int]:
+def _dispensable(headings: list[str], measured: str = "") -> list[int]:
     """Return the columns to leave out for want of width, the first to go first.
 
-    The name and the first figure always stay.
+    The name and one figure always stay: that with the heading ``measured``, or else the first.
     """
     cost = headings.index(cells.COST)
     first, last = cost + 1, len(headings) - 1
-    return [cost, *range(last - 1, first, -1), 1, last]
+    kept = headings.index(measured) if measured in headings else first
+    return [cost, *(k for k in range(last - 1, cost, -1) if k != kept), 1, last]
 
 
 def _table(
@@ -117,9 +120,13 @@ def classes_table(summary: Mapping[str, Any], width: int | None = None) -> Table
     headings, rows, note = classes.recall_table(summary)
     if not rows or not is_imbalanced(summary):
         return None
-    kept = list(range(len(headings)))
-    # The counts of training examples go first, then the students from the last but one on.
-    for place in [1, *range(len(headings) - 2, 3, -1), 3, None]:
+    kept, parts = list(range(len(headings))), Parts.of(summary)
+    # The counts of training examples go first, then students, the plain one and the reference
+    # last of them, then the teacher; the subject stays.
+    last = [parts.plain, parts.reference, "teacher"]
+    models = [name for name in reversed(headings[3:]) if name not in (*last, parts.subject)]
+    models += [name for name in last if name in headings and name != parts.subject]
+    for place in [1, *(headings.index(name, 3) for name in models), None]:
         found = _classes_table(headings, rows, kept, note)
         if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
             break
@@ -133,7 +140,7 @@ def _classes_table(
 ) -> Table:
     gone = [heading for place, heading in enumerate(headings) if place not in kept]
     result = Table(
-        title="Recall of each class, %",
+        title="Each class",
         title_justify="left",
         caption=escape(note + (f"; for want of width without {', '.join(gone)}" if gone else "")),
         caption_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
