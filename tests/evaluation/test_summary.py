@@ -144,10 +144,10 @@ def test_the_measure_is_that_of_balanced_accuracy_where_classes_are_imbalanced()
     )
     [told] = [text for text in verdict if "mean of the recalls" in text]
     assert told.startswith(
-        "classes are imbalanced: of the training examples 31 are good and 10 bad"
+        "classes are imbalanced: 31 training examples are of class good and 10 of class bad. So "
     )
-    # A class without any training example is the smallest there can be.
-    assert made({"good": 1, "bad": 0})["measure"] == "balanced_error_rate"
+    # A class that has no training example at all is none of the task.
+    assert made({"good": 1, "bad": 0})["measure"] == "error_rate"
     # Figures that a version before this did not measure.
     old = {**found, "measure": None}
     del old["measure"]
@@ -165,6 +165,6 @@ def test_a_figure_that_a_seed_lacks_is_left_out_and_told() -> None:
     assert set(found["students"]["a"]["metrics"]) == {"accuracy"}
     assert found["students"]["a"]["without"] == why
     assert texts(found) == [
-        "there is no macro AUROC: it needs a class or label that some examples of the split have "
+        "there is no macro AUROC: that needs a class or label that some examples of the split have "
         "and others have not."
     ]

@@ -170,10 +170,9 @@ def _show(result: dict[str, Any]) -> None:
             f"{base.escaped(ood['data'])}, detected by {ood['score']}"
         )
         console.print(_list({name: ood[name] for name in ("auroc", "fpr95")}))
-    for name, why in (result.get("without") or {}).items():
-        if name in WORDS:
-            console.print(f"[yellow]Note:[/yellow] there is no {WORDS[name].title}: it {why}.")
-    for note in result["notes"]:
+    from extracurricular.evaluation.classes import absent_notes
+
+    for note in [*absent_notes(result.get("without") or {}), *result["notes"]]:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(note)}")
 
 

@@ -194,6 +194,21 @@ def without(
     return found
 
 
+def absent_notes(found: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each reason why figures over all examples are absent.
+
+    Args:
+        found: What :func:`without` returned.
+    """
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.items():
+        if name in WORDS:
+            reasons.setdefault(why, []).append(WORDS[name].title)
+    return [
+        f"there is no {' and no '.join(titles)}: that {why}." for why, titles in reasons.items()
+    ]
+
+
 def counted(y: Tensor, names: Sequence[str], size: int) -> dict[str, int]:
     """Return the number of examples of each class by its name.
 
@@ -207,8 +222,12 @@ def counted(y: Tensor, names: Sequence[str], size: int) -> dict[str, int]:
 
 
 def imbalanced(counts: Mapping[str, int]) -> bool:
-    """Return whether the largest class has more than three times the examples of the smallest."""
-    return len(counts) > 1 and max(counts.values()) > IMBALANCED * min(counts.values())
+    """Return whether the largest class has more than three times the examples of the smallest.
+
+    Classes without any example do not count.
+    """
+    some = [count for count in counts.values() if count]
+    return bool(some) and max(some) > IMBALANCED * min(some)
 
 
 # Tables

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extracurricular.evaluation.advice import advice
-from extracurricular.evaluation.classes import imbalanced
+from extracurricular.evaluation.classes import absent_notes, imbalanced
 from extracurricular.evaluation.entries import error_name as error_name
 from extracurricular.evaluation.entries import gap_text as gap_text
 from extracurricular.evaluation.entries import interval as interval
@@ -26,7 +26,7 @@ from extracurricular.evaluation.verdict import (
     from_labels,
     of_balance,
 )
-from extracurricular.evaluation.words import BALANCED, WORDS, amount_text, error_measure
+from extracurricular.evaluation.words import BALANCED, amount_text, error_measure
 
 SCHEMA = 1
 
@@ -286,4 +286,4 @@ def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
 def _without(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each figure over all examples that could not be computed."""
     why = {k: v for e in summary["students"].values() for k, v in (e.get("without") or {}).items()}
-    return [f"there is no {WORDS[k].title}: it {v}." for k, v in why.items() if k in WORDS]
+    return absent_notes(why)

@@ -209,10 +209,10 @@ def of_balance(summary: Mapping[str, Any]) -> str | None:
     balance = summary.get("balance") or {}
     if not balance.get("imbalanced"):
         return None
-    counts: dict[str, int] = balance["train"]
+    counts = {name: count for name, count in balance["train"].items() if count}
     most, least = max(counts, key=lambda k: counts[k]), min(counts, key=lambda k: counts[k])
     return (
-        f"classes are imbalanced: of the training examples {counts[most]:,} are {most} and "
-        f"{counts[least]:,} {least}. So the gap and the verdict are in balanced accuracy, the mean "
-        "of the recalls of all classes: each class counts the same, however rare."
+        f"classes are imbalanced: {counts[most]:,} training examples are of class {most} and "
+        f"{counts[least]:,} of class {least}. So the gap and the verdict are in balanced "
+        "accuracy, the mean of the recalls of all classes: each counts the same, however rare."
     )
