@@ -23,7 +23,8 @@ from extracurricular.errors import XclError
 from extracurricular.evaluation.entries import mean_error, measure_of
 from extracurricular.evaluation.summary import Parts
 from extracurricular.files import read_json
-from extracurricular.recipe.read import read_recipe, shipped_recipes
+from extracurricular.recipe.read import read_recipe
+from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, confusion
 from extracurricular.report.gallery import Gallery, galleries
