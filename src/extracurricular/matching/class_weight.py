@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from extracurricular.errors import known_names, shorten
 from extracurricular.inputs import hard_labels
 
 BALANCED = "balanced"
+Weighing: TypeAlias = Any
+"""A setting of weights: ``balanced``, ``{CLASS: weight, …}``, None; or :class:`ClassWeights`."""
 
 
 @dataclass(frozen=True)

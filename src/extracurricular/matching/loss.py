@@ -27,6 +27,7 @@ from extracurricular.errors import OldWordWarning, RecipeError, known_names
 from extracurricular.inputs import Capturable, obstacle
 from extracurricular.matching.class_weight import (
     ClassWeights,
+    Weighing,
     check_class_weight,
     class_weights,
 )
@@ -72,14 +73,14 @@ class Matching(Capturable):
         class_weight: Weights of the classes in what comes from labels, which is the whole loss of a
             student that learns from labels, and else the label term: ``balanced`` for
             n / (K · n_c), weights by the names of classes, or None for equal ones. An example of
-            soft labels has their mean weight. :meth:`for_data` resolves them.
+            soft labels has their mean weight.
     """
 
     divergence: str = "forward_kl"
     temperature: float | Course = 1.0
     label_weight: float = 0.0
     beta: float | None = None
-    class_weight: Any = None
+    class_weight: Weighing = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
