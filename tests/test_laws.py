@@ -47,6 +47,8 @@ CPU = Fabric(accelerator="cpu", devices=1)
 # Chains that together hold every registered sampler; the first test below sees to it.
 CHAINS: dict[str, list[object]] = {
     "empirical": ["empirical"],
+    "balanced": ["balanced"],
+    "balanced in part": [{"balanced": {"of": {"linear": [0.9, 0.3]}}}, {"noise": {"std": 0.1}}],
     "augment": ["empirical", {"augment": {"pad": 2, "flip": True}}],
     "noise": ["empirical", {"noise": {"std": 0.3}}],
     "noise relative": ["empirical", {"noise": {"std": 0.3, "relative": True}}],
@@ -101,6 +103,7 @@ CHAINS: dict[str, list[object]] = {
 # The same for images that are decoded from their files as they are needed.
 STREAMED: dict[str, list[object]] = {
     "empirical": ["empirical"],
+    "balanced": [{"balanced": {"of": 0.7}}, {"augment": {"pad": 1}}],
     "resized_crop": [{"resized_crop": {"scale": [0.2, 0.9]}}],
     "mixed": ["resized_crop", {"mixup": {"alpha": 0.4}}, "cutmix", {"noise": {"std": 0.1}}],
     "uncertain": ["resized_crop", {"uncertain": {"score": "entropy", "candidates": 3}}],
@@ -123,7 +126,14 @@ DATA: dict[str, Callable[[], Data]] = {
 }
 NEEDS_IMAGES = {"augment", "cutmix", "nested", "blend"}
 TABLES = {"tables", "labels", "soft"}
-CASES = [(c, d) for c in CHAINS for d in DATA if d not in TABLES or c not in NEEDS_IMAGES]
+# Real targets and several labels have no classes that could be balanced.
+CASES = [
+    (c, d)
+    for c in CHAINS
+    for d in DATA
+    if (d not in TABLES or c not in NEEDS_IMAGES)
+    and (not c.startswith("balanced") or DATA[d]().task.kind == "classification")
+]
 
 
 def built(chain: str, data: Data, seed: int) -> Sampler:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.errors import DataError, RecipeError, StorageError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from extracurricular.evaluation.words import WORDS
 from extracurricular.files import save_weights
 from extracurricular.predictors.predictor import Predictor, input_forms
 from extracurricular.recipe.lookup import find_data
@@ -83,6 +85,39 @@ def test_classes_of_known_answer() -> None:
     assert found["examples"] == 20
     assert found["fidelity"] is found["corruptions"] is found["ood"] is None
     assert found["notes"] == []
+
+
+def test_each_class_has_figures_of_its_own_and_what_is_absent_is_told() -> None:
+    data = image_data()
+    found = assess(linear(data), data)
+    y, x = data.test.y, data.test.x
+    assert y is not None
+    assert isinstance(x, Tensor)
+    said = (x.flatten(1).double() @ WEIGHT.double()).argmax(1)
+    assert list(found["classes"]) == list(data.classes or "0123")
+    for k, own in enumerate(found["classes"].values()):
+        assert own["support"] == int((y == k).sum())
+        if own["support"]:
+            assert own["recall"] == pytest.approx(float((said == y)[y == k].double().mean()))
+    recalls = [own["recall"] for own in found["classes"].values() if own["support"]]
+    assert found["metrics"]["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert not set(found.get("without", {})) & set(WORDS)
+    alone = replace(data, test=replace(data.test, y=torch.zeros_like(y)))
+    found = assess(linear(data), alone)
+    assert "macro_auroc" not in found["metrics"]
+    assert found["without"]["macro_auroc"].startswith("needs a class or label that some examples")
+    name = list(found["classes"])[1]
+    assert found["without"][f"{name}: recall"] == "needs an example of the class in the split"
+    assert found["classes"][name]["support"] == 0
+    assert "recall" not in found["classes"][name]
+    assert "classes" not in assess(centred(table_data()), table_data())
+
+
+def test_seeds_whose_splits_differ_keep_the_figures_that_all_have() -> None:
+    first = {"metrics": {"accuracy": 0.5, "macro_auroc": 0.7}, "examples": 3}
+    found = together([first, {"metrics": {"accuracy": 0.7}, "examples": 3}])
+    assert list(found["metrics"]) == ["accuracy"]
+    assert found["metrics"]["accuracy"]["per_seed"] == [0.5, 0.7]
 
 
 def test_real_targets_of_known_answer() -> None:
@@ -374,6 +409,8 @@ def test_the_command_prints_a_table(digits_run: Path, command: Any) -> None:
     assert status == 0, errors
     for text in (f"xcl of {digits_run}, mean ±", "accuracy", "AURC", "Fidelity", "blur", "mean"):
         assert text in shown
+    for text in ("balanced accuracy", "Each class", "recall %", "precision %", "AUPRC"):
+        assert text in shown
     assert "pixelate" not in shown
     assert errors == ""
     _, shown, _ = command(*small, "--seed", "1", "--corruptions", "all")
@@ -398,6 +435,8 @@ def test_the_command_prints_json_alone(digits_run: Path, tmp_path: Path) -> None
     assert found["ood"]["examples"] == here["ood"]["examples"] == 6  # a fifth is the test split
     accuracy = here["metrics"]["accuracy"]["mean"]
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(accuracy)
+    assert len(found["classes"]) == 10
+    assert len(found["classes"]["3"]["recall"]["per_seed"]) == 2
 
 
 def test_the_command_takes_data_with_settings(digits_run: Path, command: Any) -> None:

@@ -36,6 +36,7 @@ from extracurricular.errors import (
     shorten,
 )
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.classes import each_class, without
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from extracurricular.evaluation.labels import each_label, over_seeds
 from extracurricular.evaluation.targets import by_target
@@ -52,6 +53,8 @@ SCHEMA = 1
 SPLITS = ("test", "validation", "train")
 # Levels beside the 0.9 that every evaluation has.
 _LEVELS = (0.5, 0.95)
+# Keys of a result that differ between seeds whose data differ.
+_APART = ("labels", "classes", "without")
 # Number of image values to corrupt at once: some of that work is in float64.
 _MOST_VALUES = 1 << 22
 
@@ -113,8 +116,10 @@ def assess(
     Returns:
         ``metrics``: the figures of :func:`extracurricular.evaluation.metrics.figures`, for real
         targets also ``coverage50`` and ``coverage95``. ``targets``: the figures of each by name, if
-        there are several. ``labels``: the figures of each of several labels by name
-        (:func:`extracurricular.evaluation.labels.each_label`); not there for other tasks.
+        there are several. ``labels`` and ``classes``: the figures of each of several labels, or of
+        each class, by name (:func:`extracurricular.evaluation.labels.each_label`,
+        :func:`extracurricular.evaluation.classes.each_class`); not there for other tasks.
+        ``without``: what could not be computed, and why; not there where there is nothing.
         ``fidelity``, ``corruptions`` and ``ood``:
         where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
         ``notes`` that a person should read.
@@ -135,11 +140,14 @@ def assess(
     y = y.cpu()
     _say(tell, "predicting")
     prediction = asked(predictor, x, data, split)
-    found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
+    measured = _figures(prediction, y, data)
+    found: dict[str, Any] = {"examples": len(split), "metrics": measured}
     each = by_target(prediction, y, data)
     found |= {"targets": each} if each else {}
     labels = each_label(prediction, y, data.outputs)
     notes += alike(y.numpy(), list(labels), settings.split) if labels else []
+    classes = each_class(prediction, y, data.classes)
+    absent = without(measured, classes, data.task.kind)
     found |= {"fidelity": None, "corruptions": None, "ood": None}
     if against is not None:
         fitting(against, data)
@@ -162,7 +170,8 @@ def assess(
             "auroc": metrics.auroc(theirs, own),
             "fpr95": metrics.fpr_at_tpr(theirs, own),
         }
-    return {**found, "notes": notes, **({"labels": labels} if labels else {})}
+    more = {"labels": labels, "classes": classes, "without": absent}
+    return {**found, "notes": notes, **{key: value for key, value in more.items() if value}}
 
 
 def _say(tell: Tell | None, text: str) -> None:
@@ -424,6 +433,7 @@ def _found(
     judge: Predictor | None,
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    absent = {key: why for row in rows for key, why in row.get("without", {}).items()}
     return {
         "schema": SCHEMA,
         "source": str(source),
@@ -434,8 +444,13 @@ def _found(
         "data": data.name,
         "split": settings.split,
         "against": None if judge is None else judge.name,
-        **together([{k: v for k, v in row.items() if k != "labels"} for row in rows]),
-        **({"labels": over_seeds([row["labels"] for row in rows])} if "labels" in rows[0] else {}),
+        **together([{k: v for k, v in row.items() if k not in _APART} for row in rows]),
+        **{
+            key: over_seeds([row[key] for row in rows], partly=key == "classes")
+            for key in ("labels", "classes")
+            if key in rows[0]
+        },
+        **({"without": absent} if absent else {}),
     }
 
 
@@ -484,7 +499,9 @@ def together(rows: Sequence[Any]) -> Any:
     """Combine the results of all seeds: figures as mean, sample deviation and list."""
     first = rows[0]
     if isinstance(first, dict):
-        return {key: together([row[key] for row in rows]) for key in first}
+        # A figure that a seed's split does not allow is left out.
+        whole = [key for key in first if all(key in row for row in rows)]
+        return {key: together([row[key] for row in rows]) for key in whole}
     if not isinstance(first, float):
         return first
     finite = all(math.isfinite(value) for value in rows)

@@ -158,6 +158,8 @@ def _show(result: dict[str, Any]) -> None:
         _show_targets(console, result["targets"])
     if result.get("labels"):
         console.print(_labels(result["labels"]))
+    if result.get("classes"):
+        _show_classes(console, result["classes"])
     if result["fidelity"] is not None:
         console.print(f"[bold]Fidelity[/bold] to {base.escaped(result['against'])}")
         console.print(_list(result["fidelity"]))
@@ -170,7 +172,9 @@ def _show(result: dict[str, Any]) -> None:
             f"{base.escaped(ood['data'])}, detected by {ood['score']}"
         )
         console.print(_list({name: ood[name] for name in ("auroc", "fpr95")}))
-    for note in result["notes"]:
+    from extracurricular.evaluation.classes import absent_notes
+
+    for note in [*absent_notes(result.get("without") or {}), *result["notes"]]:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(note)}")
 
 
@@ -198,6 +202,24 @@ def _labels(labels: Mapping[str, Any]) -> Table:
     for name, *texts in rows:
         table.add_row(base.escaped(name), *texts)
     return table
+
+
+def _show_classes(console: Console, classes: Mapping[str, Any]) -> None:
+    from extracurricular.evaluation.classes import class_rows, shown_classes
+
+    headings, rows = class_rows(classes)
+    # A narrow terminal breaks a figure before its deviation, and a heading between words.
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table.add_column("[bold]Each class[/bold]", overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right")
+    for name, *texts in rows:
+        bound = (text.replace(" ± ", " ±\N{NO-BREAK SPACE}") for text in texts)
+        table.add_row(base.escaped(name), *bound)
+    console.print(table)
+    _, left = shown_classes(classes)
+    if left is not None:
+        console.print(f"  [dim]{left}[/dim]")
 
 
 def _list(figures: Mapping[str, Any]) -> Table:

@@ -1,6 +1,7 @@
 """Figures for people: how good predictions are, how near the student is to the teacher.
 
-Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``aurc``. Regression:
+Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``aurc``, and those in
+which every class counts the same (:mod:`extracurricular.evaluation.classes`). Regression:
 ``rmse``, ``mae``, ``nll``, ``crps``, ``coverage90``, ``sharpness90`` and, for gaze,
 ``angular_error``. Several labels: see :mod:`extracurricular.evaluation.labels`. Against the
 teacher: ``kl_to_teacher`` and ``agreement``. Calibration error is no proper score (a useless
@@ -23,9 +24,10 @@ from torch import Tensor
 
 from extracurricular.data.transformed import Transformed, inner_of
 from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from extracurricular.evaluation.classes import by_class, over_classes
 from extracurricular.evaluation.labels import auroc as auroc
 from extracurricular.evaluation.labels import flat_pairs, label_figures
-from extracurricular.evaluation.words import error_measure
+from extracurricular.evaluation.words import BALANCED, error_measure
 from extracurricular.inputs import hard_labels
 
 ECE_BINS = 15
@@ -37,6 +39,7 @@ def figures(
     *,
     teacher: Distribution | None = None,
     angular: bool = False,
+    ranks: bool = True,
 ) -> dict[str, float]:
     """Compute all figures that apply to a prediction.
 
@@ -46,16 +49,22 @@ def figures(
             in the units of the prediction.
         teacher: The teacher's distributions for the same examples, for the fidelity figures.
         angular: Whether targets are (pitch, yaw) in radians.
+        ranks: Whether ``macro_auroc`` and ``macro_auprc`` of classes are among them, which take a
+            sort for each class.
 
     Returns:
-        Figures by name. ``accuracy``, ``ece``, ``adaptive_ece``, ``aurc``, ``coverage90`` and
-        ``agreement`` are in [0, 1]; ``nll`` and ``kl_to_teacher`` are in nats; ``rmse``, ``mae``,
-        ``crps`` and ``sharpness90`` are in units of the target, over all outputs;
-        ``angular_error`` is in degrees. With soft labels the right class is their most probable
-        one; ``nll`` and ``brier`` are measured to the whole label.
+        Figures by name. One that cannot be computed from these labels is left out
+        (:func:`extracurricular.evaluation.classes.without` says why). ``accuracy``, ``ece``,
+        ``adaptive_ece``, ``aurc``, ``coverage90``, ``agreement`` and those over classes are in
+        [0, 1]; ``nll`` and ``kl_to_teacher`` are in nats; ``rmse``, ``mae``, ``crps`` and
+        ``sharpness90`` are in units of the target, over all outputs; ``angular_error`` is in
+        degrees. With soft labels the right class is their most probable one; ``nll`` and ``brier``
+        are measured to the whole label.
     """
     if isinstance(prediction, Categorical):
+        every = over_classes(by_class(prediction, y, ranks))
         figures = _classification(prediction, y)
+        figures |= every if ranks else {k: every[k] for k in ("balanced_accuracy", "macro_f1")}
     elif isinstance(prediction, Bernoulli):
         figures = label_figures(prediction, y)
         # Each pair of example and label is a prediction of two classes.
@@ -273,13 +282,19 @@ def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
     return float((negative >= threshold).double().mean())
 
 
-def error_of(figures: Mapping[str, float]) -> float:
+def error_of(figures: Mapping[str, float], measure: str = "") -> float:
     """Return the error that gaps are measured in.
 
     That is the angular error, the RMSE, or the Hamming loss where there is one, else 1 - accuracy.
+
+    Args:
+        figures: The figures.
+        measure: ``balanced_error_rate`` for 1 - balanced accuracy; empty for the usual one.
     """
-    name = error_measure(figures)
-    return figures[name] if name in figures else 1 - figures["accuracy"]
+    name = measure or error_measure(figures)
+    if name in figures:
+        return figures[name]
+    return 1 - figures["balanced_accuracy" if name == BALANCED else "accuracy"]
 
 
 def gap_closed(

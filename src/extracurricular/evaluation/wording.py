@@ -14,6 +14,8 @@ Group = Literal[
     "classes, real targets, labels",
     "teacher",
     "other data",
+    "each class",
+    "each class, other data",
 ]
 
 _DIGITS = 4
@@ -39,8 +41,11 @@ class Words:
         remark: How to read it, without a full stop; empty where that is plain.
         hint: What stands beside it in a list, instead of its unit or after the sign of percent.
         short: Title in the heading of a narrow table; the title where empty.
-        small: Which narrow tables show it: none, those of runs, or all, those of exports too.
-            summary.json has more figures than a terminal is wide.
+        small: Which narrow tables show it: none, those of runs, those of runs whose classes are
+            imbalanced, or all, those of exports too. summary.json has more figures than a terminal
+            is wide.
+        needs: The reason that is told where it is absent, without a full stop: "needs …"; empty for
+            a figure that every prediction has.
         hides: Name of a figure that says the same in other units, and that a narrow table leaves
             out for this one.
     """
@@ -56,8 +61,9 @@ class Words:
     remark: str = ""
     hint: str = ""
     short: str = ""
-    small: Literal["none", "runs", "all"] = "none"
+    small: Literal["none", "runs", "imbalanced", "all"] = "none"
     hides: str = ""
+    needs: str = ""
 
     @property
     def scale(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import RecipeError, XclError
+from extracurricular.evaluation.entries import is_imbalanced
 from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
@@ -40,6 +41,8 @@ class Subject:
         measured: The student's figures on the whole split, as the run measured them; None without a
             run.
         examples: Number of examples of the whole split.
+        classes: The student's figures of each class by name, on the whole split; empty without.
+        imbalanced: Whether the classes of its training examples are imbalanced.
     """
 
     network: NetworkTeacher
@@ -55,6 +58,8 @@ class Subject:
     teacher_parameters: int | None = None
     measured: dict[str, float] | None = None
     examples: int = 0
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+    imbalanced: bool = False
 
     @property
     def verifiable(self) -> bool:
@@ -113,14 +118,19 @@ def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
         sampler=partial(_to_calibrate, data),
         teacher=_teacher(found, seed),
         teacher_parameters=found.summary["teacher"]["parameters"],
-        measured=_measured(found.summary["students"][name], place),
+        measured=_measured(found.summary["students"][name]["metrics"], place),
         examples=whole or len(split),
+        classes={
+            one: _measured(figures, place)
+            for one, figures in found.summary["students"][name].get("classes", {}).items()
+        },
+        imbalanced=is_imbalanced(found.summary),
     )
 
 
-def _measured(entry: dict[str, Any], place: int) -> dict[str, float]:
+def _measured(figures: dict[str, Any], place: int) -> dict[str, float]:
     """Return the figures of one seed that are finite."""
-    values = {name: figure["per_seed"][place] for name, figure in entry["metrics"].items()}
+    values = {name: figure["per_seed"][place] for name, figure in figures.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -111,6 +111,7 @@ EXAMPLES = {
     "matching.temperature": "4.0",
     "matching.label_weight": "0.1",
     "matching.beta": "0.5",
+    "matching.class_weight": "balanced",
     "matching.divergence": "js",
     "share.extended": "[empirical, mixup]",
     "blend.NAME": "{weight: 0.5, sampler: [empirical, mixup]}",

@@ -23,6 +23,7 @@ from extracurricular.recipe.old_words import spelt_out
 from extracurricular.recipe.overrides import FULL
 from extracurricular.recipe.students import (
     Chain,
+    Loss,
     Section,
     Spec,
     StudentSection,
@@ -111,7 +112,7 @@ class TeacherSection(Section):
     answers: dict[str, Any] | None = None
     members: Annotated[int, Field(ge=1, le=1000)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
-    matching: dict[str, Any] = Field(default_factory=dict)
+    matching: Loss = Field(default_factory=dict)
     training: Training = Training()
     weights: str | None = None
     mc_dropout: Annotated[int, Field(ge=1, le=10_000)] | None = None

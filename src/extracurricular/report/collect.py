@@ -20,7 +20,8 @@ from extracurricular.data.base import Data
 from extracurricular.data.target_transform import learned
 from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
-from extracurricular.evaluation.summary import Parts, mean_error
+from extracurricular.evaluation.entries import mean_error, measure_of
+from extracurricular.evaluation.summary import Parts
 from extracurricular.files import curing, read_checked
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.ships import shipped_recipes
@@ -182,8 +183,9 @@ def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]
     students, parts = summary["students"], Parts.of(summary)
     if len(students) <= most:
         return list(students)
-    kept = parts.named
-    errors = {name: mean_error(entry) for name, entry in students.items() if name not in kept}
+    kept, measure = parts.named, measure_of(summary)
+    others = {name: entry for name, entry in students.items() if name not in kept}
+    errors = {name: mean_error(entry, measure) for name, entry in others.items()}
     known = {name: error for name, error in errors.items() if error is not None}
     kept += sorted(known, key=lambda name: known[name])[: most - len(kept)]
     return [name for name in students if name in kept]

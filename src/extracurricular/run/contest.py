@@ -20,6 +20,7 @@ from extracurricular.recipe.candidates import read_choice
 from extracurricular.recipe.students import ChooseSection
 from extracurricular.run.chosen import FILE, held_out_kl
 from extracurricular.run.halving import Halving, Results
+from extracurricular.run.loss import fitted_loss
 from extracurricular.run.workspace import sampler_seed
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
@@ -70,6 +71,9 @@ class Lessons:
 
     def prepared(self, candidate: Candidate) -> tuple[nn.Module, Sampler]:
         """Return a student with its first weights, and the source of its examples."""
+        fitted_loss(
+            candidate.loss, "matching", self.data
+        )  # a wrong one is refused before anything is trained
         module, chain = copy.deepcopy(self.first), candidate.chain
         if not isinstance(chain, str | dict | list):
             return module, chain
@@ -104,7 +108,7 @@ class Lessons:
             source,
             self.teacher,
             self.data.task,
-            matching=candidate.loss,
+            matching=fitted_loss(candidate.loss, "matching", self.data),
             settings=self.settings,
             seed=self.seed,
             fabric=self.fabric,

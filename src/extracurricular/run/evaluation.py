@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
 from extracurricular.errors import DataError, RecipeError, TrainingError
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.classes import counted, each_class, without
 from extracurricular.evaluation.labels import each_label
 from extracurricular.evaluation.marks import marks_of
 from extracurricular.evaluation.predict import check_finite
@@ -104,8 +107,7 @@ class EvaluationStage(Stage):
             row: dict[str, Any] = {"metrics": {}}
             if answers is not None:
                 row["metrics"] = metrics.figures(answers, labels, angular=angular)
-                row["labels"] = each_label(answers, labels, data.outputs)
-                row["targets"] = by_target(answers, labels, data)
+                row |= _apart(answers, labels, data, row["metrics"])
                 known_of = [workspace.record(stage.path).get(KEY) for stage in teacher.stages]
                 row[KEY] = of_members(known_of) or judgement(answers, labels, data)
             teacher_rows.append({**row, **teacher.taken(workspace)})
@@ -123,11 +125,10 @@ class EvaluationStage(Stage):
                 files[f"{stage.path}/{METRICS}"] = measured
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
-                row["labels"] = each_label(prediction, labels, data.outputs)
+                row |= _apart(prediction, labels, data, figures, answers)
                 # Runs from before it was kept are judged by these examples.
                 row[KEY] = record.get(KEY) or judgement(prediction, labels, data)
                 # Runs from before multiply-adds were counted have none.
-                row["targets"] = by_target(prediction, labels, data, answers)
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
         first = recipe.seeds[0]
         students = {name: self.students[name, first] for name in recipe.students}
@@ -137,7 +138,8 @@ class EvaluationStage(Stage):
             figures = next(iter(student_rows.values()))[0]["metrics"]
             for row in teacher_rows:
                 row["metrics"] = row["metrics"] or dict.fromkeys(figures, math.nan)
-        summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
+        counts = _counts(workspace.data_of(first))
+        summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows, counts)
         if absent is not None:
             summary["teacher"]["absent"] = absent
         marks = marks_of(recipe.seeds, {"teacher": teacher_rows, **student_rows})
@@ -166,3 +168,27 @@ def teacher_answers(workspace: Workspace, teacher: TeacherPlan, data: Data) -> D
         raise TrainingError(f"{teacher.title}: {error}") from error
     check_finite(said, teacher.title, data, split)
     return said
+
+
+def _apart(
+    answers: Distribution,
+    labels: Tensor,
+    data: Data,
+    figures: dict[str, float],
+    teacher: Distribution | None = None,
+) -> dict[str, Any]:
+    """Return the figures of each label, class or target alone, and those that there are not."""
+    classes = each_class(answers, labels, data.classes)
+    return {
+        "labels": each_label(answers, labels, data.outputs),
+        "classes": classes,
+        "targets": by_target(answers, labels, data, teacher),
+        "without": without(figures, classes, data.task.kind),
+    }
+
+
+def _counts(data: Data) -> dict[str, int] | None:
+    """Return the number of training examples of each class; None for other tasks."""
+    if data.task.kind != "classification" or data.train.y is None:
+        return None
+    return counted(data.train.y.cpu(), data.classes, data.task.size)

@@ -44,7 +44,7 @@ def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str,
     prediction = workspace.predict(NetworkTeacher(module, data.task), data, data.validation)
     labels = data.validation.y
     assert labels is not None
-    found = metrics.figures(prediction, labels.cpu(), angular=data.angular)
+    found = metrics.figures(prediction, labels.cpu(), angular=data.angular, ranks=False)
     return {name: round(value, 6) for name, value in found.items()}
 
 

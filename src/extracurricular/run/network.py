@@ -22,6 +22,7 @@ from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
 from extracurricular.run.judged import blaming, judged, tell_of_teachers, validation
 from extracurricular.run.loggers import Curves
+from extracurricular.run.loss import loss_for
 from extracurricular.run.precision import autocast
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
@@ -277,7 +278,7 @@ def train_network(
             sampler,
             teacher,
             data.task,
-            matching=build_matching(stage.matching, f"{stage.key}.matching"),
+            matching=loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from),
             settings=stage.training,
             seed=stage.seed,
             fabric=workspace.fabric,
@@ -454,7 +455,7 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks, tried: boo
         check_draws(checks.teacher, sampler, stage.key)
     batch = try_sampler(sampler, torch.arange(PROBE).to(device), f"{stage.key}.sampler")
     data = workspace.data(stage.data)
-    matching = build_matching(stage.matching, f"{stage.key}.matching")
+    matching = loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from)
     check_loss(matching, stage.learns_from, batch, data.task, stage.key)
     if tried:
         asked = checks.teacher if stage.learns_from == "teacher" else None
