@@ -48,6 +48,10 @@ class OldWordWarning(FutureWarning):
     """A word is called otherwise now; the old one is read for one release more."""
 
 
+class NoteWarning(UserWarning):
+    """A note on what was read or chosen; the command line shows it as one line."""
+
+
 def during(title: str, error: XclError) -> XclError:
     """Return an error that also names the stage of a run in which it happened.
 

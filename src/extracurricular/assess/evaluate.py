@@ -273,6 +273,7 @@ def evaluate(
     seed: int | None = None,
     teacher: bool = False,
     model: Any = None,
+    key: str | None = None,
     against: str | Path | Predictor | None = None,
     changed: Literal["refuse", "accept"] = "refuse",
     tell: Tell | None = None,
@@ -287,7 +288,7 @@ def evaluate(
             as ``distill`` splits them, so that the test split has the examples that a student of
             the same arrays did not learn from.
         settings: The measurements; figures on the test split alone where None.
-        student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed`` all
+        student, seed, teacher, model, key: As for :func:`extracurricular.load`. Without ``seed`` all
             seeds of the run are evaluated.
         against: The teacher to measure fidelity by: a predictor, the path of a run (its teacher) or
             of a file. It is the run's own teacher where None.
@@ -317,7 +318,7 @@ def evaluate(
     if not isinstance(source, str | Path):
         raise RecipeError("source", f"is {shorten(source)}; it must be a predictor or a path")
     if not (Path(source) / "recipe.yaml").is_file():
-        given = {"student": student, "seed": seed, "teacher": teacher, "model": model}
+        given = {"student": student, "seed": seed, "teacher": teacher, "model": model, "key": key}
         task = None
         if _is_saved(source):
             # The data are for the evaluation, as the folder has all that loading needs.
@@ -333,6 +334,8 @@ def evaluate(
         return _found(source, predictor.name, predictor, None, data, settings, judge, rows)
     if model is not None:
         raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
+    if key is not None:
+        raise RecipeError("key", f"is of no use here: the run {source!r} knows its own")
     if changed not in ("refuse", "accept"):
         raise RecipeError("--data-changed", f"is {shorten(changed)}; it must be refuse or accept")
     place = _place(data)

@@ -95,6 +95,8 @@ class TeacherSection(Section):
         training: The training of each network.
         weights: A file of trained weights, which replaces training (one network only):
             safetensors, or a checkpoint of torch (see docs/models.md).
+        key: Where the weights stand in that file (``model_ema``), or the first part of their names
+            (``teacher``); null to find them.
         mc_dropout: Passes of Monte Carlo dropout; null for none.
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
@@ -111,6 +113,7 @@ class TeacherSection(Section):
     matching: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
     weights: str | None = None
+    key: str | None = None
     mc_dropout: Annotated[int, Field(ge=1)] | None = None
     per_seed: bool = False
     record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
@@ -178,7 +181,7 @@ class TeacherSection(Section):
         if self.answers is not None and self.record is not None:
             raise ValueError("record is set, but answers are a record already; set record to null")
         for_networks = (
-            "model", "members", "sampler", "matching", "training", "weights", "mc_dropout",
+            "model", "members", "sampler", "matching", "training", "weights", "key", "mc_dropout",
         )  # fmt: skip
         for key in for_networks if kinds else ():
             field = TeacherSection.model_fields[key]
@@ -192,6 +195,8 @@ class TeacherSection(Section):
     def _check_networks(self) -> TeacherSection:
         if not self.networks and self.fitted is None:
             raise ValueError("model is an empty list; it needs at least one model")
+        if self.key is not None and self.weights is None:
+            raise ValueError(f"key is {shorten(self.key)}, but weights, the file it is in, is not set")
         if self.weights is not None and len(self.networks) > 1:
             raise ValueError(
                 f"weights holds one network, but there are {len(self.networks)} members"

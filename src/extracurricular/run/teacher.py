@@ -135,6 +135,7 @@ class TeacherPlan:
         data: Spec of its data set.
         members: Its networks; empty for a teacher that is no network.
         weights: The file that holds the one network's weights, instead of a training.
+        weights_key: Where the weights stand in that file; searched where None.
         fitted: The stage of a teacher that is no network.
         mc_dropout: Passes of Monte Carlo dropout; None for none.
     """
@@ -143,6 +144,7 @@ class TeacherPlan:
     data: Any
     members: tuple[NetworkStage, ...] = ()
     weights: str | None = None
+    weights_key: str | None = None
     fitted: FittedStage | None = None
     mc_dropout: int | None = None
 
@@ -179,9 +181,11 @@ class TeacherPlan:
         data = workspace.described(self.data)
         noun = "classes" if data.task.kind == "classification" else "outputs"
         try:
-            load_pretrained(module, Path(self.weights), noun)
+            notes = load_pretrained(module, Path(self.weights), noun, self.weights_key)
         except StorageError as error:
             raise RecipeError("teacher.weights", str(error)) from error
+        for note in notes:
+            workspace.watcher.tell(note)
         return self.of([module.to(workspace.device).eval()], workspace, trained=True)
 
     def preview(self, workspace: Workspace) -> Teacher:
@@ -265,11 +269,11 @@ class TeacherPlan:
         }
 
 
-def given_weights(file: str | None) -> list[dict[str, Any]]:
+def given_weights(file: str | None, key: str | None = None) -> list[dict[str, Any]]:
     """Return the checksum of a file of teacher weights: its content counts, not its name."""
     if file is None or not Path(file).is_file():
         return []
-    return [{"weights_sha256": checksum(Path(file))}]
+    return [{"weights_sha256": checksum(Path(file)), **({} if key is None else {"key": key})}]
 
 
 def identity(teacher: Teacher) -> str | None:
