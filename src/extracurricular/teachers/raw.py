@@ -204,8 +204,12 @@ def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array
                 f"the teacher knows {found.shape[1]} classes, but the data have {task.size}"
             )
         raise ValueError(f"the teacher gave {what} of shape {found.shape}; it must be [B, {size}]")
-    if not np.isfinite(found).all():
-        row, column = np.argwhere(~np.isfinite(found))[0]
+    wrong = ~np.isfinite(found)
+    if what == "logits" and task.kind == "classification":
+        # A logit of -inf masks a class, if another is left.
+        wrong &= ~np.isneginf(found) | np.isneginf(found).all(1, keepdims=True)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
         raise ValueError(
             f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch"
         )
