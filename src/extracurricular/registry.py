@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -231,7 +231,7 @@ def check_settings(
     values = {
         # YAML has no tuples.
         name: tuple(value)
-        if isinstance(value, list) and get_origin(hints.get(name)) is tuple
+        if isinstance(value, list) and _takes_tuple(hints.get(name))
         else value
         for name, value in given.items()
     }
@@ -240,6 +240,11 @@ def check_settings(
     except ValidationError as error:
         raise explain_validation(error, key, definitions) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _takes_tuple(hint: Any) -> bool:
+    """Return whether a setting is a tuple, or may be one."""
+    return get_origin(hint) is tuple or any(get_origin(one) is tuple for one in get_args(hint))
 
 
 def split_spec(spec: object, kind: str, key: str) -> tuple[str, dict[str, Any]]:
