@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, split_of
+from extracurricular.assess.fitting import aligned, fitting, foreign_inputs, in_order, split_of
 from extracurricular.data.base import Data
 from extracurricular.data.several import alike
 from extracurricular.data.transformed import inner_of
@@ -123,7 +123,7 @@ def assess(
             there is no image to corrupt; or the score does not fit the task.
     """
     settings = settings or Settings()
-    if set(predictor.classes) == set(data.classes):
+    if set(data.classes) <= set(predictor.classes):
         data = aligned(data, predictor.classes)
     notes = fitting(predictor, data)
     split = split_of(data, settings.split)
@@ -140,6 +140,7 @@ def assess(
     notes += alike(y.numpy(), list(labels), settings.split) if labels else []
     found |= {"fidelity": None, "corruptions": None, "ood": None}
     if against is not None:
+        against = in_order(against, data.classes)
         fitting(against, data)
         _say(tell, f"asking {against.name}")
         found["fidelity"] = _fidelity(prediction, against.distribution(x))
