@@ -6,19 +6,19 @@ which the teacher would do well, the sentence gives it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical
+from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.plan import Plan
 from extracurricular.run.teacher import TeacherPlan
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import Teacher
+from extracurricular.teachers.order import Reordered
 
 # Validation examples that are asked for at most, and at least.
 _MOST = 512
@@ -34,6 +34,9 @@ def tell_of_chance(plan: Plan, workspace: Workspace) -> None:
     Args:
         plan: The run.
         workspace: Its workspace, whose watcher is told.
+
+    Raises:
+        RecipeError: The teacher cannot be asked about them.
     """
     if not _from_elsewhere(plan.recipe):
         return
@@ -50,7 +53,10 @@ def tell_of_chance(plan: Plan, workspace: Workspace) -> None:
     for one in asked.values():
         data = workspace.data(one.data)
         if data.task.kind == "classification":
-            said = sentence(workspace.made(one), data)
+            try:
+                said = sentence(workspace.made(one), data)
+            except ValueError as error:  # a teacher from elsewhere raises what it likes
+                raise RecipeError("teacher", str(error)) from error
             if said is not None:
                 workspace.watcher.tell(said)
 
@@ -117,7 +123,7 @@ def best_order(confusion: Tensor) -> Tensor:
     return order
 
 
-def _order_of_teacher(order: Tensor, teacher: Any, names: list[str]) -> list[str]:
+def _order_of_teacher(order: Tensor, teacher: Teacher, names: list[str]) -> list[str]:
     """Return the names of the teacher's outputs in its own order, as ``teacher.classes`` has them.
 
     Args:
@@ -125,7 +131,7 @@ def _order_of_teacher(order: Tensor, teacher: Any, names: list[str]) -> list[str
         teacher: The teacher, which may have been reordered already.
         names: Names of the data's classes.
     """
-    before = getattr(teacher, "order", list(range(len(names))))
+    before = teacher.order if isinstance(teacher, Reordered) else list(range(len(names)))
     given = [""] * len(names)
     for name, place in zip(names, order.tolist(), strict=True):
         given[before[place]] = name
