@@ -23,6 +23,7 @@ from extracurricular.data.several import alike
 from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
     Distribution,
+    Filed,
     Gaussian,
     concatenate,
 )
@@ -132,7 +133,7 @@ def assess(
         raise DataError(f"the {settings.split} split of {data.name!r} has no labels")
     y = y.cpu()
     _say(tell, "predicting")
-    prediction = predictor.distribution(x)
+    prediction = predictor.filed(x)
     found = {"examples": len(split), "metrics": _figures(prediction, y, data)}
     each = by_target(prediction, y, data)
     found |= {"targets": each} if each else {}
@@ -143,7 +144,7 @@ def assess(
         against = in_order(against, data.classes)
         fitting(against, data)
         _say(tell, f"asking {against.name}")
-        found["fidelity"] = _fidelity(prediction, against.distribution(x))
+        found["fidelity"] = _fidelity(prediction, against.filed(x))
     if settings.corruptions:
         clean = metrics.figures(prediction, y, angular=data.angular)
         names = settings.corruptions
@@ -152,7 +153,7 @@ def assess(
         foreign, note = foreign_inputs(predictor, settings.ood, settings.split)
         notes += [note] if note else []
         _say(tell, f"predicting {settings.ood.name}")
-        theirs = _scores(predictor.distribution(foreign), settings.score, data)
+        theirs = _scores(predictor.filed(foreign), settings.score, data)
         own = _scores(prediction, settings.score, data)
         found["ood"] = {
             "data": settings.ood.name,
@@ -193,8 +194,11 @@ def _scores(prediction: Distribution, score: str, data: Data) -> Tensor:
             prediction = inner_of(prediction, data.y_transform)
         factor = data.y_scale.scale.cpu().reciprocal()
         prediction = prediction.scaled(factor, -data.y_scale.shift.cpu() * factor)
+    rate = SCORES.find(score)[0]
     try:
-        return SCORES.find(score)[0](prediction)
+        if isinstance(prediction, Filed):
+            return prediction.each(lambda part, _: rate(part))
+        return rate(prediction)
     except ValueError as error:
         raise DataError(str(error)) from None
 

@@ -20,6 +20,7 @@ Reduction has one definition everywhere: sum over outputs here, mean over exampl
 
 from extracurricular.distributions.bernoulli import Bernoulli
 from extracurricular.distributions.categorical import Categorical
+from extracurricular.distributions.filed import Filed, gathered
 from extracurricular.distributions.gaussian import MAX_LOG_VAR, OWN_LOG_VAR, Gaussian
 from extracurricular.distributions.task import (
     FAMILIES,
@@ -39,11 +40,13 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Distribution",
+    "Filed",
     "Gaussian",
     "Kind",
     "Task",
     "concatenate",
     "epistemic",
+    "gathered",
     "kind_of_distribution",
     "mixture",
 ]

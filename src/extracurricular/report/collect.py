@@ -255,6 +255,8 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
         # A confidence of NaN counts as 0.
         answers.confidence.append(np.nan_to_num(_array(kept["confidence"])))
         answers.right.append(_array(predicted == y))
+        if data.task.size > _MOST_CONFUSED:
+            return _add_kl(answers, kept)
         counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
         answers.confusion = counts if answers.confusion is None else answers.confusion + counts
     elif "probs" in kept:
@@ -264,6 +266,10 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
         answers.right.append(((probs >= 0.5) == (_array(y) >= 0.5)).astype(float).ravel())
     else:
         _add_reals(answers, kept, y, data)
+    _add_kl(answers, kept)
+
+
+def _add_kl(answers: Answers, kept: dict[str, Tensor]) -> None:
     if "kl" in kept:
         answers.kl.append(_array(kept["kl"]))
 
