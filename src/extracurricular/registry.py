@@ -230,9 +230,7 @@ def check_settings(
     model = create_model("Settings", __config__=config, **definitions)
     values = {
         # YAML has no tuples.
-        name: tuple(value)
-        if isinstance(value, list) and _takes_tuple(hints.get(name))
-        else value
+        name: tuple(value) if isinstance(value, list) and _takes_tuple(hints.get(name)) else value
         for name, value in given.items()
     }
     try:

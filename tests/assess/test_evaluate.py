@@ -288,7 +288,9 @@ def test_data_that_a_model_was_not_made_for() -> None:
         "o", (data.train.x, data.train.y), (data.test.x, data.test.y), classes=list("abcd")
     )
     assert fitting(named, data) == []
-    said = r"have other classes than the model: they lack 'ant', 'bee', .* and they have 'a', 'b', 'c'"
+    said = (
+        r"have other classes than the model: they lack 'ant', 'bee', .* and they have 'a', 'b', 'c'"
+    )
     with pytest.raises(DataError, match=said):
         fitting(named, other)
     numbered = make_data(

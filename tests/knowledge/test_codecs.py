@@ -227,7 +227,7 @@ QUANTISED = [("uint8", 8), ("uint4", 4), ({"uint4": {"refine": 0}}, 4)]
 
 @st.composite
 def masked(draw: st.DrawFn) -> tuple[Tensor, float, float]:
-    """Rows of which some classes are far off: their logits, the depth of the others, and the gap."""
+    """Rows of which some classes are far off: logits, the depth of the others, and the gap."""
     size = draw(st.sampled_from([2, 3, 5, 10, 100, 257, 1000, 21843]))
     spread = draw(st.sampled_from([0.0, 0.1, 1.0, 3.0, 8.0]))
     peak = draw(st.sampled_from([0.0, 4.0, 15.0]))
@@ -273,11 +273,17 @@ def test_a_masked_row_keeps_the_order_of_the_others(spec: object, bits: int) -> 
 FORMAT_1 = {
     "uint8": (
         "9b020020612bf800000000000000b000ff00012018",
-        [[0, -1.9972, -5.0045, -2.5061, -11.9907], [0] * 5, [-30.5814, 0, -0.0862, -2.9628, -1.972]],
+        [
+            [0, -1.9972, -5.0045, -2.5061, -11.9907], [0] * 5,
+            [-30.5814, 0, -0.0862, -2.9628, -1.972],
+        ],
     ),
     "uint4": (
         "9a030152f00b000000000000ad00f0021005",
-        [[0, -2.0233, -4.9523, -2.6091, -11.6472], [0] * 5, [-26.4737, 0, -0.1009, -2.9824, -2.1123]],
+        [
+            [0, -2.0233, -4.9523, -2.6091, -11.6472], [0] * 5,
+            [-26.4737, 0, -0.1009, -2.9824, -2.1123],
+        ],
     ),
 }  # fmt: skip
 

@@ -129,9 +129,7 @@ def test_a_run_tells_it_before_a_student_is_trained_and_takes_the_order(tmp_path
     state = load_file(file)
     order = [4, 1, 0, 2, 3, 9, 8, 7, 6, 5]
     last = list(state)[-2:] if "bias" in list(state)[-1] else list(state)[-1:]
-    shifted = {
-        k: v[order] if v.shape[:1] == (10,) else v for k, v in state.items()
-    }
+    shifted = {k: v[order] if v.shape[:1] == (10,) else v for k, v in state.items()}
     assert last
     torch.save({"state_dict": {f"model.{k}": v for k, v in shifted.items()}}, tmp_path / "w.ckpt")
     weights = {"weights": str(tmp_path / "w.ckpt")}

@@ -199,7 +199,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, content in (("cut", whole[:-9]), ("text", b"hello, world\n"), ("empty", b"")):
         file = tmp_path / f"{name}.onnx"
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}.onnx' (is damaged|cannot be opened|is empty)"):
+        with pytest.raises(
+            ValueError, match=f"{name}.onnx' (is damaged|cannot be opened|is empty)"
+        ):
             OnnxTeacher(file, data)(first(data))
 
 
@@ -362,7 +364,7 @@ def test_one_sigmoid_is_the_second_of_two_classes(tmp_path: Path) -> None:
 
 
 def shaped(path: Path, shape: Sequence[Any], transpose: bool = False) -> Path:
-    """Write a file that takes images in a form of its own; it sums them by place, and by channel."""
+    """Write a file that takes images in a form of its own."""
     nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])] if transpose else []
     nodes += [
         helper.make_node("Flatten", ["t" if transpose else "x"], ["flat"]),
@@ -401,7 +403,9 @@ def test_images_of_another_size_are_resized_by_one_rule(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.cat(one), whole)
     [note] = teacher.notes
     assert note == "the teacher takes images of 4 × 4, so those of the data (8 × 8) are resized"
-    even = replace(data, train=replace(data.train, x=torch.full((3, 3, 8, 8), 9, dtype=torch.uint8)))
+    even = replace(
+        data, train=replace(data.train, x=torch.full((3, 3, 8, 8), 9, dtype=torch.uint8))
+    )
     weight = np.random.default_rng(0).normal(size=(48, 4)).astype(np.float32) / 255
     said = OnnxTeacher(tmp_path / "a.onnx", even, output="logits")(first(even, 3)).parameters
     torch.testing.assert_close(said[0], torch.from_numpy(9 * weight.sum(0)), rtol=1e-4, atol=1e-4)

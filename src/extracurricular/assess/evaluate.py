@@ -293,8 +293,8 @@ def evaluate(
             as ``distill`` splits them, so that the test split has the examples that a student of
             the same arrays did not learn from.
         settings: The measurements; figures on the test split alone where None.
-        student, seed, teacher, model, key: As for :func:`extracurricular.load`. Without ``seed`` all
-            seeds of the run are evaluated.
+        student, seed, teacher, model, key: As for :func:`extracurricular.load`. Without ``seed``
+            all seeds of the run are evaluated.
         against: The teacher to measure fidelity by: a predictor, the path of a run (its teacher) or
             of a file. It is the run's own teacher where None.
         changed: Whether a run's data are refused if they are not those that it was made with, or

@@ -153,9 +153,7 @@ def in_order(predictor: Predictor, classes: Sequence[str]) -> Predictor:
         predictor,
         ask=lambda parts: moved(ask(parts)),
         classes=tuple(classes),
-        members=None
-        if members is None
-        else lambda parts: [moved(one) for one in members(parts)],
+        members=None if members is None else lambda parts: [moved(one) for one in members(parts)],
         keeper=None,
     )
 

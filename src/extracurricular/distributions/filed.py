@@ -7,6 +7,7 @@ read only by who asks for ``logits`` or ``probs``.
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
@@ -36,6 +37,7 @@ class Filed(Categorical):
         object.__setattr__(self, "_file", file)
         object.__setattr__(self, "_count", count)
         object.__setattr__(self, "_classes", classes)
+        weakref.finalize(self, file.close)
 
     _file: BinaryIO
     _count: int
@@ -104,17 +106,17 @@ class Filed(Categorical):
     # What needs all of it at once
 
     @property
-    def logits(self) -> Tensor:  # type: ignore[override]
+    def logits(self) -> Tensor:
         """All logits, [B, C], in memory."""
         return self._rows(0, self._count)
 
     @property
-    def log_probs(self) -> Tensor:  # type: ignore[override]
+    def log_probs(self) -> Tensor:
         """All log-probabilities, [B, C], in memory."""
         return Categorical(self.logits).log_probs
 
     @property
-    def probs(self) -> Tensor:  # type: ignore[override]
+    def probs(self) -> Tensor:
         """All probabilities, [B, C], in memory."""
         return Categorical(self.logits).probs
 

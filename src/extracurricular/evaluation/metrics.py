@@ -246,7 +246,8 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
     """
     if isinstance(teacher, Bernoulli):
         return float(((student.mean >= 0.5) == (teacher.mean >= 0.5)).float().mean())
-    if isinstance(teacher, Categorical) and isinstance(student, Categorical):
+    if isinstance(teacher, Categorical):
+        assert isinstance(student, Categorical)
         same = student.top()[1] == teacher.top()[1]
         return float(same.float().mean())
     if isinstance(teacher, Transformed) and isinstance(student, Gaussian):

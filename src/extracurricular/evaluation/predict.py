@@ -32,6 +32,7 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
     """
     if _device_of(split).type == "cpu":
         batch_size = min(batch_size, _ON_CPU)
+
     def parts() -> Iterator[Distribution]:
         for start in range(0, len(split), batch_size):
             announce_split(split, slice(start + batch_size, start + 2 * batch_size))

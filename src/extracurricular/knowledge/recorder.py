@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -145,7 +145,8 @@ def record(
     asker = _Asker(recorded_form(sampler), teacher, data, codec, members, options.fabric)
     origin = _origin(asker, data, options)
     started = time.perf_counter()
-    used, version = asker.codec, getattr(asker.codec, "format", 1)
+    used = asker.codec
+    version: Literal[1, 2] = getattr(used, "format", 1)
     with Recording(Path(folder), origin, used.dtype, asker.width, version) as recording:
         recorded = _record_all(asker, recording, draws, options)
         seconds = time.perf_counter() - started

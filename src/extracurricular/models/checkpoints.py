@@ -118,9 +118,7 @@ def kind_of(content: bytes) -> str | None:
             "is a web page, not the weights; perhaps the download needed a login or a confirmation"
         )
     if content.startswith(_LFS):
-        return (
-            "is a pointer of Git LFS, not the weights themselves; fetch them with `git lfs pull`"
-        )
+        return "is a pointer of Git LFS, not the weights themselves; fetch them with `git lfs pull`"
     for first, kind in _OTHERS:
         if content.startswith(first):
             return f"is {kind}"
@@ -241,9 +239,7 @@ def _no_state(value: Mapping[Any, Any], where: str) -> str:
     for part in parts:
         for name, one in part.items():
             if isinstance(one, StandIn) and one.origin == quantised:
-                return (
-                    f"{where} holds quantised weights ({name!r}); give those in floating point"
-                )
+                return f"{where} holds quantised weights ({name!r}); give those in floating point"
     for part in parts[1:] or parts:
         tensors = sum(isinstance(one, Tensor) for one in part.values())
         odd = [(n, one) for n, one in part.items() if not isinstance(one, Tensor)]

@@ -135,7 +135,9 @@ class _Size(tuple[Any, ...]):
     __slots__ = ()
 
     def __new__(cls, *given: Any) -> _Size:
-        return super().__new__(cls, given[0] if given and isinstance(given[0], tuple | list) else ())
+        return super().__new__(
+            cls, given[0] if given and isinstance(given[0], tuple | list) else ()
+        )
 
 
 class _Kind(StandIn):
@@ -201,7 +203,7 @@ def _scan(content: bytes, start: int) -> int:
     try:
         for operation, argument, _ in pickletools.genops(file):
             count += 1
-            reserves = operation.name in _MEMO and int(argument) > count
+            reserves = operation.name in _MEMO and int(argument or 0) > count
             if count > _MOST_OPERATIONS or reserves or operation.name.startswith("EXT"):
                 raise UnreadableError("is damaged, or was made to do harm")
     except UnreadableError:
@@ -347,11 +349,13 @@ def _together(value: Any, numbers: Callable[[_Storage], Any]) -> Any:
             known[id(one)] = made = _tensor(one, numbers)
             return made
         if isinstance(one, dict):
-            known[id(one)] = into = {}
+            into: dict[Any, Any] = {}
+            known[id(one)] = into
             into.update((k if isinstance(k, str | int) else str(k), of(v)) for k, v in one.items())
             return into
         if isinstance(one, list):
-            known[id(one)] = several = []
+            several: list[Any] = []
+            known[id(one)] = several
             several.extend(map(of, one))
             return several
         if isinstance(one, tuple):
@@ -413,7 +417,9 @@ def _strided(
     block: bytearray, dtype: torch.dtype, start: int, offset: Any, size: Any, stride: Any
 ) -> Tensor:
     """Return a view of numbers, all of which lie in their block."""
-    sizes, strides = (list(one) if isinstance(one, tuple | list) else None for one in (size, stride))
+    sizes, strides = (
+        list(one) if isinstance(one, tuple | list) else None for one in (size, stride)
+    )
     whole = [*(sizes or []), *(strides or []), offset]
     if sizes is None or strides is None or len(sizes) != len(strides):
         raise UnreadableError("is damaged: a tensor has no shape")

@@ -118,9 +118,7 @@ def _fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
     return set(named) == set(expected)
 
 
-def fitting_names(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> tuple[State, str]:
+def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[State, str]:
     """Return tensors under the names of a network, as far as the names can be translated.
 
     Prefixes that training scripts leave are dropped where all names then fit, names of the

@@ -261,7 +261,9 @@ class Predictor:
         found = apart.sqrt() if self.task.kind == "regression" else apart
         return found.cpu().numpy()
 
-    def _asked(self, ask: Callable[[Any], Any], x: dict[str, Tensor], size: int | None) -> Iterator[Any]:
+    def _asked(
+        self, ask: Callable[[Any], Any], x: dict[str, Tensor], size: int | None
+    ) -> Iterator[Any]:
         """Return the answers to raw tensors, batch by batch."""
         size = self.batch_size if size is None else size
         if size < 1:

@@ -187,7 +187,7 @@ class TeacherSection(Section):
             raise ValueError("record is set, but answers are a record already; set record to null")
         if self.classes is not None and self.weights is None and self.fitted is None:
             raise ValueError(
-                "classes is set, but the teacher is trained here, in the order of the data's classes"
+                "classes is set, but the teacher is trained here, in the order of the data's"
             )
         if self.classes is not None and (self.estimator or self.answers) is not None:
             raise ValueError(
@@ -210,7 +210,7 @@ class TeacherSection(Section):
         if not self.networks and self.fitted is None:
             raise ValueError("model is an empty list; it needs at least one model")
         if self.key is not None and self.weights is None:
-            raise ValueError(f"key is {shorten(self.key)}, but weights, the file it is in, is not set")
+            raise ValueError(f"key is {shorten(self.key)}, but weights, its file, is not set")
         if self.weights is not None and len(self.networks) > 1:
             raise ValueError(
                 f"weights holds one network, but there are {len(self.networks)} members"

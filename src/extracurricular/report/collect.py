@@ -34,6 +34,8 @@ from extracurricular.run.settings import data_settings
 
 # A figure with curves of more students than this cannot be read.
 MOST_SHOWN = 6
+# A table of confusions of more classes takes more memory than it tells.
+_MOST_CONFUSED = 2000
 
 
 @dataclass
@@ -255,10 +257,9 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
         # A confidence of NaN counts as 0.
         answers.confidence.append(np.nan_to_num(_array(kept["confidence"])))
         answers.right.append(_array(predicted == y))
-        if data.task.size > _MOST_CONFUSED:
-            return _add_kl(answers, kept)
-        counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
-        answers.confusion = counts if answers.confusion is None else answers.confusion + counts
+        if data.task.size <= _MOST_CONFUSED:
+            counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
+            answers.confusion = counts if answers.confusion is None else answers.confusion + counts
     elif "probs" in kept:
         # Each pair of example and label is an answer of its own.
         probs = np.nan_to_num(_array(kept["probs"]))
@@ -266,10 +267,6 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
         answers.right.append(((probs >= 0.5) == (_array(y) >= 0.5)).astype(float).ravel())
     else:
         _add_reals(answers, kept, y, data)
-    _add_kl(answers, kept)
-
-
-def _add_kl(answers: Answers, kept: dict[str, Tensor]) -> None:
     if "kl" in kept:
         answers.kl.append(_array(kept["kl"]))
 

@@ -102,7 +102,7 @@ class OnnxTeacher(RawTeacher):
         raw: bool = True,
         shift: float | tuple[float, ...] = (0.0,),
         scale: float | tuple[float, ...] = (1.0,),
-        input: Mapping[str, Any] | None = None,  # noqa: A002 - the word of recipes
+        input: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data)
         self.path = Path(path)

@@ -65,7 +65,9 @@ def _resized(images: Any, size: tuple[int, int], bytes_range: bool) -> Any:
     wide = min(width, round(height * size[1] / size[0])) or 1
     high = min(height, round(width * size[0] / size[1])) or 1
     top, left = (height - high) // 2, (width - wide) // 2
-    part = torch.from_numpy(np.ascontiguousarray(images[:, :, top : top + high, left : left + wide]))
+    part = torch.from_numpy(
+        np.ascontiguousarray(images[:, :, top : top + high, left : left + wide])
+    )
     scaled = F.interpolate(part.float(), size, mode="bicubic", antialias=True, align_corners=False)
     return (scaled.clamp(0, 255) if bytes_range else scaled).numpy()
 
@@ -93,13 +95,12 @@ def taken(
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"input.layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
     found = layout or _layout(declared, image)
-    whole = {
-        "nchw": lambda: declared[2:4], "nhwc": lambda: declared[1:3], "flat": lambda: (),
-    }[found]()  # fmt: skip
-    fixed = tuple(n for n in whole if isinstance(n, int))
-    if size is None and len(fixed) == 2:
-        size = fixed
-    if size is not None and len(fixed) == 2 and fixed != size:
+    whole = {"nchw": declared[2:4], "nhwc": declared[1:3], "flat": ()}[found]
+    sides = [n for n in whole if isinstance(n, int)]
+    fixed = (sides[0], sides[1]) if len(sides) == 2 else None
+    size = fixed if size is None else size
+    if fixed is not None and fixed != size:
+        assert size is not None
         raise ValueError(f"input.size is {list(size)}, but {where} takes images of {list(fixed)}")
     rank = 2 if found == "flat" else 4
     if layout is not None and declared and len(declared) != rank:
