@@ -17,6 +17,7 @@ from extracurricular.errors import from_extra, known_names
 from extracurricular.inputs import Batch, Inputs, fixed_batches, leaves
 from extracurricular.teachers.onnx_format import Layout, read_layout
 from extracurricular.teachers.onnx_input import Taken, taken
+from extracurricular.teachers.onnx_output import answer_names, columns_of
 from extracurricular.teachers.raw import (
     Array,
     Arrays,
@@ -35,9 +36,6 @@ _TYPES: dict[str, Any] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-_REALS = ("tensor(float)", "tensor(double)", "tensor(float16)")
-# What scikit-learn's converter makes of a classifier: for each example a map from class to number.
-_MAPS = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
 
 
 def open_session(path: Path) -> Any:
@@ -168,12 +166,11 @@ class OnnxTeacher(RawTeacher):
     @cached_property
     def _taken(self) -> dict[str, Taken]:
         """How the file takes each image."""
-        where = f"the file {str(self.path)!r}"
         images = {k: v for k, v in leaves(self.data.train.x).items() if v.ndim == 4}
         if self.input is not None and not images:
             raise ValueError("input is set, but the data have no images")
         return {
-            key: taken(self.input, self._places[key].shape, leaf.shape[1:], where)
+            key: taken(self.input, self._places[key].shape, leaf.shape[1:], self._where)
             for key, leaf in images.items()
         }
 
@@ -188,24 +185,11 @@ class OnnxTeacher(RawTeacher):
     def _answers(self) -> list[str]:
         """Names of the outputs that are the answer."""
         found = {one.name: one.type for one in self.session.get_outputs()}
-        able = (*_REALS, *_MAPS) if self.task.kind == "classification" else _REALS
-        for name in self.output_names:
-            if found.get(name) not in able:
-                reals = [key for key, kind in found.items() if kind in able]
-                problem = f"is a {found[name]}" if name in found else "is none of the file's"
-                raise ValueError(
-                    f"outputs has {name!r}, which {problem}; those with real numbers are "
-                    f"{', '.join(reals) or 'none'}"
-                )
-        names = list(self.output_names) or [k for k, kind in found.items() if kind in able]
-        two = self.output in ("mean_std", "mean_var", "mean_log_var")
-        if not names or len(names) > 1 + two:
-            told = ", ".join(f"{name} ({kind})" for name, kind in found.items())
-            count = "one or two that are" if two else "one that is"
-            raise ValueError(
-                f"the file {str(self.path)!r} gives {told}; name the {count} the answer in outputs"
-            )
-        return names
+        return answer_names(found, self.output_names, self.output, self.task, self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"the file {str(self.path)!r}"
 
     def inputs(self, x: Inputs) -> Arrays:
         """Return raw arrays, or standardised ones for a file that takes those."""
@@ -246,7 +230,7 @@ class OnnxTeacher(RawTeacher):
             ) from None
         answer = found[0] if len(found) == 1 else found
         if len(found) == 1 and isinstance(answer, list):
-            answer = self._columns(answer)
+            answer = columns_of(answer, self.data, self.output, self._where)
         transform = self.data.y_transform if self.raw else None
         return read_answer(answer, self.task, self.output, self.std, transform)
 
@@ -255,28 +239,6 @@ class OnnxTeacher(RawTeacher):
         shapes = [one.shape for one in self._places.values()]
         sizes = {shape[0] for shape in shapes if shape and isinstance(shape[0], int)}
         return min(sizes) if sizes else None
-
-    def _columns(self, rows: list[dict[Any, float]]) -> Array:
-        """Return maps from class to number as columns of the data's classes, by name or index."""
-        known = list(self.data.classes)
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        by_name = all(str(name) in known for name in names) or isinstance(names[0], str)
-        places = {}
-        for name in names:
-            text = str(name)
-            place = (known.index(text) if text in known else -1) if by_name else name
-            if not isinstance(place, int) or not 0 <= place < self.task.size:
-                raise ValueError(
-                    f"the file {str(self.path)!r} knows the class {name!r}, but the data have "
-                    f"{', '.join(known) or f'0 to {self.task.size - 1}'}"
-                )
-            places[name] = place
-        missing = 0.0 if self.output == "probs" else -np.inf
-        table = np.full((len(rows), self.task.size), missing)
-        for number, row in enumerate(rows):
-            for name, value in row.items():
-                table[number, places[name]] = value
-        return table
 
     def _ready(self, key: str, values: Array) -> Array:
         """Shift, scale and reshape an input, and convert it to the type that the file takes."""
