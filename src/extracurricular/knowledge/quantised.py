@@ -170,7 +170,7 @@ class _Quantised:
         none = torch.zeros_like(longest)
         # Classes off the scale: the cell of the largest code begins where the others end.
         last = int(longest.max()) if len(longest) else 0
-        for length in range(_FIRST, last + _STRIDE, _STRIDE):
+        for length in range(_FIRST, last + 2 * _STRIDE, _STRIDE):
             s = torch.full_like(longest, min(length, 255))
             begins = _SCALES[min(length, 255)] * (1 - _widest(self.bits))
             off = depth.masked_fill(depth < begins, torch.inf).amin(1)

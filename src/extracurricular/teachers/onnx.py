@@ -16,7 +16,7 @@ from extracurricular.distributions import Distribution, concatenate
 from extracurricular.errors import from_extra, known_names
 from extracurricular.inputs import Batch, Inputs, fixed_batches, leaves
 from extracurricular.teachers.onnx_format import Layout, read_layout
-from extracurricular.teachers.onnx_input import Taken, taken
+from extracurricular.teachers.onnx_input import Taken, taken_by
 from extracurricular.teachers.onnx_output import answer_names, columns_of
 from extracurricular.teachers.raw import (
     Array,
@@ -166,19 +166,13 @@ class OnnxTeacher(RawTeacher):
     @cached_property
     def _taken(self) -> dict[str, Taken]:
         """How the file takes each image."""
-        images = {k: v for k, v in leaves(self.data.train.x).items() if v.ndim == 4}
-        if self.input is not None and not images:
-            raise ValueError("input is set, but the data have no images")
-        return {
-            key: taken(self.input, self._places[key].shape, leaf.shape[1:], self._where)
-            for key, leaf in images.items()
-        }
+        return taken_by(self.input, self._places, leaves(self.data.train.x), self._where)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the person, where images are resized."""
-        shapes = {key: leaf.shape[1:] for key, leaf in leaves(self.data.train.x).items()}
-        said = [one.describe(shapes[key]) for key, one in self._taken.items()]
+        x = leaves(self.data.train.x)
+        said = [one.describe(x[key].shape[1:]) for key, one in self._taken.items()]
         return tuple(one for one in said if one is not None)
 
     @cached_property

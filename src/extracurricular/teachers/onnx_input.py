@@ -72,6 +72,31 @@ def _resized(images: Any, size: tuple[int, int], bytes_range: bool) -> Any:
     return (scaled.clamp(0, 255) if bytes_range else scaled).numpy()
 
 
+def taken_by(
+    given: Mapping[str, Any] | None,
+    places: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    where: str,
+) -> dict[str, Taken]:
+    """Return how a file takes each image of the data, by the key of the input.
+
+    Args:
+        given: See :func:`taken`.
+        places: The file's input for each input of the data.
+        inputs: The data's inputs.
+        where: The file, for errors.
+
+    Raises:
+        ValueError: A setting is wrong, or there are no images that it could be about.
+    """
+    images = {key: leaf for key, leaf in inputs.items() if leaf.ndim == 4}
+    if given is not None and not images:
+        raise ValueError("input is set, but the data have no images")
+    return {
+        key: taken(given, places[key].shape, leaf.shape[1:], where) for key, leaf in images.items()
+    }
+
+
 def taken(
     given: Mapping[str, Any] | None, declared: Sequence[Any], image: Sequence[int], where: str
 ) -> Taken:
