@@ -175,6 +175,7 @@ def zoo(library: str, published: Published) -> Callable[[Make], Make]:
                 pretrained: Whether to begin with the library's published weights, which it
                     downloads once.
                 weights: A file of weights for the network, instead of published ones.
+                key: Where the weights stand in that file; searched where None.
                 normalisation: The standardisation of its inputs: ``data`` by the data set's pixels,
                     or ``published``, that of its published weights; None for ``published`` where
                     the network is pretrained, else ``data``.
