@@ -57,6 +57,10 @@ class OldWordWarning(FutureWarning):
     """A word is called otherwise now; the old one is read for one release more."""
 
 
+class NoteWarning(UserWarning):
+    """A note on what was read or chosen; the command line shows it as one line."""
+
+
 @contextmanager
 def reading(where: str) -> Iterator[None]:
     """Say in one sentence that files hold what no code of this package writes.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -299,9 +299,7 @@ def check_settings(
     model = create_model("Settings", __config__=config, **definitions)
     values = {
         # YAML has no tuples.
-        name: tuple(value)
-        if isinstance(value, list) and get_origin(hints.get(name)) is tuple
-        else value
+        name: tuple(value) if isinstance(value, list) and _takes_tuple(hints.get(name)) else value
         for name, value in given.items()
     }
     try:
@@ -309,6 +307,11 @@ def check_settings(
     except ValidationError as error:
         raise explain_validation(error, key, definitions) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _takes_tuple(hint: Any) -> bool:
+    """Return whether a setting is a tuple, or may be one."""
+    return get_origin(hint) is tuple or any(get_origin(one) is tuple for one in get_args(hint))
 
 
 def split_spec(spec: object, kind: str, key: str) -> tuple[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from extracurricular.assess.evaluate import (
     evaluate,
     fitting,
     foreign_inputs,
+    in_order,
     together,
 )
 from extracurricular.data.base import Data, make_data
@@ -322,8 +323,43 @@ def test_data_that_a_model_was_not_made_for() -> None:
         "o", (data.train.x, data.train.y), (data.test.x, data.test.y), classes=list("abcd")
     )
     assert fitting(named, data) == []
-    [note] = fitting(named, other)
-    assert note.startswith("The classes have other names than the model's: number 0 is 'a', and")
+    said = (
+        r"have other classes than the model: they lack 'ant', 'bee', .* and they have 'a', 'b', 'c'"
+    )
+    with pytest.raises(DataError, match=said):
+        fitting(named, other)
+    numbered = make_data(
+        "n", (data.train.x, data.train.y), (data.test.x, data.test.y), classes=list("0123")
+    )
+    [note] = fitting(named, numbered)
+    assert note.startswith("The classes have other names than the model's: number 0 is '0', and")
+
+
+def test_classes_are_compared_by_name_whatever_their_order() -> None:
+    data, order = image_data(), [2, 0, 3, 1]
+    names = ("ant", "bee", "cat", "dog")
+    given = make_data(
+        "g", (data.train.x, data.train.y), (data.test.x, data.test.y), classes=list(names)
+    )
+    own = linear(given, classes=names)
+    places = torch.tensor([order.index(k) for k in range(4)])
+    moved = make_data(
+        "m",
+        (data.train.x, places[data.train.y]),  # type: ignore[index]
+        (data.test.x, places[data.test.y]),  # type: ignore[index]
+        classes=[names[k] for k in order],
+    )
+    teacher = in_order(own, moved.classes)
+    assert assess(own, moved, against=teacher)["metrics"] == assess(own, given)["metrics"]
+    assert assess(own, moved, against=teacher)["fidelity"]["agreement"] == 1
+    assert assess(own, given, against=teacher)["fidelity"]["kl_to_teacher"] < 1e-6
+    few = make_data(
+        "f",
+        (data.train.x, data.train.y % 2),  # type: ignore[operator]
+        (data.test.x, data.test.y % 2),  # type: ignore[operator]
+        classes=["dog", "cat"],
+    )
+    assert assess(own, few)["examples"] == len(data.test)
 
 
 # Runs

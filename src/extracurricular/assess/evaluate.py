@@ -17,12 +17,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from extracurricular.assess.fitting import aligned, asked, fitting, foreign_inputs, split_of
+from extracurricular.assess.fitting import (
+    aligned,
+    asked,
+    fitting,
+    foreign_inputs,
+    in_order,
+    split_of,
+)
 from extracurricular.data.base import Data
 from extracurricular.data.several import alike
 from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
     Distribution,
+    Filed,
     Gaussian,
     concatenate,
 )
@@ -130,7 +138,7 @@ def assess(
         TrainingError: The model, or the one it is compared with, gave NaN or infinity.
     """
     settings = settings or Settings()
-    if set(predictor.classes) == set(data.classes):
+    if set(data.classes) <= set(predictor.classes):
         data = aligned(data, predictor.classes)
     notes = fitting(predictor, data)
     split = split_of(data, settings.split)
@@ -150,6 +158,7 @@ def assess(
     absent = without(measured, classes, data.task.kind)
     found |= {"fidelity": None, "corruptions": None, "ood": None}
     if against is not None:
+        against = in_order(against, data.classes)
         fitting(against, data)
         _say(tell, f"asking {against.name}")
         found["fidelity"] = _fidelity(prediction, asked(against, x, data, split))
@@ -161,7 +170,7 @@ def assess(
         foreign, note = foreign_inputs(predictor, settings.ood, settings.split)
         notes += [note] if note else []
         _say(tell, f"predicting {settings.ood.name}")
-        theirs = _scores(predictor.distribution(foreign), settings.score, data)
+        theirs = _scores(predictor.filed(foreign), settings.score, data)
         own = _scores(prediction, settings.score, data)
         found["ood"] = {
             "data": settings.ood.name,
@@ -203,8 +212,11 @@ def _scores(prediction: Distribution, score: str, data: Data) -> Tensor:
             prediction = inner_of(prediction, data.y_transform)
         factor = data.y_scale.scale.cpu().reciprocal()
         prediction = prediction.scaled(factor, -data.y_scale.shift.cpu() * factor)
+    rate = SCORES.find(score)[0]
     try:
-        return SCORES.find(score)[0](prediction)
+        if isinstance(prediction, Filed):
+            return prediction.each(lambda part, _: rate(part))
+        return rate(prediction)
     except ValueError as error:
         raise DataError(str(error)) from None
 
@@ -284,6 +296,7 @@ def evaluate(
     seed: int | None = None,
     teacher: bool = False,
     model: Any = None,
+    key: str | None = None,
     against: str | Path | Predictor | None = None,
     changed: Literal["refuse", "accept"] = "refuse",
     trust: bool = False,
@@ -299,8 +312,8 @@ def evaluate(
             as ``distill`` splits them, so that the test split has the examples that a student of
             the same arrays did not learn from.
         settings: The measurements; figures on the test split alone where None.
-        student, seed, teacher, model: As for :func:`extracurricular.load`. Without ``seed`` all
-            seeds of the run are evaluated.
+        student, seed, teacher, model, key: As for :func:`extracurricular.load`. Without ``seed``
+            all seeds of the run are evaluated.
         against: The teacher to measure fidelity by: a predictor, the path of a run (its teacher) or
             of a file. It is the run's own teacher where None.
         changed: Whether a run's data are refused if they are not those that it was made with, or
@@ -332,7 +345,7 @@ def evaluate(
     if not isinstance(source, str | Path):
         raise RecipeError("source", f"is {shorten(source)}; it must be a predictor or a path")
     if not (Path(source) / "recipe.yaml").is_file():
-        given = {"student": student, "seed": seed, "teacher": teacher, "model": model}
+        given = {"student": student, "seed": seed, "teacher": teacher, "model": model, "key": key}
         given["trust"] = trust
         task = None
         if _is_saved(source):
@@ -349,6 +362,8 @@ def evaluate(
         return _found(source, predictor.name, predictor, None, data, settings, judge, rows)
     if model is not None:
         raise RecipeError("model", f"is of no use here: the run {source!r} knows its own")
+    if key is not None:
+        raise RecipeError("key", f"is of no use here: the run {source!r} knows its own")
     if changed not in ("refuse", "accept"):
         raise RecipeError("--data-changed", f"is {shorten(changed)}; it must be refuse or accept")
     place = _place(data)

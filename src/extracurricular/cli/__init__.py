@@ -30,7 +30,13 @@ from extracurricular.cli import (  # isort: skip
 from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
-from extracurricular.errors import OldWordWarning, XclError, own_mistake, show_traceback
+from extracurricular.errors import (
+    NoteWarning,
+    OldWordWarning,
+    XclError,
+    own_mistake,
+    show_traceback,
+)
 from extracurricular.registry import find_own_code_in
 
 _INTERRUPTED = 130
@@ -44,8 +50,8 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a note about an old word as one line, and any other warning as Python does."""
-    if issubclass(category, OldWordWarning):
+    """Show a note as one line, and any other warning as Python does."""
+    if issubclass(category, OldWordWarning | NoteWarning):
         typer.echo(safe(f"note: {message}"), err=True)
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)

@@ -47,6 +47,9 @@ def evaluate(
         str | None,
         typer.Option(help="Network that the weights belong to."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Where the weights stand in their file: model_ema.")
+    ] = None,
     onnx: Annotated[
         str | None,
         typer.Option(
@@ -108,6 +111,7 @@ def evaluate(
             student=student,
             seed=seed,
             teacher=teacher,
+            key=key,
             model=_spec(model) if onnx is None else {"onnx": _settings(onnx, model)},
             against=against,
             changed=data_changed,  # type: ignore[arg-type]

@@ -77,6 +77,7 @@ class Progress:
         self.console = console
         self.worked = False
         self._base = 0
+        self._told: set[str] = set()
         self._bars = bars.Progress(
             bars.TextColumn("{task.description:<16}", markup=False),
             bars.BarColumn(bar_width=None),
@@ -155,5 +156,8 @@ class Progress:
             self.console.print(f"    [red]{escape(problem)}[/red]")
 
     def tell(self, text: str) -> None:
-        """Print a sentence for the user."""
+        """Print a sentence for the user, once if several jobs say it."""
+        if text in self._told:
+            return
+        self._told.add(text)
         self.console.print(f"  [yellow]·[/yellow] {escape(text)}")

@@ -20,6 +20,7 @@ Reduction has one definition everywhere: sum over outputs here, mean over exampl
 
 from extracurricular.distributions.bernoulli import Bernoulli
 from extracurricular.distributions.categorical import Categorical
+from extracurricular.distributions.filed import Filed, gathered
 from extracurricular.distributions.gaussian import (
     MAX_LOG_VAR,
     OWN_LOG_VAR,
@@ -48,12 +49,14 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Distribution",
+    "Filed",
     "Gaussian",
     "Kind",
     "Task",
     "bent",
     "concatenate",
     "epistemic",
+    "gathered",
     "kind_of_distribution",
     "mixture",
 ]

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.data.transformed import Transformed, inner_of
-from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from extracurricular.distributions import Bernoulli, Categorical, Distribution, Filed, Gaussian
 from extracurricular.evaluation.classes import by_class, over_classes
 from extracurricular.evaluation.labels import auroc as auroc
 from extracurricular.evaluation.labels import flat_pairs, label_figures
@@ -110,13 +110,15 @@ def brier(prediction: Categorical, y: Tensor) -> Tensor:
         prediction: Distributions for N examples.
         y: Class indices [N], or soft labels [N, C].
     """
+    if isinstance(prediction, Filed):
+        return prediction.each(lambda part, rows: brier(part, y[rows]))
     target = y if y.is_floating_point() else F.one_hot(y, prediction.probs.shape[1])
     return (prediction.probs - target).square().sum(-1)
 
 
 def accuracy(prediction: Categorical, y: Tensor) -> float:
     """Return the share of examples whose most probable class is theirs, in [0, 1]."""
-    return float((prediction.probs.argmax(-1) == y).double().mean())
+    return float((prediction.top()[1] == y).double().mean())
 
 
 def ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
@@ -132,7 +134,7 @@ def ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
         y: Class indices [N].
         bins: Number of bins.
     """
-    confidence, choice = prediction.probs.max(-1)
+    confidence, choice = prediction.top()
     inner = torch.arange(1, bins, device=confidence.device, dtype=torch.float64) / bins
     # In float64, as a confidence in float32 would be compared with a rounded edge.
     place = torch.bucketize(confidence.double(), inner)
@@ -186,7 +188,7 @@ def _by_confidence(prediction: Categorical, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Examples of equal confidence share their mean accuracy.
     """
-    confidence, choice = prediction.probs.max(-1)
+    confidence, choice = prediction.top()
     values, place, counts = torch.unique(confidence, return_inverse=True, return_counts=True)
     right = torch.zeros(len(values), dtype=torch.float64, device=y.device)
     right.index_add_(0, place, (choice == y).double())
@@ -254,7 +256,8 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
     if isinstance(teacher, Bernoulli):
         return float(((student.mean >= 0.5) == (teacher.mean >= 0.5)).float().mean())
     if isinstance(teacher, Categorical):
-        same = student.mean.argmax(-1) == teacher.mean.argmax(-1)
+        assert isinstance(student, Categorical)
+        same = student.top()[1] == teacher.top()[1]
         return float(same.float().mean())
     if isinstance(teacher, Transformed) and isinstance(student, Gaussian):
         student = inner_of(student, teacher.transform)

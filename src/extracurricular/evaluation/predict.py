@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.stream import announce_split
 from extracurricular.data.transformed import Transformed
-from extracurricular.distributions import Distribution, Gaussian, concatenate
+from extracurricular.distributions import Categorical, Distribution, Filed, Gaussian, gathered
 from extracurricular.errors import RecipeError, TrainingError, shorten
 from extracurricular.inputs import Batch, leaves
 from extracurricular.teachers.base import Teacher, check_teacher
@@ -28,6 +29,9 @@ _ON_CPU = 256
 def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) -> Distribution:
     """Predict a split, in the target's own units, on the CPU.
 
+    Answers over many classes for many examples lie in a file
+    (:class:`~extracurricular.distributions.Filed`), so that no more than a batch is in memory.
+
     Args:
         teacher: A network (as :class:`~extracurricular.teachers.NetworkTeacher`) or any teacher.
         data: The data set, for its scales.
@@ -38,8 +42,6 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
         RecipeError: It is no teacher.
         TrainingError: A teacher that is no network gave NaN or infinity for some examples.
     """
-    parts: list[Distribution] = []
-    bad: list[int] = []
     check_teacher(teacher)
     for name, given, kind in (("data", data, Data), ("split", split, Split)):
         if not isinstance(given, kind):
@@ -48,17 +50,21 @@ def predict(teacher: Teacher, data: Data, split: Split, batch_size: int = 1024) 
             )
     if _device_of(split).type == "cpu":
         batch_size = min(batch_size, _ON_CPU)
-    for start in range(0, len(split), batch_size):
-        announce_split(split, slice(start + batch_size, start + 2 * batch_size))
-        raw = split[slice(start, start + batch_size)]
-        ids = torch.arange(start, start + len(raw), device=_device_of(raw))
-        try:
-            parts.append(teacher(Batch(ids, data.inputs(raw.x))))
-        except NotFiniteError as error:
-            bad += [start + row for row in error.rows]
-    if bad:
-        raise not_finite("the teacher", bad, data, split)
-    return own_units(concatenate(parts), data)
+
+    def parts() -> Iterator[Distribution]:
+        bad: list[int] = []
+        for start in range(0, len(split), batch_size):
+            announce_split(split, slice(start + batch_size, start + 2 * batch_size))
+            raw = split[slice(start, start + batch_size)]
+            ids = torch.arange(start, start + len(raw), device=_device_of(raw))
+            try:
+                yield teacher(Batch(ids, data.inputs(raw.x)))
+            except NotFiniteError as error:
+                bad += [start + row for row in error.rows]
+        if bad:
+            raise not_finite("the teacher", bad, data, split)
+
+    return own_units(gathered(parts(), len(split)), data)
 
 
 def check_finite(said: Distribution, who: str, data: Data, split: Split) -> None:
@@ -74,8 +80,20 @@ def check_finite(said: Distribution, who: str, data: Data, split: Split) -> None
 
 def rows_not_finite(said: Distribution) -> list[int]:
     """Return the places of predictions that hold NaN or infinity."""
-    found: list[int] = (~said.parameters.isfinite().all(-1)).nonzero().flatten().tolist()
+    wrong = said.each(lambda part, _: _wrong(part)) if isinstance(said, Filed) else _wrong(said)
+    found: list[int] = wrong.nonzero().flatten().tolist()
     return found
+
+
+def _wrong(said: Distribution) -> Tensor:
+    """Return whether each prediction holds NaN or infinity, [B]."""
+    values = said.parameters
+    wrong = ~values.isfinite()
+    if isinstance(said, Categorical):
+        # A logit of -inf masks a class, if another is left.
+        masked = values.isneginf()
+        wrong &= ~masked | masked.all(-1, keepdim=True)
+    return wrong.any(-1)
 
 
 def not_finite(
@@ -104,6 +122,8 @@ def not_finite(
 
 def own_units(standardised: Distribution, data: Data) -> Distribution:
     """Bring a standardised prediction to the target's own units, on the CPU; others have none."""
+    if isinstance(standardised, Filed):
+        return standardised
     found = type(standardised).from_output(standardised.parameters.float().cpu())
     if not isinstance(found, Gaussian) or data.y_scale is None:
         return found

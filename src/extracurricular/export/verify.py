@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from extracurricular.distributions import (
     Distribution,
     Gaussian,
     Task,
+    gathered,
 )
 from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
@@ -174,25 +175,27 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         ExportError: The file does not take such a batch, or has no such outputs.
     """
     names = input_names(data)
-    wanted = outputs_of(original)
     order = torch.arange(max(len(split), sum(BATCHES))) % len(split)
     worst = (-1.0, 0, "", 0)
-    parts: list[dict[str, Tensor]] = []
-    start, turn = 0, 0
-    while start < len(order):
-        index = order[start : start + BATCHES[turn % len(BATCHES)]]
-        raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
-        right = {name: value[index] for name, value in wanted.items()}
-        said = _asked(run, raw, right, len(index))
-        for name, far in differences(said, right, data.y_scale, data.y_transform).items():
-            place = int(far.argmax())
-            if float(far[place]) > worst[0]:
-                worst = (float(far[place]), int(index[place]), name, len(index))
-        parts.append(said)
-        start, turn = start + len(index), turn + 1
-    joined = {name: torch.cat([part[name] for part in parts])[: len(split)] for name in wanted}
-    answers = read_outputs(joined, data.task, data.y_transform)
-    return Checked(*worst, figures(answers, data, split))
+
+    def answers() -> Iterator[Distribution]:
+        nonlocal worst
+        start, turn = 0, 0
+        while start < len(order):
+            index = order[start : start + BATCHES[turn % len(BATCHES)]]
+            raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
+            right = outputs_of(original[index])
+            said = _asked(run, raw, right, len(index))
+            for name, far in differences(said, right, data.y_scale, data.y_transform).items():
+                place = int(far.argmax())
+                if float(far[place]) > worst[0]:
+                    worst = (float(far[place]), int(index[place]), name, len(index))
+            yield read_outputs(said, data.task, data.y_transform)
+            start, turn = start + len(index), turn + 1
+
+    whole = gathered(answers(), len(order))
+    whole = whole if len(order) == len(split) else whole[: len(split)]
+    return Checked(*worst, figures(whole, data, split))
 
 
 def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:

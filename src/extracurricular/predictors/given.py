@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from extracurricular.teachers.base import on_split
 from extracurricular.teachers.estimators import EstimatorTeacher
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import OnnxTeacher
+from extracurricular.teachers.order import Reordered, class_order
 from extracurricular.teachers.raw import (
     Arrays,
     FunctionTeacher,
@@ -166,7 +168,8 @@ def _teacher_at(path: Path, data: Data) -> Teacher:
         run = open_run(path)
         seed = run.recipe.seeds[0]
         asked = run.teacher(seed)
-        if with_scales(asked, run.workspace.described_of(seed)).goes_with(data):
+        described = run.workspace.described_of(seed)
+        if with_scales(asked, described).goes_with(data) and described.classes == data.classes:
             return asked
         return predictor_teacher(from_run(run, seed=seed, teacher=True), data)
     if path.is_dir():
@@ -203,10 +206,25 @@ def predictor_teacher(predictor: Predictor, data: Data) -> Teacher:
             for given in (predictor.inputs, forms)
         )
         raise RecipeError("teacher", f"takes {wanted}, but the data have {found}")
+    if predictor.classes and data.classes and not counted(predictor.classes):
+        try:
+            order = class_order(predictor.classes, data)
+        except ValueError as error:
+            if not counted(data.classes):
+                problem = str(error).removeprefix("classes ")
+                raise RecipeError("teacher", f"{problem}, by the names of classes") from None
+        else:
+            if order != list(range(len(order))):
+                return Reordered(PredictorTeacher(predictor, data), order)
     asked = predictor.ask
     if isinstance(asked, Scaled) and asked.goes_with(data) and asked.scales.device == data.device:
         return asked.teacher
     return PredictorTeacher(predictor, data)
+
+
+def counted(names: Sequence[str]) -> bool:
+    """Return whether names of classes only count from 0, so that they say nothing."""
+    return list(names) == [str(k) for k in range(len(names))]
 
 
 class PredictorTeacher(RawTeacher):

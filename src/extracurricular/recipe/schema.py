@@ -99,6 +99,11 @@ class TeacherSection(Section):
         training: The training of each network.
         weights: A file of trained weights, which replaces training (one network only):
             safetensors, or a checkpoint of torch (see docs/models.md).
+        key: Where the weights stand in that file (``model_ema``), or the first part of their names
+            (``teacher``); null to find them.
+        classes: Names of the teacher's classes in its own order, for a teacher that was made
+            elsewhere (``weights``, ``onnx``, ``function``); null where that is the order of the
+            data's.
         mc_dropout: Passes of Monte Carlo dropout; null for none.
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
@@ -115,6 +120,8 @@ class TeacherSection(Section):
     matching: Loss = Field(default_factory=dict)
     training: Training = Training()
     weights: str | None = None
+    key: str | None = None
+    classes: Annotated[list[str | int], Field(min_length=2)] | None = None
     mc_dropout: Annotated[int, Field(ge=1, le=10_000)] | None = None
     per_seed: bool = False
     record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
@@ -133,11 +140,12 @@ class TeacherSection(Section):
         if self.estimator is not None:
             name, settings = split_spec(self.estimator, "teacher", self.fitted_key)
             return {name: settings}
+        ordered = {} if self.classes is None else {"classes": list(self.classes)}
         if self.onnx is not None:
-            return {"onnx": self.onnx}
+            return {"onnx": {**self.onnx, **ordered}}
         if self.answers is not None:
             return {"answers": self.answers}
-        return None if self.function is None else {"function": self.function}
+        return None if self.function is None else {"function": {**self.function, **ordered}}
 
     @property
     def fitted_key(self) -> str:
@@ -181,8 +189,17 @@ class TeacherSection(Section):
             )
         if self.answers is not None and self.record is not None:
             raise ValueError("record is set, but answers are a record already; set record to null")
+        if self.classes is not None and self.weights is None and self.fitted is None:
+            raise ValueError(
+                "classes is set, but the teacher is trained here, in the order of the data's"
+            )
+        if self.classes is not None and (self.estimator or self.answers) is not None:
+            raise ValueError(
+                f"classes is for weights, onnx and function, but {kinds[0]} is set; it knows the "
+                "classes by their names"
+            )
         for_networks = (
-            "model", "members", "sampler", "matching", "training", "weights", "mc_dropout",
+            "model", "members", "sampler", "matching", "training", "weights", "key", "mc_dropout",
         )  # fmt: skip
         for key in for_networks if kinds else ():
             usual = [TeacherSection.model_fields[key].get_default(call_default_factory=True)]
@@ -197,6 +214,8 @@ class TeacherSection(Section):
     def _check_networks(self) -> TeacherSection:
         if not self.networks and self.fitted is None:
             raise ValueError("model is an empty list; it needs at least one model")
+        if self.key is not None and self.weights is None:
+            raise ValueError(f"key is {shorten(self.key)}, but weights, its file, is not set")
         if self.weights is not None and len(self.networks) > 1:
             raise ValueError(
                 f"weights holds one network, but there are {len(self.networks)} members"

@@ -38,6 +38,8 @@ from extracurricular.run.workspace import RECORD, read_record
 
 # A figure with curves of more students than this cannot be read.
 MOST_SHOWN = 6
+# A table of confusions of more classes takes more memory than it tells.
+_MOST_CONFUSED = 2000
 
 
 @dataclass
@@ -276,8 +278,9 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
         # A confidence of NaN counts as 0.
         answers.confidence.append(np.nan_to_num(_array(kept["confidence"])))
         answers.right.append(_array(predicted == y))
-        counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
-        answers.confusion = counts if answers.confusion is None else answers.confusion + counts
+        if data.task.size <= _MOST_CONFUSED:
+            counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
+            answers.confusion = counts if answers.confusion is None else answers.confusion + counts
     elif "probs" in kept:
         # Each pair of example and label is an answer of its own.
         probs = np.nan_to_num(_array(kept["probs"]))

@@ -39,7 +39,7 @@ def summed_up(
         they are given.
     """
     if isinstance(answer, Categorical):
-        confidence, predicted = answer.probs.max(-1)
+        confidence, predicted = answer.top()
         found = {"confidence": confidence, "predicted": predicted}
         labels = None if labels is None else hard_labels(labels)
     elif isinstance(answer, Bernoulli):

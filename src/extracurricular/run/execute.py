@@ -13,6 +13,7 @@ from extracurricular.errors import RecipeError, shorten
 from extracurricular.files import read_json, write_if_changed
 from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
+from extracurricular.run.chance import tell_of_chance
 from extracurricular.run.check import check, check_folder, recipe_text
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.environment import note_environment
@@ -68,6 +69,7 @@ def execute(
     with locked(workspace.folder), threads(recipe.device.threads):
         check_folder(whole, workspace)  # another run may have been at work until now
         begin(whole, workspace, whole.trained, checks)
+        tell_of_chance(whole, workspace)
         waiting = [stage for stage in whole.trained if not stage.is_done(workspace)]
         do_stages(whole.trained, workspace, job_count(jobs, recipe, waiting))
         for stage in (whole.evaluation, *whole.last):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.distributions import Distribution
+from extracurricular.distributions import Distribution, Filed
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
 from extracurricular.files import curing, load_weights, read_sealed
@@ -259,8 +259,8 @@ class Workspace(DataSets):
             return self._answers[path]
         asked = on_split(ask(), self.recipe.evaluation.split)
         found = self.predict(asked, data, self.evaluated(data))
-        kept = sum(answer.parameters.nbytes for answer in self._answers.values())
-        if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
+        kept = sum(map(_bytes_of, self._answers.values()))
+        if kept + _bytes_of(found) <= _REMEMBERED_BYTES:
             self._answers[path] = found
         return found
 
@@ -283,6 +283,11 @@ def recorded_files(folder: Path) -> dict[str, str]:
     """
     found = read_record(folder).get("files") if (folder / RECORD).exists() else None
     return found if isinstance(found, dict) else {}
+
+
+def _bytes_of(answers: Distribution) -> int:
+    """Return the memory that answers take; those in a file take none."""
+    return 0 if isinstance(answers, Filed) else answers.parameters.nbytes
 
 
 def first_network(spec: Any, data: Data, seed: int, key: str) -> nn.Module:

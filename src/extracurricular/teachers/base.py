@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from extracurricular.distributions import Distribution, epistemic
+from extracurricular.distributions import Categorical, Distribution, epistemic
 from extracurricular.errors import RecipeError, TrainingError, shorten
 from extracurricular.inputs import Batch
 
@@ -147,6 +147,9 @@ def check_answer(target: Distribution, ids: Tensor) -> None:
 
 
 def _at_fault(target: Distribution) -> Tensor:
+    if isinstance(target, Categorical):
+        # A logit of -inf masks a class; the largest shows NaN and infinity.
+        return ~torch.isfinite(target.parameters.amax(-1))
     return ~torch.isfinite(target.parameters).all(-1)
 
 

@@ -29,6 +29,7 @@ from extracurricular.teachers.estimators import (
     training_table,
 )
 from extracurricular.teachers.onnx import OnnxTeacher
+from extracurricular.teachers.order import reordered
 from extracurricular.teachers.raw import LEAST_STD, Array, FunctionTeacher, Output
 
 
@@ -332,11 +333,13 @@ class Function:
             ``mean_var``, ``mean_log_var`` or ``mean`` for real targets. The first of these where
             None.
         std: The deviation for ``mean``, in the target's own units, or those of its transform.
+        classes: Names of its classes in its own order; that of the data where None.
     """
 
     function: str
     output: Output | None = None
     std: float | None = None
+    classes: list[Any] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -345,7 +348,8 @@ class Function:
     def fit(self, data: Data, seed: int) -> Teacher:
         """Find the function."""
         function, _ = _FUNCTIONS.find(self.function, key="function")
-        return FunctionTeacher(function, data, output=self.output, std=self.std)
+        found = FunctionTeacher(function, data, output=self.output, std=self.std)
+        return reordered(found, self.classes, data)
 
 
 @ENTRIES.register("onnx")
@@ -362,6 +366,8 @@ class Onnx:
         raw: Whether the file takes raw values and answers in the target's own units; otherwise it
             takes and gives standardised values, as networks trained here do.
         shift, scale: The file takes ``(raw - shift) / scale``: one number, or one for each channel.
+        input: How it takes an image, where the file leaves that open: ``{size: …, layout: …}``.
+        classes: Names of its classes in its own order; that of the data where None.
     """
 
     path: str
@@ -372,11 +378,13 @@ class Onnx:
     raw: bool = True
     shift: float | tuple[float, ...] = (0.0,)
     scale: float | tuple[float, ...] = (1.0,)
+    input: dict[str, Any] | None = None
+    classes: list[Any] | None = None
 
     def fit(self, data: Data, seed: int) -> Teacher:
         """Open the file."""
-        settings = {k: v for k, v in vars(self).items() if k != "path"}
-        return OnnxTeacher(self.path, data, **settings)
+        settings = {k: v for k, v in vars(self).items() if k not in ("path", "classes")}
+        return reordered(OnnxTeacher(self.path, data, **settings), self.classes, data)
 
     @property
     def files(self) -> list[Path]:

@@ -147,7 +147,8 @@ def read_answer(
     """Read a teacher's answer as a distribution, in the answer's own units.
 
     Args:
-        answer: For classes, probabilities or logits [B, C]. For several labels, the probability of
+        answer: For classes, probabilities or logits [B, C]; of two classes, those of the second
+            alone will do, [B] or [B, 1]. For several labels, the probability of
             each, or its log-odds, [B, L]. For real targets, means [B, D], and
             with them deviations, variances or log variances: two arrays, or one [B, 2 D]. With one
             target, [B] will do.
@@ -161,7 +162,9 @@ def read_answer(
         ValueError: The answer has a wrong shape or an impossible value.
     """
     if task.kind != "regression":
-        scores = _array(answer, task, "logits" if output == "logits" else "probabilities")
+        scores = _array(
+            _both(answer, task, output), task, "logits" if output == "logits" else "probabilities"
+        )
         if output == "logits":
             return FAMILIES[task.kind].from_output(torch.from_numpy(scores).float())
         if task.kind == "multilabel":
@@ -197,6 +200,17 @@ def read_answer(
     return gaussian(mean, np.square(spread) if output == "mean_std" else spread)
 
 
+def _both(answer: Any, task: Task, output: str) -> Any:
+    """Return the two columns of one sigmoid, which is the second of two classes."""
+    if task != Task("classification", 2):
+        return answer
+    shape = np.shape(answer)
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
+        return answer
+    one = np.asarray(answer, dtype=np.float64).reshape(-1, 1)
+    return np.concatenate([np.zeros_like(one) if output == "logits" else 1 - one, one], axis=1)
+
+
 def gaussian(mean: Array, var: Array) -> Gaussian:
     """Make a Gaussian of means and variances [B, D], in float64, as units may be large or small."""
     tiny = np.finfo(np.float64).tiny
@@ -222,11 +236,15 @@ def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array
                 f"the teacher knows {found.shape[1]} classes, but the data have {task.size}"
             )
         raise ValueError(f"the teacher gave {what} of shape {found.shape}; it must be [B, {size}]")
-    if not np.isfinite(found).all():
-        row, column = np.argwhere(~np.isfinite(found))[0]
+    wrong = ~np.isfinite(found)
+    if what == "logits" and task.kind == "classification":
+        # A logit of -inf masks a class, if another is left.
+        wrong &= ~np.isneginf(found) | np.isneginf(found).all(1, keepdims=True)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
         raise NotFiniteError(
             f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch",
-            np.flatnonzero(~np.isfinite(found).all(1)).tolist(),
+            np.flatnonzero(wrong.any(1)).tolist(),
         )
     return found
 
