@@ -20,7 +20,7 @@ from PIL import Image
 
 from drills.common import Dice, Result, Tally, fresh, preload, real, xcl
 from drills.mutations import ODD, mutated, written
-from drills.recipes import bound_memory, told_badly
+from drills.recipes import LIMIT, bound, told_badly
 
 COUNT = 300
 MEMORY = 12 * 2**30
@@ -60,7 +60,7 @@ def drill(dice: Dice, count: int, folder: Path) -> Result:
         kind = kinds[number % len(kinds)] if dice.only is None else kinds[dice.only % len(kinds)]
         said, commands = KINDS[kind](place, chance)
         words = chance.choice(commands)
-        ended = xcl(*words, cwd=place, real=real(number), first=_bound)
+        ended = xcl(*words, cwd=place, real=real(number), limit=LIMIT, first=_bound)
         problem = ended.fault
         if problem is None and ended.status == 2:
             problem = told_badly(ended.refusal)
@@ -77,7 +77,7 @@ def drill(dice: Dice, count: int, folder: Path) -> Result:
 
 
 def _bound() -> None:
-    bound_memory(MEMORY)
+    bound(MEMORY)
 
 
 def _escaped(place: Path) -> str | None:
