@@ -19,6 +19,7 @@ from extracurricular.distributions import Gaussian
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.predict import own_units
 from extracurricular.export.graph import Exported
+from extracurricular.generators.columns import training_rows
 from extracurricular.models import build_model
 from extracurricular.samplers import Context, build_sampler
 from extracurricular.teachers.raw import FunctionTeacher
@@ -152,3 +153,9 @@ def test_a_table_of_times_since_1970_runs_and_is_exported(tmp_path: Path) -> Non
     theirs = xcl.load(shipped.files[0])(rows_asked)
     np.testing.assert_allclose(ours.mean, theirs.mean, rtol=0, atol=1e-3)
     assert np.abs(ours.mean - 1.7e9).max() < 100
+
+
+def test_a_generator_of_such_columns_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="gmm makes values in float32, which cannot hold x"):
+        training_rows(made(1.0, 1e9), "gmm")
+    assert training_rows(made(), "gmm").dtype == torch.float32

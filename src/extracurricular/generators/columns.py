@@ -42,11 +42,17 @@ def training_rows(data: Data, name: str) -> Tensor:
     """Return the training rows of vectors, float32, [N, D], on the CPU.
 
     Raises:
-        ValueError: The data have images, which the generator ``name`` cannot make.
+        ValueError: The data have images, or units that float32 cannot hold, which the generator
+            ``name`` cannot make.
     """
     for key, leaf in leaves(data.train.x).items():
+        which = f"x[{key!r}]" if key else "x"
+        if leaf.dtype == torch.float64:
+            raise ValueError(
+                f"{name} makes values in float32, which cannot hold {which} of data {data.name!r}; "
+                "give it less its mean, in units of its deviation"
+            )
         if leaf.ndim > 2:
-            which = f"x[{key!r}]" if key else "x"
             raise ValueError(
                 f"{name} is for vectors, but {which} of data {data.name!r} has shape "
                 f"{tuple(leaf.shape[1:])}; images need another generator"

@@ -106,6 +106,8 @@ EXAMPLES = {
     "among.NAME.sampler": "[empirical, cutmix]",
     "cost.of": "mine",
     "training.milestones": "[0.625, 0.75, 0.875]",
+    "training.lr": "0.003",
+    "training.weight_decay": "0.01",
     "training.clip_norm": "1.0",
     "training.ema": "0.999",
     "training.evaluate_every": "500",
