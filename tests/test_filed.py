@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import extracurricular as xcl
-from extracurricular.assess.evaluate import Settings, assess
+from extracurricular.assess.assess import Settings, assess
 from extracurricular.data.base import Data, make_data
 from extracurricular.distributions import (
     Categorical,

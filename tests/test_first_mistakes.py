@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import extracurricular as xcl
-from extracurricular.assess.evaluate import assess
+from extracurricular.assess.assess import assess
 from extracurricular.errors import own_place, raised, shorten
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.teachers.prepared import prepare

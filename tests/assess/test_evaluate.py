@@ -18,15 +18,9 @@ from torch import Tensor
 
 import extracurricular as xcl
 from extracurricular import cli
-from extracurricular.assess.evaluate import (
-    Settings,
-    assess,
-    evaluate,
-    fitting,
-    foreign_inputs,
-    in_order,
-    together,
-)
+from extracurricular.assess.assess import Settings, assess
+from extracurricular.assess.evaluate import evaluate, together
+from extracurricular.assess.fitting import fitting, foreign_inputs, in_order
 from extracurricular.data.base import Data, make_data
 from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.errors import DataError, RecipeError, StorageError

@@ -89,7 +89,7 @@ def evaluate(
     A run's student is evaluated for all its seeds.
     Figures are then mean ± standard deviation.
     """
-    from extracurricular.assess.evaluate import Settings
+    from extracurricular.assess.assess import Settings
     from extracurricular.assess.evaluate import evaluate as evaluate_model
     from extracurricular.evaluation.corruptions import CORRUPTIONS
     from extracurricular.recipe.lookup import find_data

@@ -7,7 +7,7 @@ whoever names that class alone. The figures here tell how a rare class fares.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extracurricular.distributions import Categorical, Distribution
+from extracurricular.distributions import Categorical, Distribution, Filed
 from extracurricular.evaluation.words import WORDS, Words, figure_text
 from extracurricular.inputs import hard_labels
 
@@ -30,8 +30,11 @@ MOST = 100
 _FEW = 5
 # Columns that are sorted at once: some megabytes for any number of classes.
 _BLOCK = 32
+# Numbers of a file of answers that are in memory at once.
+_AT_ONCE = 2**21
 
 Array: TypeAlias = NDArray[np.float64]
+_Columns: TypeAlias = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,15 @@ def by_class(prediction: Categorical, y: Tensor, ranks: bool = True) -> ByClass:
         y: Class indices [N], or soft labels [N, C], of which the most probable class counts.
         ranks: Whether ``auroc`` and ``auprc`` are among them, which sort all probabilities.
     """
-    probs = prediction.probs.detach().cpu()
+    columns, size, width = _columns_of(prediction)
     truth = hard_labels(y).cpu().long()
-    size = probs.shape[1]
-    said = probs.argmax(-1)
+    said = prediction.top()[1].cpu()
     support, named, right = (
         torch.bincount(of, minlength=size).numpy().astype(np.float64)
         for of in (truth, said, truth[said == truth])
     )
     none = np.full(size, np.nan)
-    auroc, auprc = _ranked(probs, truth.numpy(), support) if ranks else (none, none)
+    auroc, auprc = _ranked(columns, width, truth.numpy(), support) if ranks else (none, none)
     return ByClass(
         support=support,
         recall=_ratio(right, support),
@@ -86,7 +88,19 @@ def _ratio(a: Array, b: Array) -> Array:
     return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
 
 
-def _ranked(probs: Tensor, truth: NDArray[np.int64], support: Array) -> tuple[Array, Array]:
+def _columns_of(prediction: Categorical) -> tuple[_Columns, int, int]:
+    """Return the probabilities by columns, the number of columns, and how many to take at once."""
+    if isinstance(prediction, Filed):
+        size = prediction[:1].logits.shape[1]
+        # Each call reads the whole file.
+        return prediction.columns, size, max(_BLOCK, _AT_ONCE // max(1, len(prediction)))
+    probs = prediction.probs.detach().cpu()
+    return lambda first, last: probs[:, first:last], probs.shape[1], _BLOCK
+
+
+def _ranked(
+    columns: _Columns, width: int, truth: NDArray[np.int64], support: Array
+) -> tuple[Array, Array]:
     """Return AUROC and average precision of each class against the rest.
 
     With v over the scores of the class's P examples, AUROC is the mean of the share of the others
@@ -94,12 +108,12 @@ def _ranked(probs: Tensor, truth: NDArray[np.int64], support: Array) -> tuple[Ar
     precision among all scores from v on, which is the step-wise area under the curve of precision
     and recall.
     """
-    count, size = probs.shape
+    count, size = len(truth), len(support)
     auroc, auprc = np.full(size, np.nan), np.full(size, np.nan)
     own = np.argsort(truth, kind="stable")
     ends = np.searchsorted(truth[own], np.arange(size + 1))
-    for start in range(0, size, _BLOCK):
-        block = probs[:, start : start + _BLOCK].T.contiguous().numpy()
+    for start in range(0, size, width):
+        block = columns(start, min(start + width, size)).T.contiguous().numpy()
         for k, scores in enumerate(block, start):
             positive = int(support[k])
             # A probability that is not finite ranks nothing; NaN then stands for the figure.
