@@ -122,7 +122,7 @@ def _of_a_finished_run(number: int, dice: Dice, truth: Truth, place: Path, tally
 
 
 def _of_a_stopped_run(number: int, dice: Dice, truth: Truth, place: Path, tally: Tally) -> bool:
-    kept = stopped(truth.whole, truth.whole.folder / "stopped", dice.randrange(1, 30))
+    kept = stopped(truth.whole, truth.whole.folder / "stopped", dice.randrange(1, 25))
     run = copy(kept, place / "run")
     name, how = _damage(dice, run, truth.other)
     said = f"{truth.whole.kind}, stopped: {how} of {name}"
