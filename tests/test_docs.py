@@ -270,3 +270,12 @@ def check_chain(chain: Any) -> None:
             courses = {s: read_course(given[s]) for s in may_move(entry) & set(given)}
             given |= {setting: ends(course)[0] for setting, course in courses.items()}
             SAMPLERS.settings({name: given}, key="sampler", context=supplied)
+
+
+def test_the_site_has_every_page_and_name() -> None:
+    # The tags of Python in it are for the site's builder.
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+    shown = set(re.findall(r"(\w+\.md)$", config, re.MULTILINE))
+    assert shown == {page.name for page in ROOT.glob("docs/*.md")}
+    listed = set(re.findall(r"::: [\w.]+\.(\w+)", (ROOT / "docs/api.md").read_text("utf-8")))
+    assert listed == set(extracurricular.__all__) - {"__version__"}, "run python docs/tables.py"

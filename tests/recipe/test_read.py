@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from extracurricular.errors import RecipeError
-from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
+from extracurricular.recipe.read import parse_recipe, read_recipe
+from extracurricular.recipe.ships import shipped_recipes
 from tests.recipe.small import SMALL
 
 

@@ -20,8 +20,9 @@ from extracurricular.errors import StorageError
 from extracurricular.matching import build_matching
 from extracurricular.models import build_model, parameter_count
 from extracurricular.recipe.difference import differences
-from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
+from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import Recipe
+from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.run.execute import execute
 from extracurricular.training import learning_rate
 from tests.conftest import checked

@@ -15,7 +15,7 @@ from extracurricular.data.images.stream import streamed
 from extracurricular.errors import RecipeError, known_names, shorten
 from extracurricular.inputs import leaves
 from extracurricular.knowledge.fingerprint import canonical
-from extracurricular.recipe.overrides import Loader
+from extracurricular.recipe.plain_values import Loader
 from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import split_spec
 from extracurricular.samplers.base import SAMPLERS

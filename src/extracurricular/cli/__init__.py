@@ -19,6 +19,7 @@ from extracurricular.cli import (  # isort: skip
     data as data,
     models as models,
     recipes as recipes,
+    explain as explain,
     draws as draws,
     evaluate as evaluate,
     compare as compare,

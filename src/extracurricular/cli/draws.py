@@ -83,7 +83,8 @@ def _opened(
     source: str, overrides: list[str], run: Path | None, watcher: Watcher
 ) -> tuple[Workspace, Plan]:
     """Return the workspace and the stages of a recipe, or of a finished run."""
-    from extracurricular.recipe.read import read_recipe, shipped_recipes
+    from extracurricular.recipe.read import read_recipe
+    from extracurricular.recipe.ships import shipped_recipes
     from extracurricular.run.equal_cost import settled
     from extracurricular.run.finished import open_run
     from extracurricular.run.plan import plan

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from extracurricular.cli import base
+from extracurricular.cli.explain import list_entries
 from extracurricular.errors import RecipeError
 
 
@@ -29,16 +30,7 @@ def models(
 
 
 def _list_models() -> None:
-    from rich.table import Table
-
-    from extracurricular.models import MODELS
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name in MODELS.names():
-        entry = MODELS.entry(name)
-        summary = (entry.__doc__ or "").strip().partition("\n")[0].replace("``", "")
-        table.add_row(f"[bold]{base.escaped(name)}[/bold]", base.escaped(summary))
-    base.console().print(table)
+    list_entries("model")
     base.console().print("xcl models NAME shows the cost of one.")
 
 

@@ -22,14 +22,13 @@ def list_recipes(context: typer.Context) -> None:
     """List the recipes that ship with xcl."""
     if context.invoked_subcommand is not None:
         return
-    import yaml
     from rich.table import Table
 
-    from extracurricular.recipe.read import shipped_recipes
+    from extracurricular.recipe.ships import abouts
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, text in shipped_recipes().items():
-        table.add_row(f"[bold]{name}[/bold]", yaml.safe_load(text).get("about", ""))
+    for name, about in abouts().items():
+        table.add_row(f"[bold]{name}[/bold]", base.escaped(about))
     base.console().print(table)
 
 
@@ -38,7 +37,7 @@ def show_recipe(
     name: Annotated[str, typer.Argument(help="The recipe's name, as `xcl recipes` lists it.")],
 ) -> None:
     """Print a recipe, to save and to change."""
-    from extracurricular.recipe.read import shipped_recipes
+    from extracurricular.recipe.ships import shipped_recipes
 
     shipped = shipped_recipes()
     if name not in shipped:

@@ -172,7 +172,9 @@ class _Builder:
             turn = self.node("Div", [moved, self.constant(period)])
             part = self.node("Sub", [turn, self.node("Floor", [turn])])
             angle = self.node("Mul", [part, self.constant(2 * math.pi)])
-            made += [self.float32(self.node(kind, [angle])) for kind in ("Sin", "Cos")]
+            # As a sine, since runtimes before 1.32 have no cosine of float64.
+            ahead = self.node("Add", [angle, self.constant(math.pi / 2)])
+            made += [self.float32(self.node("Sin", [one])) for one in (angle, ahead)]
         return made, absent
 
 

@@ -24,7 +24,8 @@ class AnswersFile:
         logits: The same for logits.
         mean, deviation: Columns of a real target, or several; or the names of arrays.
             ``deviation`` may be a number.
-        missing: As for :class:`Answers`.
+        missing: What training examples without an answer do: ``error`` refuses them, ``drop``
+            leaves them out.
     """
 
     path: str

@@ -167,6 +167,17 @@ def zoo(library: str, published: Published) -> Callable[[Make], Make]:
             settings: dict[str, Any] = NO_SETTINGS,
             pixels: Pixels | None = None,
         ) -> nn.Module:
+            """Build a network of the library.
+
+            Args:
+                pretrained: Whether to begin with the library's published weights, which it
+                    downloads once.
+                weights: A file of weights for the network, instead of published ones.
+                normalisation: The standardisation of its inputs: ``data`` by the data set's pixels,
+                    or ``published``, that of its published weights; None for ``published`` where
+                    the network is pretrained, else ``data``.
+                settings: Further arguments of the library's function.
+            """
             request = Request(name, one_image(inputs), outputs, pretrained, settings)
             check_at_least(1, outputs=outputs)
             found = _library(library)

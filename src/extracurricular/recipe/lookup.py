@@ -13,7 +13,8 @@ from extracurricular.data.sets import DATA
 from extracurricular.errors import RecipeError, known_names
 from extracurricular.recipe.overrides import override
 from extracurricular.recipe.paths import absolute_spec
-from extracurricular.recipe.read import read_recipe, shipped_recipes
+from extracurricular.recipe.read import read_recipe
+from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.registry import split_spec
 
 

@@ -22,7 +22,7 @@ import yaml
 
 from extracurricular.errors import RecipeError, known_names, shorten
 from extracurricular.recipe.old_words import Notes, translate, upgrade
-from extracurricular.recipe.plain_values import unshared
+from extracurricular.recipe.plain_values import Loader, unshared
 
 FULL = "full"
 """The budget of a recipe as it is written."""
@@ -184,24 +184,3 @@ def _put(values: dict[str, Any], parts: Sequence[str], value: Any, path: str) ->
             here = here[part]
         else:
             raise RecipeError(path, f"{part!r} cannot be set inside {shorten(here)}")
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML loader that refuses a repeated key and reads 1e-3 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build the mapping of a node."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)

@@ -16,9 +16,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import yaml
@@ -27,9 +25,9 @@ from pydantic import BaseModel, ValidationError
 from extracurricular.errors import OldWordWarning, RecipeError, known_names, shorten
 from extracurricular.recipe.chains import expand_chains
 from extracurricular.recipe.old_words import Notes, upgrade
-from extracurricular.recipe.overrides import Loader, override_recipe
+from extracurricular.recipe.overrides import override_recipe
 from extracurricular.recipe.paths import absolute_paths
-from extracurricular.recipe.plain_values import unshared
+from extracurricular.recipe.plain_values import Loader, unshared
 from extracurricular.recipe.schema import (
     ROLES,
     DeviceSection,
@@ -40,26 +38,13 @@ from extracurricular.recipe.schema import (
     TeacherSection,
     roles,
 )
+from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.recipe.students import StudentSection
 from extracurricular.registry import explain_validation, first_complaint
 from extracurricular.training import Training
 
 # One of these lies beside the recipe that a run keeps.
 _RUN_FILES = ("environment.json", "summary.json")
-
-
-def shipped_recipes() -> dict[str, str]:
-    """Return the text of each recipe that ships with the package, by name, sorted.
-
-    A file of two YAML documents holds several recipes: a table ``pairs`` of words by recipe, and a
-    template in which ``$word`` stands for each.
-    """
-    folder = resources.files("extracurricular.recipe") / "shipped"
-    found: dict[str, str] = {}
-    for file in folder.iterdir():
-        if file.name.endswith(".yaml"):
-            found |= _recipes_in(file.name.removesuffix(".yaml"), file.read_text(encoding="utf-8"))
-    return dict(sorted(found.items()))
 
 
 def read_recipe(source: str, overrides: Sequence[str] = (), *, quiet: bool = False) -> Recipe:
@@ -103,15 +88,6 @@ def parse_recipe(loaded: Any, overrides: Sequence[str] = (), *, quiet: bool = Fa
     recipe, notes = _parse(loaded, overrides)
     _tell(notes, quiet)
     return recipe
-
-
-def _recipes_in(name: str, text: str) -> dict[str, str]:
-    """Return the recipes in a file, by name."""
-    table, line, template = text.partition("\n---\n")
-    if not line:
-        return {name: text}
-    pairs = yaml.load(table, Loader=Loader)["pairs"]
-    return {pair: Template(template).substitute(words, name=pair) for pair, words in pairs.items()}
 
 
 def _load(source: str) -> tuple[Any, Path]:

@@ -22,7 +22,8 @@ from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
 from extracurricular.evaluation.summary import Parts, mean_error
 from extracurricular.files import curing, read_checked
-from extracurricular.recipe.read import read_recipe, shipped_recipes
+from extracurricular.recipe.read import read_recipe
+from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, confusion
 from extracurricular.report.gallery import Gallery, galleries
