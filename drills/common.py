@@ -22,7 +22,7 @@ from pathlib import Path
 # One trial of so many calls ``xcl`` as users do, in a new interpreter.
 REAL_EVERY = 20
 # Seconds after which a command counts as hanging.
-LIMIT = 120.0
+LIMIT = 300.0
 
 
 class Dice(random.Random):

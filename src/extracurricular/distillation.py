@@ -7,6 +7,7 @@ same weights to the last bit; it takes Python objects as well as names.
 from __future__ import annotations
 
 import copy
+import json
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -193,6 +194,7 @@ def distill(
             with locked(folder):
                 if not _is_done(folder, wanted):
                     write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted})
+                    lessons = replace(lessons, bound=json.dumps(wanted, sort_keys=True))
                     module, source, _ = _learned(lessons, single, choice, folder)
                     keep(module, sampler=source).write(folder)
                     for place in (folder, *(choice.folders(folder) if choice else ())):

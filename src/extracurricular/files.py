@@ -1,9 +1,10 @@
 """Files that are written whole or not at all.
 
 Content goes to a temporary file first, is flushed to the disk and then renamed, so an interruption
-at any moment leaves the old file or the new one. A checkpoint has the SHA-256 of its content in its
-name, so that content and checksum arrive in the same rename, and a damaged checkpoint is skipped.
-Nothing that is read is executed.
+at any moment leaves the old file or the new one. A checkpoint has a SHA-256 in its name, of its
+content and of all that it belongs to, so that content and checksum arrive in the same rename, and a
+checkpoint that is damaged, or of other settings, is skipped. A sealed JSON file has the checksum of
+its own content. Nothing that is read is executed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def telling(path: Path, doing: str) -> Iterator[None]:
 
     Args:
         path: The file.
-        doing: ``read`` or ``write``.
+        doing: ``read``, ``write`` or ``remove``.
 
     Raises:
         StorageError: The system refused; the sentence names the file and the reason.
@@ -78,6 +79,19 @@ def telling(path: Path, doing: str) -> Iterator[None]:
     except OSError as error:
         text = error.strerror or str(error)
         raise StorageError(f"cannot {doing} {str(path)!r}: {text}") from None
+
+
+@contextmanager
+def curing(cure: str) -> Iterator[None]:
+    """Add to a failure's sentence what to do about it.
+
+    Raises:
+        StorageError: The one that came, with the cure.
+    """
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{error}; {cure}") from None
 
 
 def sweep(folder: Path, below: Sequence[str]) -> None:
@@ -112,41 +126,106 @@ def _is_alive(process: int) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, refusing NaN and infinity, which JSON does not have."""
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    write_atomic(path, (text + "\n").encode())
+    write_atomic(path, json_bytes(value))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, checksum: str | None = None) -> Any:
+    """Read a JSON file, and check it against its SHA-256 if that is given.
 
     Raises:
-        StorageError: The file is missing or holds no valid JSON.
+        StorageError: The file is missing, damaged or holds no valid JSON.
     """
-    with telling(path, "read"):
-        content = path.read_bytes()
+    content = read_checked(path, checksum)
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise StorageError(f"the file {str(path)!r} is damaged: {error}") from None
 
 
-def write_if_changed(path: Path, content: bytes) -> None:
-    """Write a file unless it has exactly this content already."""
+def write_if_changed(path: Path, content: bytes) -> str:
+    """Write a file unless it has exactly this content already; return its SHA-256."""
     with telling(path, "read"):
         same = path.exists() and path.read_bytes() == content
     if not same:
         write_atomic(path, content)
+    return sha256(content)
 
 
-def write_json_if_changed(path: Path, value: Any) -> None:
-    """Write a JSON file unless it holds exactly this value already."""
-    if not path.exists() or read_json(path) != value:
-        write_json(path, value)
+def json_bytes(value: Any) -> bytes:
+    """Return the content of a JSON file, refusing NaN and infinity, which JSON does not have."""
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode()
 
 
 def sha256(content: bytes) -> str:
     """Return the SHA-256 checksum of some content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+# -- files whose damage shows ---------------------------------------------------------------------
+
+_SEAL = "checksum"
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write an object as JSON with the checksum of its own content, as its last key."""
+    write_json(path, value | {_SEAL: seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_sealed` wrote, without its checksum.
+
+    A file of an earlier version has none, and is not compared.
+
+    Raises:
+        StorageError: The file is missing, holds no JSON object, or is not as it was written.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise StorageError(f"the file {str(path)!r} is damaged: it holds no object")
+    if _SEAL in found and found.pop(_SEAL) != seal(found):
+        raise StorageError(
+            f"the file {str(path)!r} is damaged: its content is not that of its checksum"
+        )
+    return found
+
+
+def write_sealed_if_changed(path: Path, value: dict[str, Any]) -> None:
+    """Write a sealed file unless it is whole and holds exactly this value already."""
+    with suppress(StorageError):
+        # A file of an earlier version has no checksum yet.
+        if read_sealed(path) == value and _SEAL in read_json(path):
+            return
+    write_sealed(path, value)
+
+
+def seal(value: dict[str, Any]) -> str:
+    """Return the checksum of an object's values, whatever their order and layout in a file."""
+    # As they come back from a file: tuples are lists then, and keys are texts.
+    plain = json.loads(json.dumps(value, allow_nan=True))
+    return sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
+
+
+def read_checked(path: Path, checksum: str | None) -> bytes:
+    """Read a file, and compare it with a checksum that was recorded of it.
+
+    Args:
+        path: The file.
+        checksum: Its SHA-256; None where an earlier version recorded none.
+
+    Raises:
+        StorageError: The file is missing, cannot be read, or is not as it was written.
+    """
+    with telling(path, "read"):
+        if path.exists() and not path.is_file():
+            # A device, or a pipe, has no end.
+            raise StorageError(f"cannot read {str(path)!r}: it is no file")
+        content = path.read_bytes()
+    if checksum is not None and sha256(content) != checksum:
+        raise StorageError(
+            f"the file {str(path)!r} is damaged: its checksum differs from the recorded one"
+        )
+    return content
 
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> str:
@@ -166,12 +245,7 @@ def load_weights(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
     Raises:
         StorageError: The file is missing or damaged, or its checksum differs.
     """
-    with telling(path, "read"):
-        content = path.read_bytes()
-    if checksum is not None and sha256(content) != checksum:
-        raise StorageError(
-            f"the file {str(path)!r} is damaged: its checksum differs from the recorded one"
-        )
+    content = read_checked(path, checksum)
     try:
         return safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
@@ -183,10 +257,12 @@ class Checkpoints:
 
     Args:
         folder: The folder of the files ``step-00000500.<checksum>.ckpt``.
+        bound: All that they belong to, as a text. The checksum covers it, so that checkpoints of
+            anything else that lie in the folder are not read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, bound: str = "") -> None:
+        self.folder, self.bound = folder, bound
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state reached after ``step`` steps and remove older ones."""
@@ -194,19 +270,23 @@ class Checkpoints:
         torch.save(state, buffer)
         content = buffer.getvalue()
         older = self._files()
-        target = self.folder / f"step-{step:010d}.{sha256(content)[:32]}.ckpt"
+        target = self.folder / f"step-{step:010d}.{self._checksum(content)}.ckpt"
         write_atomic(target, content)
-        for file in older:
-            if file != target:
-                file.unlink(missing_ok=True)
+        self._remove(file for file in older if file != target)
 
     def newest(self) -> dict[str, Any] | None:
-        """Return the newest state whose content matches its checksum, or None."""
+        """Return the newest state that is whole and belongs here, or None."""
         for file in reversed(self._files()):
-            content = file.read_bytes()
-            if sha256(content)[:32] == file.name.split(".")[1]:
+            with telling(file, "read"):
+                content = file.read_bytes()
+            if self._checksum(content) == file.name.split(".")[1]:
                 return self._parse(file, content)
         return None
+
+    def _checksum(self, content: bytes) -> str:
+        digest = hashlib.sha256(self.bound.encode())
+        digest.update(content)
+        return digest.hexdigest()[:32]
 
     @staticmethod
     def _parse(file: Path, content: bytes) -> dict[str, Any]:
@@ -214,7 +294,7 @@ class Checkpoints:
             state: dict[str, Any] = torch.load(
                 io.BytesIO(content), map_location="cpu", weights_only=True
             )
-        except pickle.UnpicklingError as error:
+        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
             raise StorageError(
                 f"the file {str(file)!r} is no checkpoint of this project"
             ) from error
@@ -222,8 +302,13 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all checkpoints, and temporary files that an interruption left."""
-        for file in [*self._files(), *self.folder.glob(".step-*.part")]:
-            file.unlink(missing_ok=True)
+        self._remove([*self._files(), *self.folder.glob(".step-*.part")])
+
+    @staticmethod
+    def _remove(files: Iterable[Path]) -> None:
+        for file in files:
+            with telling(file, "remove"):
+                file.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.*.ckpt"))
@@ -234,23 +319,23 @@ class JsonLines:
 
     Args:
         path: The file.
-        step: The step from which training continues; lines of later steps, and a line that an
-            interruption cut short, are dropped.
+        kept: The lines so far, as texts, which a checkpoint keeps: whatever the file holds by now
+            is not read.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in read_lines(path) if line.get("step", 0) <= step]
-        content = "".join(json.dumps(line) + "\n" for line in kept) if step else ""
-        write_atomic(path, content.encode())
-        self.path = path
+    def __init__(self, path: Path, kept: Iterable[str] = ()) -> None:
+        self.path, self.kept = path, list(kept)
+        write_atomic(path, "".join(f"{line}\n" for line in self.kept).encode())
         with telling(path, "write"):
             self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
+        text = json.dumps(line)
         with telling(self.path, "write"):
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(text + "\n")
             self._file.flush()
+        self.kept.append(text)
 
     def close(self) -> None:
         """Close the file."""
@@ -259,15 +344,24 @@ class JsonLines:
             self._file.close()
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file up to a line that was cut short; a missing file has no lines."""
+def read_lines(path: Path, checksum: str | None = None) -> list[dict[str, Any]]:
+    """Read a JSON-lines file.
+
+    Args:
+        path: The file.
+        checksum: Its SHA-256. Where None, it may be missing or cut short: it is then read up to the
+            first line that is none.
+
+    Raises:
+        StorageError: It cannot be read, or is not that of the checksum.
+    """
+    if checksum is None and not path.is_file():
+        return []
     lines: list[dict[str, Any]] = []
-    if path.is_file():
-        with telling(path, "read"):
-            content = path.read_text(encoding="utf-8", errors="replace")
-        for text in content.splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
+    for text in read_checked(path, checksum).decode(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        lines += [line] if isinstance(line, dict) else []
     return lines

@@ -366,7 +366,8 @@ def test_a_teacher_that_is_no_network_needs_the_data_and_its_students_do_not(
 
 def forget(run: Path) -> None:
     """Leave what such a version wrote."""
-    for name in ("data.json", "ids.json.gz", "examples.safetensors", "draws.json"):
+    kept = ("data.json", "ids.json.gz", "examples.safetensors", "draws.json", "stage.json")
+    for name in kept:
         (run / name).unlink()
     for file in run.rglob("answers.safetensors"):
         file.unlink()

@@ -128,7 +128,7 @@ def test_what_cannot_be_read_or_written_is_told_by_its_path(tmp_path: Path) -> N
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
 def test_a_log_on_a_full_disk_is_told_by_its_path(tmp_path: Path) -> None:
-    log = JsonLines(tmp_path / "log.jsonl", 0)
+    log = JsonLines(tmp_path / "log.jsonl")
     log._file.close()
     log._file = Path("/dev/full").open("a")  # noqa: SIM115
     with pytest.raises(StorageError, match=r"cannot write '.*log\.jsonl': No space left"):

@@ -103,7 +103,7 @@ def test_the_folder_has_the_documented_layout(finished: tuple[Path, dict[str, An
     stage = {"stage.json", "weights.safetensors", "log.jsonl"}
     measured = {"metrics.json", "answers.safetensors"}
     expected = {"recipe.yaml", "environment.json", "summary.json", "data.json", "ids.json.gz"}
-    expected |= {"examples.safetensors", "draws.json", "draws.safetensors"}
+    expected |= {"examples.safetensors", "draws.json", "draws.safetensors", "stage.json"}
     for seed in (0, 1):
         expected |= {f"teacher/seed-{seed}/answers.safetensors"}
         for member in (0, 1):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, StorageError
-from extracurricular.files import read_json, write_json
+from extracurricular.files import read_json, read_sealed, write_sealed
 from extracurricular.matching import Matching, describe
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.execute import execute
@@ -52,7 +52,7 @@ def test_data_may_move_and_may_not_change(tmp_path: Path) -> None:
     again = execute(parse_recipe(recipe), tmp_path / "run")
     assert again["students"] == summary["students"]
     changed = {path for path, kept in snapshot(tmp_path / "run").items() if kept != before[path]}
-    assert changed == {"recipe.yaml", "summary.json", "data.json"}
+    assert changed == {"recipe.yaml", "summary.json", "data.json", "stage.json"}
     arrays(moved, seed=1)
     with pytest.raises(StorageError, match=r"not those of the run .*: input 0 has another scale"):
         execute(parse_recipe(recipe), tmp_path / "run")
@@ -66,10 +66,10 @@ def test_a_setting_that_a_folder_does_not_know_has_its_default(tmp_path: Path) -
     recipe = arrays(tmp_path / "here.npz")
     execute(parse_recipe(recipe), tmp_path / "run")
     file = tmp_path / "run/students/kd/seed-0/stage.json"
-    record = read_json(file)
+    record = read_sealed(file)
     del record["settings"]["training"]["ema"]
     del record["settings"]["upstream"][0]["training"]["clip_norm"]
-    write_json(file, record)
+    write_sealed(file, record)
     execute(parse_recipe(recipe), tmp_path / "run")
     with pytest.raises(StorageError, match=r"training\.ema = None, but the recipe says 0.5"):
         execute(parse_recipe(recipe, ["students.kd.training.ema=0.5"]), tmp_path / "run")

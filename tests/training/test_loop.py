@@ -160,7 +160,8 @@ def test_the_teacher_never_reaches_the_students_checkpoint(tmp_path: Path) -> No
     run(tmp_path, stop=22, dropout=0.0)
     state = Checkpoints(tmp_path).newest()
     assert state is not None
-    assert set(state) == {"step", "seconds", "loss", "model", "optimizer", "ema", "precision"}
+    own = {"step", "seconds", "loss", "log", "model", "optimizer", "ema", "precision"}
+    assert set(state) == own
     assert set(state["model"]) == set(network().state_dict())
     size = sum(f.stat().st_size for f in tmp_path.glob("*.ckpt"))
     own = sum(v.numel() * v.element_size() for v in network().state_dict().values())
@@ -312,15 +313,19 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> No
 
 def test_a_log_is_continued_where_the_training_was(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
-    log = JsonLines(file, 0)
-    for step in (5, 10, 15):
+    log = JsonLines(file)
+    for step in (5, 10):
         log.write({"step": step})
+    kept = list(log.kept)  # as a checkpoint keeps them
+    log.write({"step": 15})
     log.close()
     with file.open("a") as handle:
         handle.write('{"step": 20, "los')
-    JsonLines(file, 10).close()
+    assert [line["step"] for line in read_lines(file)] == [5, 10, 15]
+    file.write_text(file.read_text().replace("10", "17"))
+    JsonLines(file, kept).close()
     assert read_lines(file) == [{"step": 5}, {"step": 10}]
-    JsonLines(file, 0).close()
+    JsonLines(file).close()
     assert read_lines(file) == []
 
 

@@ -26,5 +26,7 @@ def report(
     from extracurricular.run.finished import open_run
 
     file = out or run / "report.html"
-    write_report(open_run(run, trust=trust), file)
-    base.console().print(f"Look at [bold]{base.escaped(file)}[/bold]")
+    console = base.console()
+    found = open_run(run, trust=trust)
+    write_report(found, file, tell=lambda text: console.print(base.escaped(text)))
+    console.print(f"Look at [bold]{base.escaped(file)}[/bold]")

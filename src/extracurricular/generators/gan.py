@@ -8,8 +8,10 @@ interrupted fit goes on to the same result.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -224,6 +226,11 @@ def augment(image: Tensor, seed: int, ids: Tensor, shift: int, cutout: float) ->
     return image
 
 
+def _content(values: Tensor) -> str:
+    """Return a checksum of a tensor's values."""
+    return hashlib.sha256(values.cpu().contiguous().numpy().data).hexdigest()
+
+
 class _Fitting:
     """The state of one fit."""
 
@@ -251,7 +258,11 @@ class _Fitting:
         self.g_optimizer = self._adam(self.generator, settings.lr)
         self.d_optimizer = self._adam(self.discriminator, settings.discriminator_lr)
         self.step = 0
-        self.checkpoints = None if context.folder is None else Checkpoints(context.folder)
+        self.checkpoints = None
+        if context.folder is not None:
+            learned = [_content(self.images), _content(self.conditions)]
+            bound = json.dumps([asdict(settings), self.seed, *learned])
+            self.checkpoints = Checkpoints(context.folder, bound)
         state = self.checkpoints.newest() if self.checkpoints else None
         if state is not None:
             self._restore(state)

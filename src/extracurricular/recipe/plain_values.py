@@ -109,7 +109,7 @@ def _key(place: Iterable[Any]) -> str:
 class Loader(yaml.SafeLoader):
     """Safe YAML loader that refuses a repeated key and reads 1e-3 as a number."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Build the node of a mapping, in which each key stands once.
 
         A key of a merged mapping (``<<``) is not among them: those may be given again.

@@ -21,17 +21,19 @@ from extracurricular.data.target_transform import learned
 from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
 from extracurricular.evaluation.summary import Parts, mean_error
-from extracurricular.files import read_json
+from extracurricular.files import curing, read_checked
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, confusion
 from extracurricular.report.gallery import Gallery, galleries
 from extracurricular.report.logs import Choice, Curves, choices_of, curves_of
-from extracurricular.run.answers import read_answers, summed_up
+from extracurricular.run.answers import FILE, read_answers, summed_up
 from extracurricular.run.environment import trained_in
-from extracurricular.run.finished import Finished
+from extracurricular.run.evaluation import METRICS
+from extracurricular.run.finished import Finished, remake
 from extracurricular.run.settings import data_settings
+from extracurricular.run.workspace import RECORD, read_record
 
 # A figure with curves of more students than this cannot be read.
 MOST_SHOWN = 6
@@ -93,6 +95,7 @@ class Report:
         curves: Loss, validation error, mastery and shares of the students shown, by step.
         choices: How students were chosen among candidates.
         learned: Sentences on what students learn of transformed targets.
+        damaged: A sentence for each damaged file that was made anew.
         latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
         time: Rows of the table of times.
@@ -119,6 +122,7 @@ class Report:
     precision: str = "32-true"
     choices: list[Choice] = field(default_factory=list)
     learned: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
 
 def collect(finished: Finished) -> Report:
@@ -130,6 +134,8 @@ def collect(finished: Finished) -> Report:
     workspace = finished.workspace
     data = finished.described
     shown = shown_students(finished.summary)
+    damaged: list[str] = []
+    _check_metrics(finished)
     teacher, students, entropy, examples = _answers(finished, shown)
     classes: tuple[str, ...] = ()
     if data.task.kind == "classification":
@@ -145,7 +151,7 @@ def collect(finished: Finished) -> Report:
         students=students,
         teacher_entropy=entropy,
         curves=curves_of(finished, shown),
-        latency=latencies(finished),
+        latency=latencies(finished, tell=damaged.append),
         galleries=galleries(finished),
         time=list(_time(finished)),
         trained=trained_in(finished.folder),
@@ -153,7 +159,18 @@ def collect(finished: Finished) -> Report:
         precision=workspace.precision,
         choices=choices_of(finished),
         learned=learned(data),
+        damaged=damaged,
     )
+
+
+def _check_metrics(finished: Finished) -> None:
+    """Refuse figures of single students, which people read, that are not as they were written."""
+    files = [f"{stage.path}/{METRICS}" for stage in finished.plan.students.values()]
+    with curing(remake(finished.folder)):
+        for path in files:
+            checksum = finished.workspace.checksum("", path)
+            if checksum is not None:
+                read_checked(finished.folder / path, checksum)
 
 
 def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]:
@@ -212,7 +229,8 @@ def _kept(finished: Finished, path: str, seed: int, name: str | None = None) -> 
     Those of a version that kept none are asked for again, on the run's data.
     """
     workspace = finished.workspace
-    kept = read_answers(finished.folder / path)
+    with curing(remake(finished.folder)):
+        kept = read_answers(finished.folder / path, workspace.checksum("", f"{path}/{FILE}"))
     if kept is not None:
         return kept
     data = workspace.data_of(seed)
@@ -318,12 +336,12 @@ def _time(finished: Finished) -> Iterator[Stretch]:
             "knowledge": "recording the teacher",
             "students": name,
         }[kind]
-        file = finished.folder / stage.path / "stage.json"
-        record = read_json(file) if file.is_file() else {}
+        own = finished.folder / stage.path
+        record = read_record(own) if (own / RECORD).is_file() else {}
         # The steps of a generator's fit are for its own code to say.
         counted = kind in ("teacher", "students")
-        steps = {"steps": stage.steps} if counted else {}
-        groups.setdefault(title, []).append({**steps, **record, "counted": counted})
+        known_steps = {"steps": stage.steps} if counted else {}
+        groups.setdefault(title, []).append({**known_steps, **record, "counted": counted})
     for title, records in groups.items():
         counted = records[0]["counted"]
         steps = sum(r["steps"] for r in records) if counted else None

@@ -5,14 +5,16 @@ A page that is made again shows the same times on any machine, until a network c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import StorageError, TrustError, XclError
-from extracurricular.files import read_json, write_json
+from extracurricular.files import read_sealed, write_sealed
 from extracurricular.inputs import Inputs, batch_size, tree_map
 from extracurricular.models.cost import latency
 from extracurricular.run.environment import cpu_name
@@ -39,12 +41,15 @@ class _Asked(nn.Module):
         return self.teacher(Batch(ids, x)).parameters
 
 
-def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
+def latencies(
+    finished: Finished, seconds: float = 0.1, tell: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Return the times that teacher and students take for an answer on the CPU.
 
     Args:
         finished: The run; ``latency.json`` in its folder is read, or written.
         seconds: Time to spend on each network and batch size.
+        tell: Gets a sentence where that file is damaged.
 
     Returns:
         ``{"cpu", "threads", "teacher": {"1": s, "32": s}, "students": {NAME: {"1": s, "32": s}}}``,
@@ -54,21 +59,22 @@ def latencies(finished: Finished, seconds: float = 0.1) -> dict[str, Any]:
     """
     file = finished.folder / _FILE
     of = _networks(finished)
-    known = _read(finished)
+    known = _read(file, tell)
     if known is not None and known["of"] == of:
         return known
     found = _measure(finished, of, seconds)
     if found["teacher"] and all(found["students"].values()):
-        write_json(file, found)
+        write_sealed(file, found)
     return found
 
 
-def _read(finished: Finished) -> dict[str, Any] | None:
-    file = finished.folder / _FILE
+def _read(file: Path, tell: Callable[[str], None] | None) -> dict[str, Any] | None:
     try:
-        found = read_json(file) if file.is_file() else None
-    except StorageError:
-        return None  # it can be measured again
+        found = read_sealed(file) if file.is_file() else None
+    except StorageError as error:
+        if tell is not None:
+            tell(f"{error}; the times are measured again")
+        return None
     sound = isinstance(found, dict) and found.get("schema") == SCHEMA and "of" in found
     return found if sound else None
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from extracurricular.errors import StorageError
 from extracurricular.evaluation.metrics import error_of
 from extracurricular.evaluation.words import WORDS, error_measure
-from extracurricular.files import read_json, read_lines
+from extracurricular.files import read_lines
 from extracurricular.matching.course import Course, read_course
 from extracurricular.registry import split_spec
 from extracurricular.report.curves import Array, Band, band
 from extracurricular.run.chosen import ChosenStage
 from extracurricular.run.finished import Finished
 from extracurricular.run.network import NetworkStage
+from extracurricular.run.stages import LOG
 from extracurricular.samplers.build import AUTO
 
 # Points of a share that the recipe sets, which are enough for any of its forms.
@@ -37,6 +40,7 @@ class Curves:
             those kept out.
         shares: Share of extended draws, where it changes.
         follows: The students whose share follows their mastery.
+        damaged: A sentence for each log that is not as it was written, whose curves are missing.
     """
 
     steps: dict[str, int] = field(default_factory=dict)
@@ -47,11 +51,13 @@ class Curves:
     held_out: dict[str, Band] = field(default_factory=dict)
     shares: dict[str, Band] = field(default_factory=dict)
     follows: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 def curves_of(finished: Finished, shown: Sequence[str]) -> Curves:
     """Read the curves of some students from the logs of a run."""
-    logs = {name: _Log.all(finished, name) for name in shown}
+    damaged: list[str] = []
+    logs = {name: _Log.all(finished, name, damaged) for name in shown}
 
     def bands(value: Callable[[dict[str, Any]], float | None]) -> dict[str, Band]:
         found = {}
@@ -79,6 +85,7 @@ def curves_of(finished: Finished, shown: Sequence[str]) -> Curves:
         held_out=measured("held_out"),
         shares=shares,
         follows=tuple(name for name, seeds in logs.items() if all(s.of == AUTO for s in seeds)),
+        damaged=tuple(damaged),
     )
 
 
@@ -136,11 +143,16 @@ class _Log:
     of: Any
 
     @classmethod
-    def all(cls, finished: Finished, name: str) -> list[_Log]:
+    def all(cls, finished: Finished, name: str, damaged: list[str]) -> list[_Log]:
         found = []
         for seed in finished.recipe.seeds:
-            stage = _trained(finished, finished.stage(name, seed))
-            lines = read_lines(finished.folder / stage.path / "log.jsonl")
+            whole = finished.stage(name, seed)
+            stage = _trained(finished, whole)
+            try:
+                lines = _lines(finished, whole, stage)
+            except StorageError as error:
+                damaged.append(str(error))
+                lines = []
             known = [line for line in lines if "step" in line]
             training = stage.training
             evaluated = training.evaluate_every > 0
@@ -195,9 +207,15 @@ def share_curve(lines: Sequence[dict[str, Any]], steps: int) -> tuple[Array, Arr
 def _trained(finished: Finished, stage: NetworkStage) -> NetworkStage:
     if not isinstance(stage, ChosenStage):
         return stage
-    file = finished.folder / stage.path / "stage.json"
-    name = read_json(file).get("chosen") if file.is_file() else None
-    return dict(stage.candidates).get(str(name), stage)
+    return stage.chosen(finished.workspace)
+
+
+def _lines(finished: Finished, whole: NetworkStage, stage: NetworkStage) -> list[dict[str, Any]]:
+    """Read the log of a training, which may be that of a candidate of the whole stage."""
+    file = Path(stage.path) / LOG
+    name = file.relative_to(whole.path).as_posix()
+    checksum = finished.workspace.checksum(whole.path, name)
+    return read_lines(finished.folder / file, checksum)
 
 
 def _share_of(chain: Any) -> Any:

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from extracurricular.evaluation import words
-from extracurricular.files import read_json, sha256, write_if_changed
+from extracurricular.files import read_checked, read_json, sha256, write_if_changed
 from extracurricular.run.environment import trained_in
+from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.finished import Finished
 from extracurricular.run.plan import plan
 from extracurricular.run.stages import Stage
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.workspace import RECORD, Workspace, read_record
 
 _MARK = '<meta name="xcl-report" content="{}">'
+_SEAL = "<!-- sha256: {} -->\n"
 _START = 4096
 _SUFFIXES = (".py", ".j2", ".css")
 
 
-def write_report(finished: Finished, file: Path | None = None, *, again: bool = True) -> bool:
+def write_report(
+    finished: Finished,
+    file: Path | None = None,
+    *,
+    again: bool = True,
+    tell: Callable[[str], None] | None = None,
+) -> bool:
     """Write the page of a finished run.
 
     Args:
         finished: The run.
         file: The file to write; ``report.html`` in the run's folder where None.
         again: Make the page even if the existing one shows the run as it is now.
+        tell: Gets a sentence for each file that is damaged, and that the page does without.
 
     Returns:
         Whether the page was made.
@@ -46,9 +55,19 @@ def write_report(finished: Finished, file: Path | None = None, *, again: bool = 
     from extracurricular.report.page import render
 
     with finished.reading():
-        page = render(collect(finished), mark).encode()
-    write_if_changed(file, page)
+        report = collect(finished)
+        page = render(report, mark)
+    if tell is not None:
+        for sentence in (*report.damaged, *report.curves.damaged):
+            tell(sentence)
+    write_if_changed(file, sealed(page))
     return True
+
+
+def sealed(page: str) -> bytes:
+    """Return a page with a checksum of itself as a comment at its end."""
+    content = page.encode()
+    return content + _SEAL.format(sha256(content)).encode()
 
 
 @dataclass(frozen=True)
@@ -71,9 +90,10 @@ class ReportStage(Stage):
 
     def do(self, workspace: Workspace) -> None:
         """Make the page; a failure is reported and does not fail the run."""
-        summary = read_json(workspace.folder / "summary.json")
+        summary = read_json(workspace.folder / SUMMARY)
         try:
-            write_report(Finished(workspace, plan(workspace.recipe), summary), again=False)
+            finished = Finished(workspace, plan(workspace.recipe), summary)
+            write_report(finished, again=False, tell=workspace.watcher.tell)
         except Exception as error:
             text = " ".join(str(error).split()) or type(error).__name__
             workspace.watcher.tell(
@@ -83,13 +103,13 @@ class ReportStage(Stage):
 
 def fingerprint(finished: Finished) -> str:
     """Return a checksum of all that the page depends on: the run, and the code that makes it."""
-    stages = [finished.folder / stage.path / "stage.json" for stage in finished.plan.trained]
+    stages = [finished.folder / stage.path for stage in finished.plan.trained]
     rooms = (Path(__file__).parent, Path(words.__file__).parent)
     made_by = [f for room in rooms for f in sorted(room.rglob("*")) if f.suffix in _SUFFIXES]
     depends = {
         "summary": finished.summary,
         "trained": trained_in(finished.folder),
-        "stages": [read_json(file) if file.is_file() else None for file in stages],
+        "stages": [read_record(own) if (own / RECORD).is_file() else None for own in stages],
         "version": version("extracurricular"),
         "made_by": [sha256(file.read_bytes()) for file in made_by],
     }
@@ -97,7 +117,9 @@ def fingerprint(finished: Finished) -> str:
 
 
 def _is_of(file: Path, mark: str) -> bool:
+    """Return whether a file is a page with this mark, as it was written."""
     if not file.is_file():
         return False
-    with file.open(encoding="utf-8", errors="replace") as page:
-        return bool(re.search(re.escape(_MARK.format(mark)), page.read(_START)))
+    content = read_checked(file, None)
+    page = content[: -len(_SEAL.format(mark * 2))]
+    return _MARK.format(mark).encode() in page[:_START] and content == sealed(page.decode())

@@ -56,16 +56,21 @@ def summed_up(
     return {name: values.detach().cpu().contiguous() for name, values in found.items()}
 
 
-def keep_answers(folder: Path, found: dict[str, Tensor]) -> None:
-    """Write answers to the folder of a stage, unless they are there already."""
+def keep_answers(folder: Path, found: dict[str, Tensor]) -> str:
+    """Write answers to the folder of a stage, unless they are there; return their checksum."""
     copies = {name: values.clone() for name, values in found.items()}
-    write_if_changed(folder / FILE, safetensors.torch.save(copies))
+    return write_if_changed(folder / FILE, safetensors.torch.save(copies))
 
 
-def read_answers(folder: Path) -> dict[str, Tensor] | None:
-    """Read the answers in the folder of a stage; None where a version before this kept none.
+def read_answers(folder: Path, checksum: str | None) -> dict[str, Tensor] | None:
+    """Read the answers in the folder of a stage; None where an earlier version kept none.
+
+    Args:
+        folder: The folder of a stage, or of a teacher.
+        checksum: The checksum of the file; None if an earlier version kept none.
 
     Raises:
-        StorageError: The file is damaged.
+        StorageError: The file is damaged, or missing though its checksum is known.
     """
-    return load_weights(folder / FILE) if (folder / FILE).is_file() else None
+    known = checksum is not None or (folder / FILE).is_file()
+    return load_weights(folder / FILE, checksum) if known else None

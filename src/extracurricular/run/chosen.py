@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, StorageError
 from extracurricular.files import Checkpoints
 from extracurricular.run.expense import spent
 from extracurricular.run.halving import Halving, Results
 from extracurricular.run.network import NetworkStage, keep_network, train_network
-from extracurricular.run.stages import Checks, Price, begun
+from extracurricular.run.stages import LOG, Checks, Price, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Sampler
 from extracurricular.teachers import Teacher
@@ -66,6 +66,11 @@ class ChosenStage(NetworkStage):
         }
         return {**super().settings, "choose": {"after": list(self.after), "among": among}}
 
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The logs of the candidates, and how they were judged."""
+        return (FILE, *(f"{name}/{LOG}" for name, _ in self.candidates))
+
     def chosen(self, workspace: Workspace) -> NetworkStage:
         """Return the candidate that was chosen; the first where none is yet."""
         name = workspace.record(self.path).get("chosen") if self.is_done(workspace) else None
@@ -85,7 +90,7 @@ class ChosenStage(NetworkStage):
             return
         stages, halving = dict(self.candidates), self.halving
         with begun(workspace, self) as outcome:
-            results = Results(workspace.folder / self.path / FILE)
+            results = self._results(workspace)
 
             def judge(name: str, stop: int, spent: int) -> tuple[float, float]:
                 return self._judge(stages[name], workspace, stop, spent)
@@ -105,12 +110,26 @@ class ChosenStage(NetworkStage):
         told = results.told(halving.names, halving.until)
         workspace.watcher.tell(f"{self.title}: chose {name} by held-out KL ({told})")
 
+    def _results(self, workspace: Workspace) -> Results:
+        """Return what was measured so far; nothing where the file of it is damaged."""
+        file = workspace.folder / self.path / FILE
+        try:
+            return Results(file, self.bound(workspace))
+        except StorageError as error:
+            workspace.watcher.tell(f"{self.title}: {error}; the candidates are judged again")
+            file.unlink()
+            return Results(file, self.bound(workspace))
+
     def _judge(
         self, stage: NetworkStage, workspace: Workspace, stop: int, spent: int
     ) -> tuple[float, float]:
         """Train a candidate up to a step; return its held-out KL in nats, and its seconds."""
         advance = self._advance(workspace, spent)
         student, result = train_network(stage, workspace, advance, self.halving.until, stop)
+        if result.steps != stop:
+            # It went on to a later round, and its result of this one is lost.
+            Checkpoints(workspace.folder / stage.path).clear()
+            student, result = train_network(stage, workspace, advance, self.halving.until, stop)
         assert self.teacher is not None
         kl = held_out_kl(
             student,

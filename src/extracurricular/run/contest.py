@@ -56,6 +56,7 @@ class Lessons:
         seed: Seed of everything random.
         fabric: Device and precision.
         on_progress: Called now and then with (steps done, loss).
+        bound: All that their checkpoints belong to, besides the candidate.
     """
 
     data: Data
@@ -65,6 +66,7 @@ class Lessons:
     seed: int
     fabric: Fabric
     on_progress: Callable[[int, float], None] | None
+    bound: str = ""
 
     def prepared(self, candidate: Candidate) -> tuple[nn.Module, Sampler]:
         """Return a student with its first weights, and the source of its examples."""
@@ -107,6 +109,7 @@ class Lessons:
             seed=self.seed,
             fabric=self.fabric,
             folder=folder,
+            bound=f"{self.bound} {candidate.loss}",
             on_progress=None if told is None else lambda step, loss: told(before + step, loss),
             mastery=self._mastery(candidate, module, part, until),
             stop=stop,

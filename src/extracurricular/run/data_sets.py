@@ -14,7 +14,7 @@ from extracurricular.data.base import Data
 from extracurricular.data.formats.contents import contents
 from extracurricular.data.sets import DATA
 from extracurricular.errors import DataError, RecipeError, StorageError
-from extracurricular.files import read_json
+from extracurricular.files import read_sealed
 from extracurricular.knowledge.fingerprint import canonical, data_fingerprint
 from extracurricular.recipe.own_code import refusal as refusal_of_code
 from extracurricular.recipe.schema import Recipe
@@ -184,8 +184,8 @@ def _contents_of_stages(folder: Path, spec: Any) -> set[str]:
     """Return the fingerprints of the training examples that stages of these data were made from."""
     wanted, found = canonical(data_settings(spec)), set()
     for file in (*folder.glob("*/*/stage.json"), *folder.glob("*/*/*/stage.json")):
-        record = read_json(file)
-        settings = record.get("settings") if isinstance(record, dict) else None
+        record = read_sealed(file)
+        settings = record.get("settings")
         if not isinstance(settings, dict) or not isinstance(record.get("content"), str):
             continue
         if canonical(data_settings(settings.get("data"))) == wanted:

@@ -20,10 +20,17 @@ from extracurricular.data.base import Data
 from extracurricular.data.images.contact_sheet import to_bytes
 from extracurricular.distributions import Distribution
 from extracurricular.errors import StorageError, XclError
-from extracurricular.files import load_weights, read_json, save_weights, sha256, write_json
+from extracurricular.files import (
+    curing,
+    load_weights,
+    read_sealed,
+    save_weights,
+    sha256,
+    write_sealed,
+)
 from extracurricular.inputs import Batch, leaves
 from extracurricular.run.network import NetworkStage
-from extracurricular.run.workspace import Made, Workspace
+from extracurricular.run.workspace import RECORD, Made, Workspace, read_record
 from extracurricular.samplers import is_pure
 from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.teachers import Teacher
@@ -79,7 +86,7 @@ def keep_draws(
         for name, value in one.tensors.items()
     }
     checksum = save_weights(workspace.folder / TENSORS, tensors)
-    write_json(
+    write_sealed(
         workspace.folder / FILE,
         {
             "schema": SCHEMA,
@@ -114,10 +121,11 @@ def read_draws(workspace: Workspace) -> list[Drawn] | None:
     file = workspace.folder / FILE
     if not file.is_file():
         return None
-    found = read_json(file)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise StorageError(f"the file {str(file)!r} is not of schema {SCHEMA}; delete it")
-    tensors = load_weights(workspace.folder / TENSORS, found["sha256"])
+    with curing("`xcl run` makes it anew"):
+        found = read_sealed(file)
+        if found.get("schema") != SCHEMA:
+            raise StorageError(f"the file {str(file)!r} is not of schema {SCHEMA}")
+        tensors = load_weights(workspace.folder / TENSORS, found.get("sha256"))
     return [
         Drawn(
             **known,
@@ -212,15 +220,15 @@ def _draw(
 def _made_from(workspace: Workspace, students: Mapping[str, NetworkStage]) -> str:
     """Return a checksum of all that the draws depend on: the stages, and how many are kept."""
     paths = {one.path for stage in students.values() for one in (stage, *stage.needs)}
-    files = [workspace.folder / path / "stage.json" for path in sorted(paths)]
-    records = [read_json(file) if file.is_file() else None for file in files]
+    folders = [workspace.folder / path for path in sorted(paths)]
+    records = [read_record(own) if (own / RECORD).is_file() else None for own in folders]
     depends = [list(students), records, workspace.recipe.keep]
     return sha256(json.dumps(depends, sort_keys=True).encode())[:32]
 
 
 def _is_there(workspace: Workspace, of: str) -> bool:
     try:
-        found = read_json(workspace.folder / FILE)
+        found = read_sealed(workspace.folder / FILE)
         return found["of"] == of and read_draws(workspace) is not None
     except (StorageError, KeyError, TypeError):
         return False

@@ -6,12 +6,14 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from extracurricular.files import read_json, write_json
+from extracurricular.errors import StorageError
+from extracurricular.files import curing, read_sealed, write_sealed
 
 SCHEMA = 1
 
@@ -48,21 +50,36 @@ def cpu_name() -> str | None:
     return platform.processor() or None
 
 
-def note_environment(folder: Path, device: torch.device) -> None:
+def note_environment(
+    folder: Path, device: torch.device, tell: Callable[[str], None] | None = None
+) -> None:
     """Add this process's environment to those in a run's folder, unless it is there already.
 
     An interrupted run can go on on another machine, so there may be several.
+
+    Args:
+        folder: The folder of the run.
+        device: The device that trains networks.
+        tell: Gets a sentence where the file is damaged, and so begun anew.
     """
-    known = trained_in(folder)
+    try:
+        known = _trained(folder / _FILE)
+    except StorageError as error:
+        known = []
+        if tell is not None:
+            tell(f"{error}; where the run was trained before is no longer known")
     own = environment(device)
     if own not in [{k: v for k, v in entry.items() if k != "date"} for entry in known]:
         entries = [*known, {"date": time.strftime("%Y-%m-%d"), **own}]
-        write_json(folder / _FILE, {"schema": SCHEMA, "trained": entries})
+        write_sealed(folder / _FILE, {"schema": SCHEMA, "trained": entries})
 
 
 def trained_in(folder: Path) -> list[dict[str, Any]]:
     """Return the environments a run was trained in, oldest first; [] where none was kept."""
-    file = folder / _FILE
-    found = read_json(file) if file.is_file() else None
-    trained = found.get("trained") if isinstance(found, dict) else None
+    with curing("without it, the run does not tell where it was trained"):
+        return _trained(folder / _FILE)
+
+
+def _trained(file: Path) -> list[dict[str, Any]]:
+    trained = read_sealed(file).get("trained") if file.is_file() else None
     return [e for e in trained if isinstance(e, dict)] if isinstance(trained, list) else []

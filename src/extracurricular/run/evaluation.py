@@ -13,16 +13,19 @@ from extracurricular.evaluation import metrics
 from extracurricular.evaluation.labels import each_label
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
-from extracurricular.files import sha256, write_json_if_changed
+from extracurricular.files import json_bytes, sha256, write_if_changed, write_sealed_if_changed
 from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.run.answers import FILE as ANSWERS
 from extracurricular.run.answers import keep_answers, summed_up
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.drawn import keep_draws
 from extracurricular.run.network import NetworkStage
+from extracurricular.run.settings import SCHEMA
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.teacher import TeacherPlan
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace
 
+SUMMARY, METRICS = "summary.json", "metrics.json"
 _TAKEN = ("steps", "seconds", "parameters")
 
 
@@ -54,7 +57,7 @@ class EvaluationStage(Stage):
     def is_done(self, workspace: Workspace) -> bool:
         """Return whether there are figures of finished students."""
         whole = all(stage.is_done(workspace) for stage in self.needs)
-        return whole and (workspace.folder / "summary.json").exists()
+        return whole and (workspace.folder / SUMMARY).exists()
 
     def check(self, workspace: Workspace, checks: Checks) -> None:
         """Refuse a split without examples."""
@@ -72,6 +75,8 @@ class EvaluationStage(Stage):
         """Write figures and answers of each student, the draws that are shown, and the summary."""
         recipe = workspace.recipe
         known: dict[str, Distribution | None] = {}
+        # The checksums of all that the figures come from, and of what is written beside them.
+        files: dict[str, str] = {}
         absent: str | None = None
         teacher_rows: list[dict[str, Any]] = []
         student_rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe.students}
@@ -89,7 +94,8 @@ class EvaluationStage(Stage):
                     known[teacher.path], absent, kept = None, str(error), {"labels": labels}
                 else:
                     known[teacher.path], kept = said, summed_up(said, labels)
-                keep_answers(workspace.folder / teacher.path, kept)
+                checksum = keep_answers(workspace.folder / teacher.path, kept)
+                files[f"{teacher.path}/{ANSWERS}"] = checksum
             answers = known[teacher.path]
             row: dict[str, Any] = {"metrics": {}}
             if answers is not None:
@@ -104,9 +110,11 @@ class EvaluationStage(Stage):
                 )
                 figures = metrics.figures(prediction, labels, teacher=answers, angular=angular)
                 record = workspace.record(stage.path)
-                write_json_if_changed(workspace.folder / stage.path / "metrics.json", figures)
+                own = workspace.folder / stage.path
                 kept = summed_up(prediction, teacher=answers)
-                keep_answers(workspace.folder / stage.path, kept)
+                files[f"{stage.path}/{ANSWERS}"] = keep_answers(own, kept)
+                measured = write_if_changed(own / METRICS, json_bytes(figures))
+                files[f"{stage.path}/{METRICS}"] = measured
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
                 row["labels"] = each_label(prediction, labels, data.outputs)
@@ -118,12 +126,17 @@ class EvaluationStage(Stage):
         keep_draws(workspace, students, self.teachers[first])
         task = workspace.data_of(first).task.kind
         if absent is not None:
-            measured = next(iter(student_rows.values()))[0]["metrics"]
+            figures = next(iter(student_rows.values()))[0]["metrics"]
             for row in teacher_rows:
-                row["metrics"] = row["metrics"] or dict.fromkeys(measured, math.nan)
+                row["metrics"] = row["metrics"] or dict.fromkeys(figures, math.nan)
         summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
         if absent is not None:
             summary["teacher"]["absent"] = absent
         whole = [workspace.contents(spec) for spec in data_specs(recipe)]
         summary["data"] = sha256(canonical(whole))[:32]
-        write_json_if_changed(workspace.folder / "summary.json", summary)
+        for part in self.needs:
+            weights = workspace.record(part.path).get("sha256")
+            files |= {f"{part.path}/{WEIGHTS}": weights} if weights else {}
+        files[SUMMARY] = write_if_changed(workspace.folder / SUMMARY, json_bytes(summary))
+        record = {"schema": SCHEMA, "done": True, "files": dict(sorted(files.items()))}
+        write_sealed_if_changed(workspace.folder / self.path / RECORD, record)

@@ -17,6 +17,7 @@ from extracurricular.run.check import check, check_folder, recipe_text
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.environment import note_environment
 from extracurricular.run.equal_cost import settled
+from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.executors import do_stages, job_context, job_count, threads
 from extracurricular.run.kept import keep_data
 from extracurricular.run.lock import locked
@@ -66,7 +67,7 @@ def execute(
         do_stages(whole.trained, workspace, job_count(jobs, recipe, waiting))
         for stage in (whole.evaluation, *whole.last):
             stage.do(workspace)
-    summary: dict[str, Any] = read_json(workspace.folder / "summary.json")
+    summary: dict[str, Any] = read_json(workspace.folder / SUMMARY)
     return summary
 
 
@@ -132,6 +133,7 @@ def prepare(stages: Sequence[Stage], workspace: Workspace) -> None:
     elif not all(one.is_done(workspace) for one in needed):
         with locked(workspace.folder), threads(workspace.recipe.device.threads):
             for one in needed:
+                one.check_folder(workspace)  # another run may have been at work until now
                 one.do(workspace)
 
 
@@ -146,8 +148,11 @@ def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Che
         measured=recipe.evaluation.split,
     )
     waiting = [stage for stage in stages if not stage.is_done(workspace)]
+    for stage in stages:
+        for sentence in stage.damaged(workspace) if stage not in waiting else ():
+            watcher.tell(sentence)
     if waiting:
-        note_environment(folder, workspace.device)
+        note_environment(folder, workspace.device, watcher.tell)
     if waiting and workspace.chose:
         watcher.tell(f"the run {workspace.arithmetic}")
     if recipe.budget_name != FULL:

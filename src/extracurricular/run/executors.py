@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from extracurricular.errors import RecipeError, TrainingError, XclError
+from extracurricular.files import telling
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_group, do_in_order, next_group
 from extracurricular.run.network import NetworkStage, asks_at_each_step
@@ -117,17 +118,23 @@ def _data_files(stages: Sequence[Stage], workspace: Workspace) -> Iterator[list[
     """Put the data sets of stages into files that all jobs map, for the time of a block."""
     specs = {repr(stage.data): stage.data for stage in stages}
     files: list[Mapped] = []
-    for left in workspace.folder.glob(".data-*"):
-        left.unlink(missing_ok=True)  # of a run that was killed; nobody else is in this folder
+    _remove_data(workspace.folder)  # of a run that was killed; nobody else is in this folder
     try:
         for number, spec in enumerate(specs.values()):
             file = workspace.folder / f".data-{os.getpid()}-{number}"
-            found = mapped(spec, workspace.data(spec), workspace.content(spec), file)
+            data, content = workspace.data(spec), workspace.content(spec)
+            with telling(file, "write"):
+                found = mapped(spec, data, content, file)
             files += [found] if found is not None else []
         yield files
     finally:
-        for one in files:
-            one.file.unlink(missing_ok=True)
+        _remove_data(workspace.folder)
+
+
+def _remove_data(folder: Path) -> None:
+    for file in folder.glob(".data-*"):
+        with telling(file, "remove"):
+            file.unlink(missing_ok=True)
 
 
 # -- the parent -----------------------------------------------------------------------------------

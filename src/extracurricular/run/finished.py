@@ -11,16 +11,17 @@ from typing import Any
 from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError, StorageError, known_names, reading
 from extracurricular.evaluation.summary import SCHEMA
-from extracurricular.files import read_json
+from extracurricular.files import curing, read_json
 from extracurricular.recipe.own_code import own_code
 from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
 from extracurricular.registry import split_spec
+from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan, plan
 from extracurricular.run.settings import PLACE, data_settings
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace, read_record, recorded_files
 from extracurricular.teachers import NetworkTeacher, Teacher
 
 
@@ -148,7 +149,18 @@ def open_run(
         StorageError: There is no run, it is not finished, or it is of another schema.
         RecipeError: Its recipe cannot be read.
     """
-    recipe_file, summary_file = folder / "recipe.yaml", folder / "summary.json"
+    with reading(f"the run {str(folder)!r}"):
+        return _open_run(folder, device, accepts, place, trust)
+
+
+def _open_run(
+    folder: Path,
+    device: DeviceSection | None,
+    accepts: bool,
+    place: Mapping[str, Any] | None,
+    trust: bool,
+) -> Finished:
+    recipe_file, summary_file = folder / "recipe.yaml", folder / SUMMARY
     if not folder.is_dir():
         raise StorageError(f"there is no run {str(folder)!r}; `xcl run` makes one")
     if not recipe_file.is_file():
@@ -158,18 +170,21 @@ def open_run(
             f"the run {str(folder)!r} is not finished: it has no summary.json; "
             f"`xcl run {recipe_file} --out {folder}` goes on with it"
         )
-    summary = _summary(summary_file)
+    with curing(remake(folder)):
+        measured = recorded_files(folder)
+        summary = _summary(summary_file, measured.get(SUMMARY))
     recipe = read_recipe(str(recipe_file), quiet=True)
     if _but_device(summary["recipe"]) != _but_device(recipe.dump()):
         raise StorageError(
             f"the run {str(folder)!r} is not finished: its recipe.yaml is not the recipe of its "
             f"summary.json; `xcl run {recipe_file} --out {folder}` goes on with it"
         )
+    _check_weights(folder, measured)
     device = device or recipe.device.model_copy(update={"accelerator": "auto"})
     recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
     own = None if trust else own_code(recipe.dump())
     workspace = Workspace(recipe, folder, looks=True, accepts=accepts, own=own)
-    with reading(f"the run {str(folder)!r}"), workspace.looking():
+    with workspace.looking():
         return Finished(workspace, plan(recipe), summary)
 
 
@@ -198,14 +213,39 @@ def _but_device(recipe: Any) -> Any:
     return {k: v for k, v in recipe.items() if k != "device"} if isinstance(recipe, dict) else None
 
 
-def _summary(file: Path) -> dict[str, Any]:
-    found = read_json(file)
+def remake(folder: Path) -> str:
+    """Return how to make anew the files of a run that follow from others."""
+    return f"`xcl run {folder / 'recipe.yaml'} --out {folder}` makes it anew"
+
+
+def _check_weights(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse figures of other networks than those that are there.
+
+    Args:
+        folder: The folder of the run.
+        files: The checksums of all that was measured.
+
+    Raises:
+        StorageError: A stage has other weights now than when it was measured.
+    """
+    for path, checksum in files.items():
+        stage, _, name = path.rpartition("/")
+        if name != WEIGHTS or not (folder / stage / RECORD).is_file():
+            continue
+        if read_record(folder / stage).get("sha256") != checksum:
+            raise StorageError(
+                f"{str(folder / 'summary.json')!r} tells of other weights than those of {stage!r}; "
+                f"`xcl run {folder / 'recipe.yaml'} --out {folder}` measures these"
+            )
+
+
+def _summary(file: Path, checksum: str | None) -> dict[str, Any]:
+    found = read_json(file, checksum)
     if not isinstance(found, dict) or "schema" not in found:
         raise StorageError(f"{str(file)!r} is no summary of a run: it has no schema")
     if found["schema"] != SCHEMA:
         raise StorageError(
-            f"{str(file)!r} is of schema {found['schema']!r}, and this version reads {SCHEMA}; "
-            "delete it and run the recipe again into the same folder: what is trained is kept"
+            f"{str(file)!r} is of schema {found['schema']!r}, and this version reads {SCHEMA}"
         )
     try:
         recipe = parse_recipe(found.get("recipe"), quiet=True).dump()

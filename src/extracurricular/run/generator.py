@@ -7,8 +7,9 @@ A generator's folder holds ``weights.safetensors`` and ``stage.json`` like that 
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,22 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.errors import RecipeError, TrainingError, XclError
-from extracurricular.files import read_json, save_weights, write_json
+from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError
+from extracurricular.files import read_checked, save_weights, write_json
 from extracurricular.generators import GENERATORS, Fit, Generator
 from extracurricular.generators.quality import Quality, assess, flat_features, teacher_features
 from extracurricular.inputs import Batch, Inputs, batch_size, images
 from extracurricular.run.generator_pictures import histograms, image_sheets
 from extracurricular.run.settings import data_settings
-from extracurricular.run.stages import Checks, Stage, begun
+from extracurricular.run.stages import Checks, Stage, begun, note_files
 from extracurricular.run.teacher import TeacherPlan, first_network
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Generated
 from extracurricular.samplers.generated import draw
 from extracurricular.teachers import Teacher
+
+FILE = "quality.json"
+PICTURES = ("contact.png", "between.png")
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,9 @@ class GeneratorStage(Stage):
         """Fit and measure the generator; an interrupted fit goes on where it stopped."""
         if not self.is_done(workspace):
             self._fit(workspace)
-        known = (workspace.folder / self.path / "quality.json").exists()
+        known = self._known(workspace)
         figures = self.look(workspace)
-        if figures is not None and not known:
+        if figures is not None and known is None:
             workspace.watcher.tell(sentence(self.name, figures))
 
     def _fit(self, workspace: Workspace) -> None:
@@ -126,10 +130,8 @@ class GeneratorStage(Stage):
             TrainingError: The generator has collapsed.
         """
         folder, data = workspace.folder / self.path, workspace.data(self.data)
-        file = folder / "quality.json"
-        if file.exists():
-            figures = read_json(file)
-        else:
+        figures = self._known(workspace)
+        if figures is None:
             generator = workspace.made(self)
             if isinstance(generator, Split):
                 return None
@@ -141,9 +143,25 @@ class GeneratorStage(Stage):
                 draw_pictures(sampler, folder, figures)
             except ValueError as error:
                 raise TrainingError(f"{self.key}: {error}") from error
-            write_json(file, figures)
+            write_json(folder / FILE, figures)
+            note_files(folder, (FILE, *PICTURES))
         self._refuse_collapse(figures, data, folder)
         return dict(figures)
+
+    def _known(self, workspace: Workspace) -> dict[str, Any] | None:
+        """Return the figures that were measured; None where there are none, or a damaged file."""
+        folder, record = workspace.folder / self.path, workspace.record(self.path)
+        noted: dict[str, str] = record.get("files", {})
+        if not (folder / FILE).exists() or ("files" in record and FILE not in noted):
+            return None
+        try:
+            found = json.loads(read_checked(folder / FILE, noted.get(FILE)))
+            for name in set(PICTURES) & set(noted):
+                read_checked(folder / name, noted[name])
+        except (StorageError, ValueError):
+            return None
+        names = {field.name for field in fields(Quality)}
+        return found if isinstance(found, dict) and names <= set(found) else None
 
     def _refuse_collapse(self, figures: dict[str, Any], data: Data, folder: Path) -> None:
         least, found, worst = self.least_variety, figures["variety"], figures["least_variety"]

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from extracurricular.files import read_json, write_json
+from extracurricular.files import read_sealed, sha256, write_sealed
 from extracurricular.training.mastery import stride
+
+_OF = "of"
 
 
 @dataclass(frozen=True)
@@ -93,17 +95,23 @@ class Results:
 
     Args:
         file: The file; what it holds is taken over, so that a choice is made once.
+        bound: All that the results depend on, as a text: what the file holds of anything else is
+            left out. Empty for a file that is only looked at.
+
+    Raises:
+        StorageError: The file is damaged.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        found = read_json(file) if file.is_file() else {}
-        self._kept: dict[str, dict[str, list[float]]] = found if isinstance(found, dict) else {}
+    def __init__(self, file: Path, bound: str = "") -> None:
+        self.file, self.of = file, bound and sha256(bound.encode())[:32]
+        found = read_sealed(file) if file.is_file() else {}
+        of = found.pop(_OF, self.of)
+        self._kept: dict[str, dict[str, list[float]]] = found if self.of in ("", of) else {}
 
     def keep(self, stop: int, name: str, result: tuple[float, float]) -> None:
         """Keep the KL of a candidate at a step, and the seconds of its training up to there."""
         self._kept.setdefault(str(stop), {})[name] = list(result)
-        write_json(self.file, self._kept)
+        write_sealed(self.file, {**self._kept, **({_OF: self.of} if self.of else {})})
 
     def find(self, stop: int, name: str) -> list[float] | None:
         """Return KL and seconds of a candidate at a step; None where it was not measured."""

@@ -23,7 +23,15 @@ from extracurricular.data.base import Data, Split, spaced
 from extracurricular.data.formats.contents import changes, ids_of
 from extracurricular.data.formats.description import describe_data, read_description
 from extracurricular.errors import StorageError
-from extracurricular.files import load_weights, read_json, sha256, write_if_changed, write_json
+from extracurricular.files import (
+    curing,
+    load_weights,
+    read_checked,
+    read_sealed,
+    sha256,
+    write_if_changed,
+    write_sealed,
+)
 from extracurricular.inputs import leaves
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.registry import split_spec
@@ -115,8 +123,9 @@ class Kept:
     @cached_property
     def _ids(self) -> list[dict[str, Any]]:
         try:
-            found = json.loads(gzip.decompress((self.folder / IDS).read_bytes()))
-        except (OSError, EOFError, ValueError):
+            packed = read_checked(self.folder / IDS, self.content.get("ids"))
+            found = json.loads(gzip.decompress(packed))
+        except (StorageError, OSError, EOFError, ValueError):
             return []  # they only make a sentence clearer
         return found if isinstance(found, list) else []
 
@@ -138,11 +147,12 @@ def read_kept(folder: Path) -> Kept | None:
     file = folder / FILE
     if not file.is_file():
         return None
-    found = read_json(file)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        schema = found.get("schema") if isinstance(found, dict) else None
+    with curing("without it, `xcl run` notes the data anew"):
+        found = read_sealed(file)
+    if found.get("schema") != SCHEMA:
         raise StorageError(
-            f"the file {str(file)!r} is of schema {schema!r}, and this version reads {SCHEMA}"
+            f"the file {str(file)!r} is of schema {found.get('schema')!r}, and this version reads "
+            f"{SCHEMA}"
         )
     sets = found.get("sets")
     keys = {"settings", "description", "splits"}
@@ -198,7 +208,7 @@ def keep_data(
         write_if_changed(folder / EXAMPLES, content)
     else:
         (folder / EXAMPLES).unlink(missing_ok=True)
-    write_json(folder / FILE, wanted)
+    write_sealed(folder / FILE, wanted)
 
 
 def _is_there(folder: Path, wanted: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from extracurricular.run.expense import questions, spent
 from extracurricular.run.loggers import Curves
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
-from extracurricular.run.stages import Checks, Price, Stage, begun
+from extracurricular.run.stages import LOG, Checks, Price, Stage, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Batch, Context, Sampler, is_pure
 from extracurricular.samplers.build import moves, requirements, share_is_auto
@@ -108,6 +108,11 @@ class NetworkStage(Stage):
         if self.record is not None:
             found.append({"record": {"draws": self.record.draws, "codec": self.record.codec}})
         return found
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The log of the training."""
+        return (LOG,)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -254,6 +259,7 @@ def train_network(
             seed=stage.seed,
             fabric=workspace.fabric,
             folder=workspace.folder / stage.path,
+            bound=stage.bound(workspace),
             evaluate=lambda module: validation(workspace, module, data),
             on_progress=advance or partial(workspace.watcher.advance, stage.title),
             on_log=curves,

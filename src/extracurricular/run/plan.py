@@ -13,6 +13,7 @@ A run is a folder::
     environment.json                 versions and hardware of what was trained
     draws.json, draws.safetensors    draws of each sampler, for the page
     summary.json                     the figures of teacher and students
+    stage.json                       the checksums of all that was measured, and of the figures
 
 Everything here is a pure function of the recipe: nothing is read, built or written. A stage knows
 how it is done (``stage.do(workspace)``), and which stages must be done before it (``needs``).

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from extracurricular.errors import StorageError
-from extracurricular.files import read_json
+from extracurricular.files import read_sealed
 
 AUTO = "auto"
 
@@ -69,10 +69,9 @@ def kept_precision(folder: Path) -> str | None:
     """Return the precision in which the stages of a run were begun; None where there are none."""
     for file in (file for pattern in _STAGES for file in sorted(folder.glob(pattern))):
         try:
-            record = read_json(file)
+            settings = read_sealed(file).get("settings")
         except StorageError:
             continue  # whoever needs that stage says so
-        settings = record.get("settings") if isinstance(record, dict) else None
         found = settings.get("precision") if isinstance(settings, dict) else None
         if isinstance(found, str) and found != AUTO:
             return found

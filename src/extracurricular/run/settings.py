@@ -111,6 +111,17 @@ def with_places(found: Any, wanted: Any) -> Any:
     return found
 
 
+def placeless(value: Any) -> Any:
+    """Return settings with the name alone of each file that is given by its absolute path."""
+    if isinstance(value, Mapping):
+        return {key: placeless(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [placeless(inner) for inner in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
     """Add the settings that this version has and the version that wrote the others lacked.
 

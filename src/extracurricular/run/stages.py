@@ -1,26 +1,38 @@
 """A stage of a run: one thing to do, all that its result depends on, and how its folder is kept.
 
-``stage.json`` is begun before a stage's work and finished after it. A run whose recipe has other
-settings than the file is refused, so that results never mix.
+``stage.json`` is begun before a stage's work and finished after it, with the checksums of the files
+that the stage leaves and of itself. A run whose recipe has other settings than the file is refused,
+so that results never mix.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from extracurricular.data.base import Split
 from extracurricular.errors import StorageError, XclError, during, shorten
-from extracurricular.files import Checkpoints, write_json
+from extracurricular.files import Checkpoints, read_checked, read_sealed, sha256, write_sealed
 from extracurricular.generators import Generator
+from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.recipe.difference import first_difference
 from extracurricular.run.precision import settled
-from extracurricular.run.settings import SCHEMA, stored_settings, with_losses, with_places
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.settings import (
+    SCHEMA,
+    placeless,
+    stored_settings,
+    with_losses,
+    with_places,
+)
+from extracurricular.run.workspace import RECORD, Workspace
 from extracurricular.teachers import Teacher
+
+LOG = "log.jsonl"
+"""The log of a training, in the folder of its stage."""
 
 
 @dataclass
@@ -93,10 +105,35 @@ class Stage:
         """
         return {}
 
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The files that it leaves in its folder besides weights, with paths from there."""
+        return ()
+
     def settings_in(self, workspace: Workspace) -> dict[str, Any]:
         """Return the settings with what ``auto`` became, as ``stage.json`` holds them."""
         found = settled(self.settings, workspace.precision, workspace.recipe.device.tf32)
         return with_losses(found, workspace.described(self.data).task)
+
+    def damaged(self, workspace: Workspace) -> list[str]:
+        """Return a sentence for each file that it left and that is not as it was written.
+
+        They are no reason to make the stage again: nothing is computed from them.
+        """
+        found = []
+        for name in self.leaves:
+            checksum = workspace.checksum(self.path, name)
+            try:
+                if checksum is not None:
+                    read_checked(workspace.folder / self.path / name, checksum)
+            except StorageError as error:
+                found.append(str(error))
+        return found
+
+    def bound(self, workspace: Workspace) -> str:
+        """Return all that its checkpoints belong to: its settings, its data and its place."""
+        whole = [self.path, self.settings_in(workspace), workspace.content(self.data)]
+        return canonical(placeless(whole)).decode()
 
     def do(self, workspace: Workspace) -> None:
         """Do the stage, unless it is done already.
@@ -119,7 +156,7 @@ class Stage:
 
     def is_done(self, workspace: Workspace) -> bool:
         """Return whether its folder says that it is finished."""
-        file = workspace.folder / self.path / "stage.json"
+        file = workspace.folder / self.path / RECORD
         return file.exists() and self.is_finished(workspace.record(self.path))
 
     def is_finished(self, record: dict[str, Any]) -> bool:
@@ -136,7 +173,7 @@ class Stage:
         Raises:
             StorageError: The settings or the data are others.
         """
-        if not (workspace.folder / self.path / "stage.json").exists():
+        if not self.settings or not (workspace.folder / self.path / RECORD).exists():
             return
         record = workspace.record(self.path)
         where = f"{self.key}: {str(workspace.folder)!r} holds {self.path}"
@@ -162,6 +199,14 @@ class Stage:
             )
 
 
+def note_files(folder: Path, names: Iterable[str]) -> None:
+    """Add the checksums of files, as far as they are there, to the record of a finished stage."""
+    record = read_sealed(folder / RECORD)
+    found = {n: sha256(read_checked(folder / n, None)) for n in names if (folder / n).exists()}
+    files = {**record.get("files", {}), **found}
+    write_sealed(folder / RECORD, record | {"files": files})
+
+
 @contextmanager
 def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     """Record a stage in its ``stage.json`` and with the watcher while its work runs as a block.
@@ -177,7 +222,7 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
         "content": workspace.content(stage.data),
         "done": False,
     }
-    write_json(folder / "stage.json", record)
+    write_sealed(folder / RECORD, record)
     workspace.watcher.begin(stage.title, stage.steps)
     started = time.perf_counter()
     outcome: dict[str, Any] = {}
@@ -189,6 +234,7 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     except ValueError as error:
         raise stage.blame(error) from error
     seconds = outcome.setdefault("seconds", round(time.perf_counter() - started, 3))
-    write_json(folder / "stage.json", record | {"done": True} | outcome)
+    outcome["files"] = {name: sha256(read_checked(folder / name, None)) for name in stage.leaves}
+    write_sealed(folder / RECORD, record | {"done": True} | outcome)
     Checkpoints(folder).clear()
     workspace.watcher.end(stage.title, stage.steps, seconds)

@@ -20,7 +20,7 @@ from extracurricular.data.base import Data, Split
 from extracurricular.distributions import Distribution
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
-from extracurricular.files import load_weights, read_json
+from extracurricular.files import curing, load_weights, read_sealed
 from extracurricular.models import build_model
 from extracurricular.models.heads import check_head
 from extracurricular.recipe.schema import Recipe
@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
+
+RECORD = "stage.json"
+"""The file that says how a stage was made, and what it left."""
+WEIGHTS = "weights.safetensors"
+"""The tensors that a stage left."""
 
 # A run remembers so many bytes of answers on the evaluation split, for its report.
 _REMEMBERED_BYTES = 64 * 2**20
@@ -205,8 +210,15 @@ class Workspace(DataSets):
         Raises:
             StorageError: It is missing or damaged.
         """
-        found = read_json(self.folder / path / "stage.json")
-        return found if isinstance(found, dict) else {}
+        return read_record(self.folder / path)
+
+    def checksum(self, path: str, name: str) -> str | None:
+        """Return the checksum of a file that a stage left; None if an earlier version kept none.
+
+        Raises:
+            StorageError: The record of the stage is damaged.
+        """
+        return recorded_files(self.folder / path).get(name)
 
     def weights(self, path: str) -> dict[str, Tensor]:
         """Return the tensors that a stage has left, checked against their checksum.
@@ -214,8 +226,9 @@ class Workspace(DataSets):
         Raises:
             StorageError: They are missing or damaged.
         """
-        file = self.folder / path / "weights.safetensors"
-        return load_weights(file, self.record(path).get("sha256"))
+        file, checksum = self.folder / path / WEIGHTS, self.record(path).get("sha256")
+        with curing(f"restore it, or delete {str(file.parent)!r}, which `xcl run` then makes anew"):
+            return load_weights(file, checksum)
 
     def made(self, thing: Made[T]) -> T:
         """Return the result of a stage; it is loaded once and kept."""
@@ -248,6 +261,26 @@ class Workspace(DataSets):
         if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
             self._answers[path] = found
         return found
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the ``stage.json`` in the folder of a stage.
+
+    Raises:
+        StorageError: It is missing or damaged.
+    """
+    with curing("without it, `xcl run` makes that stage anew"):
+        return read_sealed(folder / RECORD)
+
+
+def recorded_files(folder: Path) -> dict[str, str]:
+    """Return the checksums of the files that a stage left, by their paths from its folder.
+
+    Raises:
+        StorageError: The record of the stage is damaged.
+    """
+    found = read_record(folder).get("files") if (folder / RECORD).exists() else None
+    return found if isinstance(found, dict) else {}
 
 
 def first_network(spec: Any, data: Data, seed: int, key: str) -> nn.Module:

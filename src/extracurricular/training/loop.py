@@ -75,6 +75,7 @@ def train(
     seed: int = 0,
     fabric: Fabric | None = None,
     folder: Path | None = None,
+    bound: str = "",
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_progress: Callable[[int, float], None] | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
@@ -99,6 +100,8 @@ def train(
         fabric: Device, precision and processes; one CPU process where None.
         folder: Folder of checkpoints and ``log.jsonl``; nothing is kept where None. An interrupted
             training goes on from the newest checkpoint there.
+        bound: All that the training depends on, as a text: only checkpoints that were written with
+            the same are taken.
         evaluate: Called with the student every ``evaluate_every`` steps and at the end; its figures
             go to the log and decide nothing.
         on_progress: Called now and then with (steps done, loss).
@@ -122,7 +125,8 @@ def train(
     fabric = fabric or cpu_fabric()
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        loop = _Loop(student, task, matching, settings, seed, fabric, folder, mastery)
+        checkpoints = None if folder is None else Checkpoints(folder, bound)
+        loop = _Loop(student, task, matching, settings, seed, fabric, checkpoints, mastery)
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         loop.execution, loop.shared = execution or Execution(), shared
         loop.tell, loop.stop = tell or loop.tell, settings.steps if stop is None else stop
@@ -144,7 +148,7 @@ class _Loop:
         settings: Training,
         seed: int,
         fabric: Fabric,
-        folder: Path | None,
+        checkpoints: Checkpoints | None,
         mastery: Mastery | None,
     ) -> None:
         self.task, self.mastery = task, mastery
@@ -158,9 +162,9 @@ class _Loop:
         self.tell: Callable[[str], None] = _nothing
         self.stop = settings.steps
         self.interrupted: Callable[[], bool] | None = None
-        self.checkpoints = None if folder is None else Checkpoints(folder)
+        self.checkpoints = checkpoints
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
-        state = self.checkpoints.newest() if self.checkpoints else None
+        state = None if checkpoints is None else checkpoints.newest()
         if state is not None:
             self.steps.restore(state)
             self.step, self.seconds = state["step"], state["seconds"]
@@ -168,8 +172,10 @@ class _Loop:
             if mastery is not None:
                 mastery.restore(state["mastery"])
         self.steps.seek(self.step)
-        writes = folder is not None and fabric.is_global_zero
-        self.log = JsonLines(folder / "log.jsonl", self.step) if folder and writes else None
+        self.log: JsonLines | None = None
+        if checkpoints is not None and fabric.is_global_zero:
+            kept = [] if state is None else state.get("log", [])
+            self.log = JsonLines(checkpoints.folder / "log.jsonl", kept)
 
     def run(self, sampler: Sampler, teacher: Teacher) -> TrainingResult:
         settings = self.settings
@@ -300,12 +306,13 @@ class _Loop:
             self.on_progress(self.step, self.loss)
 
     def _save(self) -> None:
-        if self.checkpoints is None or not self.fabric.is_global_zero:
+        if self.checkpoints is None or self.log is None:
             return
         state = {
             "step": self.step,
             "seconds": self.seconds,
             "loss": self.loss,
+            "log": self.log.kept,
             **({} if self.mastery is None else {"mastery": self.mastery.state()}),
             **self.steps.state(),
         }
