@@ -31,7 +31,7 @@ from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
 from extracurricular.errors import OldWordWarning, XclError
-from extracurricular.registry import find_own_code_in
+from extracurricular.registry import find_own_code_in, said_by
 
 _INTERRUPTED = 130
 
@@ -60,9 +60,12 @@ def main() -> None:
     prepare_streams()
     try:
         app()
-    except XclError as error:
+    except (XclError, MemoryError) as error:
+        text = str(error)
+        if isinstance(error, MemoryError):
+            text = f"there is not enough memory: {said_by(error)}"
         make_console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/bold red] {escaped(str(error))}"
+            f"[bold red]error:[/bold red] {escaped(text)}"
         )
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
