@@ -58,14 +58,14 @@ def test_own_code_that_cannot_be_used_is_refused_by_a_sentence(
 
 def test_each_kind_of_own_code_has_to_be_of_the_kind() -> None:
     for kind in (MODELS, SAMPLERS, DATA):
-        with pytest.raises(RecipeError, match="gives a Counter, which is no"):
+        with pytest.raises(RecipeError, match=r"gives a Counter, which is no "):
             kind.build("collections:Counter", key="x")
 
 
 def test_nothing_is_imported_while_one_looks(here: Path) -> None:
     with (
         looking(lambda name, key: f"{key} names {name}"),
-        pytest.raises(TrustError, match="^here names own_value:f$"),
+        pytest.raises(TrustError, match=r"^here names own_value:f$"),
     ):
         MODELS.find("own_value:f", key="here")
     assert "own_value" not in sys.modules
