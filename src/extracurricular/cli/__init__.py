@@ -69,6 +69,9 @@ def main() -> None:
     except XclError as error:
         _tell(error, str(error))
         sys.exit(2)
+    except MemoryError as error:
+        _tell(error, f"there is not enough memory: {' '.join(str(error).split())}".rstrip(": "))
+        sys.exit(2)
     except OSError as error:
         # A file or a folder that failed where nobody expected it; without its name, nobody could
         # mend it.

@@ -149,6 +149,17 @@ def open_run(
         StorageError: There is no run, it is not finished, or it is of another schema.
         RecipeError: Its recipe cannot be read.
     """
+    with reading(f"the run {str(folder)!r}"):
+        return _open_run(folder, device, accepts, place, trust)
+
+
+def _open_run(
+    folder: Path,
+    device: DeviceSection | None,
+    accepts: bool,
+    place: Mapping[str, Any] | None,
+    trust: bool,
+) -> Finished:
     recipe_file, summary_file = folder / "recipe.yaml", folder / SUMMARY
     if not folder.is_dir():
         raise StorageError(f"there is no run {str(folder)!r}; `xcl run` makes one")
@@ -173,7 +184,7 @@ def open_run(
     recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
     own = None if trust else own_code(recipe.dump())
     workspace = Workspace(recipe, folder, looks=True, accepts=accepts, own=own)
-    with reading(f"the run {str(folder)!r}"), workspace.looking():
+    with workspace.looking():
         return Finished(workspace, plan(recipe), summary)
 
 
