@@ -68,6 +68,16 @@ def main() -> None:
             f"[bold red]error:[/bold red] {escaped(text)}"
         )
         sys.exit(2)
+    except OSError as error:
+        # A file or a folder that failed where nobody expected it; without its name, nobody could
+        # mend it.
+        if error.filename is None:
+            raise
+        make_console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/bold red] cannot use {escaped(repr(str(error.filename)))}: "
+            f"{escaped(error.strerror or str(error))}"
+        )
+        sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         # Typer turns an interruption into this status by itself.
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:

@@ -170,8 +170,8 @@ def _open_run(
             f"the run {str(folder)!r} is not finished: it has no summary.json; "
             f"`xcl run {recipe_file} --out {folder}` goes on with it"
         )
+    measured = recorded_files(folder)
     with curing(remake(folder)):
-        measured = recorded_files(folder)
         summary = _summary(summary_file, measured.get(SUMMARY))
     recipe = read_recipe(str(recipe_file), quiet=True)
     if _but_device(summary["recipe"]) != _but_device(recipe.dump()):
