@@ -46,6 +46,9 @@ class Finished:
         Raises:
             StorageError: Its files hold something odd that the block did not expect.
         """
+        if not self.workspace.looks:  # it has just been made here
+            yield
+            return
         with reading(f"the run {str(self.folder)!r}"), self.workspace.looking():
             yield
 
