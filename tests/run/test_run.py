@@ -76,15 +76,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_the_summary_has_the_documented_layout(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
     assert json.loads((folder / "summary.json").read_text()) == summary
-    assert set(summary) == {"schema", "recipe", "task", "seeds", "data", "teacher", "students"}
+    always = {"schema", "recipe", "task", "seeds", "data", "measure", "balance"}
+    assert set(summary) - {"marks"} == always | {"teacher", "students"}
+    rare = summary["balance"]["imbalanced"]
+    assert summary["measure"] == ("balanced_error_rate" if rare else "error_rate")
     assert summary["schema"] == 1
     assert summary["task"] == "classification"
     assert summary["seeds"] == [0, 1]
     assert list(summary["students"]) == ["erm", "kd", "xcl"]
     own = {"accuracy", "nll", "brier", "ece", "adaptive_ece", "aurc"}
+    own |= {"balanced_accuracy", "macro_f1", "macro_auroc", "macro_auprc"}
     for name, entry in {"teacher": summary["teacher"], **summary["students"]}.items():
         always = {"steps", "seconds", "parameters", "metrics", "gap_closed", "multiply_adds"}
-        assert set(entry) == always
+        assert set(entry) - {"without"} == always | {"classes"}
         against = set() if name == "teacher" else {"kl_to_teacher", "agreement"}
         assert set(entry["metrics"]) == own | against
         for figure in entry["metrics"].values():

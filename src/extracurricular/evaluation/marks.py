@@ -33,11 +33,13 @@ def marks_of(
 
 def mark_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each teacher and student that has marks, problems first."""
+    if not summary.get("marks"):
+        return []
     names = ["teacher", *summary["students"]]
     count, sentences = len(summary["seeds"]), []
     for kind in ("problem", "note"):
         for name in names:
-            own = [mark for mark in summary.get("marks", []) if mark["name"] == name]
+            own = [mark for mark in summary["marks"] if mark["name"] == name]
             own = [mark for mark in own if kind in mark]
             if own:
                 which = f", in {len(own)} of {count} seeds," if count > 1 else ""

@@ -70,15 +70,23 @@ def few(data: Data) -> Data:
 
 
 def moderate(data: Data) -> Data:
-    """Return a data set whose real targets, if tiny, are in a unit in which they are not.
+    """Return a data set whose real targets, if tiny or far from 0, are in a unit that is neither.
 
-    The trees of scikit-learn stop to grow where a variance is below 2e-16. The unit is a power of
-    two, so that standardised answers stay what they are to the last bit.
+    The trees of scikit-learn stop to grow where a variance is below 2e-16, and take it from sums of
+    squares, which lose it far from 0. The unit is a power of two, so that standardised answers stay
+    what they are to the last bit.
     """
     y, scales = data.train.y, data.y_scale
-    if y is None or scales is None or float(scales.scale.min()) > _TINY_UNIT:
+    if y is None or scales is None:
+        return data
+    far = y.dtype == torch.float64  # units that float32 cannot hold
+    if not far and float(scales.scale.min()) > _TINY_UNIT:
         return data
     factor = torch.exp2(-torch.log2(scales.scale).floor())
+    if far:
+        train = replace(data.train, y=((y - scales.shift) * factor).float())
+        near = Affine(torch.zeros_like(scales.shift).float(), (scales.scale * factor).float())
+        return replace(data, train=train, y_scale=near)
     train = replace(data.train, y=y * factor)
     return replace(data, train=train, y_scale=Affine(scales.shift * factor, scales.scale * factor))
 
