@@ -16,7 +16,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Levels:
-    """The map ``input · gain + offset`` from a network's input to levels, with tensors [C, 1, 1]."""
+    """The map ``input · gain + offset`` from a network's input to levels; tensors are [C, 1, 1]."""
 
     gain: Tensor
     offset: Tensor

@@ -93,7 +93,7 @@ def grid(rows: Tensor, groups: Tensor) -> Grid:
     several = torch.bincount(groups)[groups] > 1
     few = torch.zeros_like(several)
     for k, column in enumerate(rows.unbind(1)):
-        distinct = len(column.unique())
+        distinct = len(torch.unique(column))
         few[k] = distinct <= _FEW and distinct * _ROWS_PER_VALUE < len(rows)
     up, down = rows.new_zeros(rows.shape[1]), rows.new_ones(rows.shape[1])
     reals = rows.double()
