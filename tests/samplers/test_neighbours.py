@@ -89,6 +89,19 @@ def test_grids_choices_and_bounds_of_the_training_rows_are_kept() -> None:
     assert ((rows[:, 0, None] - stored[:, 0]).abs().amin(1) > 1e-5).float().mean() > 0.5
 
 
+def test_a_value_that_many_rows_share_is_taken_or_left() -> None:
+    rng = np.random.default_rng(2)
+    amount = np.where(rng.random(400) < 0.4, 0.0, rng.uniform(10, 20, 400))
+    data = columns(amount, rng.normal(0, 1, 400))
+    sampler = Neighbours(data, p=0.9, s=0.5)
+    rows, stored = raw(sampler)[:, 0], table_rows(data, "")[:, 0]
+    share = float((rows.abs() < 1e-4).float().mean())
+    assert share == pytest.approx(float((amount == 0).mean()), abs=0.06)
+    absent = stored[Empirical(data).index(IDS)] == 0
+    assert absent.any()
+    assert float((rows[absent, None] - stored).abs().amin(1).max()) < 1e-4
+
+
 def test_the_step_of_a_grid_is_the_coarsest_that_holds_all_values() -> None:
     rng = np.random.default_rng(1)
     places = rng.integers(-500, 500, (400, 6))

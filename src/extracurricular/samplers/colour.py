@@ -39,8 +39,8 @@ def colour_levels(levels: Tensor, bright: Tensor, contrast: Tensor, saturation: 
 class Colour(Seeded):
     """Change brightness, contrast and saturation of every image at random.
 
-    Each is multiplied by a factor that is uniform between 1 less and 1 more the setting. Black and
-    white are 0 and 255 of bytes, and the least and greatest training value of other images.
+    Each is multiplied by a factor that is uniform from 1 - setting to 1 + setting. Black and white
+    are 0 and 255 of bytes, and the least and greatest training value of other images.
 
     Args:
         child: The sampler that draws the examples.

@@ -54,7 +54,8 @@ def between(own: Tensor, other: Tensor, taken: Tensor, noise: Tensor, s: float, 
         at: The values that the inputs may have.
     """
     drawn = at.put(other + noise * (own - other).abs() / s)
-    return torch.where(taken, torch.where(at.choice, other, drawn), own)
+    whole = at.choice | (own == at.atom) | (other == at.atom)
+    return torch.where(taken, torch.where(whole, other, drawn), own)
 
 
 @SAMPLERS.register("neighbours")
@@ -69,9 +70,11 @@ class Neighbours(Seeded):
     2006, "Model compression"). The paper changes all rows in place, and again and
     again; here each draw starts from a stored row, so that it is a function of its id.
 
-    Three choices are ours. Numbers stay within the training rows' range. A column whose training
+    Four choices are ours. Numbers stay within the training rows' range. A column whose training
     values all lie on a grid (whole numbers, hundredths) stays on it. A column with at most 20
-    values, or one that becomes several inputs, takes the neighbour's value as it is.
+    values, or one that becomes several inputs, takes the neighbour's value as it is. So does any
+    column where one of the two has a value that 5 % of the rows share, such as the 0 of an additive
+    that many mixtures lack.
 
     The distance counts 1 for categories that differ, and scales other columns to [0, 1]. Neighbours
     are sought once, among the rows that are drawn; the time grows with the square of their number.

@@ -13,6 +13,9 @@ from extracurricular.inputs import Deferred, leaves
 
 # A column with at most so many values, each of more than so many rows, is a choice among them.
 _FEW, _ROWS_PER_VALUE = 20, 5
+# A value of another column that this part of the rows share, such as the 0 of an additive, is an
+# atom: a row has it or has not.
+_ATOM = 0.05
 # Steps of grids, coarsest first, as numerator and denominator: 1000, 500, …, 1, 1/2, 1/4, …
 _STEPS = [
     *((whole * ten, 1) for ten in (100, 10) for whole in (10, 5, 2)),
@@ -70,12 +73,14 @@ class Grid:
         choice: Whether an input only takes values that other rows have, bool, [D]: those of
             columns that become several inputs, or that have few values.
         up, down: The step of each other input's grid is up / down, [D]; 0 for reals.
+        atom: The value of each other input that many rows share, [D]; NaN for none.
         low, high: Least and greatest training value, [D].
     """
 
     choice: Tensor
     up: Tensor
     down: Tensor
+    atom: Tensor
     low: Tensor
     high: Tensor
 
@@ -92,9 +97,12 @@ def grid(rows: Tensor, groups: Tensor) -> Grid:
     """Find the grids of training rows [N, D], whose inputs are of columns ``groups`` [D]."""
     several = torch.bincount(groups)[groups] > 1
     few = torch.zeros_like(several)
+    atom = torch.full_like(rows[0], torch.nan)
     for k, column in enumerate(rows.unbind(1)):
-        distinct = len(torch.unique(column))
-        few[k] = distinct <= _FEW and distinct * _ROWS_PER_VALUE < len(rows)
+        values, counts = torch.unique(column, return_counts=True)
+        few[k] = len(values) <= _FEW and len(values) * _ROWS_PER_VALUE < len(rows)
+        if counts.amax() >= max(_ATOM * len(rows), _ROWS_PER_VALUE):
+            atom[k] = values[counts.argmax()]
     up, down = rows.new_zeros(rows.shape[1]), rows.new_ones(rows.shape[1])
     reals = rows.double()
     error = torch.finfo(rows.dtype).eps
@@ -104,4 +112,4 @@ def grid(rows: Tensor, groups: Tensor) -> Grid:
         fits = ((place - place.round()).abs() <= slack).all(0) & (slack.amax(0) < _COARSE)
         new = fits & (up == 0)
         up[new], down[new] = numerator, denominator
-    return Grid(several | few, up, down, rows.amin(0), rows.amax(0))
+    return Grid(several | few, up, down, atom, rows.amin(0), rows.amax(0))
