@@ -63,6 +63,7 @@ CHAINS: dict[str, list[object]] = {
     "rand_augment": ["empirical", "mixup", {"rand_augment": {"count": 3, "magnitude": 20}}],
     "swap": ["empirical", {"noise": {"std": 0.1}}, {"swap": {"p": 0.4}}],
     "neighbours": [{"neighbours": {"p": 0.7}}],
+    "gibbs": ["empirical", {"gibbs": {"steps": 3, "count": 4}}],
     "neighbours of some": [{"neighbours": {"count": 5, "s": 1.0}}, {"swap": {"p": 0.3}}],
     "generated": [{"generated": {"generator": "model"}}],
     "generated between": [{"generated": {"generator": "model", "between": 0.5, "scale": 0.7}}],
@@ -138,7 +139,7 @@ NEEDS_IMAGES = {
     "augment", "cutmix", "nested", "blend", "affine", "cutout", "colour", "trivial_augment",
     "rand_augment",
 }  # fmt: skip
-NEEDS_COLUMNS = {"swap", "neighbours", "neighbours of some"}
+NEEDS_COLUMNS = {"swap", "gibbs", "neighbours", "neighbours of some"}
 TABLES = {"tables", "labels", "soft"}
 # Real targets and several labels have no classes that could be balanced.
 CASES = [

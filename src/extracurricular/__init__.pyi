@@ -58,6 +58,7 @@ from extracurricular.samplers import CutMix as CutMix
 from extracurricular.samplers import Cutout as Cutout
 from extracurricular.samplers import Empirical as Empirical
 from extracurricular.samplers import Generated as Generated
+from extracurricular.samplers import Gibbs as Gibbs
 from extracurricular.samplers import Mixup as Mixup
 from extracurricular.samplers import Neighbours as Neighbours
 from extracurricular.samplers import Noise as Noise

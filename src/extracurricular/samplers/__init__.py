@@ -12,6 +12,7 @@ from extracurricular.samplers.build import Context, build_sampler
 from extracurricular.samplers.colour import Colour
 from extracurricular.samplers.cutout import Cutout
 from extracurricular.samplers.generated import Generated
+from extracurricular.samplers.gibbs import Gibbs
 from extracurricular.samplers.mixing import CutMix, Mixup, cutmix_batch, mixup_batch
 from extracurricular.samplers.neighbours import Neighbours
 from extracurricular.samplers.noise import Noise
@@ -36,6 +37,7 @@ __all__ = [
     "Cutout",
     "Empirical",
     "Generated",
+    "Gibbs",
     "Mixup",
     "Neighbours",
     "Noise",

@@ -14,7 +14,13 @@ from extracurricular.generators.columns import structured
 from extracurricular.inputs import Batch
 from extracurricular.samplers.base import SAMPLERS, Seeded
 from extracurricular.samplers.stored import Empirical
-from extracurricular.samplers.table_columns import Grid, column_groups, grid, table_rows
+from extracurricular.samplers.table_columns import (
+    Grid,
+    column_groups,
+    distance_weights,
+    grid,
+    table_rows,
+)
 
 # Distances that are held at once, 128 MiB of them.
 _AT_ONCE = 2**24
@@ -135,11 +141,8 @@ class Neighbours(Seeded):
     def _near(self) -> Tensor:
         """Numbers of the nearest rows of each training row, int64, [N, count]."""
         drawn, rows = self.data.drawn, self._rows
-        low, high = rows.aminmax(dim=0)
-        wide = torch.where(high > low, high - low, torch.ones_like(high))
-        # Two categories differ in two of their inputs.
-        several = torch.bincount(self._groups)[self._groups] > 1
-        points = (rows - low) / wide * torch.where(several, 0.5**0.5, 1.0)
+        # Less the least value, so that the squares keep their digits.
+        points = (rows - rows.amin(0)) * distance_weights(rows, self._groups).sqrt()
         if drawn is None:
             return nearest(points, self.count)
         near = drawn.new_zeros(len(rows), self.count)

@@ -128,7 +128,7 @@ def placed(image: Tensor, chosen: Chosen, space: Space) -> Tensor:
     amount = chosen.strength * chosen.sign
 
     def only(name: str, most: float) -> Tensor:
-        return torch.where(chosen.kind == OPERATIONS.index(name), amount * most, 0.0)
+        return (amount * most).masked_fill(chosen.kind != OPERATIONS.index(name), 0.0)
 
     def shift(name: str, size: int) -> Tensor:
         return only(name, min(space.pixels / size, 1.0) if space.pixels else space.part)

@@ -65,6 +65,22 @@ def column_groups(data: Data, rows: Tensor) -> Tensor:
     return (starts.cumsum(0) - 1).to(rows.device)
 
 
+def distance_weights(rows: Tensor, groups: Tensor) -> Tensor:
+    """Return the weight of each input in a squared distance between rows, [D].
+
+    The range of a column counts 1, and so do two categories that differ.
+
+    Args:
+        rows: The training rows, in any units, [N, D].
+        groups: The column of each input, [D].
+    """
+    low, high = rows.aminmax(dim=0)
+    wide = torch.where(high > low, high - low, torch.ones_like(high))
+    # Two categories differ in two of their inputs.
+    several = torch.bincount(groups)[groups] > 1
+    return wide.square().reciprocal() * (1 - 0.5 * several.to(rows.dtype))
+
+
 @dataclass(frozen=True)
 class Grid:
     """The values that each of D inputs may have.
