@@ -41,6 +41,28 @@ def test_the_nearest_are_those_of_all_distances(
     assert torch.equal(nearest(points, 3), distance.topk(3, largest=False).indices)
 
 
+def test_a_search_is_made_once_for_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_found", {})
+    searches: list[int] = []
+
+    def counted(points: Tensor, count: int) -> Tensor:
+        searches.append(count)
+        return nearest(points, count)
+
+    monkeypatch.setattr(neighbours, "nearest", counted)
+    first = Neighbours(table_data())(IDS).x
+    again = Neighbours(table_data())(IDS).x
+    assert isinstance(first, Tensor)
+    assert isinstance(again, Tensor)
+    assert torch.equal(first, again)
+    assert searches == [1]
+    for count in (2, 3, 4, 5):
+        Neighbours(table_data(), count=count)
+    assert len(neighbours._found) == 4
+    Neighbours(table_data(count=51))
+    assert searches == [1, 2, 3, 4, 5, 1]
+
+
 def test_numbers_are_normal_about_the_neighbours_value() -> None:
     data = columns(np.linspace(-1e3, 1e3, 400) ** 3)
     found = grid(table_rows(data, ""), torch.tensor([0]))

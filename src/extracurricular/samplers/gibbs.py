@@ -25,7 +25,7 @@ def nearest_but(rows: Tensor, stored: Tensor, weights: Tensor, rank: Tensor, cou
     Args:
         rows: [B, D]
         stored: [N, D]
-        weights: Weight of each input in the squared distance, 0 for those that do not count, [B, D].
+        weights: Weight of each input in the squared distance, 0 for none, [B, D].
         rank: The place of the wanted row among the nearest, 0 for the nearest, int64, [B].
         count: Greater than each rank.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +25,9 @@ from extracurricular.samplers.table_columns import (
 
 # Distances that are held at once, 128 MiB of them.
 _AT_ONCE = 2**24
+# The latest searches. A run builds its samplers to check, to train and to report.
+_KEPT = 4
+_found: dict[tuple[str, int, str], Tensor] = {}
 
 
 def nearest(points: Tensor, count: int) -> Tensor:
@@ -47,6 +51,17 @@ def nearest(points: Tensor, count: int) -> Tensor:
         distance[own, own + start] = torch.inf
         found.append(distance.topk(count, largest=False).indices)
     return torch.cat(found)
+
+
+def remembered(points: Tensor, count: int) -> Tensor:
+    """Return :func:`nearest`, without another search where these points were searched before."""
+    content = hashlib.sha256(points.cpu().contiguous().numpy().tobytes()).hexdigest()
+    key = (content, count, str(points.device))
+    if key not in _found:
+        _found[key] = nearest(points, count)
+        for old in list(_found)[:-_KEPT]:
+            del _found[old]
+    return _found[key]
 
 
 def between(own: Tensor, other: Tensor, taken: Tensor, noise: Tensor, s: float, at: Grid) -> Tensor:
@@ -144,9 +159,9 @@ class Neighbours(Seeded):
         # Less the least value, so that the squares keep their digits.
         points = (rows - rows.amin(0)) * distance_weights(rows, self._groups).sqrt()
         if drawn is None:
-            return nearest(points, self.count)
+            return remembered(points, self.count)
         near = drawn.new_zeros(len(rows), self.count)
-        near[drawn] = drawn[nearest(points[drawn], self.count)]
+        near[drawn] = drawn[remembered(points[drawn], self.count)]
         return near
 
     def __call__(self, ids: Tensor) -> Batch:
