@@ -79,8 +79,8 @@ CHAINS: dict[str, list[Any]] = {
 }
 # The data that a chain takes, where it does not take all.
 OF_IMAGES = ("augment", "cutmix", "affine", "cutout", "colour", "trivial_augment", "rand_augment")
-TAKES = {chain: ("images", "eyes") for chain in OF_IMAGES}
-TAKES |= {chain: ("table",) for chain in ("swap", "gibbs", "neighbours")}
+TAKES = dict.fromkeys(OF_IMAGES, ("images", "eyes"))
+TAKES |= dict.fromkeys(("swap", "gibbs", "neighbours"), ("table",))
 TAKES |= {"balanced": ("images",)}
 # It draws from folders that are streamed, which no graph can hold.
 STREAMED = ("resized_crop",)
