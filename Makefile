@@ -10,7 +10,7 @@ help:
 	@echo "make demo       distil real handwritten digits (minutes)"
 	@echo "make demo-gaze  distil gaze estimation (minutes)"
 	@echo "make test       run the tests"
-	@echo "make drill      break runs at random, and look whether anything goes wrong (an hour)"
+	@echo "make drill      break runs at random: nothing may go wrong (hours)"
 	@echo "make lint       run the linter and the type checker"
 	@echo "make docs       build the site of the docs, in build/site"
 	@echo "make test-lower run a core of the tests on the oldest versions that are allowed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -59,6 +60,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="0 by default")
     parser.add_argument("--count", type=int, help="trials of each drill; each has its own default")
     parser.add_argument("--only", type=int, metavar="TRIAL", help="do this one trial alone")
+    parser.add_argument("--minutes", type=float, help="begin no trial after so long in a drill")
     parser.add_argument("--out", type=Path, help="folder to work in, which is kept")
     chosen = parser.parse_args(words)
     unknown = [name for name in chosen.names if name not in every]
@@ -73,7 +75,9 @@ def main(words: list[str] | None = None) -> int:
             own = folder / name
             own.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
-            found = every[name].make(Dice(f"{name} {chosen.seed}", chosen.only), count, own)
+            until = None if chosen.minutes is None else started + 60 * chosen.minutes
+            dice = Dice(f"{name} {chosen.seed}", chosen.only, until)
+            found = every[name].make(dice, count, own)
             results[name] = found, time.monotonic() - started, command
             for fault in found.faults:
                 print(f"FAULT: {command} --only {fault.trial}: {fault.text}")
@@ -87,7 +91,11 @@ def _folder(wanted: Path | None) -> Iterator[Path]:
         wanted.mkdir(parents=True, exist_ok=True)
         yield wanted.resolve()
         return
-    with tempfile.TemporaryDirectory(prefix="drills-") as made:
+    # In memory where that can be: no drill cuts the power, and flushing takes most of the time.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        prefix="drills-", dir=memory if os.access(memory, os.W_OK) else None
+    ) as made:
         yield Path(made).resolve()
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 # One trial of so many calls ``xcl`` as users do, in a new interpreter.
 REAL_EVERY = 20
 # Seconds after which a command counts as hanging.
-LIMIT = 120.0
+LIMIT = 300.0
 
 
 class Dice(random.Random):
@@ -31,15 +31,18 @@ class Dice(random.Random):
     Args:
         name: The seed, as a text.
         only: The number of the one trial to do; None for all.
+        until: The time (:func:`time.monotonic`) after which no trial begins; None for any.
     """
 
-    def __init__(self, name: str, only: int | None = None) -> None:
+    def __init__(self, name: str, only: int | None = None, until: float | None = None) -> None:
         super().__init__(name)
-        self.name, self.only = name, only
+        self.name, self.only, self.until = name, only, until
 
     def trials(self, count: int) -> Iterator[tuple[int, Dice]]:
         """Yield number and dice of each trial to do; a trial is the same whatever others do."""
         for number in range(count) if self.only is None else [self.only]:
+            if self.until is not None and time.monotonic() > self.until:
+                return
             yield number, Dice(f"{self.name}/{number}")
 
 

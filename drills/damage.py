@@ -75,8 +75,8 @@ def _truth(kind: str, folder: Path) -> Truth:
 
 def _of_a_finished_run(number: int, dice: Dice, truth: Truth, place: Path, tally: Tally) -> bool:
     run = copy(truth.whole.run, place / "run")
-    name, how = _damage(dice, run, truth.other)
-    said = f"{truth.whole.kind}: {how} of {name}"
+    names, how = _damage(dice, run, truth.other)
+    said = f"{truth.whole.kind}: {how} of {' and '.join(names)}"
 
     def wrong(text: str) -> bool:
         tally.fault(number, f"{said}: {text} ({place})")
@@ -90,8 +90,8 @@ def _of_a_finished_run(number: int, dice: Dice, truth: Truth, place: Path, tally
             return f"report{again}: {told.fault}"
         if told.status == 2:
             tally.outcome("report refused" + again)
-            return _named(told, name)
-        return _untrue(_page(run), truth.page, told.text, name, tally)
+            return _named(told, names)
+        return _untrue(_page(run), truth.page, told.text, names, tally)
 
     problem: str | None = shown()
     if problem:
@@ -104,14 +104,14 @@ def _of_a_finished_run(number: int, dice: Dice, truth: Truth, place: Path, tally
         if told.status == 0 and told.out != truth.figures:
             return wrong("evaluate shows other figures")
         tally.outcome("evaluate refused" if told.status else "evaluate as it was")
-        problem = _named(told, name) if told.status else None
+        problem = _named(told, names) if told.status else None
         return wrong(f"evaluate: {problem}") if problem else True
     again = xcl("run", "../r.yaml", "--out", "run", cwd=place)
     if again.fault:
         return wrong(f"run: {again.fault}")
     if again.status == 2:
         tally.outcome("run refused")
-        problem = _named(again, name)
+        problem = _named(again, names)
         return wrong(f"run: {problem}") if problem else True
     found = differences(run, truth.whole.run)
     if left := untold(found, again.text):
@@ -122,10 +122,10 @@ def _of_a_finished_run(number: int, dice: Dice, truth: Truth, place: Path, tally
 
 
 def _of_a_stopped_run(number: int, dice: Dice, truth: Truth, place: Path, tally: Tally) -> bool:
-    kept = stopped(truth.whole, truth.whole.folder / "stopped", dice.randrange(1, 30))
+    kept = stopped(truth.whole, truth.whole.folder / "stopped", dice.randrange(1, 25))
     run = copy(kept, place / "run")
-    name, how = _damage(dice, run, truth.other)
-    said = f"{truth.whole.kind}, stopped: {how} of {name}"
+    names, how = _damage(dice, run, truth.other)
+    said = f"{truth.whole.kind}, stopped: {how} of {' and '.join(names)}"
     for command in ("report", "evaluate"):
         told = xcl(command, "run", cwd=place)
         if told.fault or told.status == 0:
@@ -135,21 +135,22 @@ def _of_a_stopped_run(number: int, dice: Dice, truth: Truth, place: Path, tally:
     problem = again.fault
     if problem is None and again.status == 2:
         tally.outcome("run of a stopped one refused")
-        problem = _named(again, name)
+        problem = _named(again, names)
     elif problem is None:
-        problem = "; ".join(differences(run, truth.whole.run)[:5]) or None
+        found = differences(run, truth.whole.run)
+        problem = "; ".join(untold(found, again.text)[:5]) or None
         tally.outcome("stopped run ended bit-equal", 0 if problem else 1)
     if problem:
         tally.fault(number, f"{said}: run: {problem} ({place})")
     return problem is None
 
 
-def _named(told: Ended, name: str) -> str | None:
-    """Return a fault where a refusal does not name the file that was damaged, or its stage."""
-    parts = Path(name).parts
-    stage = "/".join(parts[:-1])
-    if parts[-1] in told.refusal or (stage and stage in told.refusal):
-        return None
+def _named(told: Ended, names: list[str]) -> str | None:
+    """Return a fault where a refusal names neither a file that was damaged, nor its stage."""
+    for name in names:
+        stage = str(Path(name).parent)
+        if Path(name).name in told.refusal or (stage != "." and stage in told.refusal):
+            return None
     return f"refused in other words: {told.refusal}"
 
 
@@ -160,15 +161,15 @@ def _page(run: Path) -> str:
     return re.sub(r"<!-- sha256: \w* -->\n?$", "", text)
 
 
-def _untrue(page: str, truth: str, told: str, name: str, tally: Tally) -> str | None:
+def _untrue(page: str, truth: str, told: str, names: list[str], tally: Tally) -> str | None:
     """Return what is wrong with a page."""
     if page == truth:
         tally.outcome("page as it was")
         return None
-    if Path(name).name not in told:
-        return f"another page, and no word of {name}: {_first(page, truth)}"
+    if not any(Path(name).name in told for name in names):
+        return f"another page, and no word of {names}: {_first(page, truth)}"
     if _cells(page) != _cells(truth):
-        return f"other figures in the page, though {name} is told of: {_first(page, truth)}"
+        return f"other figures in the page, though {names} are told of: {_first(page, truth)}"
     tally.outcome("page tells of the damage")
     return None
 
@@ -183,8 +184,8 @@ def _first(page: str, truth: str) -> str:
     return next((f"{a[:200]!r} for {b[:200]!r}" for a, b in pairs if a != b), "its end")
 
 
-def _damage(dice: Dice, run: Path, other: Path) -> tuple[str, str]:
-    """Damage one file of a run; return its path and what was done."""
+def _damage(dice: Dice, run: Path, other: Path) -> tuple[list[str], str]:
+    """Damage one file of a run; return its path, or those of two, and what was done."""
     name = dice.choice(files(run))
     file = run / name
     content = bytearray(file.read_bytes())
@@ -200,13 +201,13 @@ def _damage(dice: Dice, run: Path, other: Path) -> tuple[str, str]:
         theirs = (run / with_).read_bytes()
         (run / with_).write_bytes(bytes(content))
         file.write_bytes(theirs)
-        return name, f"swapping with {with_}"
+        return [name, with_], "swapping"
     if kind == "foreign" and (other / name).is_file():
         shutil.copy(other / name, file)
-        return name, "that of another run in place"
+        return [name], "that of another run in place"
     if kind == "gone":
         file.unlink()
-        return name, "loss"
+        return [name], "loss"
     if kind == "end":
         content = content[:place]
     elif kind == "empty" or not content:
@@ -225,4 +226,4 @@ def _damage(dice: Dice, run: Path, other: Path) -> tuple[str, str]:
         kind = "bit"
         content[place] ^= 1 << dice.randrange(8)
     file.write_bytes(bytes(content))
-    return name, f"{kind} at {place}"
+    return [name], f"{kind} at {place}"

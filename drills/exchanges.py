@@ -55,7 +55,7 @@ def _pool(kind: str, folder: Path) -> tuple[Base, list[Path]]:
 def _trial(number: int, dice: Dice, whole: Base, others: list[Path], tally: Tally) -> None:
     out = whole.folder / f"trial-{number}"
     if dice.random() < 0.7:
-        stopped(whole, out, dice.randrange(1, 30))
+        stopped(whole, out, dice.randrange(1, 25))
     else:
         copy(whole.run, out)
     source = dice.choice([*others, out])

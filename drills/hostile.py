@@ -54,6 +54,8 @@ def drill(dice: Dice, count: int, folder: Path) -> Result:
         shutil.copytree(whole, place)
         (place.parent / SECRET).write_bytes(bytes(4096))
         mark = place.parent / MARK
+        if chance.random() < 0.7:
+            without_checksums(place / "run")
         (place / f"{CODE}.py").write_text(
             f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
         )
@@ -70,7 +72,8 @@ def drill(dice: Dice, count: int, folder: Path) -> Result:
             problem = f"it moves the cursor: {ended.text[:300]!r}"
         problem = problem or _escaped(place)
         if problem is not None:
-            shutil.copytree(place, fresh(folder / "faults") / str(number), dirs_exist_ok=True)
+            # Links are kept as links: one leads to a device without an end.
+            shutil.copytree(place, fresh(folder / "faults" / str(number)) / "here", symlinks=True)
             tally.fault(number, f"{kind}, {said}; xcl {' '.join(words)}: {problem}")
         tally.outcome("read" if ended.status == 0 else "refused by a sentence")
     return tally.result()
@@ -109,6 +112,15 @@ def _run(folder: Path) -> Path:
             noise = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)
             Image.fromarray(noise).save(place / f"{number}.png")
     return folder
+
+
+def without_checksums(run: Path) -> None:
+    """Take the checksums out of a run, as its author can: a run of an earlier version has none."""
+    for file in run.rglob("*.json"):
+        found = json.loads(file.read_text())
+        if isinstance(found, dict):
+            kept = {k: v for k, v in found.items() if k not in ("files", "checksum", "sha256")}
+            file.write_text(json.dumps(kept))
 
 
 # -- files ----------------------------------------------------------------------------------------

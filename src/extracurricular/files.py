@@ -144,8 +144,9 @@ def read_json(path: Path, checksum: str | None = None) -> Any:
 
 def write_if_changed(path: Path, content: bytes) -> str:
     """Write a file unless it has exactly this content already; return its SHA-256."""
-    with telling(path, "read"):
-        same = path.exists() and path.read_bytes() == content
+    same = False
+    with suppress(OSError):  # one that cannot be read is written anew
+        same = path.read_bytes() == content
     if not same:
         write_atomic(path, content)
     return sha256(content)
@@ -217,6 +218,9 @@ def read_checked(path: Path, checksum: str | None) -> bytes:
         StorageError: The file is missing, cannot be read, or is not as it was written.
     """
     with telling(path, "read"):
+        if path.exists() and not path.is_file():
+            # A device, or a pipe, has no end.
+            raise StorageError(f"cannot read {str(path)!r}: it is no file")
         content = path.read_bytes()
     if checksum is not None and sha256(content) != checksum:
         raise StorageError(

@@ -99,6 +99,8 @@ class Registry(Generic[T]):
         kind: The kind of the entries, in the singular, for error texts (``"sampler"``).
         package: The package whose modules register the entries; all are imported when a name is
             first looked up. None if all entries are in one module.
+        fits: Tells whether a value that an entry gives is of the kind. It is asked about code of
+            somebody's own alone.
 
     A name may hold fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
     ``depth=16, width=2``. Fields are integers, or any text if the entry takes a string. A name of
@@ -107,9 +109,15 @@ class Registry(Generic[T]):
     files.
     """
 
-    def __init__(self, kind: str, package: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str | None = None,
+        fits: Callable[[object], bool] = lambda value: True,
+    ) -> None:
         self.kind = kind
         self.package = package
+        self.fits = fits
         self._known: dict[str, Callable[..., T]] = {}
         self._complete = package is None
 
@@ -232,7 +240,7 @@ class Registry(Generic[T]):
         """
         entry, values = self.settings(spec, key=key, context=tuple(context))
         try:
-            return entry(**context, **values)
+            return self._fitting(entry(**context, **values), spec, key)
         except RecipeError as error:
             # An entry knows the names of its settings, but not its own key in the recipe.
             name, _ = split_spec(spec, self.kind, key)
@@ -249,6 +257,13 @@ class Registry(Generic[T]):
             if self.names_own_code(name):
                 raise RecipeError(where, f"cannot be made: {raised(error)}") from error
             raise
+
+    def _fitting(self, value: T, spec: object, key: str) -> T:
+        """Return what an entry gave, unless it is code of somebody's own and gave another thing."""
+        name, _ = split_spec(spec, self.kind, key)
+        if not self.fits(value) and self.names_own_code(name):
+            raise ValueError(f"gives a {type(value).__name__}, which is no {self.kind}")
+        return value
 
 
 def _hints(entry: Callable[..., Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from extracurricular import registry
 from extracurricular.cli import main
 from extracurricular.errors import TRACEBACK
 
@@ -41,7 +42,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     """Write the recipe and the code, call the command, and return exit status and messages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delenv(TRACEBACK, raising=False)
+    # The folders of the tests before would be searched first.
+    monkeypatch.setattr(registry, "_own_places", [])
     (tmp_path / "mine.py").write_text(CODE)
 
     def call(*arguments: str, first: tuple[str, ...] = (), **changes: object) -> tuple[int, str]:
@@ -60,7 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         )
         with pytest.raises(SystemExit) as ended:
             main()
-        monkeypatch.delenv(TRACEBACK, raising=False)
+        os.environ.pop(TRACEBACK, None)  # which --traceback sets
         return int(ended.value.code or 0), capfd.readouterr().err
 
     return call

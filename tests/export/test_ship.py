@@ -320,7 +320,7 @@ def test_the_card_has_the_figures_of_each_class(
         [row] = [line for line in part.splitlines() if line.startswith(f"| {name} |")]
         cells = [cell.strip() for cell in row.split("|")]
         assert cells[2] == str(int(figures["support"]["per_seed"][1]))
-        assert cells[3] == f"{100 * figures['recall']['per_seed'][0]:.2f}"
+        assert cells[3] == f"{100 * figures['recall']['per_seed'][1]:.2f}"
     assert "### Each class" not in gaze.files[-1].read_text()
 
 

@@ -253,6 +253,24 @@ def test_tensors_may_not_lie_outside_of_the_folder(tmp_path: Path, location: str
         OnnxTeacher(path, table_data(), output="mean_var")(first(table_data()))
 
 
+@pytest.mark.parametrize("first_one", [True, False])
+def test_a_tensor_with_two_places_is_refused(tmp_path: Path, first_one: bool) -> None:
+    (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (folder / "w.bin").write_bytes(WEIGHT.tobytes())
+    path = external(folder / "t.onnx", "w.bin")
+    model = onnx.load(str(path), load_external_data=False)
+    entries = next(one for one in model.graph.initializer if one.external_data).external_data
+    entries.add(key="location", value="../secret.bin")
+    if first_one:
+        places = [entry for entry in entries if entry.key == "location"]
+        places[0].value, places[1].value = places[1].value, places[0].value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"is damaged, or no ONNX file"):
+        OnnxTeacher(path, table_data(), output="mean_var")(first(table_data()))
+
+
 def test_a_link_out_of_the_folder_is_outside(tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
     folder = tmp_path / "given"

@@ -69,6 +69,19 @@ def main() -> None:
     except XclError as error:
         _tell(error, str(error))
         sys.exit(2)
+    except MemoryError as error:
+        _tell(error, f"there is not enough memory: {' '.join(str(error).split())}".rstrip(": "))
+        sys.exit(2)
+    except OSError as error:
+        # A file or a folder that failed where nobody expected it; without its name, nobody could
+        # mend it.
+        if error.filename is None:
+            raise
+        make_console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/bold red] cannot use {escaped(repr(str(error.filename)))}: "
+            f"{escaped(error.strerror or str(error))}"
+        )
+        sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         # Typer turns an interruption into this status by itself.
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:

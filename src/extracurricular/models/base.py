@@ -17,7 +17,9 @@ Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str,
 Place: TypeAlias = str | int
 """The place of a tensor in an input of several: its key in a dict, its position in a tuple."""
 
-MODELS: Registry[nn.Module] = Registry("model", "extracurricular.models")
+MODELS: Registry[nn.Module] = Registry(
+    "model", "extracurricular.models", lambda value: isinstance(value, nn.Module)
+)
 
 
 Pixels: TypeAlias = tuple[Tensor, Tensor]

@@ -46,6 +46,9 @@ class Finished:
         Raises:
             StorageError: Its files hold something odd that the block did not expect.
         """
+        if not self.workspace.looks:  # it has just been made here
+            yield
+            return
         with reading(f"the run {str(self.folder)!r}"), self.workspace.looking():
             yield
 
@@ -149,6 +152,17 @@ def open_run(
         StorageError: There is no run, it is not finished, or it is of another schema.
         RecipeError: Its recipe cannot be read.
     """
+    with reading(f"the run {str(folder)!r}"):
+        return _open_run(folder, device, accepts, place, trust)
+
+
+def _open_run(
+    folder: Path,
+    device: DeviceSection | None,
+    accepts: bool,
+    place: Mapping[str, Any] | None,
+    trust: bool,
+) -> Finished:
     recipe_file, summary_file = folder / "recipe.yaml", folder / SUMMARY
     if not folder.is_dir():
         raise StorageError(f"there is no run {str(folder)!r}; `xcl run` makes one")
@@ -159,8 +173,8 @@ def open_run(
             f"the run {str(folder)!r} is not finished: it has no summary.json; "
             f"`xcl run {recipe_file} --out {folder}` goes on with it"
         )
+    measured = recorded_files(folder)
     with curing(remake(folder)):
-        measured = recorded_files(folder)
         summary = _summary(summary_file, measured.get(SUMMARY))
     recipe = read_recipe(str(recipe_file), quiet=True)
     if _but_device(summary["recipe"]) != _but_device(recipe.dump()):
@@ -173,7 +187,7 @@ def open_run(
     recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
     own = None if trust else own_code(recipe.dump())
     workspace = Workspace(recipe, folder, looks=True, accepts=accepts, own=own)
-    with reading(f"the run {str(folder)!r}"), workspace.looking():
+    with workspace.looking():
         return Finished(workspace, plan(recipe), summary)
 
 

@@ -224,7 +224,7 @@ def _is_there(folder: Path, wanted: Mapping[str, Any]) -> bool:
 
 
 def _checksum(file: Path) -> str | None:
-    return sha256(file.read_bytes()) if file.is_file() else None
+    return sha256(read_checked(file, None)) if file.is_file() else None
 
 
 def _hint(spec: Any) -> str | None:

@@ -31,7 +31,7 @@ class Sampler(Protocol):
         ...
 
 
-SAMPLERS: Registry[Sampler] = Registry("sampler", "extracurricular.samplers")
+SAMPLERS: Registry[Sampler] = Registry("sampler", "extracurricular.samplers", callable)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Entry(Protocol):
         ...
 
 
-ENTRIES: Registry[Entry] = Registry("teacher")
+ENTRIES: Registry[Entry] = Registry("teacher", fits=lambda value: isinstance(value, Entry))
 
 # These hold no entries: they only import what a recipe names as module:function.
 _FACTORIES: Registry[Any] = Registry("estimator")

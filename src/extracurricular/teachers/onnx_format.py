@@ -109,6 +109,8 @@ def _tensor(message: memoryview) -> tuple[list[int], int, str | None]:
         elif number == _EXTERNAL and isinstance(value, memoryview):
             entry = {n: bytes(v) for n, v in _fields(value) if isinstance(v, memoryview)}
             if entry.get(_KEY) == b"location":
+                if location is not None:
+                    raise ValueError  # onnxruntime may take the other one
                 location = entry.get(_VALUE, b"").decode()
     return dims, kind, location
 
