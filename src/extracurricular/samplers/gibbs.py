@@ -15,8 +15,8 @@ from extracurricular.inputs import Batch
 from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, check_child
 from extracurricular.samplers.table_columns import column_groups, distance_weights, table_rows
 
-# Distances that are held at once, 64 MiB of them.
-_AT_ONCE = 2**24
+# Distances that are held at once: 4 MiB stay near a CPU, and other devices take 64 MiB.
+_AT_ONCE = 2**20
 
 
 def nearest_but(rows: Tensor, stored: Tensor, weights: Tensor, rank: Tensor, count: int) -> Tensor:
@@ -31,13 +31,15 @@ def nearest_but(rows: Tensor, stored: Tensor, weights: Tensor, rank: Tensor, cou
     """
     found = []
     # A product of matrices would be faster, but its last bits depend on the number of rows.
-    some = max(1, _AT_ONCE // len(stored))
-    parts = (torch.split(part, some) for part in (rows, weights, rank))
-    for own, weight, place in zip(*parts, strict=True):
+    most = _AT_ONCE if stored.device.type == "cpu" else 16 * _AT_ONCE
+    some = max(1, most // len(stored))
+    parts = (torch.split(part, some) for part in (rows, weights.sqrt(), rank))
+    for own, scale, place in zip(*parts, strict=True):
         distance = own.new_zeros(len(own), len(stored))
         for k in range(stored.shape[1]):
             gap = own[:, k, None] - stored[:, k]
-            distance = torch.addcmul(distance, gap * weight[:, k, None], gap)
+            gap.mul_(scale[:, k, None])
+            distance.addcmul_(gap, gap)
         near = distance.topk(count, dim=1, largest=False).indices
         found.append(near.gather(1, place.unsqueeze(1)).squeeze(1))
     return torch.cat(found)
