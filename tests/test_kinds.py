@@ -163,6 +163,7 @@ PLACES = {
     "samplers.blend.joined": "kept",
     "samplers.generated.Generated.__call__": "conditions are the labels",
     "samplers.mixing._mixed": "labels are mixed as soft labels are",
+    "samplers.neighbours.Neighbours.__call__": "kept, as by empirical",
     "samplers.pool.Pool.__call__": "kept",
     "samplers.scores.epistemic_variance": "refused by name",
     "samplers.scores.margin": "that of the least sure label",

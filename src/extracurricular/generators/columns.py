@@ -209,7 +209,7 @@ def find_columns(
                 f"columns has {position!r}; the data have columns '0' to '{width - 1}'"
             )
     chosen = {int(position): kind for position, kind in given.items()}
-    groups = _one_hot_groups(rows, chosen)
+    groups = one_hot_groups(rows, chosen)
     grouped = {column for group in groups for column in group}
     # Levels [columns, codes] and codes [N] of each variable.
     variables = [(group, *_levels(rows[:, group])) for group in groups]
@@ -264,7 +264,7 @@ def find_columns(
     )
 
 
-def _one_hot_groups(rows: Tensor, chosen: Mapping[int, str]) -> list[list[int]]:
+def one_hot_groups(rows: Tensor, chosen: Mapping[int, str]) -> list[list[int]]:
     """Return the longest runs, from the left, of binary columns that sum to 1 in every row."""
     width = rows.shape[1]
     binary = ((rows == 0) | (rows == 1)).all(0).tolist()
