@@ -7,11 +7,15 @@ cannot give, shows at once and leaves the folder as it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import yaml
 
-from extracurricular.errors import StorageError
+from extracurricular.errors import RecipeError, StorageError
 from extracurricular.files import telling
 from extracurricular.recipe.schema import Recipe
+from extracurricular.registry import said_by
 from extracurricular.run.data_sets import check_same, data_specs
 from extracurricular.run.loggers import check_loggers
 from extracurricular.run.plan import Plan
@@ -45,12 +49,26 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     if not workspace.looks:
         check_loggers(recipe.log)
     for stage in plan.stages:
-        stage.check(workspace, checks)
+        with beyond_all_bounds(stage.key):
+            stage.check(workspace, checks)
         # Before the next stage, which may ask what this one made.
         stage.check_folder(workspace)
     if recipe.teacher.weights is not None:
         workspace.made(plan.teachers[recipe.seeds[0]])
     return checks
+
+
+@contextmanager
+def beyond_all_bounds(key: str) -> Iterator[None]:
+    """Name the part of a recipe whose numbers are larger than torch, or the memory, can hold.
+
+    Raises:
+        RecipeError: They are.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise RecipeError(key, f"cannot be built or drawn from: {said_by(error)}") from error
 
 
 def check_folder(plan: Plan, workspace: Workspace) -> None:
