@@ -14,7 +14,9 @@ from extracurricular.errors import RecipeError, XclError
 from extracurricular.recipe.plain_values import DEEPEST, MOST_BYTES, MOST_VALUES, Loader, unshared
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.ships import shipped_recipes
+from extracurricular.run.check import check
 from extracurricular.run.plan import plan
+from extracurricular.run.workspace import Workspace
 from tests.run.test_run import TINY
 
 BASE = yaml.safe_dump(TINY)
@@ -187,3 +189,20 @@ def test_mutated_recipes_are_recipes_or_refused_by_a_sentence(name: str, tmp_pat
             continue
         assert said.isprintable(), said
         assert 0 < len(said) < 2500
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("students.xcl.sampler=[empirical, {augment: {pad: 1000000000000}}]", "students.xcl"),
+        ("students.kd.model={mlp: {hidden: [3000000000, 3000000000]}}", "students.kd"),
+    ],
+)
+def test_numbers_that_no_memory_holds_are_refused_by_the_check(
+    change: str, key: str, tmp_path: Path
+) -> None:
+    recipe = parse_recipe(TINY, [change])
+    with pytest.raises(RecipeError) as error:
+        check(plan(recipe), Workspace(recipe, tmp_path / "out"))
+    assert str(error.value).startswith(key)
+    assert "\n" not in str(error.value)

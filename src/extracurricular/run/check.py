@@ -8,10 +8,13 @@ once and leaves the folder as it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import yaml
 
-from extracurricular.errors import StorageError, own_code
+from extracurricular.errors import RecipeError, StorageError, own_code, raised
 from extracurricular.files import telling
 from extracurricular.inputs import Batch
 from extracurricular.recipe.schema import Recipe
@@ -49,7 +52,8 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     if not workspace.looks:
         check_loggers(recipe.log)
     for stage in plan.stages:
-        stage.check(workspace, checks)
+        with beyond_all_bounds(stage.key):
+            stage.check(workspace, checks)
         # Before the next stage, which may ask what this one made.
         stage.check_folder(workspace)
     _try_teacher(plan, workspace, checks)
@@ -74,6 +78,19 @@ def _try_teacher(plan: Plan, workspace: Workspace, checks: Checks) -> None:
         try_answer(teacher, Batch(rows, data.inputs(data.train[rows].x)), data.task, key)
         with own_code(key, "the teacher cannot be asked", plain=True):
             try_answers(teacher, data, workspace.evaluated(data), source.title)
+
+
+@contextmanager
+def beyond_all_bounds(key: str) -> Iterator[None]:
+    """Name the part of a recipe whose numbers are larger than torch, or the memory, can hold.
+
+    Raises:
+        RecipeError: They are.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise RecipeError(key, f"cannot be built or drawn from: {raised(error)}") from error
 
 
 def check_folder(plan: Plan, workspace: Workspace) -> None:

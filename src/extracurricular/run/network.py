@@ -62,8 +62,7 @@ class NetworkStage(Stage):
         record: The record that it learns from instead of the teacher; None where there is none.
         parts: The stages that teacher, generators and record are made of.
         given: Checksums of the files of weights that replace its training.
-        held_out: Part of the training examples that is kept out to measure mastery; None where
-            nothing asks for it.
+        held_out: Part of the training examples to measure mastery on; None where none is.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -223,8 +222,6 @@ class NetworkStage(Stage):
         for sentence in left_out_of_draws(workspace.data(self.data)):
             workspace.watcher.tell(sentence)
 
-    # -- checking ---------------------------------------------------------------------------------
-
     def check(self, workspace: Workspace, checks: Checks) -> None:
         """Build network and sampler, draw twice, and try network and loss on these draws."""
         name = f"{self.key} {self._spec}"
@@ -245,10 +242,10 @@ class NetworkStage(Stage):
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
         """Return the cost of the training."""
-        draws = self.training.steps * self.training.batch_size
         size = parameter_count(self.untrained(workspace))
-        asked = round(draws * checks.asks.get(self.key, 0.0)) if self.teacher is not None else 0
-        return Price(self.steps, draws, asked, bytes=4 * size, parameters=size)
+        part = 0.0 if self.teacher is None else checks.asks.get(self.key, 0.0)
+        asked = round(self.length * part)
+        return Price(self.steps, self.length, asked, bytes=4 * size, parameters=size)
 
 
 def train_network(
