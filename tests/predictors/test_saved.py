@@ -41,6 +41,7 @@ def change(folder: Path, changes: dict[str, Any]) -> None:
     """Change entries of predictor.json; a key may be a path such as ``inputs.0.shape``."""
     file = folder / "predictor.json"
     known = json.loads(file.read_text())
+    known.pop("checksum", None)  # as in a file of somebody's own, which nothing vouches for
     for path, value in changes.items():
         *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
         place = known

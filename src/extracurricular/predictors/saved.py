@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from extracurricular.data.base import Data
 from extracurricular.data.formats.description import Description, describe_data, frame
 from extracurricular.errors import RecipeError, StorageError, TrustError, XclError
-from extracurricular.files import load_weights, read_json, save_weights, write_json
+from extracurricular.files import load_weights, read_sealed, save_weights, write_sealed
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.base import MODELS
 from extracurricular.models.weights import check_state
@@ -115,7 +115,7 @@ def save_network(
     # Without this file the folder holds no student, so none stands beside the weights of another.
     file.unlink(missing_ok=True)
     checksum = save_weights(folder / _WEIGHTS, state)
-    write_json(file, known | {"sha256": checksum})
+    write_sealed(file, known | {"sha256": checksum})
     return [file, folder / _WEIGHTS]
 
 
@@ -135,14 +135,13 @@ def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _is_same(folder: Path, known: dict[str, Any], wanted: dict[str, Tensor]) -> bool:
     """Return whether a folder holds this very student."""
     try:
-        found = read_json(folder / FILE)
+        found = read_sealed(folder / FILE)
         state = load_weights(folder / _WEIGHTS)
     except StorageError:
         return False
     own = {name: value.detach().cpu() for name, value in wanted.items()}
     return (
-        isinstance(found, dict)
-        and {k: v for k, v in found.items() if k != "sha256"} == known
+        {k: v for k, v in found.items() if k != "sha256"} == known
         and state.keys() == own.keys()
         and all(torch.equal(own[name], value) for name, value in state.items())
     )
@@ -163,11 +162,11 @@ def load_saved(folder: Path, model: Any = None, *, trust: bool = False) -> Predi
         TrustError: The network is code that the folder names, and ``trust`` is not given.
     """
     where = f"the folder {str(folder)!r}"
-    found = read_json(folder / FILE)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        schema = found.get("schema") if isinstance(found, dict) else None
+    found = read_sealed(folder / FILE)
+    if found.get("schema") != SCHEMA:
         raise StorageError(
-            f"{where} has a student of schema {schema!r}, and this version reads {SCHEMA}"
+            f"{where} has a student of schema {found.get('schema')!r}, and this version reads "
+            f"{SCHEMA}"
         )
     try:
         known = _Known.model_validate(found)
