@@ -51,6 +51,7 @@ from extracurricular.recipe.schema import Recipe as Recipe
 from extracurricular.run.execute import execute as execute
 from extracurricular.samplers import Affine as Affine
 from extracurricular.samplers import Augment as Augment
+from extracurricular.samplers import Balanced as Balanced
 from extracurricular.samplers import Batch as Batch
 from extracurricular.samplers import Blend as Blend
 from extracurricular.samplers import Colour as Colour

@@ -28,7 +28,9 @@ class RecipeError(XclError):
     """
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}" if key else problem)
+        # A key may be whatever a file has in its place.
+        shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in key)
+        super().__init__(f"{shown}: {problem}" if key else problem)
         self.key = key
         self.problem = problem
 

@@ -21,6 +21,7 @@ from extracurricular.recipe.read import parse_recipe
 from extracurricular.run import network
 from extracurricular.run import trial as trials
 from extracurricular.run.check import check
+from extracurricular.run.equal_cost import settled
 from extracurricular.run.execute import execute
 from extracurricular.run.plan import plan
 from extracurricular.run.trial import Trial, untouched
@@ -276,10 +277,11 @@ def test_a_finished_stage_is_not_tried_again(tmp_path: Path) -> None:
     execute(first, tmp_path)
     CALLS.clear()
     workspace = Workspace(first, tmp_path)
-    check(plan(first), workspace)
+    check(plan(settled(first, workspace)), workspace)
     assert not CALLS
     more = recipe(of_kind("students.kd.model", "plain"), "seeds=[0, 1]")
-    check(plan(more), Workspace(more, tmp_path))
+    workspace = Workspace(more, tmp_path)
+    check(plan(settled(more, workspace)), workspace)
     assert CALLS
 
 

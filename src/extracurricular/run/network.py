@@ -243,8 +243,7 @@ class NetworkStage(Stage):
     def price(self, workspace: Workspace, checks: Checks) -> Price:
         """Return the cost of the training."""
         size = parameter_count(self.untrained(workspace))
-        part = 0.0 if self.teacher is None else checks.asks.get(self.key, 0.0)
-        asked = round(self.length * part)
+        asked = round(self.length * checks.asks.get(self.key, 0.0)) if self.teacher else 0
         return Price(self.steps, self.length, asked, bytes=4 * size, parameters=size)
 
 

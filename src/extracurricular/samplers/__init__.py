@@ -6,6 +6,7 @@ The registry looks a name up in every module of this package, so one file adds a
 from extracurricular.inputs import Batch, soft_labels
 from extracurricular.samplers.affine import Affine
 from extracurricular.samplers.augment import Augment, crop_flip
+from extracurricular.samplers.balanced import Balanced
 from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, is_pure
 from extracurricular.samplers.blend import Blend
 from extracurricular.samplers.build import Context, build_sampler
@@ -29,6 +30,7 @@ __all__ = [
     "SAMPLERS",
     "Affine",
     "Augment",
+    "Balanced",
     "Batch",
     "Blend",
     "Colour",
