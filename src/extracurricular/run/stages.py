@@ -34,7 +34,7 @@ from extracurricular.run.settings import (
     with_losses,
     with_places,
 )
-from extracurricular.run.workspace import RECORD, Workspace
+from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace
 from extracurricular.teachers import Teacher
 
 LOG = "log.jsonl"
@@ -124,14 +124,17 @@ class Stage:
     def damaged(self, workspace: Workspace) -> list[str]:
         """Return a sentence for each file that it left and that is not as it was written.
 
-        They are no reason to make the stage again: nothing is computed from them.
+        Nothing is computed from them but from the weights, which are compared when they are read:
+        here they are only looked for.
         """
-        found = []
+        found, folder = [], workspace.folder / self.path
+        if workspace.record(self.path).get("sha256") and not (folder / WEIGHTS).is_file():
+            found.append(f"the file {str(folder / WEIGHTS)!r} is missing")
         for name in self.leaves:
             checksum = workspace.checksum(self.path, name)
             try:
                 if checksum is not None:
-                    read_checked(workspace.folder / self.path / name, checksum)
+                    read_checked(folder / name, checksum)
             except StorageError as error:
                 found.append(str(error))
         return found
