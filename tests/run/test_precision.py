@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extracurricular.errors import StorageError
-from extracurricular.files import read_json, write_json
+from extracurricular.files import read_json, read_sealed, write_sealed
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run import workspace as rooms
 from extracurricular.run.execute import execute
@@ -122,7 +122,7 @@ def precisions(folder: Path) -> set[str]:
         return own.union(*map(visit, settings.get("upstream", [])))
 
     files = folder.rglob("stage.json")
-    return set().union(*(visit(read_json(file)["settings"]) for file in files))
+    return set().union(*(visit(read_json(file).get("settings", {})) for file in files))
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, device: Hardware) -> None:
@@ -138,7 +138,7 @@ def begun_in(folder: Path, recipe: dict[str, Any], precision: str) -> None:
     """A run whose teacher is done in a precision, and whose student is not done."""
     execute(parse_recipe(recipe, [f"device.precision={precision}"]), folder)
     file = folder / "students/kd/seed-0/stage.json"
-    write_json(file, {**read_json(file), "done": False})
+    write_sealed(file, {**read_sealed(file), "done": False})
 
 
 def test_stages_hold_what_auto_became_and_the_recipe_holds_auto(

@@ -17,7 +17,7 @@ import yaml
 from extracurricular import rng
 from extracurricular.distributions import Distribution, Task
 from extracurricular.errors import RecipeError, StorageError
-from extracurricular.files import read_json, write_json
+from extracurricular.files import read_json, read_sealed, write_sealed
 from extracurricular.knowledge import open_knowledge
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.execute import execute
@@ -203,8 +203,8 @@ def test_a_run_from_records_that_was_killed_ends_with_the_same_weights(tmp_path:
     # As after an interruption while recording, and before the students.
     shutil.rmtree(again / "students")
     for folder in (again / "knowledge").iterdir():
-        record = read_json(folder / "stage.json") | {"done": False}
-        write_json(folder / "stage.json", record)
+        record = read_sealed(folder / "stage.json") | {"done": False}
+        write_sealed(folder / "stage.json", record)
         next(folder.glob("draws-*.npy")).unlink()
     execute(parse_recipe(RECORDED), again)
     for stage in plan(parse_recipe(RECORDED)).stages:

@@ -225,7 +225,9 @@ class Faulty:
     def __call__(self, batch: Batch) -> Distribution:
         bad = torch.isin(batch.ids, torch.tensor(self.draws))
         logits = torch.zeros(len(batch), 4)
-        logits[bad, 2] = self.value
+        # A logit of -inf alone masks its class.
+        masks = self.value == -math.inf and not self.gaussian
+        logits[bad, slice(None) if masks else slice(2, 3)] = self.value
         return Gaussian.from_output(logits) if self.gaussian else Categorical(logits)
 
 
