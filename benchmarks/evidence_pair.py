@@ -17,7 +17,8 @@ from extracurricular.data.base import Data
 from extracurricular.errors import StorageError
 from extracurricular.files import load_weights, read_json, save_weights, sha256, write_json
 from extracurricular.matching import build_matching
-from extracurricular.models.weights import check_state, fitting_names, read_weights
+from extracurricular.models.checkpoints import read_checkpoint
+from extracurricular.models.weights import check_state, fitting_names
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.schema import Recipe, TeacherSection
 from extracurricular.recipe.students import StudentSection
@@ -110,12 +111,13 @@ class Pair:
         module = self.workspace.network(self.recipe.teacher.model, self.data, 0, "teacher.model")
         expected = module.state_dict()
         for name in self.options.teacher:
-            state = fitting_names(read_weights(Path(name)), expected)
-            try:
-                check_state(expected, state, name)
-            except StorageError:
-                continue
-            return state
+            for found in read_checkpoint(Path(name)).states.values():
+                state, _ = fitting_names(found, expected)
+                try:
+                    check_state(expected, state, name)
+                except StorageError:
+                    continue
+                return dict(state)
         return None
 
     # -- trainings --------------------------------------------------------------------------------

@@ -55,6 +55,15 @@ CHAINS: dict[str, list[Any]] = {
     "noise": ["empirical", {"noise": {"std": 0.3, "relative": True}}],
     "mixup": ["empirical", {"mixup": {"alpha": 0.4}}],
     "cutmix": ["empirical", "cutmix"],
+    "affine": ["empirical", {"affine": {"degrees": 30, "shear": 0.2}}],
+    "cutout": ["empirical", "cutout"],
+    "colour": ["empirical", "colour"],
+    "trivial_augment": ["empirical", "trivial_augment"],
+    "rand_augment": ["empirical", {"rand_augment": {"count": 2, "magnitude": 15}}],
+    "swap": ["empirical", {"swap": {"p": 0.4}}],
+    "gibbs": ["empirical", {"gibbs": {"steps": 2}}],
+    "neighbours": [{"neighbours": {"count": 2}}],
+    "balanced": ["balanced"],
     "generated": [{"generated": {"generator": "model", "between": 0.5}}],
     "pool": [{"pool": {"generator": "more"}}],
     "resized_crop": [{"resized_crop": {"scale": [0.3, 0.9]}}],
@@ -68,7 +77,11 @@ CHAINS: dict[str, list[Any]] = {
         }
     ],
 }
-OF_IMAGES = ("augment", "cutmix", "resized_crop")
+# The data that a chain takes, where it does not take all.
+OF_IMAGES = ("augment", "cutmix", "affine", "cutout", "colour", "trivial_augment", "rand_augment")
+TAKES = dict.fromkeys(OF_IMAGES, ("images", "eyes"))
+TAKES |= dict.fromkeys(("swap", "gibbs", "neighbours"), ("table",))
+TAKES |= {"balanced": ("images",)}
 # It draws from folders that are streamed, which no graph can hold.
 STREAMED = ("resized_crop",)
 
@@ -93,9 +106,7 @@ def cases() -> Iterator[Case]:
     for chain in CHAINS:
         if chain in STREAMED:
             continue
-        for data in ("images", "table", "eyes"):
-            if chain in OF_IMAGES and data == "table":
-                continue
+        for data in TAKES.get(chain, ("images", "table", "eyes")):
             optimizer = ("sgd", "adamw")[turn % 2]
             yield Case(f"{chain} of {data}, {optimizer}", chain, data, optimizer=optimizer)
             turn += 1

@@ -68,6 +68,13 @@ def soft_data(count: int = 50, classes: int = 4) -> Data:
     return make_data("soft", (x, y), (x[:20], y[:20]), (x[:10], y[:10]))
 
 
+def row_data() -> Data:
+    """The pixels of :func:`image_data` as the columns of a table."""
+    x = image_data().train.x.flatten(1).numpy().astype(np.float32)  # type: ignore[union-attr]
+    y = np.arange(len(x)) % 4
+    return make_data("rows", (x, y), (x[:20], y[:20]), (x[:10], y[:10]))
+
+
 def eye_data(count: int = 40) -> Data:
     """A dict input: an image and a vector, with two real targets."""
     rng = np.random.default_rng(2)

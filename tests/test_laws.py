@@ -37,6 +37,7 @@ from tests.conftest import (
     image_data,
     label_data,
     pair_data,
+    row_data,
     small_context,
     soft_data,
     table_data,
@@ -47,12 +48,23 @@ CPU = Fabric(accelerator="cpu", devices=1)
 # Chains that together hold every registered sampler; the first test below sees to it.
 CHAINS: dict[str, list[object]] = {
     "empirical": ["empirical"],
+    "balanced": ["balanced"],
+    "balanced in part": [{"balanced": {"of": {"linear": [0.9, 0.3]}}}, {"noise": {"std": 0.1}}],
     "augment": ["empirical", {"augment": {"pad": 2, "flip": True}}],
     "noise": ["empirical", {"noise": {"std": 0.3}}],
     "noise relative": ["empirical", {"noise": {"std": 0.3, "relative": True}}],
     "mixup": ["empirical", {"mixup": {"alpha": 0.4}}],
     "cutmix": ["empirical", "cutmix"],
     "nested": ["empirical", {"augment": {"pad": 1}}, "mixup", "mixup", {"noise": {"std": 0.1}}],
+    "affine": ["empirical", {"affine": {"degrees": 40, "shear": 0.2, "scale": [0.7, 1.2]}}],
+    "cutout": ["empirical", "mixup", {"cutout": {"part": 0.4}}],
+    "colour": ["empirical", {"colour": {"brightness": 0.8}}],
+    "trivial_augment": ["empirical", "trivial_augment"],
+    "rand_augment": ["empirical", "mixup", {"rand_augment": {"count": 3, "magnitude": 20}}],
+    "swap": ["empirical", {"noise": {"std": 0.1}}, {"swap": {"p": 0.4}}],
+    "neighbours": [{"neighbours": {"p": 0.7}}],
+    "gibbs": ["empirical", {"gibbs": {"steps": 3, "count": 4}}],
+    "neighbours of some": [{"neighbours": {"count": 5, "s": 1.0}}, {"swap": {"p": 0.3}}],
     "generated": [{"generated": {"generator": "model"}}],
     "generated between": [{"generated": {"generator": "model", "between": 0.5, "scale": 0.7}}],
     "pool": [{"pool": {"generator": "more"}}],
@@ -101,7 +113,9 @@ CHAINS: dict[str, list[object]] = {
 # The same for images that are decoded from their files as they are needed.
 STREAMED: dict[str, list[object]] = {
     "empirical": ["empirical"],
+    "balanced": [{"balanced": {"of": 0.7}}, {"augment": {"pad": 1}}],
     "resized_crop": [{"resized_crop": {"scale": [0.2, 0.9]}}],
+    "operations": ["resized_crop", "trivial_augment", {"affine": {"degrees": 5}}, "cutout"],
     "mixed": ["resized_crop", {"mixup": {"alpha": 0.4}}, "cutmix", {"noise": {"std": 0.1}}],
     "uncertain": ["resized_crop", {"uncertain": {"score": "entropy", "candidates": 3}}],
     "blend": [
@@ -121,9 +135,20 @@ DATA: dict[str, Callable[[], Data]] = {
     "dict": eye_data,
     "tuple": pair_data,
 }
-NEEDS_IMAGES = {"augment", "cutmix", "nested", "blend"}
+NEEDS_IMAGES = {
+    "augment", "cutmix", "nested", "blend", "affine", "cutout", "colour", "trivial_augment",
+    "rand_augment",
+}  # fmt: skip
+NEEDS_COLUMNS = {"swap", "gibbs", "neighbours", "neighbours of some"}
 TABLES = {"tables", "labels", "soft"}
-CASES = [(c, d) for c in CHAINS for d in DATA if d not in TABLES or c not in NEEDS_IMAGES]
+# Real targets and several labels have no classes that could be balanced.
+CASES = [
+    (c, d)
+    for c in CHAINS
+    for d in DATA
+    if c not in (NEEDS_IMAGES if d in TABLES else NEEDS_COLUMNS)
+    and (not c.startswith("balanced") or DATA[d]().task.kind == "classification")
+]
 
 
 def built(chain: str, data: Data, seed: int) -> Sampler:
@@ -265,7 +290,7 @@ class Watch(nn.Module):
 
 @pytest.mark.parametrize("chain", list(CHAINS))
 def test_law_2_the_teacher_sees_the_very_example_the_student_sees(chain: str) -> None:
-    data = image_data()
+    data = row_data() if chain in NEEDS_COLUMNS else image_data()
     check_law_2(built(chain, data, 0), data.task)
 
 

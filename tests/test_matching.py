@@ -624,6 +624,7 @@ def test_hard_is_read_with_a_note() -> None:
     # A recipe knows only the new word: its settings are those of the signature.
     assert "hard" not in inspect.signature(Matching).parameters
     with pytest.raises(
-        RecipeError, match=r"unknown key 'hard'; known: beta, divergence, label_weight"
+        RecipeError,
+        match=r"unknown key 'hard'; known: beta, class_weight, divergence, label_weight",
     ):
         check_settings(Matching, {"hard": 0.1}, "matching")

@@ -24,7 +24,7 @@ from torch import nn
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Task
-from extracurricular.errors import RecipeError, StorageError, XclError, shorten
+from extracurricular.errors import RecipeError, StorageError, shorten
 from extracurricular.export import Shipped, export_module
 from extracurricular.files import Checkpoints, load_weights, read_json, write_json
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe
@@ -45,10 +45,19 @@ from extracurricular.run.executors import threads as cpu_threads
 from extracurricular.run.lock import locked
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
+from extracurricular.run.trial import (
+    PROBE,
+    Trial,
+    lesson_of,
+    probe_of,
+    try_lesson,
+    try_sampler,
+)
 from extracurricular.run.workspace import first_network
 from extracurricular.samplers import Sampler
 from extracurricular.teachers import NetworkTeacher
 from extracurricular.training import Training
+from extracurricular.training.arguments import check_arguments
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -155,6 +164,7 @@ def distill(
         from lightning_fabric import Fabric
 
         fabric = Fabric(accelerator="auto", devices=1)
+    _check_kinds(raw, out, fabric, on_progress)
     seed = _whole("seed", seed, 0)
     steps = None if steps is None else _whole("steps", steps, 1)
     folder = None if out is None else Path(out)
@@ -168,12 +178,13 @@ def distill(
         spec = None if isinstance(student, nn.Module) else student
         first = _network(student, read, seed)
         first.to(fabric.device)
-        _try_student(first, read)
         chain = SAMPLER if sampler is None else sampler
         given = default_matching(read.task) if matching is None else matching
         lessons = Lessons(read, asked, first, settings, seed, fabric, on_progress)
         single = Candidate(chain, read_loss(given, read.task))
         choice = None if choose is None else contest(lessons, choose, chain, given)
+        for candidate in [single] if choice is None else choice.among.values():
+            _try(lessons, candidate, fabric)
         name = spec if isinstance(spec, str) else next(iter(spec)) if spec else type(first).__name__
         keep = partial(_Keeper, data=read, spec=spec, name=str(name))
         if folder is None:
@@ -359,6 +370,23 @@ def _whole(name: str, given: Any, least: int) -> int:
     return found
 
 
+def _check_kinds(raw: Any, out: Any, fabric: Any, on_progress: Any) -> None:
+    """Refuse arguments of other kinds than :func:`distill` takes.
+
+    Raises:
+        RecipeError: One is of another kind.
+    """
+    wrong = (
+        ("raw", raw, raw in (None, True, False), "True, False or None"),
+        ("out", out, out is None or isinstance(out, str | Path), "the path of a folder"),
+        ("fabric", fabric, hasattr(fabric, "device"), "a Fabric of lightning_fabric"),
+        ("on_progress", on_progress, on_progress is None or callable(on_progress), "a function"),
+    )
+    for name, given, fits, kind in wrong:
+        if not fits:
+            raise RecipeError(name, f"is {shorten(given)}; it must be {kind}")
+
+
 @contextmanager
 def _as_they_were(modules: list[nn.Module]) -> Iterator[None]:
     """Put modules back into their modes and onto their devices once a block ends."""
@@ -378,27 +406,33 @@ def _as_they_were(modules: list[nn.Module]) -> Iterator[None]:
             module.to(device)
 
 
-def _try_student(module: nn.Module, data: Data) -> None:
-    """Ask a student once, in evaluation mode, and leave it as it was.
+def _try(lessons: Lessons, candidate: Candidate, fabric: Fabric) -> None:
+    """Call a student once, and compute its loss on two draws, and leave all as it was.
 
     Raises:
-        RecipeError: It does not take the inputs, or gives outputs of another form.
+        RecipeError: It does not take the inputs, gives outputs of another form, or cannot learn.
     """
-    with _as_they_were([module]), torch.no_grad():
-        try:
-            data.task.distribution(module.eval()(data.inputs(data.train[:2].x)))
-        except ValueError as error:
-            raise RecipeError("student", str(error)) from error
-        except XclError:
-            raise
-        except Exception as error:  # a module raises what it likes
-            text = " ".join(str(error).split()) or type(error).__name__
-            raise RecipeError("student", f"cannot be asked about these data: {text}") from error
+    data, (module, sampler) = lessons.data, lessons.prepared(candidate)
+    check_arguments(module, sampler, lessons.teacher, data.task, candidate.loss, lessons.settings)
+    ids = torch.arange(PROBE, device=data.device)
+    trial = Trial(module, data.task, probe_of(data), "")
+    lesson = lesson_of(lessons.teacher, sampler, data.task)
+    with fabric.autocast():
+        trial.answer()
+        batch = try_sampler(sampler, ids, "sampler")
+        size = lessons.settings.batch_size
+        try_lesson(trial, batch, lesson, candidate.loss, size, {""})
 
 
 def _network(given: Any, data: Data, seed: int) -> nn.Module:
     if isinstance(given, nn.Module):
         return copy.deepcopy(given)
+    if not isinstance(given, str | dict):
+        made = f", so give {given.__name__}(…)" if isinstance(given, type) else ""
+        raise RecipeError(
+            "student", f"is {shorten(given)}; it must be a torch module, the name of a network or "
+            f"{{NAME: {{setting: value}}}}{made}"
+        )  # fmt: skip
     return first_network(given, data, seed, "student")
 
 
@@ -410,6 +444,10 @@ def _training(
     usual = default_training(STEPS if steps is None else steps, size or 64)
     if given is None:
         return usual
+    if not isinstance(given, dict):
+        raise RecipeError(
+            "training", f"is {shorten(given)}; it must be xcl.Training(…), or a dict of settings"
+        )
     try:
         return Training.model_validate(usual.model_dump() | given)
     except ValidationError as error:

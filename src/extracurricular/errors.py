@@ -7,7 +7,12 @@ The command line prints it and leaves with exit status 2; it never shows a trace
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class XclError(Exception):
@@ -23,7 +28,9 @@ class RecipeError(XclError):
     """
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}" if key else problem)
+        # A key may be whatever a file has in its place.
+        shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in key)
+        super().__init__(f"{shown}: {problem}" if key else problem)
         self.key = key
         self.problem = problem
 
@@ -40,12 +47,51 @@ class StorageError(XclError):
     """A file of a run is missing, damaged, or belongs to other settings."""
 
 
+class TrustError(XclError):
+    """A folder that is only looked at names code, which nobody said to trust."""
+
+
 class ExportError(XclError):
     """A student cannot be exported, or the exported file differs from the student."""
 
 
 class OldWordWarning(FutureWarning):
     """A word is called otherwise now; the old one is read for one release more."""
+
+
+class NoteWarning(UserWarning):
+    """A note on what was read or chosen; the command line shows it as one line."""
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Say in one sentence that files hold what no code of this package writes.
+
+    A checksum tells of damage. Content that was made to be odd can make any step of the work fail,
+    so this stands around all of it.
+
+    Args:
+        where: The files, such as ``the run 'out'``.
+
+    Raises:
+        StorageError: Anything but an :class:`XclError` was raised.
+    """
+    try:
+        yield
+    except XclError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise StorageError(
+            f"{where} holds what no run has, or is of another version: "
+            f"{type(error).__name__}: {shorten_text(text)}"
+        ) from error
+
+
+def shorten_text(text: str, limit: int = 200) -> str:
+    """Return text on one line without signs that move the cursor, cut to ``limit`` characters."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def during(title: str, error: XclError) -> XclError:
@@ -58,7 +104,7 @@ def during(title: str, error: XclError) -> XclError:
 
 def shorten(value: object, limit: int = 60) -> str:
     """Return ``repr(value)``, cut to ``limit`` characters, to be quoted in an error."""
-    text = repr(value)
+    text = " ".join(repr(value).split("\n"))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -81,3 +127,97 @@ def first_line(error: Exception) -> str:
     """Return the first line of an error, as the end of a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+# Code of the user's own
+
+TRACEBACK = "XCL_TRACEBACK"
+"""The variable of the environment that asks for tracebacks, as ``xcl --traceback`` sets it."""
+
+_HERE = str(Path(__file__).parent) + os.sep
+_INSTALLED = ("site-packages", "dist-packages")
+# Libraries that this package calls itself: where one of them raised, nobody's own code need be.
+_LIBRARIES = {
+    "torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "polars", "pydantic", "yaml",
+    "PIL", "joblib", "onnx", "onnxruntime", "lightning_fabric", "lightning_utilities", "timm",
+    "transformers", "datasets", "diffusers", "safetensors", "threadpoolctl", "typer", "click",
+    "rich",
+}  # fmt: skip
+
+
+def own_place(error: BaseException) -> str | None:
+    """Return where the user's own code raised an error, as ``file.py, line 12``.
+
+    That is the innermost call outside of this package, of Python and of installed libraries; where
+    there is none, the innermost one in a library that this package does not use itself. None where
+    no such code took part.
+    """
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if _is_file(one.filename)]
+    apart = [one for one in frames if not _installed_as(one.filename)]
+    others = [one for one in frames if _installed_as(one.filename) not in (None, *_LIBRARIES)]
+    for found in (*apart[-1:], *others[-1:]):
+        path = Path(found.filename)
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return f"{shown}, line {found.lineno}"
+    return None
+
+
+def _is_file(name: str) -> bool:
+    """Return whether code is neither generated nor of this package nor of Python itself."""
+    if name.startswith("<") or name.startswith(_HERE):
+        return False
+    python = {sysconfig.get_path(part) for part in ("stdlib", "platstdlib")}
+    return _installed_as(name) is not None or not any(name.startswith(one) for one in python)
+
+
+def _installed_as(name: str) -> str | None:
+    """Return the name of the installed package that a file belongs to; None for any other file."""
+    parts = Path(name).parts
+    places = [k for k, part in enumerate(parts[:-1]) if part in _INSTALLED]
+    return parts[places[-1] + 1].removesuffix(".py") if places else None
+
+
+def raised(error: BaseException) -> str:
+    """Return an error of the user's own code in words: its type, its text, its place."""
+    text = shorten_text(" ".join(str(error).split()), 300).rstrip(".")
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    place = own_place(error)
+    return said if place is None else f"{said} ({place})"
+
+
+def own_mistake(error: Exception) -> str | None:
+    """Return a sentence on an error that the user's own code raised; None for any other error.
+
+    The notes of the error, such as the title of a stage, come first.
+    """
+    if own_place(error) is None:
+        return None
+    return ": ".join([*getattr(error, "__notes__", ()), f"your own code raised {raised(error)}"])
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print the traceback of an error to standard error, if the environment asks for it."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+
+
+@contextmanager
+def own_code(key: str, doing: str, *, plain: bool = False) -> Iterator[None]:
+    """Turn whatever the user's own code raises while a block runs into one sentence.
+
+    Args:
+        key: Where the recipe names the code.
+        doing: What fails, as the beginning of the sentence: "it cannot be called on two examples".
+        plain: Whether a ``ValueError`` that the user's own code did not raise is a sentence by
+            itself.
+
+    Raises:
+        RecipeError: The code raised something that is no :class:`XclError`.
+    """
+    try:
+        yield
+    except XclError:
+        raise
+    except Exception as error:  # it raises what it likes
+        whole = plain and isinstance(error, ValueError) and own_place(error) is None
+        raise RecipeError(key, str(error) if whole else f"{doing}: {raised(error)}") from error

@@ -218,6 +218,9 @@ def read_checked(path: Path, checksum: str | None) -> bytes:
         StorageError: The file is missing, cannot be read, or is not as it was written.
     """
     with telling(path, "read"):
+        if path.exists() and not path.is_file():
+            # A device, or a pipe, has no end.
+            raise StorageError(f"cannot read {str(path)!r}: it is no file")
         content = path.read_bytes()
     if checksum is not None and sha256(content) != checksum:
         raise StorageError(

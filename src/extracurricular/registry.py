@@ -11,15 +11,55 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar, get_origin, get_type_hints
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from extracurricular.errors import RecipeError, XclError, known_names, shorten
+from extracurricular.errors import (
+    RecipeError,
+    TrustError,
+    XclError,
+    known_names,
+    own_place,
+    raised,
+    shorten,
+)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Says why a name is not imported, from the name and its key; None where names are imported.
+_refusal: ContextVar[Callable[[str, str], str] | None] = ContextVar("_refusal", default=None)
+# Folders in which code is looked for that is found nowhere else.
+_own_places: list[str] = []
+
+
+@contextmanager
+def looking(refusal: Callable[[str, str], str]) -> Iterator[None]:
+    """Import no ``module:attribute`` while a block runs, as it only looks at what others made.
+
+    Args:
+        refusal: Returns the sentence to refuse a name with, from the name and its key.
+    """
+    token = _refusal.set(refusal)
+    try:
+        yield
+    finally:
+        _refusal.reset(token)
+
+
+def find_own_code_in(folder: Path) -> None:
+    """Look for ``module:attribute`` in a folder too, after all other places, to hide nothing.
+
+    It is searched only once such a name is imported. Until then a file that happens to lie there
+    stands for no package that is not installed.
+    """
+    _own_places.append(str(folder))
 
 
 def first_complaint(error: ValidationError) -> Any:
@@ -59,6 +99,8 @@ class Registry(Generic[T]):
         kind: The kind of the entries, in the singular, for error texts (``"sampler"``).
         package: The package whose modules register the entries; all are imported when a name is
             first looked up. None if all entries are in one module.
+        fits: Tells whether a value that an entry gives is of the kind. It is asked about code of
+            somebody's own alone.
 
     A name may hold fields, ``"wrn-{depth}-{width}"``: ``wrn-16-2`` then calls the entry with
     ``depth=16, width=2``. Fields are integers, or any text if the entry takes a string. A name of
@@ -67,9 +109,15 @@ class Registry(Generic[T]):
     files.
     """
 
-    def __init__(self, kind: str, package: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str | None = None,
+        fits: Callable[[object], bool] = lambda value: True,
+    ) -> None:
         self.kind = kind
         self.package = package
+        self.fits = fits
         self._known: dict[str, Callable[..., T]] = {}
         self._complete = package is None
 
@@ -123,6 +171,10 @@ class Registry(Generic[T]):
         """Return whether :meth:`find` would import code that is not registered here."""
         return ":" in name and self._registered(name) is None
 
+    def is_barred(self, name: str) -> bool:
+        """Return whether :meth:`find` would refuse to import a name, as it is only looked at."""
+        return _refusal.get() is not None and self.names_own_code(name)
+
     def _registered(self, name: str) -> tuple[Callable[..., T], dict[str, Any]] | None:
         """Return a registered entry and the settings that the name holds; None for other names."""
         if name in self._entries:
@@ -138,13 +190,27 @@ class Registry(Generic[T]):
         return None
 
     def _import(self, name: str, key: str) -> Callable[..., T]:
+        refusal = _refusal.get()
+        if refusal is not None:
+            raise TrustError(refusal(name, key))
+        sys.path.extend(place for place in _own_places if place not in sys.path)
         module_name, _, attribute = name.partition(":")
         try:
             entry = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise RecipeError(key, f"cannot import the {self.kind} {name!r}: {error}") from error
+            said = " ".join(str(error).split())
+            raise RecipeError(key, f"cannot import the {self.kind} {name!r}: {said}") from error
+        except Exception as error:  # the module runs, and may fail in any way
+            problem = f"cannot import the {self.kind} {name!r}: {raised(error)}"
+            raise RecipeError(key, problem) from error
         if not callable(entry):
             raise RecipeError(key, f"the {self.kind} {name!r} cannot be called")
+        try:
+            inspect.signature(entry)
+            _hints(entry)
+        except Exception as error:  # annotations are code too
+            problem = f"the {self.kind} {name!r} has settings that cannot be read"
+            raise RecipeError(key, f"{problem}: {raised(error)}") from error
         return entry  # type: ignore[no-any-return]
 
     def settings(
@@ -174,16 +240,35 @@ class Registry(Generic[T]):
         """
         entry, values = self.settings(spec, key=key, context=tuple(context))
         try:
-            return entry(**context, **values)
+            return self._fitting(entry(**context, **values), spec, key)
         except RecipeError as error:
             # An entry knows the names of its settings, but not its own key in the recipe.
             name, _ = split_spec(spec, self.kind, key)
             raise RecipeError(f"{key}.{name}.{error.key}".strip("."), error.problem) from error
         except XclError:
             raise
-        except ValueError as error:
+        except Exception as error:
             name, _ = split_spec(spec, self.kind, key)
-            raise RecipeError(f"{key}.{name}" if key else name, str(error)) from error
+            where = f"{key}.{name}" if key else name
+            if self.names_own_code(name) and own_place(error) is not None:
+                raise RecipeError(where, f"cannot be made: {raised(error)}") from error
+            if isinstance(error, ValueError):
+                raise RecipeError(where, str(error)) from error
+            if self.names_own_code(name):
+                raise RecipeError(where, f"cannot be made: {raised(error)}") from error
+            raise
+
+    def _fitting(self, value: T, spec: object, key: str) -> T:
+        """Return what an entry gave, unless it is code of somebody's own and gave another thing."""
+        name, _ = split_spec(spec, self.kind, key)
+        if not self.fits(value) and self.names_own_code(name):
+            raise ValueError(f"gives a {type(value).__name__}, which is no {self.kind}")
+        return value
+
+
+def _hints(entry: Callable[..., Any]) -> dict[str, Any]:
+    # A class's annotations live in its own module; __init__ of a dataclass carries them too.
+    return get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
 
 
 def _parameters(entry: Callable[..., Any]) -> list[str]:
@@ -192,7 +277,7 @@ def _parameters(entry: Callable[..., Any]) -> list[str]:
 
 def _fields(template: str, entry: Callable[..., Any], name: str) -> dict[str, Any] | None:
     """Return the fields of a name that fits a template, or None if it does not fit."""
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    hints = _hints(entry)
     pattern = re.escape(template)
     for field in re.findall(r"\{(\w+)\}", template):
         form = ".+" if hints.get(field) is str else "[0-9]+"
@@ -218,8 +303,7 @@ def check_settings(
     Raises:
         RecipeError: A setting is unknown or missing, or has the wrong type.
     """
-    # A class's annotations live in its own module; __init__ of a dataclass carries them too.
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    hints = _hints(entry)
     definitions: dict[str, Any] = {}
     for parameter in inspect.signature(entry).parameters.values():
         variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
@@ -230,9 +314,7 @@ def check_settings(
     model = create_model("Settings", __config__=config, **definitions)
     values = {
         # YAML has no tuples.
-        name: tuple(value)
-        if isinstance(value, list) and get_origin(hints.get(name)) is tuple
-        else value
+        name: tuple(value) if isinstance(value, list) and _takes_tuple(hints.get(name)) else value
         for name, value in given.items()
     }
     try:
@@ -240,6 +322,11 @@ def check_settings(
     except ValidationError as error:
         raise explain_validation(error, key, definitions) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _takes_tuple(hint: Any) -> bool:
+    """Return whether a setting is a tuple, or may be one."""
+    return get_origin(hint) is tuple or any(get_origin(one) is tuple for one in get_args(hint))
 
 
 def split_spec(spec: object, kind: str, key: str) -> tuple[str, dict[str, Any]]:

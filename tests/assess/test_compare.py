@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from extracurricular.assess.compare import Difference, compare, labels, paired, plain
+from extracurricular.assess.compare import Comparison, Difference, compare, labels, paired, plain
 from extracurricular.errors import RecipeError, XclError
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.words import WORDS
@@ -49,6 +49,13 @@ def summary(
         [row(0.99)] * count,
         {name: [row(a) for a in values] for name, values in accuracies.items()},
     )
+
+
+def printed(found: Comparison) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    for line in lines(found):
+        console.print(line)
+    return console.export_text()
 
 
 reals = st.floats(-100, 100, allow_nan=False)
@@ -137,8 +144,51 @@ def test_what_cannot_be_compared() -> None:
         compare({"a": first, "b": validation})
     other = summary({"kd": [0.7, 0.8]}, data={"digits": {"train": 50}})
     found = compare({"a": first, "b": other})
-    assert "b has other data than a, so no differences are given." in found.notes
+    assert "b has other data than a, so its students are not compared with those." in found.notes
     assert all(not row.differences for row in found.rows if row.run == "b")
+
+
+def test_a_student_is_compared_with_what_it_can_be_compared_with() -> None:
+    first = summary({"kd": [0.7, 0.8], "xcl": [0.9, 0.9]})
+    own = {"kd": {}, "new": {}}
+    second = summary({"kd": [0.7, 0.9], "new": [0.8, 0.9]}, students=own, reference="kd")
+
+    def other(second: dict[str, Any], student: str) -> tuple[str, str] | None:
+        rows = compare({"a": first, "b": second}).rows
+        return next(r.against for r in rows if (r.run, r.student) == ("b", student))
+
+    # A name of its own: the first run's reference, which had the same teacher and steps.
+    assert other(second, "new") == ("a", "kd")
+    longer = json.loads(json.dumps(second))
+    for entry in longer["students"].values():
+        entry["steps"] = 2
+    assert other(longer, "new") == ("b", "kd")
+    assert other(longer, "kd") == ("a", "kd")
+    notes = compare({"a": first, "b": longer}).notes
+    assert "b kd took 2 steps, and a kd 1: their difference is that of the budgets too." in notes
+    assert not any("b new" in note for note in notes)
+
+    taught = json.loads(json.dumps(second))
+    taught["teacher"]["metrics"]["nll"]["mean"] += 0.1
+    for run in (first, taught):
+        for entry in run["students"].values():
+            entry["metrics"]["kl_to_teacher"] = entry["metrics"]["nll"]
+    found = compare({"a": first, "b": taught})
+    row = next(r for r in found.rows if (r.run, r.student) == ("b", "kd"))
+    assert set(row.differences) == {"accuracy", "nll"}
+    assert other(taught, "new") == ("b", "kd")
+    new = next(r for r in found.rows if (r.run, r.student) == ("b", "new"))
+    assert set(new.differences) == {"accuracy", "nll", "kl_to_teacher"}
+    assert any(note.startswith("b has another teacher than a: differences") for note in found.notes)
+    alone = {**taught, "students": {"new": taught["students"]["new"]}}
+    assert other(alone, "new") is None
+
+
+def test_runs_from_before_a_figure_have_the_same_teacher_if_their_common_figures_agree() -> None:
+    first = summary({"kd": [0.7, 0.8]})
+    old = json.loads(json.dumps(first))
+    first["teacher"]["metrics"]["balanced_accuracy"] = first["teacher"]["metrics"]["accuracy"]
+    assert not any("another teacher" in note for note in compare({"a": first, "b": old}).notes)
 
 
 def test_settings_that_differ_are_told_but_not_names() -> None:
@@ -150,11 +200,18 @@ def test_settings_that_differ_are_told_but_not_names() -> None:
 
 
 def test_few_seeds_and_many_comparisons_are_told() -> None:
-    students = {name: [0.1, 0.2] for name in ("kd", "a", "b", "c", "d")}
-    notes = " ".join(compare({"a": summary(students)}).notes)
+    students = {n: [0.1 + k / 50, 0.2 - k / 70] for k, n in enumerate(("kd", "a", "b", "c", "d"))}
+    found = compare({"a": summary(students)})
+    notes = " ".join(found.notes)
     assert "means over 2 seeds" in notes
     assert "2 seeds are few" in notes
-    assert "Of 4 comparisons, one in twenty" in notes
+    # As many intervals as the table shows: of accuracy and NLL, for four students.
+    assert "Of the 8 intervals, one in twenty leaves out 0 by chance alone." in notes
+    table = printed(found)
+    assert table.count("\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}") == 8
+    # Figures without a difference have no interval.
+    same = compare({"a": summary({name: [0.1, 0.2] for name in students})})
+    assert "intervals, one in twenty" not in " ".join(same.notes)
     one = compare({"a": summary({"kd": [0.1], "xcl": [0.2]})})
     assert one.notes == ["There is one seed in common, so no interval is given."]
 
@@ -180,11 +237,7 @@ def test_runs_are_called_by_their_folders(tmp_path: Path) -> None:
 
 
 def test_names_are_not_read_as_markup() -> None:
-    found = compare({"[red]a": summary({"[bold]kd": [0.7, 0.8], "b": [0.1, 0.2]})})
-    console = Console(width=160, record=True, file=io.StringIO())
-    for line in lines(found):
-        console.print(line)
-    text = console.export_text()
+    text = printed(compare({"[red]a": summary({"[bold]kd": [0.7, 0.8], "b": [0.1, 0.2]})}))
     assert "[red]a" in text
     assert "[bold]kd" in text
 
@@ -222,7 +275,9 @@ def test_what_is_found_is_told_first() -> None:
     assert accuracy.startswith("b kd is better than a kd: accuracy points +10.33 (+")
     assert nll.startswith("b kd is better than a kd: NLL −0.103 (−")
     same = findings(compare({"a": first, "b": first}))
-    assert same == ["No difference is larger than chance explains: every interval holds 0."]
+    assert same == [
+        "No difference is larger than chance explains: every interval of accuracy, NLL holds 0."
+    ]
     assert findings(compare({"a": summary({"kd": [0.5], "xcl": [0.6]})})) == []
 
 

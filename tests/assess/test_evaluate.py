@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,15 @@ from torch import Tensor
 
 import extracurricular as xcl
 from extracurricular import cli
-from extracurricular.assess.evaluate import (
-    Settings,
-    assess,
-    evaluate,
-    fitting,
-    foreign_inputs,
-    together,
-)
+from extracurricular.assess.assess import Settings, assess
+from extracurricular.assess.evaluate import evaluate, together
+from extracurricular.assess.fitting import fitting, foreign_inputs, in_order
 from extracurricular.data.base import Data, make_data
 from extracurricular.distributions import Categorical, Gaussian
 from extracurricular.errors import DataError, RecipeError, StorageError
 from extracurricular.evaluation import metrics
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from extracurricular.evaluation.words import WORDS
 from extracurricular.files import save_weights
 from extracurricular.predictors.predictor import Predictor, input_forms
 from extracurricular.recipe.lookup import find_data
@@ -83,6 +80,39 @@ def test_classes_of_known_answer() -> None:
     assert found["examples"] == 20
     assert found["fidelity"] is found["corruptions"] is found["ood"] is None
     assert found["notes"] == []
+
+
+def test_each_class_has_figures_of_its_own_and_what_is_absent_is_told() -> None:
+    data = image_data()
+    found = assess(linear(data), data)
+    y, x = data.test.y, data.test.x
+    assert y is not None
+    assert isinstance(x, Tensor)
+    said = (x.flatten(1).double() @ WEIGHT.double()).argmax(1)
+    assert list(found["classes"]) == list(data.classes or "0123")
+    for k, own in enumerate(found["classes"].values()):
+        assert own["support"] == int((y == k).sum())
+        if own["support"]:
+            assert own["recall"] == pytest.approx(float((said == y)[y == k].double().mean()))
+    recalls = [own["recall"] for own in found["classes"].values() if own["support"]]
+    assert found["metrics"]["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert not set(found.get("without", {})) & set(WORDS)
+    alone = replace(data, test=replace(data.test, y=torch.zeros_like(y)))
+    found = assess(linear(data), alone)
+    assert "macro_auroc" not in found["metrics"]
+    assert found["without"]["macro_auroc"].startswith("needs a class or label that some examples")
+    name = list(found["classes"])[1]
+    assert found["without"][f"{name}: recall"] == "needs an example of the class in the split"
+    assert found["classes"][name]["support"] == 0
+    assert "recall" not in found["classes"][name]
+    assert "classes" not in assess(centred(table_data()), table_data())
+
+
+def test_seeds_whose_splits_differ_keep_the_figures_that_all_have() -> None:
+    first = {"metrics": {"accuracy": 0.5, "macro_auroc": 0.7}, "examples": 3}
+    found = together([first, {"metrics": {"accuracy": 0.7}, "examples": 3}])
+    assert list(found["metrics"]) == ["accuracy"]
+    assert found["metrics"]["accuracy"]["per_seed"] == [0.5, 0.7]
 
 
 def test_real_targets_of_known_answer() -> None:
@@ -287,8 +317,43 @@ def test_data_that_a_model_was_not_made_for() -> None:
         "o", (data.train.x, data.train.y), (data.test.x, data.test.y), classes=list("abcd")
     )
     assert fitting(named, data) == []
-    [note] = fitting(named, other)
-    assert note.startswith("The classes have other names than the model's: number 0 is 'a', and")
+    said = (
+        r"have other classes than the model: they lack 'ant', 'bee', .* and they have 'a', 'b', 'c'"
+    )
+    with pytest.raises(DataError, match=said):
+        fitting(named, other)
+    numbered = make_data(
+        "n", (data.train.x, data.train.y), (data.test.x, data.test.y), classes=list("0123")
+    )
+    [note] = fitting(named, numbered)
+    assert note.startswith("The classes have other names than the model's: number 0 is '0', and")
+
+
+def test_classes_are_compared_by_name_whatever_their_order() -> None:
+    data, order = image_data(), [2, 0, 3, 1]
+    names = ("ant", "bee", "cat", "dog")
+    given = make_data(
+        "g", (data.train.x, data.train.y), (data.test.x, data.test.y), classes=list(names)
+    )
+    own = linear(given, classes=names)
+    places = torch.tensor([order.index(k) for k in range(4)])
+    moved = make_data(
+        "m",
+        (data.train.x, places[data.train.y]),  # type: ignore[index]
+        (data.test.x, places[data.test.y]),  # type: ignore[index]
+        classes=[names[k] for k in order],
+    )
+    teacher = in_order(own, moved.classes)
+    assert assess(own, moved, against=teacher)["metrics"] == assess(own, given)["metrics"]
+    assert assess(own, moved, against=teacher)["fidelity"]["agreement"] == 1
+    assert assess(own, given, against=teacher)["fidelity"]["kl_to_teacher"] < 1e-6
+    few = make_data(
+        "f",
+        (data.train.x, data.train.y % 2),  # type: ignore[operator]
+        (data.test.x, data.test.y % 2),  # type: ignore[operator]
+        classes=["dog", "cat"],
+    )
+    assert assess(own, few)["examples"] == len(data.test)
 
 
 # Runs
@@ -374,6 +439,8 @@ def test_the_command_prints_a_table(digits_run: Path, command: Any) -> None:
     assert status == 0, errors
     for text in (f"xcl of {digits_run}, mean ±", "accuracy", "AURC", "Fidelity", "blur", "mean"):
         assert text in shown
+    for text in ("balanced accuracy", "Each class", "recall %", "precision %", "AUPRC"):
+        assert text in shown
     assert "pixelate" not in shown
     assert errors == ""
     _, shown, _ = command(*small, "--seed", "1", "--corruptions", "all")
@@ -398,6 +465,8 @@ def test_the_command_prints_json_alone(digits_run: Path, tmp_path: Path) -> None
     assert found["ood"]["examples"] == here["ood"]["examples"] == 6  # a fifth is the test split
     accuracy = here["metrics"]["accuracy"]["mean"]
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(accuracy)
+    assert len(found["classes"]) == 10
+    assert len(found["classes"]["3"]["recall"]["per_seed"]) == 2
 
 
 def test_the_command_takes_data_with_settings(digits_run: Path, command: Any) -> None:

@@ -76,6 +76,28 @@ def test_a_student_behind_the_reference_is_told_why() -> None:
         "fewer extended draws would help."
     )
     assert len(said(kd=watched, xcl=entry(0.93, 0.2))) == 1
+    # As good as the reference, to the digits that are shown, is not behind it.
+    assert len(said(kd=watched, xcl=entry(0.91999, 0.2))) == 1
+
+
+def test_the_remedy_is_the_one_that_the_mastery_suggests() -> None:
+    [unknown] = said(xcl=entry(0.91, 0.2))
+    assert unknown.startswith(
+        "xcl is behind kd, and whether kd has mastered the stored examples wa"
+    )
+    assert "a run with mastery: {held_out: 0.1} for kd, or with share: {of: auto}, tells" in unknown
+    mastered = said(kd=entry(0.92, 0.25, mastery=0.7), xcl=entry(0.91, 0.2))[-1]
+    assert "kd masters the stored examples (m = 0.70), where extended draws mostly help" in mastered
+    partly = said(kd=entry(0.92, 0.25, mastery=0.3), xcl=entry(0.91, 0.2))[-1]
+    assert "in part (m = 0.30): fewer extended draws" in partly
+    # It drew stored examples alone, so its draws are not to blame; so for draws of these alone.
+    alone = said(xcl=entry(0.91, 0.2, mastery=0.05, share=0.0))
+    assert not any("is behind" in sentence for sentence in alone)
+    full = {"erm": entry(0.9, 0.3), "kd": entry(0.92, 0.25), "xcl": entry(0.91, 0.2)}
+    for chain in (["balanced"], [{"balanced": {"of": 0.5}}], "empirical"):
+        found = summary(**full)
+        found["recipe"]["students"]["xcl"] = {"sampler": chain}
+        assert advice(found, "erm", "kd") == []
 
 
 def test_a_share_that_followed_is_told() -> None:

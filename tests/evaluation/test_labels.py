@@ -33,6 +33,8 @@ def test_the_figures_are_those_of_scikit_learn() -> None:
     assert found["subset_accuracy"] == pytest.approx(sk.accuracy_score(truth, said))
     assert found["macro_f1"] == pytest.approx(sk.f1_score(truth, said, average="macro"))
     assert found["macro_auroc"] == pytest.approx(sk.roc_auc_score(truth, p, average="macro"))
+    average = sk.average_precision_score(truth, p, average="macro")
+    assert found["macro_auprc"] == pytest.approx(average)
     each = [sk.log_loss(truth[:, k], p[:, k]) for k in range(3)]
     assert found["nll"] == pytest.approx(sum(each), rel=1e-5)
     briers = [sk.brier_score_loss(truth[:, k], p[:, k]) for k in range(3)]
@@ -63,7 +65,7 @@ def test_each_label_has_figures_of_its_own() -> None:
     for k, name in enumerate(NAMES):
         alone = metrics.figures(Bernoulli(prediction.logits[:, k : k + 1]), y[:, k : k + 1])
         assert found[name]["accuracy"] == pytest.approx(1 - alone["hamming"])
-        for figure in ("nll", "brier", "macro_f1", "macro_auroc"):
+        for figure in ("nll", "brier", "macro_f1", "macro_auroc", "macro_auprc"):
             assert found[name][figure] == pytest.approx(alone[figure]), figure
     assert sum(one["nll"] for one in found.values()) == pytest.approx(whole["nll"], rel=1e-5)
     for figure in ("macro_f1", "macro_auroc", "brier"):
@@ -88,9 +90,9 @@ def test_a_label_with_one_value_has_no_auroc() -> None:
     constant = metrics.figures(prediction, torch.zeros_like(y))
     assert "macro_auroc" not in constant
     headings, rows = label_rows(over_seeds([found]))
-    assert headings == ["label", "accuracy %", "F1", "AUROC", "NLL", "Brier score"]
+    assert headings == ["label", "accuracy %", "F1", "AUROC", "AUPRC", "NLL", "Brier score"]
     [dog] = [row for row in rows if row[0] == "dog"]
-    assert dog[2:4] == ["–", "–"]
+    assert dog[2:5] == ["–", "–", "–"]
 
 
 def test_seeds_are_put_together() -> None:

@@ -62,7 +62,10 @@ def predicted(count: int = 20_000, outputs: int = 2) -> tuple[Gaussian, Tensor]:
 def test_classification_figures(classes: int) -> None:
     prediction, y = classified(classes)
     figures = metrics.figures(prediction, y)
-    assert set(figures) == {"accuracy", "nll", "brier", "ece", "adaptive_ece", "aurc"}
+    assert set(figures) == {
+        *("accuracy", "nll", "brier", "ece", "adaptive_ece", "aurc"),
+        *("balanced_accuracy", "macro_f1", "macro_auroc", "macro_auprc"),
+    }
     assert all(type(v) is float for v in figures.values())
     probs = prediction.logits.double().softmax(-1).numpy()
     labels = y.numpy()
@@ -95,10 +98,14 @@ def test_best_and_worst_predictions() -> None:
     sure = Categorical(torch.eye(3) * 1e4)
     best = metrics.figures(sure, y)
     none = dict.fromkeys(("nll", "brier", "ece", "adaptive_ece", "aurc"), 0)
-    assert best == pytest.approx({"accuracy": 1, **none}, abs=1e-6)
+    every = ("balanced_accuracy", "macro_f1", "macro_auroc", "macro_auprc")
+    assert best == pytest.approx({"accuracy": 1, **none, **dict.fromkeys(every, 1)}, abs=1e-6)
     worst = metrics.figures(sure, (y + 1) % 3)
     one = dict.fromkeys(("ece", "adaptive_ece", "aurc"), 1)
-    assert worst == pytest.approx({"accuracy": 0, "nll": 1e4, "brier": 2, **one}, rel=1e-6)
+    # An example's own class has probability 0, as has that of one of the other two examples.
+    ranked = {"macro_auroc": 1 / 4, "macro_auprc": 1 / 3}
+    none = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), 0)
+    assert worst == pytest.approx({"nll": 1e4, "brier": 2, **none, **one, **ranked}, rel=1e-6)
     # A constant prediction of the class shares is useless, yet its calibration error is 0.
     useless = metrics.figures(
         Categorical.from_probs(torch.tensor([[0.6, 0.4]] * 5)), torch.tensor([0, 0, 0, 1, 1])

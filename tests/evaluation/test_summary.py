@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from extracurricular.evaluation.entries import measure_of
 from extracurricular.evaluation.summary import (
     Parts,
     error_name,
@@ -16,6 +17,7 @@ from extracurricular.evaluation.summary import (
     sentences,
     summarise,
 )
+from extracurricular.evaluation.words import WORDS
 
 NOBODY = {"reference": None, "plain": None, "subject": None}
 
@@ -69,11 +71,11 @@ def test_the_verdict_is_about_the_subject() -> None:
     roles = {"reference": "plain_kd", "plain": "baseline", "subject": "ours"}
     assert texts(summary(students, **roles)) == [
         "ours closes 75 % of the gap that plain_kd leaves to the teacher "
-        "(95 % interval over seeds: unbounded).",
+        "(one seed, so no interval): its error rate is 20.00 % against 50.00 %.",
         "other closes 25 % of the gap that plain_kd leaves to the teacher "
-        "(95 % interval over seeds: unbounded).",
-        "The error rate of ours is 67 % below that of baseline.",
-        "The error rate of other is 33 % below that of baseline.",
+        "(one seed, so no interval): its error rate is 40.00 % against 50.00 %.",
+        "The error rate of ours is 67 % below that of baseline: 20.00 % against 60.00 %.",
+        "The error rate of other is 33 % below that of baseline: 40.00 % against 60.00 %.",
     ]
     no_plain = texts(summary(students, **{**roles, "plain": None}))
     assert [text.split()[0] for text in no_plain] == ["ours", "baseline", "other"]
@@ -83,18 +85,23 @@ def test_the_verdict_is_about_the_subject() -> None:
 
 def test_a_teacher_that_is_not_better_than_the_reference_leaves_no_gap() -> None:
     found = texts(summary({"weak": [0.05], "mine": [0.2]}, reference="weak", subject="mine"))
-    assert found == ["There is no gap to close: the teacher is not better than weak."]
+    assert found == [
+        "There is no gap to close: the teacher is not better than weak.",
+        "mine is worse than weak: its error rate is 20.00 % against 5.00 %.",
+    ]
+    found = texts(summary({"weak": [0.05], "mine": [0.02]}, reference="weak", subject="mine"))
+    assert found[1] == "mine is better than weak: its error rate is 2.00 % against 5.00 %."
 
 
-def test_of_many_students_the_verdict_tells_of_the_subject_and_the_best() -> None:
+def test_of_many_students_the_verdict_tells_of_the_subject_alone() -> None:
+    """Never of the one that is best on test data."""
     students = {"ref": [0.5], **{f"s{k}": [0.4 - k / 100] for k in range(5)}}
     found = summary(students, reference="ref", subject="s1")
-    assert judged_students(found) == [("s1", ""), ("s4", ", the best of 5 here,")]
-    assert texts(found)[1].startswith("s4, the best of 5 here, closes 35 % of the gap that ref")
-    best = summary(students, reference="ref", subject="s4")
-    assert judged_students(best) == [("s4", ", the best of 5 here,")]
-    nobody = summary(students, reference="ref", subject="ref")
-    assert judged_students(nobody) == [("s4", ", the best of 5 here,")]
+    assert judged_students(found) == ["s1"]
+    [only] = texts(found)
+    assert only.startswith("s1 closes 27 % of the gap that ref leaves")
+    assert judged_students(summary(students, reference="ref", subject="s4")) == ["s4"]
+    assert judged_students(summary(students, reference="ref", subject="ref")) == ["ref"]
 
 
 def test_errors_of_an_entry() -> None:
@@ -110,3 +117,54 @@ def test_errors_of_an_entry() -> None:
     angles["angular_error"] = {"mean": None, "per_seed": [2.0, None]}
     assert mean_error({"metrics": angles}) is None
     assert seed_errors({"metrics": angles}) == []
+
+
+def test_the_measure_is_that_of_balanced_accuracy_where_classes_are_imbalanced() -> None:
+    def row(accuracy: float, balanced: float) -> dict[str, Any]:
+        figures = {"accuracy": accuracy, "balanced_accuracy": balanced}
+        return {"metrics": figures, "steps": 5, "seconds": 1.0, "parameters": 1}
+
+    def made(counts: dict[str, int] | None) -> dict[str, Any]:
+        recipe = {"evaluation": {"split": "test"}, **NOBODY, "reference": "a", "subject": "b"}
+        rows = {"a": [row(0.95, 0.5)], "b": [row(0.94, 0.7)]}
+        return summarise(recipe, "classification", [0], [row(0.97, 0.9)], rows, counts)
+
+    for counts in (None, {"good": 30, "bad": 10}):
+        assert made(counts)["measure"] == "error_rate"
+        assert not made(counts).get("balance", {}).get("imbalanced")
+        assert texts(made(counts))[0].startswith("b is worse than a: its error rate is 6.00 % agai")
+    found = made({"good": 31, "bad": 10})
+    assert found["measure"] == "balanced_error_rate"
+    assert found["balance"] == {"imbalanced": True, "train": {"good": 31, "bad": 10}}
+    assert found["students"]["b"]["gap_closed"]["value"] == pytest.approx(0.5)
+    verdict = texts(found)
+    assert verdict[0] == (
+        "b closes 50 % of the gap that a leaves to the teacher (one seed, so no interval): its "
+        "balanced accuracy is 70.00 % against 50.00 %."
+    )
+    [told] = [text for text in verdict if "mean of the recalls" in text]
+    assert told.startswith(
+        "classes are imbalanced: 31 training examples are of class good and 10 of class bad. So "
+    )
+    # A class that has no training example at all is none of the task.
+    assert made({"good": 1, "bad": 0})["measure"] == "error_rate"
+    # Figures that a version before this did not measure.
+    old = {**found, "measure": None}
+    del old["measure"]
+    assert measure_of(old) == "error_rate"
+
+
+def test_a_figure_that_a_seed_lacks_is_left_out_and_told() -> None:
+    def row(figures: dict[str, float], **more: Any) -> dict[str, Any]:
+        return {"metrics": figures, "steps": 5, "seconds": 1.0, "parameters": 1, **more}
+
+    why = {"macro_auroc": WORDS["macro_auroc"].needs}
+    rows = [row({"accuracy": 0.5, "macro_auroc": 0.7}), row({"accuracy": 0.6}, without=why)]
+    recipe = {"evaluation": {"split": "test"}, **NOBODY}
+    found = summarise(recipe, "classification", [0, 1], rows, {"a": rows})
+    assert set(found["students"]["a"]["metrics"]) == {"accuracy"}
+    assert found["students"]["a"]["without"] == why
+    assert texts(found) == [
+        "there is no macro AUROC: that needs a class or label that some examples of the split have "
+        "and others have not."
+    ]

@@ -18,6 +18,7 @@ from extracurricular.assess.compare import compare
 from extracurricular.cli import evaluate as command
 from extracurricular.distributions import Bernoulli, Categorical, Gaussian
 from extracurricular.evaluation import metrics, words
+from extracurricular.evaluation.classes import EACH
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.words import (
     ABSENT,
@@ -77,6 +78,8 @@ def test_every_figure_has_words() -> None:
     found |= set(metrics.figures(reals, torch.zeros(9, 2), teacher=reals, angular=True))
     # What `xcl evaluate` adds; see assess/evaluate.py.
     found |= {"coverage50", "coverage95", "js_to_teacher", "auroc", "fpr95", "error_rate"}
+    # What gaps are measured in where classes are imbalanced, and what each class has.
+    found |= {"balanced_error_rate", *EACH}
     assert found == set(WORDS)
     for name, entry in WORDS.items():
         assert entry.name == name
@@ -120,7 +123,9 @@ def test_a_figure_that_is_registered_once_shows_everywhere(
     assert "ZEAL" in headings(rows)
     assert "0.12346" in cells(rows)[2]
     said = {"task": "classification", "files": {"s.onnx": {"split": "test", "examples": 5}}}
-    subject = SimpleNamespace(examples=5, split_name="test", measured=None)
+    subject = SimpleNamespace(
+        examples=5, split_name="test", measured=None, imbalanced=False, classes={}
+    )
     text = card._figures(subject, said, rows)  # type: ignore[arg-type]
     assert re.search(r"\| ZEAL .*\| s\.onnx \|.*\| 0\.12346 ", text, re.DOTALL)
     # xcl evaluate.
@@ -146,6 +151,7 @@ def test_a_name_is_registered_once(zeal: Words) -> None:
 def test_headings_of_narrow_tables() -> None:
     assert [entry.heading for entry in small(WORDS.keys() - {"angular_error"})] == [
         "accuracy %",
+        "balanced accuracy %",
         "Hamming loss %",
         "macro F1",
         "RMSE",
@@ -173,6 +179,13 @@ def test_a_narrow_table_shows_one_of_two_figures_that_say_the_same() -> None:
     assert [entry.name for entry in small(names)] == ["angular_error", "nll"]
     assert [entry.name for entry in small(["nll", "rmse"])] == ["rmse", "nll"]
     assert [entry.name for entry in known(names)] == ["angular_error", "rmse", "mae", "nll"]
+
+
+def test_figures_of_rare_classes_take_room_where_classes_are_imbalanced() -> None:
+    names = ["accuracy", "balanced_accuracy", "macro_f1", "nll"]
+    assert [entry.name for entry in small(names)] == ["accuracy", "nll"]
+    assert [entry.name for entry in small(names, imbalanced=True)] == names
+    assert [entry.name for entry in small(["hamming", "macro_f1"])] == ["hamming", "macro_f1"]
 
 
 def test_the_error_that_gaps_are_measured_in() -> None:
@@ -206,6 +219,10 @@ def seeds(*values: float) -> dict[str, Any]:
         ("rmse", seeds(2.9, 3.0), "2.950 ± 0.071"),
         ("rmse", seeds(49_000.4, 50_000.4), "49500 ± 707"),
         ("rmse", 3e-7, "3e-07"),
+        ("rmse", 213751177.17, "2.138e+08"),
+        ("rmse", seeds(2.0e8, 2.2e8), "2.1e+08 ± 1.41e+07"),
+        ("rmse", seeds(1.234e-21, 1.244e-21), "1.239e-21 ± 7e-24"),
+        ("rmse", 999_999.4, "999999"),
         ("rmse", 0.0, "0.000"),
     ],
 )

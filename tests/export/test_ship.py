@@ -33,6 +33,7 @@ from extracurricular.export.quantise import raw_draws
 from extracurricular.export.rows import Row
 from extracurricular.export.subject import own_network
 from extracurricular.export.timing import side_by_side
+from extracurricular.files import read_json
 from extracurricular.inputs import leaves
 from extracurricular.models import MODELS, build_model
 from extracurricular.run.finished import open_run
@@ -306,6 +307,21 @@ def test_the_card_can_be_read_and_its_snippet_runs(
     assert yaml.safe_load(exported.files[-1].read_text().split("---")[1])["pipeline_tag"] == (
         "image-classification"
     )
+
+
+def test_the_card_has_the_figures_of_each_class(
+    exported: ship.Shipped, gaze: ship.Shipped, digits_run: Path
+) -> None:
+    card = exported.files[-1].read_text()
+    part = card[card.index("### Each class") :]
+    classes = read_json(digits_run / "summary.json")["students"]["xcl"]["classes"]
+    assert "| class | count | recall % | precision % | F1 | AUROC | AUPRC |" in part
+    for name, figures in classes.items():
+        [row] = [line for line in part.splitlines() if line.startswith(f"| {name} |")]
+        cells = [cell.strip() for cell in row.split("|")]
+        assert cells[2] == str(int(figures["support"]["per_seed"][1]))
+        assert cells[3] == f"{100 * figures['recall']['per_seed'][1]:.2f}"
+    assert "### Each class" not in gaze.files[-1].read_text()
 
 
 def test_the_card_of_a_table_names_its_columns_and_no_folder() -> None:

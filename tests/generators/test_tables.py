@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
@@ -336,7 +336,7 @@ def tables(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     g = np.random.default_rng(draw(st.integers(0, 2**32)))
     columns = []
     for kind in draw(st.lists(st.sampled_from("rRzicbhk"), min_size=1, max_size=5)):
-        size = 10.0 ** draw(st.integers(-20, 20))
+        size = 10.0 ** draw(st.integers(-12, 14))
         columns += {
             "r": [g.normal(draw(st.sampled_from([0, 1e3])), 1, count) * size],
             "R": [g.exponential(size, count)],
@@ -356,7 +356,10 @@ def test_any_table_gives_rows_that_could_be(
     rows: np.ndarray[Any, Any], scale: float, kernel: bool
 ) -> None:
     fit: Fit = Kernel() if kernel else Mixture(components=None if len(rows) > 40 else 1)
-    x = draws(fit, data_of(rows), 200, scale).numpy()
+    data = data_of(rows)
+    # Numbers that differ in their last digits alone are refused, which has a test of its own.
+    assume(all(leaf.dtype != torch.float64 for leaf in leaves(data.train.x).values()))
+    x = draws(fit, data, 200, scale).numpy()
     assert x.shape == (200, rows.shape[1])
     assert np.isfinite(x).all()
     for drawn, column in zip(x.T, rows.T, strict=True):

@@ -13,7 +13,7 @@ from torch import Tensor
 from extracurricular.distributions import Categorical, Gaussian, Task
 from extracurricular.errors import RecipeError, TrainingError
 from extracurricular.knowledge import CODECS, Codec, build_codec, default_codec
-from extracurricular.knowledge.quantised import refinement_bits
+from extracurricular.knowledge.quantised import bound, refinement_bits
 
 HUNDRED = Task("classification", 100)
 REAL = Task("regression", 3)
@@ -218,3 +218,85 @@ def test_half_of_a_step_is_never_worth_more_than_it_says() -> None:
     four = float(kl(build_codec({"uint4": {"refine": 0}}, HUNDRED), truth).mean())
     assert 4**2 < four / eight < 4**5
     assert math.isfinite(four)
+
+
+# -- classes off the scale ------------------------------------------------------------------------
+
+QUANTISED = [("uint8", 8), ("uint4", 4), ({"uint4": {"refine": 0}}, 4)]
+
+
+@st.composite
+def masked(draw: st.DrawFn) -> tuple[Tensor, float, float]:
+    """Rows of which some classes are far off: logits, the depth of the others, and the gap."""
+    size = draw(st.sampled_from([2, 3, 5, 10, 100, 257, 1000, 21843]))
+    spread = draw(st.sampled_from([0.0, 0.1, 1.0, 3.0, 8.0]))
+    peak = draw(st.sampled_from([0.0, 4.0, 15.0]))
+    gap = draw(st.sampled_from([60.0, 100.0, 300.0, 1e3, 1e4, math.inf]))
+    share = draw(st.floats(0.0, 1.0))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    values = torch.randn(2, size, generator=generator) * spread
+    values[:, 0] += peak
+    off = torch.rand(2, size, generator=generator) < share
+    off[:, 0] = False
+    near = values.masked_fill(off, math.inf).amin(1, keepdim=True)
+    depth = float((values.masked_fill(off, -math.inf).amax(1, keepdim=True) - near).max())
+    return torch.where(off, near - gap, values), depth, gap
+
+
+@settings(max_examples=30, deadline=None)
+@given(masked(), st.sampled_from(QUANTISED))
+def test_classes_off_the_scale_do_not_cost_the_others_their_steps(
+    row: tuple[Tensor, float, float], spec: tuple[object, int]
+) -> None:
+    values, depth, gap = row
+    truth = Categorical(values)
+    codec = build_codec(spec[0], classes(values.shape[1]))
+    # Classes that are far off, but not masked, have some probability, and one distance for all.
+    rest = sum(values.shape[1] * math.exp(-0.8 * gap / t) * (1 + gap / t) for t in (1.0, 4.0)
+               if gap < 1500)  # fmt: skip
+    found = kl(codec, truth) + kl(codec, truth, 4.0)
+    assert float(found.max()) <= bound(spec[1], depth) + rest + 1e-5
+
+
+@pytest.mark.parametrize(("spec", "bits"), QUANTISED)
+def test_a_masked_row_keeps_the_order_of_the_others(spec: object, bits: int) -> None:
+    logits = torch.tensor([[4.0, 1.0, 0.0, -1.0, -2.0, 2.5, -math.inf, -1e4]])
+    codec = build_codec(spec, classes(8))
+    stored = codec.decode(codec.encode(Categorical(logits)))
+    assert isinstance(stored, Categorical)
+    assert float(stored.probs[0, 6:].max()) < 1e-30
+    assert stored.logits[0, :6].argsort().tolist() == logits[0, :6].argsort().tolist()
+    assert float(kl(codec, Categorical(logits)).max()) < bound(bits, 6.0)
+
+
+# Rows of format 1, as version 0.1.0 wrote them before classes could be off the scale.
+FORMAT_1 = {
+    "uint8": (
+        "9b020020612bf800000000000000b000ff00012018",
+        [
+            [0, -1.9972, -5.0045, -2.5061, -11.9907], [0] * 5,
+            [-30.5814, 0, -0.0862, -2.9628, -1.972],
+        ],
+    ),
+    "uint4": (
+        "9a030152f00b000000000000ad00f0021005",
+        [
+            [0, -2.0233, -4.9523, -2.6091, -11.6472], [0] * 5,
+            [-26.4737, 0, -0.1009, -2.9824, -2.1123],
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", sorted(FORMAT_1))
+def test_rows_of_the_first_format_are_read_as_they_were(spec: str) -> None:
+    content, logits = FORMAT_1[spec]
+    codec = build_codec(spec, classes(5))
+    rows = torch.tensor(list(bytes.fromhex(content)), dtype=torch.uint8).view(3, -1)
+    stored = codec.decode(rows)
+    assert torch.allclose(stored.parameters, torch.tensor(logits), atol=1e-4)
+
+
+def test_the_bound_grows_with_the_depth_and_falls_with_the_bits() -> None:
+    assert bound(8, 0.0) < 1e-5
+    assert bound(8, 20.0) < 2e-3 < bound(4, 5.0) < bound(4, 10.0) < 0.3

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution, Gaussian
-from extracurricular.errors import StorageError, TrainingError, XclError
+from extracurricular.errors import NoteWarning, StorageError, TrainingError, XclError
 from extracurricular.files import read_json, write_json
 from extracurricular.knowledge import (
     Recorded,
@@ -146,6 +146,51 @@ def test_the_price_is_measured_and_kept(tmp_path: Path) -> None:
         assert report.price.kl[str(t)]["mean"] == pytest.approx(float(kl.mean()), rel=1e-3)
         assert report.price.kl[str(t)]["worst"] == pytest.approx(float(kl.max()), rel=1e-3)
     assert price_lines(report)[1].startswith("KL(teacher ‖ stored) at T = 4: mean ")
+
+
+def test_a_record_that_costs_too_much_is_told_of_to_its_maker_and_to_its_reader(
+    tmp_path: Path,
+) -> None:
+    def unsure(batch: Batch) -> Distribution:
+        return Categorical(torch.tensor([0.0, 1.0, 1.5, 2.0]).expand(len(batch), 4))
+
+    options = RecordOptions(teacher_id="unsure")
+    one = {"topk": {"k": 1}}
+    report = record(sampler(), unsure, IMAGES, 50, tmp_path, codec=one, options=options)
+    assert report.note is not None
+    assert "more than the 0.05 that this codec should cost" in report.note
+    known = open_knowledge(tmp_path)
+    with pytest.warns(NoteWarning, match="nats from the teacher's at T = 1"):
+        known.replay(sampler())
+    fine = record(sampler(), unsure, IMAGES, 50, tmp_path / "b", codec="uint8", options=options)
+    assert fine.note is None
+    open_knowledge(tmp_path / "b").replay(sampler())
+
+
+def test_masked_classes_are_recorded_whatever_masks_them(tmp_path: Path) -> None:
+    def masks(batch: Batch) -> Distribution:
+        logits = torch.tensor([0.0, 1.0, -1e4, -torch.inf])
+        return Categorical(logits.expand(len(batch), 4))
+
+    options = RecordOptions(teacher_id="masks")
+    report = record(sampler(), masks, IMAGES, 20, tmp_path, codec="uint4", options=options)
+    assert report.price.kl["1.0"]["worst"] < 1e-4
+    kept = open_knowledge(tmp_path)(sampler()(torch.arange(3)))
+    assert isinstance(kept, Categorical)
+    assert float(kept.probs[:, 2:].max()) == 0.0
+
+
+def test_a_record_of_the_first_format_goes_on_and_is_then_of_the_second(tmp_path: Path) -> None:
+    small(tmp_path, draws=100, codec="uint8")
+    assert read_manifest(tmp_path).format == 2
+    rewrite(tmp_path, lambda m: m.update(format=1))
+    before = open_knowledge(tmp_path)(sampler()(torch.arange(100)))
+    known = small(tmp_path, draws=200, codec="uint8")
+    assert known.manifest.format == 2
+    after = known(sampler()(torch.arange(100)))
+    assert torch.equal(before.parameters, after.parameters)
+    small(tmp_path / "floats", draws=20)
+    assert read_manifest(tmp_path / "floats").format == 1
 
 
 def test_nan_of_the_teacher_is_told_with_its_draws_and_is_not_recorded(tmp_path: Path) -> None:
@@ -414,8 +459,8 @@ def test_what_differs_is_refused_with_both_values(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     small(tmp_path)
-    rewrite(tmp_path, lambda m: m.update(format=2))
-    with pytest.raises(StorageError, match="format = 2, but this version reads format = 1"):
+    rewrite(tmp_path, lambda m: m.update(format=3))
+    with pytest.raises(StorageError, match="format = 3, but this version reads format = 1 and 2"):
         open_knowledge(tmp_path)
 
 

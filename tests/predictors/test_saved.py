@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 import extracurricular as xcl
-from extracurricular.errors import RecipeError, StorageError, XclError
+from extracurricular.errors import RecipeError, StorageError, TrustError, XclError
 
 EVIL = """
 from pathlib import Path
@@ -66,18 +66,19 @@ def test_no_code_that_a_folder_names_is_imported(
     found.save(tmp_path / "kept")
     (code / "executed").unlink()
     monkeypatch.delitem(sys.modules, "got_evil")
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(TrustError) as caught:
         xcl.load(tmp_path / "kept")
     said = str(caught.value)
-    assert (
-        "names the network 'got_evil:build', which is code of somebody's own; pass model=" in said
-    )
+    assert "names code of somebody's own: 'got_evil:build' (model); it is not imported" in said
+    assert "--trust" in said
+    assert "model=" in said
     assert "\n" not in said
     assert not (code / "executed").exists()
     assert "got_evil" not in sys.modules
     x, _ = classes()
-    for model in (nn.Linear(4, 3), "got_evil:build"):
-        again = xcl.load(tmp_path / "kept", model=model)
+    given: list[dict[str, Any]] = [{"model": nn.Linear(4, 3)}, {"model": "got_evil:build"}]
+    for how in [*given, {"trust": True}]:
+        again = xcl.load(tmp_path / "kept", **how)
         np.testing.assert_array_equal(again(x).probs, found(x).probs)
     with pytest.raises(XclError, match="weights of another network"):
         xcl.load(tmp_path / "kept", model={"mlp": {"hidden": [2]}})
@@ -91,7 +92,7 @@ def test_no_code_that_a_folder_names_is_imported(
 def test_only_registered_networks_are_built(tmp_path: Path, spec: Any) -> None:
     student().save(tmp_path / "kept")
     change(tmp_path / "kept", {"model": spec})
-    with pytest.raises(RecipeError, match="code of somebody's own"):
+    with pytest.raises(TrustError, match="code of somebody's own"):
         xcl.load(tmp_path / "kept")
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import random
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from drills.mutations import mutated, mutated_text, written
 from extracurricular.errors import RecipeError, XclError
-from extracurricular.recipe.plain_values import DEEPEST, MOST_VALUES, unshared
-from extracurricular.recipe.read import parse_recipe, read_recipe, shipped_recipes
+from extracurricular.recipe.plain_values import DEEPEST, MOST_BYTES, MOST_VALUES, Loader, unshared
+from extracurricular.recipe.read import parse_recipe, read_recipe
+from extracurricular.recipe.ships import shipped_recipes
+from extracurricular.run.check import check
+from extracurricular.run.plan import plan
+from extracurricular.run.workspace import Workspace
 from tests.run.test_run import TINY
 
 BASE = yaml.safe_dump(TINY)
@@ -42,6 +45,16 @@ def refused(tmp_path: Path, text: str) -> str:
         ("zz: {a: [1, .nan]}", "zz.a.1: is nan; it should be a finite number"),
         ("zz: !!binary aGVsbG8=", "zz: is b'hello'; it must be a text"),
         ("zz: !!set {a, b}", "zz: is {"),
+        ("zz: 2001-01-01", "zz: is the date 2001-01-01; it must be a text, so put it in quotes"),
+        ("zz: [1e300]", "zz.0: is 1e+300; it should be a number of at most 3.4e+38"),
+        (f"zz: {2**63}", "zz: is 9223372036854775808; it should be a number of at most 64 bits"),
+        ('zz: "\\ud800"', "has a character that no file can have"),
+        ('zz: "a\\0b"', "has a character that no file can have"),
+        ('"\\ud800": 1', "has a character that no file can have"),
+        ("<<: 3", "expected a mapping or list of mappings"),
+        ("<<: &m {<<: *m}", "nested too deeply"),
+        ("zz: {a: 1, a: 2}", "the key 'a' is given twice"),
+        ("budget: {../../x: {}}", "it names the run's folder"),
         ("zz: !!python/object/apply:os.system [true]", "is not valid YAML"),
         ("zz: \x00", "is not valid YAML"),
         ("? [a, b]\n: 1", "is not valid YAML"),
@@ -57,12 +70,49 @@ def test_aliases_cannot_fill_the_memory(tmp_path: Path) -> None:
     assert f"has more than {MOST_VALUES:,} values" in refused(tmp_path, "\n".join([BASE, *lines]))
 
 
+def test_merge_keys_cannot_fill_the_memory(tmp_path: Path) -> None:
+    lines = ["m0: &m0 {" + ", ".join(f"k{k}: 1" for k in range(10)) + "}"]
+    lines += [f"m{k}: &m{k} {{<<: [" + ", ".join([f"*m{k - 1}"] * 10) + "]}" for k in range(1, 12)]
+    assert "merge keys give more than" in refused(tmp_path, "\n".join([BASE, *lines]))
+
+
+def test_a_mapping_of_many_keys_is_read_in_no_time(tmp_path: Path) -> None:
+    many = "zz: {" + ", ".join(f"k{k}: 1" for k in range(20_000)) + "}"
+    assert "unknown key 'zz'" in refused(tmp_path, f"{BASE}\n{many}\n")
+
+
+def test_chains_and_defaults_cannot_fill_the_memory() -> None:
+    def twice(k: int) -> Any:
+        part = {"weight": 1, "sampler": [f"c{k - 1}"]}
+        return [{"blend": {"a": part, "b": dict(part)}}]
+
+    chains = {"c0": ["empirical"], **{f"c{k}": twice(k) for k in range(1, 40)}}
+    with pytest.raises(RecipeError, match=r"chains.c\d+: gives the recipe more than"):
+        parse_recipe({**TINY, "chains": chains})
+    deep: dict[str, Any] = {"c0": ["empirical"]}
+    for k in range(1, 60):
+        deep[f"c{k}"] = [{"share": {"extended": [f"c{k - 1}"]}}]
+    with pytest.raises(RecipeError, match=r"chains.c\d+: is nested more than"):
+        parse_recipe({**TINY, "chains": deep})
+    students = {f"s{k}": {} for k in range(1000)}
+    defaults = {**TINY["defaults"], "sampler": ["empirical", {"noise": {"std": [0.1] * 1000}}]}
+    with pytest.raises(RecipeError, match="defaults: gives students more than"):
+        parse_recipe({**TINY, "students": students, "defaults": defaults})
+
+
+def test_a_file_that_is_too_large_for_a_recipe_is_not_read(tmp_path: Path) -> None:
+    text = BASE + "# " + "x" * MOST_BYTES
+    assert "which is no recipe" in refused(tmp_path, text)
+
+
 def test_merge_keys_are_read() -> None:
     text = BASE + "\nzz: &t {steps: 3}\n"
     loaded = yaml.safe_load(text)
     loaded.pop("zz")
-    given = yaml.safe_load("base: &t {steps: 3, lr: 0.1}\nother: {<<: *t, lr: 0.2}")
-    assert unshared(given)["other"] == {"steps": 3, "lr": 0.2}
+    text = "base: &t {steps: 3, lr: 0.1}\nother: &o {<<: *t, lr: 0.2}\nlast: {<<: [*o, *t], lr: 3}"
+    given = unshared(yaml.load(text, Loader=Loader))
+    assert given["other"] == {"steps": 3, "lr": 0.2}
+    assert given["last"] == {"steps": 3, "lr": 3}
     assert parse_recipe(loaded).name == TINY["name"]
 
 
@@ -101,6 +151,9 @@ def test_names_in_any_language_are_names() -> None:
         ("defaults.training.steps=10000000000000000000000", "steps"),
         ("defaults.training.lr=.inf", "lr: is inf"),
         ("students.kd.sampler=[empirical, {noise: {std: .inf}}]", "sampler.1.noise.std: is inf"),
+        ("teacher.members=1000000", "teacher.members: is 1000000"),
+        ("teacher.mc_dropout=1000000000", "teacher.mc_dropout: is 1000000000"),
+        (f"seeds={list(range(9000))}", "seeds are 9,000, which makes 45,000 trainings"),
         ("about=2001-99-99", "about: '2001-99-99' is not valid YAML"),
         ("about=" + "[" * 20_000, "about: "),
     ],
@@ -114,44 +167,42 @@ def test_a_number_beyond_all_bounds_is_refused_by_its_key(change: str, key: str)
 
 # -- at random ------------------------------------------------------------------------------------
 
-ODD = [
-    None, True, -1, 0, 1.5, 1e308, float("nan"), float("inf"), 10**30, "", "x", "a\x1b[1m", "..",
-    "[red]", "$seed", [], {}, [[]], {"": 1}, {1: 2}, "2001-99-99", b"x", ["empirical"] * 3,
-]  # fmt: skip
-
-
-def mutated(value: Any, chance: random.Random) -> Any:
-    """Change one place of plain values: remove it, replace it, or put an odd key beside it."""
-    found = copy.deepcopy(value)
-    places: list[tuple[Any, Any]] = []
-
-    def walk(part: Any) -> None:
-        items = part.items() if isinstance(part, dict) else enumerate(part)
-        for key, inner in list(items):
-            places.append((part, key))
-            if isinstance(inner, dict | list):
-                walk(inner)
-
-    walk(found)
-    part, key = chance.choice(places)
-    kind = chance.randrange(3)
-    if kind == 0:
-        del part[key]
-    elif kind == 1 or isinstance(part, list):
-        part[key] = copy.deepcopy(chance.choice(ODD))
-    else:
-        part[chance.choice(["zz", 3, "", "steps", "model"])] = copy.deepcopy(chance.choice(ODD))
-    return found
-
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
-def test_mutated_recipes_are_recipes_or_refused_by_a_sentence(name: str) -> None:
-    """Reading them; what needs data is checked by a drill."""
+def test_mutated_recipes_are_recipes_or_refused_by_a_sentence(name: str, tmp_path: Path) -> None:
+    """Reading and planning them; what needs data is checked by `python -m drills recipes`."""
     chance = random.Random(name)
-    whole = yaml.safe_load(shipped_recipes()[name])
-    for _ in range(60):
+    text = shipped_recipes()[name]
+    whole = yaml.safe_load(text)
+    file = tmp_path / "r.yaml"
+    for _ in range(30):
         changed = whole
-        for _ in range(chance.randint(1, 3)):
+        for _ in range(chance.randint(0, 3)):
             changed = mutated(changed, chance)
-        with suppress(XclError):
-            parse_recipe(changed, quiet=True)
+        found = text if changed is whole else written(changed)
+        file.write_text(mutated_text(found, chance) if chance.random() < 0.3 else found)
+        try:
+            plan(read_recipe(str(file), quiet=True))
+        except XclError as error:
+            said = str(error)
+        else:
+            continue
+        assert said.isprintable(), said
+        assert 0 < len(said) < 2500
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("students.xcl.sampler=[empirical, {augment: {pad: 1000000000000}}]", "students.xcl"),
+        ("students.kd.model={mlp: {hidden: [3000000000, 3000000000]}}", "students.kd"),
+    ],
+)
+def test_numbers_that_no_memory_holds_are_refused_by_the_check(
+    change: str, key: str, tmp_path: Path
+) -> None:
+    recipe = parse_recipe(TINY, [change])
+    with pytest.raises(RecipeError) as error:
+        check(plan(recipe), Workspace(recipe, tmp_path / "out"))
+    assert str(error.value).startswith(key)
+    assert "\n" not in str(error.value)

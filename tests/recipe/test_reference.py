@@ -119,6 +119,8 @@ def base() -> dict[str, Any]:
 
 
 NEEDS = {
+    "teacher.key": {"teacher": {"weights": "w.pth"}},
+    "teacher.classes": {"teacher": {"weights": "w.pth"}},
     "teacher.training.milestones": {"teacher": {"training": {"schedule": "steps"}}},
     "teacher.training.schedule": {"teacher": {"training": {"milestones": [0.5]}}},
     "students.kd.training.milestones": {"students": {"kd": {"training": {"schedule": "steps"}}}},

@@ -8,6 +8,7 @@ import torch
 
 from extracurricular.distributions import Categorical
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.classes import each_class, without
 from extracurricular.evaluation.summary import summarise
 from extracurricular.report.collect import (
     Answers,
@@ -30,6 +31,8 @@ def made_report(
     roles: dict[str, str | None] | None = None,
     more: dict[str, float] | None = None,
     curves: Curves | None = None,
+    names: tuple[str, ...] = ("a", "b", "c", "d"),
+    counts: dict[str, int] | None = None,
 ) -> Report:
     """Make a report.
 
@@ -38,16 +41,26 @@ def made_report(
         roles: The recipe's ``reference``, ``plain`` and ``subject``.
         more: Figures that everybody has beside those that the package computes.
         curves: The curves of their trainings; none where None.
+        names: Names of the classes.
+        counts: Training examples of each class; unknown where None.
     """
     students = STUDENTS if students is None else students
     roles = ROLES if roles is None else roles
-    data = image_data(count=60, classes=4)
-    y = torch.arange(60) % 4
+    size = len(names)
+    data = image_data(count=60, classes=size)
+    y = torch.arange(60) % size
     noise = torch.Generator().manual_seed(0)
 
     def said(sharpness: float) -> Categorical:
-        truth = torch.nn.functional.one_hot(y, 4)
-        return Categorical(sharpness * truth + torch.randn(60, 4, generator=noise))
+        truth = torch.nn.functional.one_hot(y, size)
+        return Categorical(sharpness * truth + torch.randn(60, size, generator=noise))
+
+    def row(prediction: Categorical, teacher: Categorical | None = None) -> dict[str, Any]:
+        figures = metrics.figures(prediction, y, teacher=teacher)
+        classes = each_class(prediction, y, names)
+        told = {"classes": classes, "without": without(figures, classes, "classification")}
+        more_figures = figures | (more or {})
+        return {"metrics": more_figures, "steps": 5, "seconds": 1.0, "parameters": 10, **told}
 
     teacher, answers = Answers(), {name: Answers() for name in students}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ["", *students]}
@@ -56,18 +69,17 @@ def made_report(
         best = said(6.0)
         entropy.append(best.entropy().double().numpy())
         add_answers(teacher, best, y, None, data)
-        rows[""].append(_row(metrics.figures(best, y), more))
+        rows[""].append(row(best))
         for name, sharpness in students.items():
             prediction = said(sharpness)
             add_answers(answers[name], prediction, y, best, data)
-            figures = metrics.figures(prediction, y, teacher=best)
-            rows[name].append(_row(figures, more))
+            rows[name].append(row(prediction, best))
     recipe = {"name": "made", "about": "", "data": "made", "evaluation": {"split": "test"}, **roles}
-    summary = summarise(recipe, "classification", SEEDS, rows.pop(""), rows)
+    summary = summarise(recipe, "classification", SEEDS, rows.pop(""), rows, counts)
     times = {"1": 1e-3, "32": 2e-3}
     return Report(
         summary=summary,
-        classes=("a", "b", "c", "d"),
+        classes=names,
         examples=60,
         unit="",
         shown=shown_students(summary),
@@ -87,7 +99,3 @@ def made_report(
         trained=[{"extracurricular": "9.8", "torch": "2.13.0+cpu"}],
         command="xcl run made.yaml --out again",
     )
-
-
-def _row(figures: dict[str, float], more: dict[str, float] | None) -> dict[str, Any]:
-    return {"metrics": figures | (more or {}), "steps": 5, "seconds": 1.0, "parameters": 10}

@@ -21,10 +21,14 @@ def printed(thing: Any) -> str:
 def test_the_terminal_has_the_same_verdict() -> None:
     entry = {
         "steps": 10,
-        "metrics": {"accuracy": {"mean": 0.9, "per_seed": [0.9]}},
+        "metrics": {"accuracy": {"mean": 0.9, "per_seed": [0.9, 0.9]}},
         "gap_closed": {"value": 0.5, "ci95": [0.25, None]},
     }
-    other = {**entry, "steps": 20, "gap_closed": {"value": 0.0, "ci95": [0.0, 0.0]}}
+    other = {
+        "steps": 20,
+        "metrics": {"accuracy": {"mean": 0.8, "per_seed": [0.8, 0.8]}},
+        "gap_closed": {"value": 0.0, "ci95": [0.0, 0.0]},
+    }
     summary = {
         "students": {"kd": other, "[xcl]": entry},
         "recipe": {"evaluation": {"split": "validation"}, "reference": "kd", "subject": "[xcl]"},
@@ -32,7 +36,7 @@ def test_the_terminal_has_the_same_verdict() -> None:
     found = sentences(summary)
     assert found[0].text == (
         "[xcl] closes 50 % of the gap that kd leaves to the teacher "
-        "(95 % interval over seeds: 25 to ∞ %)."
+        "(95 % interval over seeds: 25 to ∞ %): its error rate is 10.00 % against 20.00 %."
     )
     assert [s.note for s in found] == [False, True, True]
     lines = verdict(summary)

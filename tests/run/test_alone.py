@@ -19,7 +19,7 @@ import extracurricular as xcl
 from extracurricular.assess.compare import compare, plain
 from extracurricular.data.formats.description import read_description
 from extracurricular.data.sets import DATA
-from extracurricular.errors import DataError, RecipeError, StorageError
+from extracurricular.errors import DataError, RecipeError, StorageError, TrustError
 from extracurricular.export import ship
 from extracurricular.files import write_json
 from extracurricular.predictors.predictor import Predictor
@@ -425,7 +425,8 @@ def test_data_that_are_code_are_made_by_run_alone(
     monkeypatch.delitem(sys.modules, "mine_of_test_alone")
     xcl.load(run)
     write_report(open_run(run))
-    with pytest.raises(StorageError, match="names its data by code of somebody's own"):
+    with pytest.raises(TrustError, match="names code of somebody's own: 'mine_of_test_alone:data'"):
         xcl.evaluate(run)
     assert not (tmp_path / "EXECUTED").exists()
+    assert xcl.evaluate(run, trust=True)["examples"] == 20
     assert xcl.evaluate(run, {"mine_of_test_alone:data": {}})["examples"] == 20

@@ -269,7 +269,7 @@ class Listener:
     def advance(self, title: str, step: int, loss: float) -> None:
         assert 0 < step <= self.begun[-1][1]
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
+    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
         self.ended.append((title, steps))
 
     def tell(self, text: str) -> None:

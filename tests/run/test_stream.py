@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import extracurricular as xcl
-from extracurricular.assess.evaluate import Settings, assess
+from extracurricular.assess.assess import Settings, assess
 from extracurricular.data.sets import DATA
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.report.write import write_report

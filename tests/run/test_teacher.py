@@ -14,7 +14,7 @@ import yaml
 
 from extracurricular.data.sets import DATA
 from extracurricular.errors import RecipeError, StorageError
-from extracurricular.files import read_json, write_json
+from extracurricular.files import read_json, read_sealed, write_sealed
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.report.terminal import table
 from extracurricular.run.execute import execute
@@ -82,9 +82,16 @@ def test_a_run_with_a_forest(tmp_path: Path, file: Path) -> None:
     assert stage["done"]
     assert len(stage["identity"]) == 32
     assert not list((folder / "teacher").rglob("weights.safetensors"))
-    # What is written can be read again, and asks for the same.
-    again = parse_recipe(yaml.safe_load((folder / "recipe.yaml").read_text()))
-    assert again == parse_recipe(plain)
+    # What is written can be read again, and asks for the same; what was decided stands in it.
+    again = parse_recipe(yaml.safe_load((folder / "recipe.yaml").read_text())).dump()
+    wanted = parse_recipe(plain).dump()
+    for name in (*again["students"], "teacher"):
+        section = again["students"].get(name, again["teacher"])["training"]
+        asked = wanted["students"].get(name, wanted["teacher"])["training"]
+        for key in ("optimizer", "lr", "weight_decay"):
+            assert asked[key] in (None, section[key])
+            section[key] = asked[key]
+    assert again == wanted
     before = files(folder)
     assert run(folder, plain) == summary
     assert files(folder) == before
@@ -102,7 +109,7 @@ def test_a_teacher_that_answers_otherwise_is_refused(tmp_path: Path, file: Path)
     folder, plain = tmp_path / "run", recipe(file, FOREST)
     run(folder, plain)
     path = folder / "teacher/shared/outside/stage.json"
-    write_json(path, {**read_json(path), "identity": "0" * 32})
+    write_sealed(path, {**read_sealed(path), "identity": "0" * 32})
     with pytest.raises(StorageError, match=r"teacher/shared/outside of .* does not answer as it"):
         run(folder, plain)
 

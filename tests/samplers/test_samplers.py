@@ -366,8 +366,10 @@ def test_a_wrong_chain_is_told_by_key_and_remedy(chain: object, key: str, proble
 
 
 def test_every_shipped_sampler_is_public() -> None:
-    sources = {"empirical", "generated", "pool", "resized_crop"}
-    registered = sources | {"augment", "cutmix", "mixup", "noise", "uncertain"}
+    sources = {"empirical", "generated", "neighbours", "pool", "resized_crop"}
+    registered = sources | {"augment", "cutmix", "mixup", "noise", "uncertain", "balanced"}
+    registered |= {"affine", "colour", "cutout", "rand_augment", "trivial_augment"}
+    registered |= {"gibbs", "swap"}
     assert set(SAMPLERS.names()) == registered
     classes = {
         name

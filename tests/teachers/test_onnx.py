@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import extracurricular as xcl
-from extracurricular.distributions import Categorical, Gaussian
+from extracurricular.data.base import Affine
+from extracurricular.distributions import Categorical, Gaussian, Task
 from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.samplers import Batch
+from extracurricular.teachers import HasMembers
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import OnnxTeacher
 from extracurricular.teachers.onnx_format import read_layout
+from extracurricular.teachers.order import reordered
 from tests.conftest import eye_data, image_data, pair_data, table_data
 
 WEIGHT = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
@@ -195,7 +199,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, content in (("cut", whole[:-9]), ("text", b"hello, world\n"), ("empty", b"")):
         file = tmp_path / f"{name}.onnx"
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}.onnx' (is damaged|cannot be opened)"):
+        with pytest.raises(
+            ValueError, match=f"{name}.onnx' (is damaged|cannot be opened|is empty)"
+        ):
             OnnxTeacher(file, data)(first(data))
 
 
@@ -247,6 +253,24 @@ def test_tensors_may_not_lie_outside_of_the_folder(tmp_path: Path, location: str
         OnnxTeacher(path, table_data(), output="mean_var")(first(table_data()))
 
 
+@pytest.mark.parametrize("first_one", [True, False])
+def test_a_tensor_with_two_places_is_refused(tmp_path: Path, first_one: bool) -> None:
+    (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (folder / "w.bin").write_bytes(WEIGHT.tobytes())
+    path = external(folder / "t.onnx", "w.bin")
+    model = onnx.load(str(path), load_external_data=False)
+    entries = next(one for one in model.graph.initializer if one.external_data).external_data
+    entries.add(key="location", value="../secret.bin")
+    if first_one:
+        places = [entry for entry in entries if entry.key == "location"]
+        places[0].value, places[1].value = places[1].value, places[0].value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"is damaged, or no ONNX file"):
+        OnnxTeacher(path, table_data(), output="mean_var")(first(table_data()))
+
+
 def test_a_link_out_of_the_folder_is_outside(tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
     folder = tmp_path / "given"
@@ -283,3 +307,197 @@ def test_tensors_are_found_wherever_they_may_stand(tmp_path: Path) -> None:
         path.write_bytes(helper.make_model(graph, functions=functions).SerializeToString())
         with pytest.raises(ValueError, match="leads out of its folder"):
             read_layout(path)
+
+
+# -- files as they are found ----------------------------------------------------------------------
+
+
+def zipmap(path: Path, keys: Sequence[Any], outputs: Sequence[str] = ("probabilities",)) -> Path:
+    """Write a classifier as scikit-learn's converter does: labels, and a map for each example."""
+    weight = np.random.default_rng(0).normal(size=(64, len(keys))).astype(np.float32) / 255
+    names = {"classlabels_strings": list(keys)} if isinstance(keys[0], str) else {
+        "classlabels_int64s": list(keys)
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probs"]),
+        helper.make_node("ArgMax", ["probs"], ["label"], axis=1, keepdims=0),
+        helper.make_node("ZipMap", ["probs"], ["probabilities"], domain="ai.onnx.ml", **names),
+    ]
+    key = TensorProto.STRING if isinstance(keys[0], str) else TensorProto.INT64
+    value = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    maps = helper.make_sequence_type_proto(helper.make_map_type_proto(key, value))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 1, 8, 8])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["B"]),
+            helper.make_value_info("probabilities", maps),
+        ],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def softmaxed(path: Path, data: Any, order: Sequence[int] = range(4)) -> torch.Tensor:
+    """Return the probabilities that :func:`zipmap`'s weights give, columns in an order."""
+    weight = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32) / 255
+    x = data.train.x[:7].flatten(1).float()
+    return torch.softmax(x @ torch.from_numpy(weight), 1)[:, list(order)]
+
+
+def test_a_classifier_of_scikit_learn_answers_by_index_or_name(tmp_path: Path) -> None:
+    data = image_data()
+    numbers = OnnxTeacher(zipmap(tmp_path / "n.onnx", [0, 1, 2, 3]), data)(first(data))
+    torch.testing.assert_close(numbers.mean, softmaxed(tmp_path, data), rtol=1e-4, atol=1e-5)
+    named = replace(data, classes=("d", "b", "a", "c"))
+    texts = OnnxTeacher(zipmap(tmp_path / "t.onnx", ["a", "b", "c", "d"]), named)(first(named))
+    wanted = softmaxed(tmp_path, data, [3, 1, 0, 2])
+    torch.testing.assert_close(texts.mean, wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"knows the class 'e', but the data have d, b, a, c"):
+        OnnxTeacher(zipmap(tmp_path / "e.onnx", ["a", "b", "c", "e"]), named)(first(named))
+    with pytest.raises(ValueError, match="knows the class 4"):
+        OnnxTeacher(zipmap(tmp_path / "f.onnx", [1, 2, 3, 4]), data)(first(data))
+
+
+def test_one_sigmoid_is_the_second_of_two_classes(tmp_path: Path) -> None:
+    data = replace(image_data(), task=Task("classification", 2), classes=("no", "yes"))
+    weight = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32) / 255
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["z"]),
+        helper.make_node("Sigmoid", ["z"], ["p"]),
+    ]
+    outputs = {"z": ["B", 1], "p": ["B", 1]}
+    path = save(tmp_path / "t.onnx", nodes, {"x": ["B", 1, 8, 8]}, outputs, {"w": weight})
+    z = data.train.x[:7].flatten(1).float() @ torch.from_numpy(weight)  # type: ignore[union-attr]
+    for output, name in (("probs", "p"), ("logits", "z")):
+        said = OnnxTeacher(path, data, output=output, outputs=(name,))(first(data))  # type: ignore[arg-type]
+        torch.testing.assert_close(said.mean[:, 1:], z.sigmoid(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(said.mean.sum(1), torch.ones(7))
+
+
+def shaped(path: Path, shape: Sequence[Any], transpose: bool = False) -> Path:
+    """Write a file that takes images in a form of its own."""
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])] if transpose else []
+    nodes += [
+        helper.make_node("Flatten", ["t" if transpose else "x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    rows = int(np.prod([n for n in shape[1:] if isinstance(n, int)])) if len(shape) > 1 else 1
+    weight = np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32) / 255
+    return save(path, nodes, {"x": shape}, {"y": ["B", 4]}, {"w": weight})
+
+
+def colours() -> Any:
+    data = image_data()
+    x = data.train.x
+    assert isinstance(x, torch.Tensor)
+    scale = {"": Affine(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))}
+    split = replace(data.train, x=torch.cat([x, 255 - x, x // 2], 1))
+    return replace(data, train=split, x_scale=scale)
+
+
+def test_layouts_are_read_from_the_file(tmp_path: Path) -> None:
+    data = colours()
+    plain = OnnxTeacher(shaped(tmp_path / "a.onnx", ["B", 3, 8, 8]), data, output="logits")
+    last = OnnxTeacher(shaped(tmp_path / "b.onnx", ["B", 8, 8, 3], True), data, output="logits")
+    flat = OnnxTeacher(shaped(tmp_path / "c.onnx", ["B", 192]), data, output="logits")
+    wanted = plain(first(data)).parameters
+    torch.testing.assert_close(last(first(data)).parameters, wanted)
+    torch.testing.assert_close(flat(first(data)).parameters, wanted)
+    assert plain.notes == last.notes == flat.notes == ()
+
+
+def test_images_of_another_size_are_resized_by_one_rule(tmp_path: Path) -> None:
+    data = colours()
+    teacher = OnnxTeacher(shaped(tmp_path / "a.onnx", ["B", 3, 4, 4]), data, output="logits")
+    whole = teacher(first(data)).parameters
+    one = [teacher(first(data)[k : k + 1]).parameters for k in range(7)]  # type: ignore[index]
+    torch.testing.assert_close(torch.cat(one), whole)
+    [note] = teacher.notes
+    assert note == "the teacher takes images of 4 × 4, so those of the data (8 × 8) are resized"
+    even = replace(
+        data, train=replace(data.train, x=torch.full((3, 3, 8, 8), 9, dtype=torch.uint8))
+    )
+    weight = np.random.default_rng(0).normal(size=(48, 4)).astype(np.float32) / 255
+    said = OnnxTeacher(tmp_path / "a.onnx", even, output="logits")(first(even, 3)).parameters
+    torch.testing.assert_close(said[0], torch.from_numpy(9 * weight.sum(0)), rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_file_leaves_open_is_said_by_input(tmp_path: Path) -> None:
+    data = colours()
+    path = shaped(tmp_path / "a.onnx", ["B", "h", "w", "c"])
+    weight = np.random.default_rng(0).normal(size=(48, 4)).astype(np.float32) / 255
+    node = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Flatten", ["t"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    save(path, node, {"x": ["B", "h", "w", "c"]}, {"y": ["B", 4]}, {"w": weight})
+    fixed = shaped(tmp_path / "b.onnx", ["B", 3, 4, 4])
+    open_file = OnnxTeacher(path, data, output="logits", input={"size": 4, "layout": "nhwc"})
+    known = OnnxTeacher(fixed, data, output="logits")
+    torch.testing.assert_close(open_file(first(data)).parameters, known(first(data)).parameters)
+    for given, words in (
+        ({"size": 5}, r"input.size is \[5, 5\], but the file .* takes images of \[4, 4\]"),
+        ({"size": "big"}, "input.size is 'big'; it must be a whole number, or height and width"),
+        ({"layout": "hwc"}, "input.layout is 'hwc'; it must be one of nchw, nhwc, flat"),
+        ({"layout": "flat"}, "takes 4 dimensions, not 2"),
+        ({"sise": 4}, "input has 'sise'; did you mean 'size'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            OnnxTeacher(fixed, data, output="logits", input=given)(first(data))
+    with pytest.raises(ValueError, match="input is set, but the data have no images"):
+        OnnxTeacher(linear(tmp_path / "t.onnx"), table_data(), output="mean_log_var",
+                    input={"size": 4})(first(table_data()))  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [0.5, [0.5], [0.5, 1.0, 2.0]])
+def test_shift_and_scale_are_a_number_or_a_list_in_a_recipe(given: Any, tmp_path: Path) -> None:
+    spec = {"onnx": {"path": "x.onnx", "shift": given, "scale": given}}
+    entry = ENTRIES.build(spec, key="teacher")
+    teacher = OnnxTeacher("x.onnx", colours(), output="logits", shift=entry.shift)  # type: ignore[attr-defined]
+    assert teacher.shift == (tuple(given) if isinstance(given, list) else (given,))
+
+
+# -- classes in another order ---------------------------------------------------------------------
+
+
+def test_classes_of_a_teacher_are_brought_to_the_order_of_the_data(tmp_path: Path) -> None:
+    data = replace(image_data(), classes=("a", "b", "c", "d"))
+    path = shaped(tmp_path / "a.onnx", ["B", 1, 8, 8])
+    plain = {"onnx": {"path": str(path), "output": "logits"}}
+    own = ENTRIES.build(plain).fit(data, 0)
+    given = {"onnx": {**plain["onnx"], "classes": ["d", "a", "b", "c"]}}
+    other = ENTRIES.build(given).fit(data, 0)
+    batch = first(data)
+    torch.testing.assert_close(other(batch).mean, own(batch).mean[:, [1, 2, 3, 0]])
+    assert teacher_fingerprint(other) != teacher_fingerprint(own)
+    assert other.parameters == own.parameters  # type: ignore[attr-defined]
+    for classes, words in (
+        (["a", "b", "c"], "classes lacks 'd'"),
+        (["a", "b", "c", "x"], "classes lacks 'd' and has 'x', which the data do not know"),
+        (["a", "b", "c", "c"], "classes has 'c' more than once"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ENTRIES.build({"onnx": {**plain["onnx"], "classes": classes}}).fit(data, 0)
+    with pytest.raises(ValueError, match="classes is set, but the data have none"):
+        reordered(own, ["a"], table_data())
+
+
+def test_members_of_an_ensemble_are_reordered_too() -> None:
+    data = replace(image_data(), classes=("a", "b", "c", "d"))
+    modules = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)) for _ in range(2)]
+    whole = xcl.EnsembleTeacher([xcl.NetworkTeacher(one, data.task) for one in modules])
+    found = reordered(whole, ["b", "a", "c", "d"], data)
+    batch = first(data)
+    assert isinstance(found, HasMembers)
+    for mine, theirs in zip(found.members(batch), whole.members(batch), strict=True):
+        torch.testing.assert_close(mine.mean, theirs.mean[:, [1, 0, 2, 3]])
+    assert not isinstance(reordered(whole.teachers[0], ["b", "a", "c", "d"], data), HasMembers)
+    assert reordered(whole, ["a", "b", "c", "d"], data) is whole

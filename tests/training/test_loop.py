@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from extracurricular.distributions import Categorical, Distribution, Gaussian
-from extracurricular.errors import TrainingError
+from extracurricular.errors import RecipeError, TrainingError
 from extracurricular.files import Checkpoints, JsonLines, read_lines
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
@@ -307,7 +306,8 @@ def test_chains_from_recipes_train_too() -> None:
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    [name] = wrong
+    with pytest.raises(RecipeError, match=f"^{name}: (is|unknown key)"):
         Training(**wrong)  # type: ignore[arg-type]
 
 

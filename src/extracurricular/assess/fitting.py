@@ -13,9 +13,12 @@ from torch import Tensor
 
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.decode import image_bytes
-from extracurricular.distributions import Task
+from extracurricular.distributions import Categorical, Distribution, Task
 from extracurricular.errors import DataError
+from extracurricular.evaluation.predict import check_finite, not_finite
+from extracurricular.predictors.given import counted
 from extracurricular.predictors.predictor import Form, Predictor, input_forms, named_inputs
+from extracurricular.teachers.raw import NotFiniteError
 
 # Number of images to resize at once.
 _BLOCK = 1024
@@ -32,6 +35,38 @@ def split_of(data: Data, name: str) -> Split:
     if not len(split):
         raise DataError(f"the {name} split of {data.name!r} has no examples")
     return split
+
+
+def asked(predictor: Predictor, x: dict[str, Tensor], data: Data, split: Split) -> Distribution:
+    """Return a model's predictions of a split.
+
+    Args:
+        predictor: The model.
+        x: The raw inputs of the split, by name.
+        data, split: The data set and its split, for the names of examples.
+
+    Raises:
+        TrainingError: Some hold NaN or infinity; the sentence has their number and names the first.
+    """
+    try:
+        found = predictor.filed(x)
+    except NotFiniteError:
+        raise not_finite(predictor.name, _at_fault(predictor, x), data, split) from None
+    except ValueError as error:  # such as answers that are no probabilities
+        raise DataError(f"{predictor.name}: {error}") from error
+    check_finite(found, predictor.name, data, split)
+    return found
+
+
+def _at_fault(predictor: Predictor, x: dict[str, Tensor]) -> list[int]:
+    """Return the places of the examples for which a model that is no network gives NaN."""
+    rows, size = list[int](), predictor.batch_size
+    for start in range(0, len(next(iter(x.values()))), size):
+        try:
+            predictor.distribution({name: leaf[start : start + size] for name, leaf in x.items()})
+        except NotFiniteError as error:
+            rows += [start + row for row in error.rows]
+    return rows
 
 
 def aligned(data: Data, classes: Sequence[str]) -> Data:
@@ -91,6 +126,7 @@ def fitting(predictor: Predictor, data: Data) -> list[str]:
             f"have {_described(forms)}"
         )
     _check_columns(predictor, data)
+    _check_classes(predictor, data)
     notes = []
     for plural, own, given in (
         ("classes", predictor.classes, data.classes),
@@ -103,6 +139,57 @@ def fitting(predictor: Predictor, data: Data) -> list[str]:
                 f"{own[k]!r} in the model; they are compared by position."
             )
     return notes
+
+
+def _check_classes(predictor: Predictor, data: Data) -> None:
+    """Refuse data whose classes are others than the model's, by their names.
+
+    Names that only count from 0 are no names, so that such classes are compared by position.
+    """
+    own, given = predictor.classes, data.classes
+    if not own or not given or own == given or counted(own) or counted(given):
+        return
+    difference = _difference(given, own)
+    if difference:
+        raise DataError(
+            f"the data {data.name!r} have other classes than {predictor.name}: {difference}"
+        )
+
+
+def _difference(given: Sequence[str], own: Sequence[str], most: int = 5) -> str:
+    """Return which names the data lack, and which they have instead."""
+    parts = []
+    for verb, names in (
+        ("they lack", [name for name in own if name not in given]),
+        ("they have", [name for name in given if name not in own]),
+    ):
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        if names:
+            parts.append(f"{verb} {', '.join(map(repr, names[:most]))}{more}")
+    return ", and ".join(parts)
+
+
+def in_order(predictor: Predictor, classes: Sequence[str]) -> Predictor:
+    """Return a model that answers with its classes in a given order, where the names are its own.
+
+    Others are returned as they are; :func:`fitting` refuses them.
+    """
+    own, ask, members = predictor.classes, predictor.ask, predictor.members
+    if tuple(own) == tuple(classes) or len(own) != len(classes) or set(own) != set(classes):
+        return predictor
+    places = [own.index(name) for name in classes]
+
+    def moved(said: Distribution) -> Distribution:
+        assert isinstance(said, Categorical)
+        return Categorical(said.logits[:, places])
+
+    return replace(
+        predictor,
+        ask=lambda parts: moved(ask(parts)),
+        classes=tuple(classes),
+        members=None if members is None else lambda parts: [moved(one) for one in members(parts)],
+        keeper=None,
+    )
 
 
 def _check_columns(predictor: Predictor, data: Data) -> None:

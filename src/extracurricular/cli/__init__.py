@@ -30,7 +30,14 @@ from extracurricular.cli import (  # isort: skip
 from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
-from extracurricular.errors import OldWordWarning, XclError
+from extracurricular.errors import (
+    NoteWarning,
+    OldWordWarning,
+    XclError,
+    own_mistake,
+    show_traceback,
+)
+from extracurricular.registry import find_own_code_in
 
 _INTERRUPTED = 130
 
@@ -43,8 +50,8 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a note about an old word as one line, and any other warning as Python does."""
-    if issubclass(category, OldWordWarning):
+    """Show a note as one line, and any other warning as Python does."""
+    if issubclass(category, OldWordWarning | NoteWarning):
         typer.echo(safe(f"note: {message}"), err=True)
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
@@ -53,16 +60,17 @@ def _show_warning(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    # A recipe's my_file:Thing is found in the working directory, which is last, to hide nothing.
-    sys.path.append(str(Path.cwd()))
+    # A recipe's my_file:Thing is found in the working directory.
+    find_own_code_in(Path.cwd())
     warnings.showwarning = _show_warning
     prepare_streams()
     try:
         app()
     except XclError as error:
-        make_console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/bold red] {escaped(str(error))}"
-        )
+        _tell(error, str(error))
+        sys.exit(2)
+    except MemoryError as error:
+        _tell(error, f"there is not enough memory: {' '.join(str(error).split())}".rstrip(": "))
         sys.exit(2)
     except OSError as error:
         # A file or a folder that failed where nobody expected it; without its name, nobody could
@@ -80,3 +88,17 @@ def main() -> None:
             raise
         typer.echo("\ninterrupted; the same command goes on from here", err=True)
         sys.exit(_INTERRUPTED)
+    except Exception as error:
+        # A mistake of the user's own code is told as one; a mistake of this package is shown whole.
+        text = own_mistake(error)
+        if text is None:
+            raise
+        _tell(error, text)
+        sys.exit(2)
+
+
+def _tell(error: Exception, text: str) -> None:
+    """Print an error, after its traceback where that is asked for."""
+    show_traceback(error)
+    console = make_console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/bold red] {escaped(text)}")

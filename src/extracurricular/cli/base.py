@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from extracurricular.cli.terminal import make_console
+from extracurricular.errors import TRACEBACK
 
 app = typer.Typer(
     help="Distil a big model into a small one that closes most of the gap.",
@@ -40,6 +42,13 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change in the recipe."),
 ]
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Import code that the folder names (module:attribute); trust its author."
+    ),
+]
+
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -61,8 +70,13 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option("--traceback", help="Show where an error was raised, before its sentence."),
+    ] = False,
 ) -> None:
-    pass
+    if traceback:
+        os.environ[TRACEBACK] = "1"
 
 
 def console() -> Console:

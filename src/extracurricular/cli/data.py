@@ -13,7 +13,8 @@ from extracurricular.cli import base
 @base.app.command(rich_help_panel=base.LOOK)
 def data(
     what: Annotated[
-        str, typer.Argument(metavar="SPEC", help="A data set, or the file or name of a recipe.")
+        str,
+        typer.Argument(metavar="SPEC", help="A data set, a recipe (file or name), or a run."),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -22,6 +23,7 @@ def data(
         ),
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG file to draw some images to.")] = None,
+    trust: base.Trust = False,
 ) -> None:
     """Look at a data set: sizes, values, classes or targets, and anything suspicious."""
     from extracurricular.assess.survey import survey
@@ -30,7 +32,7 @@ def data(
     from extracurricular.recipe.lookup import find_data
 
     console = base.console()
-    found = find_data(what, overrides or [])
+    found = find_data(what, overrides or [], trust=trust)
     for line in survey_table.lines(found, survey(found)):
         console.print(line)
     if sheet is not None:

@@ -42,6 +42,7 @@ def draws(
         typer.Option("--out", "-o", help="Folder of the sheets of draws; RUN/draws by default."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    trust: base.Trust = False,
 ) -> None:
     """Rank the draws that students would learn from, by the teacher alone, and show some.
 
@@ -56,13 +57,14 @@ def draws(
 
     console = make_console(stderr=True) if as_json else base.console()
     with Progress(console) as progress:
-        workspace, whole = _opened(recipe, overrides or [], run, progress)
-        found = rank(
-            workspace,
-            whole,
-            lambda data: candidates(whole.recipe, data, chosen(samplers, data)),
-            count,
-        )
+        workspace, whole = _opened(recipe, overrides or [], run, progress, trust)
+        with workspace.looking():
+            found = rank(
+                workspace,
+                whole,
+                lambda data: candidates(whole.recipe, data, chosen(samplers, data)),
+                count,
+            )
     folder = out or workspace.folder / "draws"
     plain = {"recipe": whole.recipe.name, **found.plain()}
     write_json(folder / "draws.json", plain)
@@ -80,7 +82,7 @@ def draws(
 
 
 def _opened(
-    source: str, overrides: list[str], run: Path | None, watcher: Watcher
+    source: str, overrides: list[str], run: Path | None, watcher: Watcher, trust: bool
 ) -> tuple[Workspace, Plan]:
     """Return the workspace and the stages of a recipe, or of a finished run."""
     from extracurricular.recipe.read import read_recipe
@@ -98,7 +100,7 @@ def _opened(
         if run is not None:
             problem = f"is {str(run)!r}, but {source!r} is a run and has the teacher"
             raise RecipeError("--run", f"{problem}; leave one of them out")
-        finished = open_run(folder)
+        finished = open_run(folder, trust=trust)
         return finished.workspace, finished.plan
     read = read_recipe(source, overrides)
     workspace = Workspace(read, run or Path("runs") / read.folder_name, watcher)

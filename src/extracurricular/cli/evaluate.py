@@ -47,6 +47,9 @@ def evaluate(
         str | None,
         typer.Option(help="Network that the weights belong to."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Where the weights stand in their file: model_ema.")
+    ] = None,
     onnx: Annotated[
         str | None,
         typer.Option(
@@ -79,13 +82,14 @@ def evaluate(
         str, typer.Option(help="Uncertainty for --ood: entropy, margin or predictive_variance.")
     ] = "entropy",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    trust: base.Trust = False,
 ) -> None:
     """Evaluate a trained model: figures, fidelity, robustness, detection of foreign data.
 
     A run's student is evaluated for all its seeds.
     Figures are then mean ± standard deviation.
     """
-    from extracurricular.assess.evaluate import Settings
+    from extracurricular.assess.assess import Settings
     from extracurricular.assess.evaluate import evaluate as evaluate_model
     from extracurricular.evaluation.corruptions import CORRUPTIONS
     from extracurricular.recipe.lookup import find_data
@@ -97,9 +101,9 @@ def evaluate(
         if data is not None and "=" in data and not data.lstrip().startswith("{"):
             found = [data, *(overrides or [])]  # where a run's own data lie now
         elif data is not None:
-            found = find_data(data, overrides or [])
+            found = find_data(data, overrides or [], trust=trust)
         if ood is not None:
-            settings = replace(settings, ood=find_data(ood))
+            settings = replace(settings, ood=find_data(ood, trust=trust))
         result = evaluate_model(
             source,
             found,
@@ -107,9 +111,11 @@ def evaluate(
             student=student,
             seed=seed,
             teacher=teacher,
+            key=key,
             model=_spec(model) if onnx is None else {"onnx": _settings(onnx, model)},
             against=against,
             changed=data_changed,  # type: ignore[arg-type]
+            trust=trust,
             tell=status.update,
         )
     if as_json:
@@ -156,6 +162,8 @@ def _show(result: dict[str, Any]) -> None:
         _show_targets(console, result["targets"])
     if result.get("labels"):
         console.print(_labels(result["labels"]))
+    if result.get("classes"):
+        _show_classes(console, result["classes"])
     if result["fidelity"] is not None:
         console.print(f"[bold]Fidelity[/bold] to {base.escaped(result['against'])}")
         console.print(_list(result["fidelity"]))
@@ -168,7 +176,9 @@ def _show(result: dict[str, Any]) -> None:
             f"{base.escaped(ood['data'])}, detected by {ood['score']}"
         )
         console.print(_list({name: ood[name] for name in ("auroc", "fpr95")}))
-    for note in result["notes"]:
+    from extracurricular.evaluation.classes import absent_notes
+
+    for note in [*absent_notes(result.get("without") or {}), *result["notes"]]:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(note)}")
 
 
@@ -196,6 +206,24 @@ def _labels(labels: Mapping[str, Any]) -> Table:
     for name, *texts in rows:
         table.add_row(base.escaped(name), *texts)
     return table
+
+
+def _show_classes(console: Console, classes: Mapping[str, Any]) -> None:
+    from extracurricular.evaluation.classes import class_rows, shown_classes
+
+    headings, rows = class_rows(classes)
+    # A narrow terminal breaks a figure before its deviation, and a heading between words.
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table.add_column("[bold]Each class[/bold]", overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right")
+    for name, *texts in rows:
+        bound = (text.replace(" ± ", " ±\N{NO-BREAK SPACE}") for text in texts)
+        table.add_row(base.escaped(name), *bound)
+    console.print(table)
+    _, left = shown_classes(classes)
+    if left is not None:
+        console.print(f"  [dim]{left}[/dim]")
 
 
 def _list(figures: Mapping[str, Any]) -> Table:

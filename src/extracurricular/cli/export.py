@@ -62,6 +62,7 @@ def export(
     private: Annotated[
         bool, typer.Option("--private", help="Push to a private repository only.")
     ] = False,
+    trust: base.Trust = False,
 ) -> None:
     """Export a student with normalisation and distribution inside, verified on real examples.
 
@@ -81,7 +82,14 @@ def export(
     console = base.console()
     with console.status("exporting and verifying"):
         shipped = export_run(
-            run, out, student=student, seed=seed, format=chosen, int8=int8, limit=limit
+            run,
+            out,
+            student=student,
+            seed=seed,
+            format=chosen,
+            int8=int8,
+            limit=limit,
+            trust=trust,
         )
     for line in _lines(shipped):
         console.print(line)

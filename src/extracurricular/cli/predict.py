@@ -47,6 +47,7 @@ def predict(
         str | None,
         typer.Option(help="Column whose values name the rows; they are counted from 0 by default."),
     ] = None,
+    trust: base.Trust = False,
 ) -> None:
     """Predict the rows of a table or the images of a folder, however many.
 
@@ -66,7 +67,7 @@ def predict(
     def tell(text: str) -> None:
         console.print(f"[yellow]Note:[/yellow] {base.escaped(text)}")
 
-    predictor = load(run, student=student, seed=seed, teacher=teacher)
+    predictor = load(run, student=student, seed=seed, teacher=teacher, trust=trust)
     found = open_source(predictor, path, id=id, tell=tell)
     done = odd = empty = 0
     try:

@@ -77,6 +77,7 @@ class Progress:
         self.console = console
         self.worked = False
         self._base = 0
+        self._told: set[str] = set()
         self._bars = bars.Progress(
             bars.TextColumn("{task.description:<16}", markup=False),
             bars.BarColumn(bar_width=None),
@@ -137,20 +138,26 @@ class Progress:
         if self._whole is not None:
             self._bars.update(self._whole, completed=self._base + sum(self._steps.values()))
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
-        """Remove the stage's bar and print a line."""
+    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
+        """Remove the stage's bar and print a line, and a second one for a problem."""
         if title in self._stages:
             self._bars.remove_task(self._stages.pop(title))
             self._steps.pop(title)
         self._base += steps
-        line = f"  [green]✓[/green] {escape(f'{title:<20}')} "
+        mark = "[red]✗[/red]" if problem else "[green]✓[/green]"
+        line = f"  {mark} {escape(f'{title:<20}')} "
         if steps > 1:
             rate = steps / max(seconds, 1e-9)
             line += f"{steps:>6,} steps in {seconds:6.1f} s  [dim]{rate:,.0f} steps/s[/dim]"
         else:
             line += f"{'':>12} in {seconds:6.1f} s"
         self.console.print(line)
+        if problem:
+            self.console.print(f"    [red]{escape(problem)}[/red]")
 
     def tell(self, text: str) -> None:
-        """Print a sentence for the user."""
+        """Print a sentence for the user, once if several jobs say it."""
+        if text in self._told:
+            return
+        self._told.add(text)
         self.console.print(f"  [yellow]·[/yellow] {escape(text)}")

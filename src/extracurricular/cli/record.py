@@ -82,6 +82,8 @@ def _record(
     console.print(f"The teacher is kept in [bold]{base.escaped(folder)}[/bold].")
     for line in price_lines(report):
         console.print(line)
+    if report.note is not None:
+        console.print(f"[yellow]·[/yellow] {report.note}")
     if report.recorded:
         console.print(
             f"Recorded {report.recorded:,} of them in {report.seconds:.1f} s, {rate:,.0f} draws/s."

@@ -16,6 +16,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; RUN/report.html by default.")
     ] = None,
+    trust: base.Trust = False,
 ) -> None:
     """Make the page of a finished run, one file with verdict, figures, draws and recipe.
 
@@ -26,5 +27,6 @@ def report(
 
     file = out or run / "report.html"
     console = base.console()
-    write_report(open_run(run), file, tell=lambda text: console.print(base.escaped(text)))
+    found = open_run(run, trust=trust)
+    write_report(found, file, tell=lambda text: console.print(base.escaped(text)))
     console.print(f"Look at [bold]{base.escaped(file)}[/bold]")

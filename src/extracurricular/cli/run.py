@@ -65,7 +65,7 @@ def execute_recipe(recipe: Recipe, out: Path, jobs: int | None = None) -> None:
     started = time.perf_counter()
     console.print(f"[bold]{base.escaped(recipe.name)}[/bold]  {base.escaped(recipe.about)}")
     from extracurricular.cli.progress import Progress
-    from extracurricular.report.terminal import table, targets_table, verdict
+    from extracurricular.report.terminal import classes_table, table, targets_table, verdict
     from extracurricular.report.write import ReportStage
     from extracurricular.run.execute import execute
 
@@ -73,9 +73,9 @@ def execute_recipe(recipe: Recipe, out: Path, jobs: int | None = None) -> None:
         summary = execute(recipe, out, progress, last=[ReportStage()], jobs=jobs)
     console.print()
     console.print(table(summary, console.width))
-    targets = targets_table(summary)
-    if targets is not None:
-        console.print(targets)
+    for more in (targets_table(summary), classes_table(summary, console.width)):
+        if more is not None:
+            console.print(more)
     for line in verdict(summary):
         console.print(line)
     files = "summary.json, recipe.yaml, students/, …"

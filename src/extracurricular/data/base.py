@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.fields import Fields
+from extracurricular.data.scales import Affine as Affine
+from extracurricular.data.scales import moments_of_bytes, wide
 from extracurricular.data.several import alike, check_columns, meaning_of, summing_to_1, why
 from extracurricular.data.transform import Transform
 from extracurricular.distributions import Kind, Task
@@ -31,49 +33,10 @@ from extracurricular.inputs import (
 
 # So many examples represent a split whose images are not in memory.
 SAMPLE = 1024
-# Real targets whose values lie within less or more than this are in an unsuitable unit.
-_SPREADS = (1e-14, 1e15)
-# So many values stay in a processor's cache from one sum to the next.
-_NEAR = 2**17
+# Real targets whose values lie within less or more than this have squares that no number has.
+_SPREADS = (1e-140, 1e140)
 
 Shapes: TypeAlias = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class Affine:
-    """The map ``(raw - shift) / scale``, with tensors that broadcast over one example."""
-
-    shift: Tensor
-    scale: Tensor
-
-    def apply(self, raw: Tensor) -> Tensor:
-        """Map raw values to standardised ones, float32."""
-        # One multiply-add over the batch replaces a conversion, a difference and a quotient.
-        factor = self.scale.reciprocal()
-        reals = raw.float()
-        # The result goes into the converted copy, if any: a fresh tensor costs as much again.
-        out = None if reals is raw or reals.requires_grad else reals
-        return torch.addcmul(-self.shift * factor, reals, factor, out=out)
-
-    def writer(self) -> Callable[[Tensor, Tensor], None]:
-        """Return a function that writes :meth:`apply` of images [N, C, H, W] to a CPU tensor."""
-        factor = self.scale.reciprocal().flatten()
-        # Numbers give the same sums as tensors that broadcast, twice as fast.
-        planes = list(enumerate(zip(-self.shift.flatten() * factor, factor.tolist(), strict=True)))
-
-        def write(images: Tensor, out: Tensor) -> None:
-            some = max(1, _NEAR // images[0].numel())
-            for raw, reals in zip(torch.split(images, some), torch.split(out, some), strict=True):
-                reals.copy_(raw)
-                for k, (low, times) in planes:
-                    plane = reals[:, k]
-                    torch.add(low, plane, alpha=times, out=plane)
-
-        return write
-
-    def to(self, device: torch.device) -> Affine:
-        """Return the map on a device."""
-        return Affine(self.shift.to(device), self.scale.to(device))
 
 
 @dataclass(frozen=True)
@@ -83,7 +46,8 @@ class Split:
     Args:
         x: One tensor [N, ...], or a tuple or dict of such tensors.
         y: Class indices [N] int64, soft labels [N, C] or real targets [N, D] float32, or labels of
-            0 and 1 [N, L] float32; None for unlabelled examples.
+            0 and 1 [N, L] float32; None for unlabelled examples. Columns and targets in units that
+            float32 cannot hold are float64 (:func:`~extracurricular.data.scales.wide`).
     """
 
     x: Inputs
@@ -183,11 +147,21 @@ class Data:
     def targets(self, y: Tensor) -> Tensor:
         """Turn raw labels into the student's targets: reals are transformed and standardised."""
         if self.y_transform is not None:
-            y = self.y_transform.apply(y.float())
+            y = self.y_transform.apply(y)
         return y if self.y_scale is None else self.y_scale.apply(y)
 
     def to(self, device: torch.device) -> Data:
-        """Return the data set with all its tensors on a device."""
+        """Return the data set with all its tensors on a device.
+
+        Raises:
+            DataError: Its units need float64, which the device has not.
+        """
+        kinds = {getattr(v, "dtype", None) for v in (*leaves(self.train.x).values(), self.train.y)}
+        if device.type == "mps" and torch.float64 in kinds:
+            raise DataError(
+                f"data {self.name!r}: its units need float64, which mps lacks; set "
+                "device.accelerator to cpu, or give the data in other units"
+            )
         return replace(
             self,
             train=self.train.to(device),
@@ -249,6 +223,7 @@ def make_data(
         if len(splits[part]) == 0:
             raise DataError(f"data {name!r}: the {part} split has no examples")
     task, told = (task, "") if task else _guess_task(splits["train"])
+    splits = in_float32(splits, task)
     for part, split in splits.items():
         _check_labels(f"data {name!r}, {part} split", split, task, tuple(classes))
         splits[part] = replace(split, y=summing_to_1(split.y, task))
@@ -258,6 +233,7 @@ def make_data(
     if task.kind == "regression":
         _check_units(name, y, outputs)
     more = None if unlabelled is None else Split(map_arrays(_unlabelled, unlabelled))
+    more = None if more is None else in_float32({"train": splits["train"], "": more}, task)[""]
     if more is not None:
         _check_shapes(f"data {name!r}, unlabelled", more, splits["train"])
     found = Data(
@@ -283,7 +259,7 @@ def make_data(
 
 
 def _check_units(name: str, y: Tensor, outputs: Sequence[str]) -> None:
-    """Refuse real targets in units in which their squares leave float32."""
+    """Refuse real targets in units in which their squares leave float64."""
     spread = y.double().amax(0) - y.double().amin(0)
     low, high = _SPREADS
     odd = ((spread > 0) & (spread < low)) | (spread > high)
@@ -362,7 +338,7 @@ def _split(part: str, x: Any, y: Any, task: Task | None) -> Split:
     inputs: Inputs = map_arrays(lambda v: _tensor(part, "x", v), x)
     labels = _tensor(part, "y", y)
     if labels.is_floating_point() or (task is not None and task.binary):
-        labels = labels.float()
+        labels = labels if labels.dtype == torch.float64 else labels.float()
         labels = labels.unsqueeze(1) if labels.ndim == 1 else labels
     else:
         labels = labels.long()
@@ -373,6 +349,29 @@ def _split(part: str, x: Any, y: Any, task: Task | None) -> Split:
                 f"{part} split: {which} has {len(leaf)} examples but y has {len(labels)} labels"
             )
     return Split(inputs, labels)
+
+
+def in_float32(splits: dict[str, Split], task: Task) -> dict[str, Split]:
+    """Return splits in float32, but for tensors whose training values it cannot hold."""
+    train = splits["train"]
+    held = {key: leaf for key, leaf in leaves(train.x).items() if not isinstance(leaf, Deferred)}
+    odd = {key: wide(leaf) for key, leaf in held.items()}
+    odd_target = task.kind == "regression" and train.y is not None and wide(train.y)
+
+    def settled(values: Tensor, kept: bool) -> Tensor:
+        if isinstance(values, Deferred) or not values.is_floating_point():
+            return values
+        return values.double() if kept else values.float()
+
+    def split(part: Split) -> Split:
+        parts = {key: settled(leaf, odd.get(key, False)) for key, leaf in leaves(part.x).items()}
+        x: Inputs = parts if isinstance(part.x, dict) else tuple(parts.values())
+        return Split(
+            parts[""] if is_leaf(part.x) else x,
+            None if part.y is None else settled(part.y, odd_target),
+        )
+
+    return {name: split(part) for name, part in splits.items()}
 
 
 def check_finite(values: Tensor, which: str) -> None:
@@ -404,9 +403,10 @@ def _tensor(part: str, which: str, given: Any) -> Tensor:
         values = torch.from_numpy(np.ascontiguousarray(array))
     if values.is_floating_point():
         check_finite(values, f"{part} split: {which}")
-        values = values.float()
-    elif which == "x" and values.dtype != torch.uint8:
-        values = values.float()
+    if values.dtype != torch.uint8 and (which == "x" or values.is_floating_point()):
+        # Wide types are kept until it is known whether they are needed.
+        kept = values.ndim <= 2 and values.dtype in (torch.float64, torch.int64)
+        values = values.double() if kept else values.float()
     if which == "x" and values.ndim == 3:
         values = values.unsqueeze(1)
     return values
@@ -466,32 +466,22 @@ def fit_scale(values: Tensor) -> Affine:
         values = values[spaced(len(values), SAMPLE)]
     image = values.ndim == 4
     if image and values.dtype == torch.uint8:
-        mean, std = _moments_of_bytes(values)
+        mean, std = moments_of_bytes(values)
     else:
         dims = (0, 2, 3) if image else (0,)
         reals = values.double()
         mean = reals.mean(dims)
         std = reals.std(dims, correction=0)
     # A constant column carries nothing; it becomes 0 instead of being divided by 0.
-    std = torch.where(std > 1e-8 * mean.abs().clamp_min(1e-8), std, torch.ones_like(std))
+    double = values.dtype == torch.float64
+    least = 1e-15 * mean.abs() if double else 1e-8 * mean.abs().clamp_min(1e-8)
+    std = torch.where(std > least, std, torch.ones_like(std))
     shape = (-1, 1, 1) if image else mean.shape
-    return Affine(mean.float().view(shape), std.float().view(shape))
+    dtype = torch.float64 if double else torch.float32
+    return Affine(mean.to(dtype).view(shape), std.to(dtype).view(shape))
 
 
 def spaced(count: int, most: int) -> Tensor:
     """Return at most ``most`` places, spread evenly over ``range(count)``, int64."""
     chosen = min(count, most)
     return torch.arange(chosen) * count // max(1, chosen)
-
-
-def _moments_of_bytes(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation per channel, float64, without a float64 copy of all pixels."""
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for start in range(0, len(images), 4096):
-        for channel, total in enumerate(counts):
-            total += images[start : start + 4096, channel].flatten().bincount(minlength=256).cpu()
-    share = counts.double() / counts.sum(1, keepdim=True)
-    levels = torch.arange(256, dtype=torch.float64)
-    mean = (share * levels).sum(1)
-    variance = (share * (levels - mean[:, None]).square()).sum(1)
-    return mean.to(images.device), variance.sqrt().to(images.device)

@@ -185,7 +185,9 @@ def columns_of(y: Any) -> Array:
 
 
 def _real(y: Any) -> Any:
-    return y.float() if isinstance(y, Tensor) else np.asarray(y, dtype=np.float64)
+    if isinstance(y, Tensor):
+        return y if y.is_floating_point() else y.double()
+    return np.asarray(y, dtype=np.float64)
 
 
 def _whole(y: Any, name: str) -> Any:

@@ -27,6 +27,8 @@ NAMES: tuple[Name, ...] = ("none", "log", "asinh")
 # Transformed values and variances are bounded, so that a mean in the target's units, and its
 # square, are numbers that float32 has.
 _MOST = {"log": 80.0, "asinh": 40.0}
+# The same for float64, for targets in units that float32 cannot hold.
+_MOST_WIDE = 300.0
 _MOST_VAR = 40.0
 _MOST_LOG = 85.0
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
@@ -65,7 +67,8 @@ class Rule:
         """Return the y of which z is the transform."""
         if self.name == "none":
             return z
-        bounded = z.clamp(-_MOST[self.name], _MOST[self.name])
+        most = _MOST_WIDE if z.dtype == torch.float64 else _MOST[self.name]
+        bounded = z.clamp(-most, most)
         return bounded.exp() if self.name == "log" else self.unit * bounded.sinh()
 
     def log_slope(self, y: Tensor) -> Tensor:
@@ -77,28 +80,30 @@ class Rule:
         # log √(y² + c²), without a square that overflows.
         return -torch.hypot(y, torch.full_like(y, self.unit)).log()
 
-    def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, mean: Tensor, var: Tensor, wide: bool = False) -> tuple[Tensor, Tensor]:
         """Return the mean and the log variance of y, from the mean and variance of z.
 
         For ``log`` the mean is exp(μ + s / 2) and the variance (exp(s) - 1) exp(2 μ + s), s = σ²;
         for ``asinh`` the mean is c sinh(μ) exp(s / 2) and the variance
-        c² / 2 (exp(s) - 1) (exp(s) cosh(2 μ) + 1).
+        c² / 2 (exp(s) - 1) (exp(s) cosh(2 μ) + 1). With ``wide``, for targets in units that float32
+        cannot hold, the results are bounded by what float64 has.
         """
         if self.name == "none":
             return mean, var.log()
-        mean = mean.clamp(-_MOST[self.name], _MOST[self.name])
+        most, most_log = (_MOST_WIDE, 2 * _MOST_WIDE) if wide else (_MOST[self.name], _MOST_LOG)
+        mean = mean.clamp(-most, most)
         s = var.clamp_max(_MOST_VAR)
         # exp(s) - 1 as 2 sinh(s / 2) exp(s / 2), which keeps its digits in an exported graph too.
         growth = (2 * torch.sinh(s / 2)).log() + s / 2
         if self.name == "log":
-            first = (mean + s / 2).clamp_max(_MOST_LOG).exp()
+            first = (mean + s / 2).clamp_max(most_log).exp()
             second = growth + 2 * mean + s
         else:
             first = self.unit * torch.sinh(mean) * torch.exp(s / 2)
             size = mean.abs()
             log_cosh = 2 * size + F.softplus(-4 * size) - math.log(2)
             second = growth + F.softplus(log_cosh + s) + 2 * math.log(self.unit) - math.log(2)
-        return first, second.clamp_max(_MOST_LOG)
+        return first, second.clamp_max(most_log)
 
     def matched(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and variance of the normal z for which y has this mean and variance.

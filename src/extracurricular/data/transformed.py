@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from extracurricular.data.transform import FORMULAS, INVERSES, Rule, Transform, load_transform
-from extracurricular.distributions import Distribution, Gaussian
+from extracurricular.distributions import OWN_LOG_VAR, Distribution, Gaussian
 
 # A log variance in the target's units, of which float32 still has the exponential.
 _MOST_LOG = 85.0
@@ -41,17 +41,22 @@ class Transformed(Gaussian):
     def of(cls, inner: Gaussian, transform: Transform) -> Transformed:
         """Return the distribution of y, where ``inner`` is that of its transform."""
         # In double precision, since an exponential multiplies the rounding of what it is given.
-        mean, log_var = transform.pairs(Rule.moments, inner.mean.double(), inner.var.double())
+        wide = inner.limit > OWN_LOG_VAR
+        moments = partial(Rule.moments, wide=wide)
+        mean, log_var = transform.pairs(moments, inner.mean.double(), inner.var.double())
+        if wide:
+            return cls(mean, log_var, inner, transform, limit=inner.limit)
         return cls(mean.float(), log_var.float(), inner, transform)
 
     def like(self, parameters: Tensor) -> Transformed:
         """Return a distribution of the same transform with other parameters [B, 2 D]."""
-        return self.of(Gaussian.from_output(parameters), self.transform)
+        return self.of(self.inner.like(parameters), self.transform)
 
     @cached_property
     def _log_var(self) -> Tensor:
         # Logarithmic targets may have any size, so the bounds are those of float32 alone.
-        return self.log_var.float().clamp(-_MOST_LOG, _MOST_LOG)
+        most = self.limit if self.limit > OWN_LOG_VAR else _MOST_LOG
+        return self._real(self.log_var).clamp(-most, most)
 
     @property
     def parameters(self) -> Tensor:
@@ -61,10 +66,11 @@ class Transformed(Gaussian):
     @property
     def median(self) -> Tensor:
         """The median in the target's own units, [B, D]."""
-        return self.transform.undo(self.inner.mean.float())
+        return self.transform.undo(self.inner._real(self.inner.mean))
 
     def __getitem__(self, index: slice | Tensor) -> Transformed:
-        return Transformed(self.mean[index], self.log_var[index], self.inner[index], self.transform)
+        parts = self.mean[index], self.log_var[index], self.inner[index]
+        return Transformed(*parts, self.transform, limit=self.limit)
 
     def nll(self, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the negative log-density of real vectors [B, D], in nats, [B].

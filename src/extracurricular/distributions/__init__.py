@@ -20,7 +20,15 @@ Reduction has one definition everywhere: sum over outputs here, mean over exampl
 
 from extracurricular.distributions.bernoulli import Bernoulli
 from extracurricular.distributions.categorical import Categorical
-from extracurricular.distributions.gaussian import MAX_LOG_VAR, OWN_LOG_VAR, Gaussian
+from extracurricular.distributions.filed import Filed, gathered
+from extracurricular.distributions.gaussian import (
+    MAX_LOG_VAR,
+    OWN_LOG_VAR,
+    SOFT_LOG_VAR,
+    WIDE_LOG_VAR,
+    Gaussian,
+    bent,
+)
 from extracurricular.distributions.task import (
     FAMILIES,
     Distribution,
@@ -36,14 +44,19 @@ __all__ = [
     "FAMILIES",
     "MAX_LOG_VAR",
     "OWN_LOG_VAR",
+    "SOFT_LOG_VAR",
+    "WIDE_LOG_VAR",
     "Bernoulli",
     "Categorical",
     "Distribution",
+    "Filed",
     "Gaussian",
     "Kind",
     "Task",
+    "bent",
     "concatenate",
     "epistemic",
+    "gathered",
     "kind_of_distribution",
     "mixture",
 ]

@@ -80,6 +80,14 @@ class Categorical:
     def __getitem__(self, index: slice | Tensor) -> Categorical:
         return Categorical(self.logits[index])
 
+    def top(self) -> tuple[Tensor, Tensor]:
+        """Return the probability and the index of the most probable class, both [B]."""
+        return self.probs.max(-1)
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """Return the probabilities of classes [first, last), [B, last - first]."""
+        return self.probs[:, first:last]
+
     def nll(self, y: Tensor) -> Tensor:
         """Return the cross-entropy of class indices [B] or soft labels [B, C], in nats, [B]."""
         if y.ndim == 1:

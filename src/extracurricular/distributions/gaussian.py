@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 _LOG_2PI = math.log(2 * math.pi)
-_TINY = torch.finfo(torch.float32).tiny
 # Outside of these bounds a variance or its inverse, times a squared error, overflows float32.
 MAX_LOG_VAR = 40.0
 # In a person's own units, such as bytes or farads, all deviations may be large or small alike, and
 # errors with them. Outside of these bounds a variance itself nears the ends of float32.
 OWN_LOG_VAR = 80.0
+# In units of 1e±139 too; whatever has this bound is computed in float64.
+WIDE_LOG_VAR = 640.0
+# A network's own log variance is as it says within these bounds, and bent beyond them: a deviation
+# of less than a thousandth of the target's no data can support.
+SOFT_LOG_VAR = 14.0
+_BEND = 0.25
 # The normal distribution has no mass that float32 could hold beyond as many deviations.
 _FAR = 20.0
+
+
+def bent(log_var: Tensor, bound: float = SOFT_LOG_VAR) -> Tensor:
+    """Return the log variance that a network's output stands for, of the same type.
+
+    It is the output itself within ± ``bound``. Beyond, at a distance t from there, it is
+    ±(bound + log(1 + 4 t) / 4): it rises with the output everywhere, by 22 at t = 10³⁷, and its
+    slope is 1 / (1 + 4 t), so a gradient leads back from wherever a step has thrown it. Our choice.
+    """
+    wide = log_var.float()
+    beyond = wide.abs() - bound
+    # Below 0 the logarithm would be none, and its gradient with it, though it is not taken.
+    far = bound + _BEND * torch.log1p(beyond.clamp_min(0.0) / _BEND)
+    return torch.where(beyond > 0, far * wide.sign(), wide).to(log_var.dtype)
 
 
 @dataclass(frozen=True)
@@ -30,7 +49,8 @@ class Gaussian:
         log_var: Natural logarithm of the variance, [B, D]. It is clamped to ±40 (a deviation from
             2e-9 to 5e8), so that nothing overflows; ``-inf`` marks a point mass, a known label.
         limit: The bound that it is clamped to; 80 (a deviation from 4e-18 to 2e17) in the units of
-            the user (:meth:`scaled`).
+            the user (:meth:`scaled`). With 640, for units that float32 cannot hold, all is computed
+            in float64.
 
     The entropy of a point mass is minus infinity. If a point mass is the teacher, that entropy does
     not depend on the student, so it is left out: ``point(y).kl(student)`` is ``student.nll(y)``.
@@ -51,9 +71,13 @@ class Gaussian:
         mean, log_var = output.chunk(2, dim=-1)
         return cls(mean, log_var)
 
+    def _real(self, values: Tensor) -> Tensor:
+        """Return values in the type that is computed in."""
+        return values.double() if self.limit > OWN_LOG_VAR else values.float()
+
     @cached_property
     def _log_var(self) -> Tensor:
-        return self.log_var.float().clamp(-self.limit, self.limit)
+        return self._real(self.log_var).clamp(-self.limit, self.limit)
 
     @cached_property
     def _is_point(self) -> Tensor:
@@ -99,7 +123,7 @@ class Gaussian:
 
     def like(self, parameters: Tensor) -> Gaussian:
         """Return a distribution of this kind with other :attr:`parameters` [B, 2 D]."""
-        return Gaussian.from_output(parameters)
+        return replace(Gaussian.from_output(parameters), limit=self.limit)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -112,7 +136,7 @@ class Gaussian:
 
         It is summed over outputs, each times its ``weight`` [B, D] where one is given.
         """
-        error = (y.float() - self.mean.float()).square()
+        error = (self._real(y) - self._real(self.mean)).square()
         return 0.5 * _summed(_LOG_2PI + self._log_var + error * (-self._log_var).exp(), weight)
 
     def entropy(self) -> Tensor:
@@ -129,7 +153,7 @@ class Gaussian:
         describes point masses.
         """
         difference = self._log_var - other._log_var
-        error = (self.mean.float() - other.mean.float()).square() * (-other._log_var).exp()
+        error = (self._real(self.mean) - other._real(other.mean)).square() * (-other._log_var).exp()
         # expm1 keeps the digits where the two variances are nearly equal: e^d - 1 - d.
         density = torch.expm1(difference) - difference + error
         cross = _LOG_2PI + other._log_var + error
@@ -152,7 +176,7 @@ class Gaussian:
         For one output it is (μ - μ')² + (σ - σ')² (Dowson and Landau 1982, "The Fréchet distance
         between multivariate normal distributions"); outputs add up. A point mass has σ = 0.
         """
-        means = (self.mean.float() - other.mean.float()).square()
+        means = (self._real(self.mean) - other._real(other.mean)).square()
         return (means + (self._deviation - other._deviation).square()).sum(-1)
 
     def energy(self, other: Gaussian) -> Tensor:
@@ -165,7 +189,7 @@ class Gaussian:
         mass, the distance is twice the continuous ranked probability score (Gneiting and Raftery
         2007, section 4.2; Gneiting et al. 2005 have its closed form).
         """
-        difference = self.mean.float() - other.mean.float()
+        difference = self._real(self.mean) - other._real(other.mean)
         # The floor is the least variance there is; it counts where both are point masses.
         scale = (self.var + other.var).clamp_min(math.exp(-max(self.limit, other.limit))).sqrt()
         # Beyond this bound erf is 1 and the exponential 0.
@@ -186,14 +210,18 @@ class Gaussian:
         return Gaussian(self.mean, self._own_log_var + math.log(temperature), limit=self.limit)
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Gaussian:
-        """Return the distribution of ``scale * y + shift``; both broadcast to [B, D]."""
-        mean = self.mean.float() * scale + shift
-        return Gaussian(mean, self._own_log_var + 2 * scale.abs().log(), limit=OWN_LOG_VAR)
+        """Return the distribution of ``scale * y + shift``; both broadcast to [B, D].
+
+        It is computed in float64 where scale and shift are, for units that float32 cannot hold.
+        """
+        limit = WIDE_LOG_VAR if scale.dtype == torch.float64 else OWN_LOG_VAR
+        mean = self.mean.to(scale.dtype) * scale + shift
+        return Gaussian(mean, self._own_log_var + 2 * scale.abs().log(), limit=limit)
 
     def interval(self, mass: float) -> tuple[Tensor, Tensor]:
         """Return bounds [B, D] of the central interval with ``mass`` (0 to 1) of each output."""
         half = math.sqrt(2) * torch.erfinv(torch.tensor(mass)).item() * self.std
-        return self.mean.float() - half, self.mean.float() + half
+        return self._real(self.mean) - half, self._real(self.mean) + half
 
     @staticmethod
     def mixture(members: Sequence[Gaussian]) -> Gaussian:
@@ -201,16 +229,16 @@ class Gaussian:
 
         Deep ensembles do the same (Lakshminarayanan, Pritzel and Blundell 2017, section 2.4).
         """
-        means = torch.stack([m.mean.float() for m in members])
+        means = torch.stack([m._real(m.mean) for m in members])
         aleatoric = torch.stack([m._log_var for m in members]).logsumexp(0) - math.log(len(members))
         spread = (means - means.mean(0)).square().mean(0)
-        log_var = torch.logaddexp(aleatoric, spread.clamp_min(_TINY).log())
+        log_var = torch.logaddexp(aleatoric, spread.clamp_min(torch.finfo(spread.dtype).tiny).log())
         return Gaussian(means.mean(0), log_var, limit=max(m.limit for m in members))
 
     @staticmethod
     def epistemic(members: Sequence[Gaussian]) -> Tensor:
         """Return the variance of the members' means, in squared units of the label, [B, D]."""
-        means = torch.stack([m.mean.float() for m in members])
+        means = torch.stack([m._real(m.mean) for m in members])
         return (means - means.mean(0)).square().mean(0)
 
 

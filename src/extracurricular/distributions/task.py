@@ -11,7 +11,8 @@ from torch import Tensor
 
 from extracurricular.distributions.bernoulli import Bernoulli
 from extracurricular.distributions.categorical import Categorical
-from extracurricular.distributions.gaussian import Gaussian
+from extracurricular.distributions.gaussian import Gaussian, bent
+from extracurricular.distributions.outputs import raw_output
 
 Distribution: TypeAlias = Categorical | Gaussian | Bernoulli
 Kind: TypeAlias = Literal["classification", "regression", "multilabel"]
@@ -62,17 +63,27 @@ class Task:
         """Whether labels are of 0 and 1, each on its own."""
         return self.kind == "multilabel"
 
-    def distribution(self, output: Tensor) -> Distribution:
+    def distribution(self, output: Any) -> Distribution:
         """Read a network's raw output [B, outputs] as a distribution.
 
+        A log variance that is far out is bent back towards ±14 (:func:`~.gaussian.bent`).
+
+        Args:
+            output: A tensor, or what :func:`~extracurricular.distributions.outputs.raw_output`
+                finds one in.
+
         Raises:
-            ValueError: The output has another shape.
+            ValueError: The output has another shape, or no tensor in it.
         """
+        output = raw_output(output)
         if output.ndim != 2 or output.shape[1] != self.outputs:
             raise ValueError(
                 f"the network gave an output of shape {tuple(output.shape)}; "
                 f"{self.kind} needs {_NEEDED[self.kind].format(self.size)} for each example"
             )
+        if self.kind == "regression":
+            mean, log_var = output.chunk(2, dim=-1)
+            return Gaussian(mean, bent(log_var))
         return FAMILIES[self.kind].from_output(output)
 
 

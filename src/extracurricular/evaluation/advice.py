@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from extracurricular.evaluation.metrics import error_of
-from extracurricular.evaluation.words import WORDS, error_measure, figure_text
+from extracurricular.evaluation.entries import mean_error, mean_of, measure_of, shown_measure
+from extracurricular.evaluation.verdict import with_unit
+from extracurricular.evaluation.words import WORDS
 
 # Where extended draws helped in 38 of 40 trainings, and where in 23 of 53: figures of a study of
 # tables, digits and small images (docs/method.md).
@@ -32,19 +33,19 @@ def _teacher(summary: Mapping[str, Any], plain: str | None) -> list[str]:
     if plain is None:
         return []
     teacher, student = summary["teacher"], summary["students"][plain]
-    measured = error_measure(teacher["metrics"])
-    name = measured if measured in teacher["metrics"] else "accuracy"
+    measured = shown_measure(measure_of(summary)).name
+    name = "accuracy" if measured == "error_rate" else measured
     found = []
     for figure in (name, "nll"):
-        mine, theirs = (_mean(one, figure) for one in (teacher, student))
+        mine, theirs = mean_of(teacher, figure), mean_of(student, figure)
         if mine is None or theirs is None:
             continue
         words = WORDS[figure]
         if mine <= theirs if words.better == "higher" else mine >= theirs:
             found.append(
                 f"the teacher has nothing to give in {words.title}: it has "
-                f"{figure_text(words, mine)}, and {plain}, which learns from labels alone, "
-                f"{figure_text(words, theirs)}."
+                f"{with_unit(words, mine)}, and {plain}, which learns from labels alone, "
+                f"{with_unit(words, theirs)}."
             )
     return found
 
@@ -68,19 +69,57 @@ def _mastery(summary: Mapping[str, Any], reference: str | None) -> list[str]:
                 f"{name} has not mastered the stored examples (m = {m:.2f}): more steps would "
                 "help, and extended draws would not be likely to."
             )
-    watched = known.get(reference or "")
-    if watched is not None and watched["mastery"] < NOT_YET:
-        start = error_of(_means(students[reference]))
-        for name, entry in students.items():
-            if name in known or name == reference or not _extended(summary, name):
-                continue
-            if error_of(_means(entry)) > start:
-                found.append(
-                    f"{name} is behind {reference}, and {reference} has not mastered the stored "
-                    f"examples (m = {watched['mastery']:.2f}): more steps or fewer extended draws "
-                    "would help."
-                )
+    return found + (_remedies(summary, reference, known) if reference is not None else [])
+
+
+def _remedies(
+    summary: Mapping[str, Any], reference: str, known: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return what would likely help each student of extended draws that is behind the reference.
+
+    Args:
+        summary: Content of ``summary.json``.
+        reference: The student that the gap is measured from.
+        known: The mastery of each student for which it was measured.
+    """
+    students, measure = summary["students"], measure_of(summary)
+    words = shown_measure(measure)
+    start = mean_error(students[reference], measure)
+    found = []
+    for name, entry in students.items():
+        error = mean_error(entry, measure)
+        if name == reference or not _extended(summary, name) or error is None or start is None:
+            continue
+        texts = [with_unit(words, mean_of(one, words.name)) for one in (entry, students[reference])]
+        drew_some = known.get(name, {}).get("share") != 0
+        if error > start and texts[0] != texts[1] and drew_some:
+            found.append(f"{name} is behind {reference}, and {_why(reference, known)}")
     return found
+
+
+def _why(reference: str, known: Mapping[str, Mapping[str, Any]]) -> str:
+    if reference not in known:
+        return (
+            f"whether {reference} has mastered the stored examples was not measured; a run with "
+            f"mastery: {{held_out: 0.1}} for {reference}, or with share: {{of: auto}}, tells "
+            "whether extended draws can pay."
+        )
+    mastery = known[reference]["mastery"]
+    m = f"(m = {round(mastery, 2) + 0.0:.2f})"
+    if mastery < NOT_YET:
+        return (
+            f"{reference} has not mastered the stored examples {m}: more steps or fewer extended "
+            "draws would help."
+        )
+    if mastery < MASTERED:
+        return (
+            f"{reference} masters the stored examples in part {m}: fewer extended draws, as with "
+            "share: {of: auto}, are safer."
+        )
+    return (
+        f"{reference} masters the stored examples {m}, where extended draws mostly help: these are "
+        "likely too far from the data, so draws nearer to it, or more steps, would help."
+    )
 
 
 def _share(name: str, mastery: float, error: float | None, share: float) -> str:
@@ -104,19 +143,9 @@ def _share(name: str, mastery: float, error: float | None, share: float) -> str:
 
 def _extended(summary: Mapping[str, Any], name: str) -> bool:
     """Return whether a student learns from the teacher on other draws than the stored examples."""
-    student = summary["recipe"]["students"].get(name, {})
+    student = (summary["recipe"].get("students") or {}).get(name, {})
     from_teacher = student.get("learns_from", "teacher") == "teacher"
-    return from_teacher and student.get("sampler") not in (["empirical"], "empirical", None)
-
-
-def _mean(entry: Mapping[str, Any], figure: str) -> float | None:
-    found: float | None = entry["metrics"].get(figure, {}).get("mean")
-    return found
-
-
-def _means(entry: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: figure["mean"]
-        for name, figure in entry["metrics"].items()
-        if figure["mean"] is not None
-    }
+    chain = student.get("sampler")
+    [first] = chain if isinstance(chain, list) and len(chain) == 1 else [chain]
+    source = next(iter(first)) if isinstance(first, Mapping) and first else first
+    return from_teacher and chain is not None and source not in ("empirical", "balanced")

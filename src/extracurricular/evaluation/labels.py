@@ -17,7 +17,7 @@ from torch import Tensor
 from extracurricular.distributions import Bernoulli, Categorical, Distribution
 from extracurricular.evaluation.words import WORDS, figure_text
 
-EACH = ("accuracy", "macro_f1", "macro_auroc", "nll", "brier")
+EACH = ("accuracy", "macro_f1", "macro_auroc", "macro_auprc", "nll", "brier")
 """Figures of one label; macro figures of one label are its own."""
 
 
@@ -35,7 +35,7 @@ def label_figures(prediction: Bernoulli, y: Tensor) -> dict[str, float]:
 
     Returns:
         ``hamming``, ``subset_accuracy``, ``macro_f1``, ``brier`` in [0, 1]; ``nll`` in nats, summed
-        over labels; ``macro_auroc`` in [0, 1] unless no label has both values.
+        over labels; ``macro_auroc`` and ``macro_auprc`` in [0, 1] unless no label has both values.
     """
     right = (prediction.probs >= 0.5) == (y >= 0.5)
     found = {
@@ -45,7 +45,7 @@ def label_figures(prediction: Bernoulli, y: Tensor) -> dict[str, float]:
         "brier": float((prediction.probs - y).square().mean()),
     }
     of_labels = [_each(prediction, y, k) for k in range(y.shape[1])]
-    for name in ("macro_f1", "macro_auroc"):
+    for name in ("macro_f1", "macro_auroc", "macro_auprc"):
         known = [one[name] for one in of_labels if name in one]
         if known:
             found[name] = statistics.fmean(known)
@@ -57,8 +57,8 @@ def each_label(
 ) -> dict[str, dict[str, float]]:
     """Return the figures of each label by its name; empty for other predictions.
 
-    A label with one value among the examples has no AUROC, and one that neither occurs nor is
-    predicted no F1: these figures are left out.
+    A label with one value among the examples has no AUROC or AUPRC, and one that neither occurs nor
+    is predicted no F1: these figures are left out.
 
     Args:
         prediction: Distributions for N examples.
@@ -82,6 +82,7 @@ def _each(prediction: Bernoulli, y: Tensor, k: int) -> dict[str, float]:
         # A probability that is not finite ranks nothing.
         finite = bool(torch.isfinite(p).all())
         found["macro_auroc"] = auroc(p[true], p[~true]) if finite else math.nan
+        found["macro_auprc"] = average_precision(p[true], p[~true]) if finite else math.nan
     found["nll"] = float(Bernoulli(prediction.logits[:, k : k + 1]).nll(y[:, k : k + 1]).mean())
     return found | {"brier": float((p - y[:, k]).square().mean())}
 
@@ -102,6 +103,21 @@ def auroc(positive: Tensor, negative: Tensor) -> float:
     return float((below + not_above).double().mean()) / (2 * len(negative))
 
 
+def average_precision(positive: Tensor, negative: Tensor) -> float:
+    """Return the area under the curve of precision and recall, by steps, in [0, 1].
+
+    It is the mean over the positive examples of the precision among all examples of at least their
+    score; those of equal scores share a threshold.
+
+    Args:
+        positive, negative: Scores [P] and [N], at least one of each.
+    """
+    positive, negative = positive.sort().values, negative.sort().values
+    found = len(positive) - torch.searchsorted(positive, positive)
+    wrong = len(negative) - torch.searchsorted(negative, positive)
+    return float((found.double() / (found + wrong)).mean())
+
+
 def label_rows(labels: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the headings of a table of labels, and its rows as texts.
 
@@ -117,21 +133,25 @@ def label_rows(labels: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list
     return ["label", *headings], rows
 
 
-def over_seeds(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+def over_seeds(
+    rows: Sequence[Mapping[str, Mapping[str, float]]], partly: bool = False
+) -> dict[str, Any]:
     """Put the figures of each label of all seeds together, as ``summary.json`` has figures.
 
     A figure that the label lacks for one of the seeds is left out.
 
     Args:
         rows: What :func:`each_label` returned for each seed.
+        partly: Whether it is kept instead, with null for its mean and for that seed.
     """
     found: dict[str, Any] = {}
-    for name, first in rows[0].items():
+    for name in rows[0]:
         found[name] = {}
-        for figure in first:
-            values = [row[name][figure] for row in rows if figure in row.get(name, {})]
-            if len(values) < len(rows):
+        every = [row.get(name, {}) for row in rows]
+        for figure in dict.fromkeys(figure for own in every for figure in own):
+            if not partly and not all(figure in own for own in every):
                 continue
+            values = [own.get(figure, math.nan) for own in every]
             finite = all(math.isfinite(value) for value in values)
             spread = statistics.stdev(values) if finite and len(values) > 1 else 0.0
             found[name][figure] = {

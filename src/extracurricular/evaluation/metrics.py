@@ -1,6 +1,7 @@
 """Figures for people: how good predictions are, how near the student is to the teacher.
 
-Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``aurc``. Regression:
+Classification: ``accuracy``, ``nll``, ``brier``, ``ece``, ``adaptive_ece``, ``aurc``, and those in
+which every class counts the same (:mod:`extracurricular.evaluation.classes`). Regression:
 ``rmse``, ``mae``, ``nll``, ``crps``, ``coverage90``, ``sharpness90`` and, for gaze,
 ``angular_error``. Several labels: see :mod:`extracurricular.evaluation.labels`. Against the
 teacher: ``kl_to_teacher`` and ``agreement``. Calibration error is no proper score (a useless
@@ -22,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.data.transformed import Transformed, inner_of
-from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from extracurricular.distributions import Bernoulli, Categorical, Distribution, Filed, Gaussian
+from extracurricular.evaluation.classes import by_class, over_classes
 from extracurricular.evaluation.labels import auroc as auroc
 from extracurricular.evaluation.labels import flat_pairs, label_figures
-from extracurricular.evaluation.words import error_measure
+from extracurricular.evaluation.words import BALANCED, error_measure
 from extracurricular.inputs import hard_labels
 
 ECE_BINS = 15
@@ -37,6 +39,7 @@ def figures(
     *,
     teacher: Distribution | None = None,
     angular: bool = False,
+    ranks: bool = True,
 ) -> dict[str, float]:
     """Compute all figures that apply to a prediction.
 
@@ -46,16 +49,22 @@ def figures(
             in the units of the prediction.
         teacher: The teacher's distributions for the same examples, for the fidelity figures.
         angular: Whether targets are (pitch, yaw) in radians.
+        ranks: Whether ``macro_auroc`` and ``macro_auprc`` of classes are among them, which take a
+            sort for each class.
 
     Returns:
-        Figures by name. ``accuracy``, ``ece``, ``adaptive_ece``, ``aurc``, ``coverage90`` and
-        ``agreement`` are in [0, 1]; ``nll`` and ``kl_to_teacher`` are in nats; ``rmse``, ``mae``,
-        ``crps`` and ``sharpness90`` are in units of the target, over all outputs;
-        ``angular_error`` is in degrees. With soft labels the right class is their most probable
-        one; ``nll`` and ``brier`` are measured to the whole label.
+        Figures by name. One that cannot be computed from these labels is left out
+        (:func:`extracurricular.evaluation.classes.without` says why). ``accuracy``, ``ece``,
+        ``adaptive_ece``, ``aurc``, ``coverage90``, ``agreement`` and those over classes are in
+        [0, 1]; ``nll`` and ``kl_to_teacher`` are in nats; ``rmse``, ``mae``, ``crps`` and
+        ``sharpness90`` are in units of the target, over all outputs; ``angular_error`` is in
+        degrees. With soft labels the right class is their most probable one; ``nll`` and ``brier``
+        are measured to the whole label.
     """
     if isinstance(prediction, Categorical):
+        every = over_classes(by_class(prediction, y, ranks))
         figures = _classification(prediction, y)
+        figures |= every if ranks else {k: every[k] for k in ("balanced_accuracy", "macro_f1")}
     elif isinstance(prediction, Bernoulli):
         figures = label_figures(prediction, y)
         # Each pair of example and label is a prediction of two classes.
@@ -85,8 +94,8 @@ def _classification(prediction: Categorical, label: Tensor) -> dict[str, float]:
 
 def _regression(prediction: Gaussian, y: Tensor) -> dict[str, float]:
     return {
-        "rmse": math.sqrt(float((prediction.mean.float() - y).square().mean())),
-        "mae": float((prediction.mean.float() - y).abs().mean()),
+        "rmse": math.sqrt(float((prediction.mean.to(y.dtype) - y).square().mean())),
+        "mae": float((prediction.mean.to(y.dtype) - y).abs().mean()),
         "nll": float(prediction.nll(y).mean()),
         "crps": float(crps(prediction, y).mean()),
         "coverage90": coverage(prediction, y, 0.9),
@@ -101,13 +110,15 @@ def brier(prediction: Categorical, y: Tensor) -> Tensor:
         prediction: Distributions for N examples.
         y: Class indices [N], or soft labels [N, C].
     """
+    if isinstance(prediction, Filed):
+        return prediction.each(lambda part, rows: brier(part, y[rows]))
     target = y if y.is_floating_point() else F.one_hot(y, prediction.probs.shape[1])
     return (prediction.probs - target).square().sum(-1)
 
 
 def accuracy(prediction: Categorical, y: Tensor) -> float:
     """Return the share of examples whose most probable class is theirs, in [0, 1]."""
-    return float((prediction.probs.argmax(-1) == y).double().mean())
+    return float((prediction.top()[1] == y).double().mean())
 
 
 def ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
@@ -123,7 +134,7 @@ def ece(prediction: Categorical, y: Tensor, bins: int = ECE_BINS) -> float:
         y: Class indices [N].
         bins: Number of bins.
     """
-    confidence, choice = prediction.probs.max(-1)
+    confidence, choice = prediction.top()
     inner = torch.arange(1, bins, device=confidence.device, dtype=torch.float64) / bins
     # In float64, as a confidence in float32 would be compared with a rounded edge.
     place = torch.bucketize(confidence.double(), inner)
@@ -177,7 +188,7 @@ def _by_confidence(prediction: Categorical, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Examples of equal confidence share their mean accuracy.
     """
-    confidence, choice = prediction.probs.max(-1)
+    confidence, choice = prediction.top()
     values, place, counts = torch.unique(confidence, return_inverse=True, return_counts=True)
     right = torch.zeros(len(values), dtype=torch.float64, device=y.device)
     right.index_add_(0, place, (choice == y).double())
@@ -214,7 +225,7 @@ def crps(prediction: Gaussian, y: Tensor) -> Tensor:
     std = prediction.std
     # A point prediction has the absolute error; the tiny deviation avoids 0/0 on the way there.
     safe = std.clamp_min(torch.finfo(std.dtype).tiny)
-    z = (y - prediction.mean.float()) / safe
+    z = (y - prediction.mean.to(y.dtype)) / safe
     cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
     pdf = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     return safe * (z * (2 * cdf - 1) + 2 * pdf - 1 / math.sqrt(math.pi))
@@ -245,13 +256,14 @@ def agreement(student: Distribution, teacher: Distribution) -> float:
     if isinstance(teacher, Bernoulli):
         return float(((student.mean >= 0.5) == (teacher.mean >= 0.5)).float().mean())
     if isinstance(teacher, Categorical):
-        same = student.mean.argmax(-1) == teacher.mean.argmax(-1)
+        assert isinstance(student, Categorical)
+        same = student.top()[1] == teacher.top()[1]
         return float(same.float().mean())
     if isinstance(teacher, Transformed) and isinstance(student, Gaussian):
         student = inner_of(student, teacher.transform)
         teacher = teacher.inner
     low, high = teacher.interval(0.9)
-    mean = student.mean.float()
+    mean = student.mean.to(low.dtype)
     return float(((mean >= low) & (mean <= high)).float().mean())
 
 
@@ -273,13 +285,19 @@ def fpr_at_tpr(positive: Tensor, negative: Tensor, rate: float = 0.95) -> float:
     return float((negative >= threshold).double().mean())
 
 
-def error_of(figures: Mapping[str, float]) -> float:
+def error_of(figures: Mapping[str, float], measure: str = "") -> float:
     """Return the error that gaps are measured in.
 
     That is the angular error, the RMSE, or the Hamming loss where there is one, else 1 - accuracy.
+
+    Args:
+        figures: The figures.
+        measure: ``balanced_error_rate`` for 1 - balanced accuracy; empty for the usual one.
     """
-    name = error_measure(figures)
-    return figures[name] if name in figures else 1 - figures["accuracy"]
+    name = measure or error_measure(figures)
+    if name in figures:
+        return figures[name]
+    return 1 - figures["balanced_accuracy" if name == BALANCED else "accuracy"]
 
 
 def gap_closed(

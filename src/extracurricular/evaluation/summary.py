@@ -10,13 +10,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from extracurricular.evaluation.advice import advice
+from extracurricular.evaluation.classes import absent_notes, imbalanced
+from extracurricular.evaluation.entries import error_name as error_name
+from extracurricular.evaluation.entries import gap_text as gap_text
+from extracurricular.evaluation.entries import interval as interval
+from extracurricular.evaluation.entries import mean_error as mean_error
+from extracurricular.evaluation.entries import measure_of
+from extracurricular.evaluation.entries import seed_errors as seed_errors
 from extracurricular.evaluation.labels import over_seeds
+from extracurricular.evaluation.marks import mark_sentences
 from extracurricular.evaluation.metrics import error_of, gap_closed
-from extracurricular.evaluation.words import ABSENT, WORDS, amount_text, error_measure
+from extracurricular.evaluation.verdict import (
+    Sentence,
+    against_plain,
+    against_reference,
+    from_labels,
+    of_balance,
+)
+from extracurricular.evaluation.words import BALANCED, amount_text, error_measure
 
 SCHEMA = 1
 
-# The verdict has a sentence for each of so many students; of more, for the subject and the best.
+# The verdict has a sentence for each of so many students; of more, for the subject alone.
 _MOST_TOLD = 3
 # Costs that differ by less count as equal.
 _SAME = 1.02
@@ -61,6 +76,7 @@ def summarise(
     seeds: list[int],
     teacher: list[dict[str, Any]],
     students: dict[str, list[dict[str, Any]]],
+    counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Make the summary.
 
@@ -70,14 +86,19 @@ def summarise(
         seeds: The seeds.
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
             None for a teacher that is made of no countable numbers. Several real targets have their
-            figures by name under ``targets``, several labels under ``labels``.
+            figures by name under ``targets``, several labels under ``labels``, classes under
+            ``classes``; ``without`` has what could not be computed, and why.
         students: The same for each student; maybe with ``mastery``, as it was measured last, and
             ``chosen``, the candidate that it became. ``multiply_adds`` of a training may be missing
             or None, where they are unknown.
+        counts: Number of training examples of each class by name; None for other tasks, or where
+            they are unknown.
 
     Returns:
         The layout of ``summary.json``. ``std`` is the sample standard deviation over seeds (0 for
-        one seed); a figure that is not finite is null.
+        one seed); a figure that is not finite is null, and one that cannot be computed is absent,
+        with the reason under ``without``. ``measure`` is the error that gaps are measured in, and
+        ``balance`` the training examples by class, and whether classes are imbalanced.
     """
     summary: dict[str, Any] = {
         "schema": SCHEMA,
@@ -87,23 +108,35 @@ def summarise(
         "teacher": _entry(teacher),
         "students": {name: _entry(rows) for name, rows in students.items()},
     }
+    if counts is not None:
+        summary["balance"] = {"imbalanced": imbalanced(counts), "train": dict(counts)}
+    every = [rows[0]["metrics"] for rows in (teacher, *students.values())]
+    names = {name for figures in every for name in figures}
+    balanced = counts is not None and imbalanced(counts) and "balanced_accuracy" in names
+    summary["measure"] = measure = BALANCED if balanced else error_measure(names)
     reference = Parts.of(summary).reference
     if reference is not None:
-        start, end = _errors(students[reference]), _errors(teacher)
+        start, end = _errors(students[reference], measure), _errors(teacher, measure)
         for name, rows in students.items():
-            summary["students"][name]["gap_closed"] = gap_closed(start, _errors(rows), end)
+            gap = gap_closed(start, _errors(rows, measure), end)
+            summary["students"][name]["gap_closed"] = gap
     return summary
 
 
-def _errors(rows: list[dict[str, Any]]) -> list[float]:
-    return [error_of(row["metrics"]) for row in rows]
+def _errors(rows: list[dict[str, Any]], measure: str) -> list[float]:
+    return [error_of(row["metrics"], measure) for row in rows]
 
 
 def _over_seeds(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """Return each figure's mean and deviation over seeds, and its values."""
+    """Return each figure's mean and deviation over seeds, and its values.
+
+    A figure that one of the seeds lacks, as its split has other examples, is left out.
+    """
     figures = {}
     for name in rows[0]:
-        values = [row[name] for row in rows]
+        values = [row[name] for row in rows if name in row]
+        if len(values) < len(rows):
+            continue
         finite = all(math.isfinite(value) for value in values)
         figures[name] = {
             "mean": statistics.fmean(values) if finite else None,
@@ -124,8 +157,12 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
     spent = [row.get("multiply_adds") for row in rows]
     counted = [amount for amount in spent if amount is not None]
     labels = over_seeds([row.get("labels") or {} for row in rows])
+    classes = over_seeds([row.get("classes") or {} for row in rows], partly=True)
+    without = {k: why for row in rows for k, why in (row.get("without") or {}).items()}
     return {
         **({"labels": labels} if labels else {}),
+        **({"classes": classes} if classes else {}),
+        **({"without": without} if without else {}),
         **({"mastery": mastery} if mastery else {}),
         **({"chosen": [row["chosen"] for row in rows]} if rows[0].get("chosen") else {}),
         "steps": rows[0]["steps"],
@@ -139,140 +176,55 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-# What an entry of the summary says
-
-
-def error_name(entry: Mapping[str, Any]) -> str:
-    """Return the title of the error that gaps are measured in."""
-    return WORDS[error_measure(entry["metrics"])].title
-
-
-def mean_error(entry: Mapping[str, Any]) -> float | None:
-    """Return the mean over seeds of that error; None where any figure is not finite."""
-    means = {name: figure["mean"] for name, figure in entry["metrics"].items()}
-    return None if None in means.values() else error_of(means)
-
-
-def seed_errors(entry: Mapping[str, Any]) -> list[float]:
-    """Return that error for each seed; an empty list where one of them is not finite."""
-    figures = entry["metrics"]
-    measured = error_measure(figures)
-    source = measured if measured in figures else "accuracy"
-    values = figures[source]["per_seed"]
-    return [] if None in values else [error_of({source: value}) for value in values]
-
-
-def gap_text(entry: Mapping[str, Any]) -> str:
-    """Return the part of the gap that a student closes, in percent, or a dash."""
-    gap = entry["gap_closed"]
-    if gap is None:
-        return ABSENT
-    # Rounded first: a gap of -0.2 % is 0 %, not -0 %.
-    return f"{round(100 * gap['value']) + 0:d} %"
-
-
-def interval(gap: Mapping[str, Any]) -> str:
-    """Return the interval of the part of the gap closed, as text."""
-    low, high = gap["ci95"]
-    if low is None and high is None:
-        return "unbounded"
-    start = "-∞" if low is None else f"{100 * low:.0f}"
-    return f"{start} to {'∞' if high is None else f'{100 * high:.0f}'} %"
-
-
 # The verdict
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence of the verdict.
-
-    Args:
-        parts: Its words in order, and whether they matter most.
-        note: Whether it says what makes the figures less than they seem.
-    """
-
-    parts: tuple[tuple[str, bool], ...]
-    note: bool = False
-
-    @property
-    def text(self) -> str:
-        """The plain sentence."""
-        return "".join(text for text, _ in self.parts)
 
 
 def sentences(summary: Mapping[str, Any]) -> list[Sentence]:
     """Return the verdict: what the table shows, and what makes it less than it seems."""
-    students, parts = summary["students"], Parts.of(summary)
+    students, parts, measure = summary["students"], Parts.of(summary), measure_of(summary)
     judged = judged_students(summary)
-    found = []
+    found: list[Sentence | None] = []
+    for other, compare in ((parts.reference, against_reference), (parts.plain, against_plain)):
+        if other is not None:
+            rest = [name for name in judged if name not in (other, parts.plain)]
+            found += [compare(n, students[n], other, students[other], measure) for n in rest]
     if parts.reference is not None:
-        for name, chosen in judged:
-            if students[name]["gap_closed"] is not None:
-                found.append(_gap(name, chosen, students[name], parts.reference))
-    if parts.plain is not None:
-        for name, _ in judged:
-            sentence = _against_plain(name, students[name], parts.plain, students[parts.plain])
-            found += [] if sentence is None else [sentence]
+        found += [from_labels(n, students[n], measure) for n in labelled_students(summary)]
     absent = summary.get("teacher", {}).get("absent")
     if absent is not None:
         found.append(Sentence(((f"The teacher has no figures: {absent}.", False),)))
     elif parts.reference is not None and students[parts.reference]["gap_closed"] is None:
         text = f"There is no gap to close: the teacher is not better than {parts.reference}."
-        found.append(Sentence(((text, False),)))
-    return found + _notes(summary)
+        found.insert(0, Sentence(((text, False),)))
+    return [sentence for sentence in found if sentence is not None] + _notes(summary)
 
 
-def judged_students(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the students that the verdict judges, and how each was chosen, as part of a sentence.
+def judged_students(summary: Mapping[str, Any]) -> list[str]:
+    """Return the students that the verdict judges, the subject first.
 
-    They are all but the reference and the plain one, the subject first. Of more than a few they are
-    the subject and the one of least error.
+    They are the subject, and the others that learn from the teacher and are neither the reference
+    nor the plain one, where these are few: a sentence for each of many would be read by nobody, and
+    to choose some by their test error would be to select on test data. The table has them all.
     """
-    students, parts = summary["students"], Parts.of(summary)
-    names = [name for name in students if name not in (parts.reference, parts.plain)]
-    names.sort(key=lambda name: name != parts.subject)
-    if len(names) <= _MOST_TOLD:
-        return [(name, "") for name in names]
-    # A sentence for each would be read by nobody; the table has them all.
-    errors = {name: mean_error(students[name]) for name in names}
-    known = {name: error for name, error in errors.items() if error is not None}
-    best = min(known, key=lambda name: known[name]) if known else None
-    chosen = {name: "" for name in names[:1] if name == parts.subject}
-    if best is not None:
-        chosen[best] = f", the best of {len(names)} here,"
-    return list(chosen.items())
+    parts = Parts.of(summary)
+    apart = {parts.reference, parts.plain, *_from_labels(summary)}
+    names = [name for name in summary["students"] if name not in apart]
+    subject = [] if parts.subject in (None, parts.plain) else [str(parts.subject)]
+    others = [name for name in names if name not in subject]
+    return subject + (others if len(subject + others) <= _MOST_TOLD else [])
 
 
-def _gap(name: str, chosen: str, entry: Mapping[str, Any], reference: str) -> Sentence:
-    # A figure without its interval invites too much trust.
-    return Sentence(
-        (
-            (name, True),
-            (f"{chosen} closes ", False),
-            (gap_text(entry), True),
-            (f" of the gap that {reference} leaves to the teacher ", False),
-            (f"(95 % interval over seeds: {interval(entry['gap_closed'])}).", False),
-        )
-    )
+def labelled_students(summary: Mapping[str, Any]) -> list[str]:
+    """Return the students that learn from labels and play no part, where these are few."""
+    named = Parts.of(summary).named
+    found = [name for name in _from_labels(summary) if name not in named]
+    return found if len(found) <= _MOST_TOLD else []
 
 
-def _against_plain(
-    name: str, entry: Mapping[str, Any], plain: str, other: Mapping[str, Any]
-) -> Sentence | None:
-    error, theirs = mean_error(entry), mean_error(other)
-    if error is None or not theirs:
-        return None
-    side = "below" if error <= theirs else "above"
-    return Sentence(
-        (
-            (f"The {error_name(entry)} of ", False),
-            (name, True),
-            (" is ", False),
-            (f"{100 * abs(1 - error / theirs):.0f} %", True),
-            (f" {side} that of {plain}.", False),
-        )
-    )
+def _from_labels(summary: Mapping[str, Any]) -> list[str]:
+    recipe = summary["recipe"].get("students") or {}
+    learns = {name: (recipe.get(name) or {}).get("learns_from") for name in summary["students"]}
+    return [name for name, source in learns.items() if source == "labels"]
 
 
 def _costs(summary: Mapping[str, Any]) -> list[str]:
@@ -313,7 +265,7 @@ def _choice(summary: Mapping[str, Any], name: str) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
-    texts = []
+    texts = mark_sentences(summary)
     steps = {name: entry["steps"] for name, entry in summary["students"].items()}
     if len(set(steps.values())) > 1:
         each = ", ".join(f"{name} {count:,}" for name, count in steps.items())
@@ -325,5 +277,14 @@ def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     if summary["recipe"]["evaluation"]["split"] != "test":
         texts.append("these are figures on the validation split.")
     parts = Parts.of(summary)
+    balance = of_balance(summary)
+    texts += [] if balance is None else [balance]
+    texts += _without(summary)
     texts += advice(summary, parts.plain, parts.reference)
     return [Sentence(((text, False),), note=True) for text in texts]
+
+
+def _without(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each figure over all examples that could not be computed."""
+    why = {k: v for e in summary["students"].values() for k, v in (e.get("without") or {}).items()}
+    return absent_notes(why)

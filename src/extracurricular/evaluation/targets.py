@@ -32,7 +32,9 @@ def one_target(prediction: Gaussian, k: int) -> Gaussian:
     if isinstance(prediction, Transformed):
         inner = one_target(prediction.inner, k)
         return Transformed.of(inner, prediction.transform.of_output(k))
-    return Gaussian(prediction.mean[:, k : k + 1], prediction.log_var[:, k : k + 1])
+    return Gaussian(
+        prediction.mean[:, k : k + 1], prediction.log_var[:, k : k + 1], limit=prediction.limit
+    )
 
 
 def by_target(

@@ -14,9 +14,13 @@ Group = Literal[
     "classes, real targets, labels",
     "teacher",
     "other data",
+    "each class",
+    "each class, other data",
 ]
 
 _DIGITS = 4
+# Numbers beyond these are written with a power of ten.
+_LEAST, _MOST = 1e-4, 1e6
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,18 @@ class Words:
         group: What it is measured on.
         better: Which values are better: ``higher``, ``lower``, or ``neither``.
         form: How it is written: ``percent`` for a share, in percent with two decimals; ``digits``
-            for four significant digits; or a format such as ``.3f``.
+            for four significant digits, below 0.0001 and from a million on with a power of ten; or
+            a format such as ``.3f``.
         unit: ``nats``, ``°``, ``target`` for the units of the target, or empty.
         range: Values that it can have, for the docs.
         remark: How to read it, without a full stop; empty where that is plain.
         hint: What stands beside it in a list, instead of its unit or after the sign of percent.
         short: Title in the heading of a narrow table; the title where empty.
-        small: Which narrow tables show it: none, those of runs, or all, those of exports too.
-            summary.json has more figures than a terminal is wide.
+        small: Which narrow tables show it: none, those of runs, those of runs whose classes are
+            imbalanced, or all, those of exports too. summary.json has more figures than a terminal
+            is wide.
+        needs: The reason that is told where it is absent, without a full stop: "needs …"; empty for
+            a figure that every prediction has.
         hides: Name of a figure that says the same in other units, and that a narrow table leaves
             out for this one.
     """
@@ -53,8 +61,9 @@ class Words:
     remark: str = ""
     hint: str = ""
     short: str = ""
-    small: Literal["none", "runs", "all"] = "none"
+    small: Literal["none", "runs", "imbalanced", "all"] = "none"
     hides: str = ""
+    needs: str = ""
 
     @property
     def scale(self) -> int:
@@ -97,25 +106,30 @@ class Words:
         return f"{self.about}{units.get(self.unit, '')}{side}.{remark}"
 
     def number(self, value: float, like: float | None = None) -> str:
-        """Write a finite value, with the decimals of another one, or of its own where None."""
-        like = value if like is None else like
-        return format(self.scale * value, self._format(self.scale * abs(like), _DIGITS))
+        """Write a finite value, to the last digit of another one, or of its own where None."""
+        return self._text(value, value if like is None else like, _DIGITS)
 
     def signed(self, value: float, like: float | None = None) -> str:
         """Write a difference: with its sign, a true minus; percentages as points."""
-        like = value if like is None else like
-        form = self._format(self.scale * abs(like), _DIGITS - 1)
-        text = format(self.scale * value, f"+{form}").replace("-", "−")
+        text = self._text(value, value if like is None else like, _DIGITS - 1, "+")
+        text = text[:1].replace("-", "−") + text[1:]
         # There is no sign before a 0.
         return text if any(c in "123456789" for c in text) else text[1:]
+
+    def _text(self, value: float, like: float, digits: int, sign: str = "") -> str:
+        value, size = self.scale * value, self.scale * abs(like)
+        if self.form == "digits" and not _LEAST <= (size or 1) < _MOST:
+            # To the place of the last digit of the other: 7.148e+07 ± 9.54e+06.
+            last = math.floor(math.log10(size)) - digits + 1
+            own = math.floor(math.log10(abs(value))) if value else last
+            return format(value, f"{sign}.{max(1, own - last + 1)}g")
+        return format(value, f"{sign}{self._format(size, digits)}")
 
     def _format(self, size: float, digits: int) -> str:
         if self.form == "percent":
             return ".2f"
         if self.form != "digits":
             return self.form
-        if 0 < size < 1e-4:
-            return f".{digits}g"
         # Digits before the point are never left out.
         before = math.floor(math.log10(size)) + 1 if size else 1
         return f".{max(0, digits - before)}f"

@@ -18,6 +18,8 @@ NOT_FINITE = "not finite"
 
 # The errors that gaps are measured in, the most telling first; every task has the last or another.
 _ERRORS = ("angular_error", "rmse", "hamming", "error_rate")
+BALANCED = "balanced_error_rate"
+"""The error that gaps between classifiers are measured in where classes are imbalanced."""
 _BEGIN = "<!-- Figures: made by `python docs/tables.py` -->"
 _END = "<!-- End of the figures -->"
 
@@ -44,9 +46,18 @@ def known(names: Collection[str]) -> list[Words]:
     return [words for name, words in WORDS.items() if name in names]
 
 
-def small(names: Collection[str], table: Literal["runs", "exports"] = "runs") -> list[Words]:
-    """Return the words for those of the figures ``names`` that a narrow table shows."""
-    wanted = ("all",) if table == "exports" else ("all", "runs")
+def small(
+    names: Collection[str], table: Literal["runs", "exports"] = "runs", imbalanced: bool = False
+) -> list[Words]:
+    """Return the words for those of the figures ``names`` that a narrow table shows.
+
+    Args:
+        names: Names of the figures that there are.
+        table: Which table.
+        imbalanced: Whether classes are imbalanced. Several labels are by nature.
+    """
+    wanted = ["all"] if table == "exports" else ["all", "runs"]
+    wanted += ["imbalanced"] if imbalanced or (table == "runs" and "hamming" in names) else []
     found = [words for words in known(names) if words.small in wanted]
     hidden = {words.hides for words in found}
     return [words for words in found if words.name not in hidden]
@@ -160,6 +171,29 @@ _FIGURES = (
         remark="gaps between classifiers, and their robustness, are measured in it",
     ),
     Words(
+        "balanced_accuracy",
+        "balanced accuracy",
+        "mean over classes of the share of their examples whose most probable class is right",
+        "classes",
+        "higher",
+        form="percent",
+        range="0 to 1",
+        remark="every class counts the same, however rare; classes without examples are left out; "
+        "a constant prediction has 1 / C",
+        small="imbalanced",
+    ),
+    Words(
+        "balanced_error_rate",
+        "balanced error rate",
+        "1 less the balanced accuracy",
+        "classes",
+        "lower",
+        form="percent",
+        range="0 to 1",
+        remark="gaps are measured in it where the largest class has more than three times the "
+        "training examples of the smallest",
+    ),
+    Words(
         "hamming",
         "Hamming loss",
         "share of wrong labels, over all labels and examples; a label is predicted from 0.5 on",
@@ -183,25 +217,39 @@ _FIGURES = (
     Words(
         "macro_f1",
         "macro F1",
-        "mean over labels of F1, 2 TP / (2 TP + FP + FN)",
-        "labels",
+        "mean over classes or labels of F1, 2 TP / (2 TP + FP + FN)",
+        "classes, labels",
         "higher",
         form=".4f",
         range="0 to 1",
-        remark="a label that no example has counts as 0 where it is predicted, and not at all "
-        "otherwise",
-        small="runs",
+        remark="one that no example has counts as 0 if it is predicted, and not at all otherwise",
+        small="imbalanced",
+        needs="needs a label that occurs or is predicted",
     ),
     Words(
         "macro_auroc",
         "macro AUROC",
-        "mean over labels of the probability that an example with the label has a higher "
+        "mean over classes or labels of the probability that an example with it has a higher "
         "probability of it than one without, ties counted half",
-        "labels",
+        "classes, labels",
         "higher",
         form=".4f",
         range="0 to 1",
-        remark="labels with one value in the split have none and are left out; 0.5 is chance",
+        remark="those that all examples of the split have, or none, are left out; 0.5 is chance",
+        needs="needs a class or label that some examples of the split have and others have not",
+    ),
+    Words(
+        "macro_auprc",
+        "macro AUPRC",
+        "mean over classes or labels of the average precision: the precision among the examples of "
+        "at least this probability, averaged over those that have the class or label",
+        "classes, labels",
+        "higher",
+        form=".4f",
+        range="0 to 1",
+        remark="those that all examples of the split have, or none, are left out; chance is the "
+        "share of the class",
+        needs="needs a class or label that some examples of the split have and others have not",
     ),
     Words(
         "angular_error",
@@ -364,15 +412,70 @@ _FIGURES = (
         remark="the teacher may be wrong",
     ),
     Words(
+        "support",
+        "examples",
+        "number of examples of the class in the split",
+        "each class",
+        "neither",
+        form=",.0f",
+        range="from 0",
+        short="count",
+    ),
+    Words(
+        "recall",
+        "recall",
+        "share of the class's examples that are right",
+        "each class",
+        "higher",
+        form="percent",
+        range="0 to 1",
+        remark="the accuracy of the class; of few examples it is coarse",
+        needs="needs an example of the class in the split",
+    ),
+    Words(
+        "precision",
+        "precision",
+        "share of right ones among the examples that the class is predicted for",
+        "each class",
+        "higher",
+        form="percent",
+        range="0 to 1",
+        remark="it depends on the shares of the classes in the split",
+        needs="needs a prediction of the class",
+    ),
+    Words(
+        "f1",
+        "F1",
+        "2 TP / (2 TP + FP + FN), the harmonic mean of recall and precision",
+        "each class",
+        "higher",
+        form=".4f",
+        range="0 to 1",
+        needs="needs an example or a prediction of the class",
+    ),
+    Words(
+        "auprc",
+        "AUPRC",
+        "average precision of telling the class's examples from all others by its probability: the "
+        "precision among those of at least this probability, averaged over the class's",
+        "each class",
+        "higher",
+        form=".4f",
+        range="0 to 1",
+        remark="chance is the share of the class",
+        needs="needs examples of the class and of others in the split",
+    ),
+    Words(
         "auroc",
         "AUROC",
         "probability that a foreign example has a higher uncertainty than one of the model's own, "
-        "ties counted half",
-        "other data",
+        "or an example of the class a higher probability of it than another; ties counted half",
+        "each class, other data",
         "higher",
         form=".4f",
         range="0 to 1",
         remark="0.5 is chance",
+        needs="needs examples of the class and of others in the split",
         hint="0.5 is chance",
     ),
     Words(

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import yaml
 
-from extracurricular.evaluation.words import figure_text, small
+from extracurricular.evaluation.classes import class_rows, shown_classes
+from extracurricular.evaluation.verdict import with_unit
+from extracurricular.evaluation.words import small
 from extracurricular.export.markdown import block, code, plain
 from extracurricular.export.rows import Row, cells, headings
 from extracurricular.export.subject import Subject, without_folders
@@ -143,8 +145,10 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
     elif metadata["task"] == "multilabel":
         lines.append(f"| probs | [N, {size}] | float32 | a probability for each label |")
     else:
-        lines.append(f"| mean | [N, {size}] | float32 | in the target's own units |")
-        lines.append(f"| variance | [N, {size}] | float32 | in these units, squared |")
+        scale = subject.data.y_scale
+        kind = "float32" if scale is None else str(scale.scale.dtype).removeprefix("torch.")
+        lines.append(f"| mean | [N, {size}] | {kind} | in the target's own units |")
+        lines.append(f"| variance | [N, {size}] | {kind} | in these units, squared |")
     text = "\n".join(lines)
     text += "\n\nN is any number of examples. Normalisation is part of the model."
     data = subject.data
@@ -191,13 +195,32 @@ def _figures(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str
         f"{table}\n\nFigures are measured on {examples} of the {entry['split']} split. The "
         f"difference is the largest from the student in torch, float32: {how}. {times}"
     )
-    if subject.measured and subject.examples > entry["examples"]:
+    measured = subject.measured
+    if measured and (subject.examples > entry["examples"] or subject.imbalanced):
         figures = ", ".join(
-            f"{words.title} {figure_text(words, subject.measured[words.name])} {words.sign}".strip()
-            for words in small(subject.measured, "exports")
+            f"{words.title} {with_unit(words, measured[words.name])}"
+            for words in small(measured, "exports", subject.imbalanced)
         )
         text += f" On {whole} the student has: {figures}."
-    return text
+    return text + _each_class(subject, whole)
+
+
+def _each_class(subject: Subject, whole: str) -> str:
+    """Return the table of the figures of each class; nothing where they are not known."""
+    if not subject.classes:
+        return ""
+    titles, rows = class_rows(subject.classes)
+    _, left = shown_classes(subject.classes)
+    lines = [f"| {' | '.join(titles)} |", f"|---|{'---:|' * (len(titles) - 1)}"]
+    lines += [f"| {' | '.join(map(plain, row))} |" for row in rows]
+    told = "Recall is the share of the class's examples that are right. " + (
+        "Classes are imbalanced, and the balanced accuracy is the mean of the recalls. "
+        if subject.imbalanced
+        else ""
+    )
+    table = "\n".join(lines)
+    note = f" These are {left}." if left else ""
+    return f"\n\n### Each class\n\n{table}\n\n{told}Figures are measured on {whole}.{note}"
 
 
 def _training(subject: Subject, name: str) -> str:

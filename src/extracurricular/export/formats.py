@@ -99,9 +99,23 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
                 verbose=False,
             )
     except Exception as error:  # one of a dozen kinds
-        raise ExportError(f"torch cannot write the network as ONNX: {first_line(error)}") from error
+        problem = f"torch cannot write the network as ONNX: {first_line(error)}"
+        raise ExportError(f"{problem}{_blame(error)}") from error
     assert written is not None
     return _plain(_renamed(written.model_proto, outputs))
+
+
+def _blame(error: Exception) -> str:
+    """Return what to do about an exporter whose own libraries do not go together, as a clause."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, AttributeError | ImportError) and "onnx" in str(inner):
+            return (
+                f"; onnxscript {version('onnxscript')} does not go with torch {version('torch')}, "
+                "so install a newer one (pip install --upgrade onnxscript)"
+            )
+        inner = inner.__cause__
+    return ""
 
 
 def check_onnx() -> None:

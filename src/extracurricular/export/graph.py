@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.transform import Rule
-from extracurricular.distributions import MAX_LOG_VAR, OWN_LOG_VAR, Bernoulli, Categorical, Task
+from extracurricular.distributions import (
+    MAX_LOG_VAR,
+    OWN_LOG_VAR,
+    WIDE_LOG_VAR,
+    Bernoulli,
+    Categorical,
+    Task,
+)
 from extracurricular.errors import ExportError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
@@ -69,6 +77,10 @@ class Exported(nn.Module):
         for place, key in enumerate(self.names):
             # This is Affine.apply; what does not depend on the example is computed beforehand.
             scale = data.x_scale[key].to(torch.device("cpu"))
+            if scale.scale.dtype == torch.float64:
+                self.register_buffer(f"factor{place}", scale.scale)
+                self.register_buffer(f"offset{place}", scale.shift)
+                continue
             factor = scale.scale.reciprocal()
             self.register_buffer(f"factor{place}", factor)
             self.register_buffer(f"offset{place}", -scale.shift * factor)
@@ -82,10 +94,8 @@ class Exported(nn.Module):
     def normalised(self, raw: dict[str, Tensor]) -> Inputs:
         """Return network inputs, float32, in the structure that the network takes."""
         parts = {
-            key: torch.addcmul(
-                self.get_buffer(f"offset{place}"),
-                raw[name].float(),
-                self.get_buffer(f"factor{place}"),
+            key: _standardised(
+                raw[name], self.get_buffer(f"offset{place}"), self.get_buffer(f"factor{place}")
             )
             for place, (key, name) in enumerate(self.names.items())
         }
@@ -94,7 +104,7 @@ class Exported(nn.Module):
         return parts if self.named else tuple(parts.values())
 
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the parameters of the distribution, float32."""
+        """Return the parameters of the distribution, in the type of the target's scale."""
         said = self.task.distribution(self.network(self.normalised(raw)))
         if isinstance(said, Categorical | Bernoulli):
             return {"probs": said.probs}
@@ -103,11 +113,22 @@ class Exported(nn.Module):
         mean, log_var = said.mean.float(), _bounded(said.log_var.float())
         if self.scaled:
             scale = self.get_buffer("target_scale")
+            if scale.dtype == torch.float64:
+                mean, log_var = mean.double(), log_var.double()
+            most = WIDE_LOG_VAR if scale.dtype == torch.float64 else OWN_LOG_VAR
             mean = mean * scale + self.get_buffer("target_shift")
-            log_var = (log_var + 2 * scale.abs().log()).clamp(-OWN_LOG_VAR, OWN_LOG_VAR)
+            log_var = (log_var + 2 * scale.abs().log()).clamp(-most, most)
         if self.transform is not None:
-            mean, log_var = self.transform.pairs(Rule.moments, mean, log_var.exp())
+            moments = partial(Rule.moments, wide=mean.dtype == torch.float64)
+            mean, log_var = self.transform.pairs(moments, mean, log_var.exp())
         return {"mean": mean, "variance": log_var.exp()}
+
+
+def _standardised(raw: Tensor, offset: Tensor, factor: Tensor) -> Tensor:
+    """Return :meth:`.Affine.apply` of raw values, in float64 where the scale is."""
+    if factor.dtype == torch.float64:
+        return ((raw.double() - offset) / factor).float()
+    return torch.addcmul(offset, raw.float(), factor)
 
 
 def _bounded(log_var: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def raw_draws(
         batch = {}
         for key, leaf in leaves(sampler(ids).x).items():
             scale = data.x_scale[key]
-            raw = (leaf * scale.scale + scale.shift).cpu()
+            raw = scale.undo(leaf).cpu()
             if dtypes[key] == torch.uint8:
                 raw = raw.round().clamp(0, 255)
             batch[names[key]] = raw.to(dtypes[key])

@@ -91,6 +91,7 @@ def export_run(
     format: Format = "onnx",
     int8: bool = False,
     limit: float = LIMIT,
+    trust: bool = False,
 ) -> Shipped:
     """Export a student of a finished run, verified on the examples that the run keeps.
 
@@ -105,13 +106,14 @@ def export_run(
         int8: Also write an ONNX file quantised to 8 bits, calibrated on the training examples
             that the run keeps.
         limit: Largest allowed difference from the student (:func:`.verify.differences`).
+        trust: Whether code that the run names (``module:attribute``) may be imported.
 
     Raises:
         XclError: There is nothing to export, the verification failed, or the place holds files of
             another student or run. Nothing is written then.
     """
     format = _format(format)
-    subject = student_of(Path(folder), student, seed)
+    subject = student_of(Path(folder), student, seed, trust)
     if out is None:
         out = Path(folder) / "export" / f"{subject.name}{SUFFIXES.get(format, '')}"
     return ship(subject, Path(out), format=format, int8=int8, limit=limit)

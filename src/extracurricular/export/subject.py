@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from extracurricular.data.base import Data, Split
 from extracurricular.errors import RecipeError, XclError
+from extracurricular.evaluation.entries import is_imbalanced
 from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
@@ -40,6 +41,8 @@ class Subject:
         measured: The student's figures on the whole split, as the run measured them; None without a
             run.
         examples: Number of examples of the whole split.
+        classes: The student's figures of each class by name, on the whole split; empty without.
+        imbalanced: Whether the classes of its training examples are imbalanced.
     """
 
     network: NetworkTeacher
@@ -55,6 +58,8 @@ class Subject:
     teacher_parameters: int | None = None
     measured: dict[str, float] | None = None
     examples: int = 0
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+    imbalanced: bool = False
 
     @property
     def verifiable(self) -> bool:
@@ -73,20 +78,27 @@ class Subject:
         return {"student": self.name, "seed": self.seed, "recipe": recipe}
 
 
-def student_of(folder: Path, name: str | None = None, seed: int | None = None) -> Subject:
+def student_of(
+    folder: Path, name: str | None = None, seed: int | None = None, trust: bool = False
+) -> Subject:
     """Open a run and choose a student of it.
 
     Args:
         folder: The run.
         name: The student; the recipe's subject where None.
         seed: Its seed; the recipe's first where None, never the one that was best on test data.
+        trust: Whether code that the run names may be imported.
 
     Raises:
         XclError: The run is not finished, or there is no such student or seed.
     """
     # Files are written and timed on the CPU, in float32, wherever the student was trained.
-    found = open_run(folder, DeviceSection(accelerator="cpu", precision="32-true"))
-    name = found.chosen_student(name)
+    found = open_run(folder, DeviceSection(accelerator="cpu", precision="32-true"), trust=trust)
+    with found.reading():
+        return _student_of(found, found.chosen_student(name), seed)
+
+
+def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
     workspace, recipe = found.workspace, found.recipe
     seed = recipe.seeds[0] if seed is None else seed
     stage = found.stage(name, seed)
@@ -106,14 +118,19 @@ def student_of(folder: Path, name: str | None = None, seed: int | None = None) -
         sampler=partial(_to_calibrate, data),
         teacher=_teacher(found, seed),
         teacher_parameters=found.summary["teacher"]["parameters"],
-        measured=_measured(found.summary["students"][name], place),
+        measured=_measured(found.summary["students"][name]["metrics"], place),
         examples=whole or len(split),
+        classes={
+            one: _measured(figures, place)
+            for one, figures in found.summary["students"][name].get("classes", {}).items()
+        },
+        imbalanced=is_imbalanced(found.summary),
     )
 
 
-def _measured(entry: dict[str, Any], place: int) -> dict[str, float]:
+def _measured(figures: dict[str, Any], place: int) -> dict[str, float]:
     """Return the figures of one seed that are finite."""
-    values = {name: figure["per_seed"][place] for name, figure in entry["metrics"].items()}
+    values = {name: figure["per_seed"][place] for name, figure in figures.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

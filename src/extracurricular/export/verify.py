@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,11 +16,13 @@ from extracurricular.data.transform import Transform
 from extracurricular.data.transformed import own_kind
 from extracurricular.distributions import (
     OWN_LOG_VAR,
+    WIDE_LOG_VAR,
     Bernoulli,
     Categorical,
     Distribution,
     Gaussian,
     Task,
+    gathered,
 )
 from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
@@ -107,7 +109,7 @@ def outputs_of(said: Distribution) -> dict[str, Tensor]:
     """Return a distribution as the outputs of an exported model."""
     if isinstance(said, Categorical | Bernoulli):
         return {"probs": said.probs}
-    return {"mean": said.mean.float(), "variance": said.var}
+    return {"mean": said.mean.to(said.var.dtype), "variance": said.var}
 
 
 def read_outputs(
@@ -118,7 +120,9 @@ def read_outputs(
         return Bernoulli.from_probs(outputs["probs"])
     if task.kind == "classification":
         return Categorical.from_probs(outputs["probs"])
-    said = Gaussian(outputs["mean"], outputs["variance"].log(), limit=OWN_LOG_VAR)
+    double = outputs["mean"].dtype == torch.float64
+    limit = WIDE_LOG_VAR if double else OWN_LOG_VAR
+    said = Gaussian(outputs["mean"], outputs["variance"].log(), limit=limit)
     return own_kind(said, transform)
 
 
@@ -171,25 +175,27 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         ExportError: The file does not take such a batch, or has no such outputs.
     """
     names = input_names(data)
-    wanted = outputs_of(original)
     order = torch.arange(max(len(split), sum(BATCHES))) % len(split)
     worst = (-1.0, 0, "", 0)
-    parts: list[dict[str, Tensor]] = []
-    start, turn = 0, 0
-    while start < len(order):
-        index = order[start : start + BATCHES[turn % len(BATCHES)]]
-        raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
-        right = {name: value[index] for name, value in wanted.items()}
-        said = _asked(run, raw, right, len(index))
-        for name, far in differences(said, right, data.y_scale, data.y_transform).items():
-            place = int(far.argmax())
-            if float(far[place]) > worst[0]:
-                worst = (float(far[place]), int(index[place]), name, len(index))
-        parts.append(said)
-        start, turn = start + len(index), turn + 1
-    joined = {name: torch.cat([part[name] for part in parts])[: len(split)] for name in wanted}
-    answers = read_outputs(joined, data.task, data.y_transform)
-    return Checked(*worst, figures(answers, data, split))
+
+    def answers() -> Iterator[Distribution]:
+        nonlocal worst
+        start, turn = 0, 0
+        while start < len(order):
+            index = order[start : start + BATCHES[turn % len(BATCHES)]]
+            raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
+            right = outputs_of(original[index])
+            said = _asked(run, raw, right, len(index))
+            for name, far in differences(said, right, data.y_scale, data.y_transform).items():
+                place = int(far.argmax())
+                if float(far[place]) > worst[0]:
+                    worst = (float(far[place]), int(index[place]), name, len(index))
+            yield read_outputs(said, data.task, data.y_transform)
+            start, turn = start + len(index), turn + 1
+
+    whole = gathered(answers(), len(order))
+    whole = whole if len(order) == len(split) else whole[: len(split)]
+    return Checked(*worst, figures(whole, data, split))
 
 
 def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:

@@ -136,7 +136,9 @@ class Fit(ABC):
         """
 
 
-GENERATORS: Registry[Fit] = Registry("generator", "extracurricular.generators")
+GENERATORS: Registry[Fit] = Registry(
+    "generator", "extracurricular.generators", lambda value: hasattr(value, "preview")
+)
 
 
 def stand_in(data: Data, latent: int, *, uniforms: int = 0, conditional: bool = False) -> Generator:

@@ -42,11 +42,17 @@ def training_rows(data: Data, name: str) -> Tensor:
     """Return the training rows of vectors, float32, [N, D], on the CPU.
 
     Raises:
-        ValueError: The data have images, which the generator ``name`` cannot make.
+        ValueError: The data have images, or units that float32 cannot hold, which the generator
+            ``name`` cannot make.
     """
     for key, leaf in leaves(data.train.x).items():
+        which = f"x[{key!r}]" if key else "x"
+        if leaf.dtype == torch.float64:
+            raise ValueError(
+                f"{name} makes values in float32, which cannot hold {which} of data {data.name!r}; "
+                "give it less its mean, in units of its deviation"
+            )
         if leaf.ndim > 2:
-            which = f"x[{key!r}]" if key else "x"
             raise ValueError(
                 f"{name} is for vectors, but {which} of data {data.name!r} has shape "
                 f"{tuple(leaf.shape[1:])}; images need another generator"
@@ -203,7 +209,7 @@ def find_columns(
                 f"columns has {position!r}; the data have columns '0' to '{width - 1}'"
             )
     chosen = {int(position): kind for position, kind in given.items()}
-    groups = _one_hot_groups(rows, chosen)
+    groups = one_hot_groups(rows, chosen)
     grouped = {column for group in groups for column in group}
     # Levels [columns, codes] and codes [N] of each variable.
     variables = [(group, *_levels(rows[:, group])) for group in groups]
@@ -258,7 +264,7 @@ def find_columns(
     )
 
 
-def _one_hot_groups(rows: Tensor, chosen: Mapping[int, str]) -> list[list[int]]:
+def one_hot_groups(rows: Tensor, chosen: Mapping[int, str]) -> list[list[int]]:
     """Return the longest runs, from the left, of binary columns that sum to 1 in every row."""
     width = rows.shape[1]
     binary = ((rows == 0) | (rows == 1)).all(0).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.data.base import Data
-from extracurricular.errors import StorageError
+from extracurricular.errors import NoteWarning, StorageError
 from extracurricular.generators.base import GENERATORS, Fit, FitContext, Generator, conditions
 from extracurricular.inputs import Inputs, leaves, obstacle
 from extracurricular.models.weights import check_state, load_pretrained
@@ -94,7 +95,8 @@ class OwnModule(Fit):
         state: dict[str, Tensor] = {}
         if isinstance(function, nn.Module):
             if self.weights is not None:
-                load_pretrained(function, Path(self.weights))
+                for note in load_pretrained(function, Path(self.weights)):
+                    warnings.warn(note, NoteWarning, stacklevel=2)
             state = {k: v.detach().cpu().clone() for k, v in function.state_dict().items()}
         elif self.weights is not None:
             raise ValueError(

@@ -191,7 +191,7 @@ def with_vectors(image: Tensor, name: str, condition: Tensor, data: Data) -> Inp
         size = stored[0].numel()
         scale = data.x_scale[key]
         values = condition[:, place : place + size].view(-1, *stored.shape[1:])
-        made[key] = values * scale.scale + scale.shift
+        made[key] = scale.undo(values)
         place += size
     return made if isinstance(data.train.x, dict) else tuple(made.values())
 

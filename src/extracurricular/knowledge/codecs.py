@@ -36,6 +36,12 @@ class Codec(Protocol):
     dtype: ClassVar[str]
     """Type of the stored numbers, for people who read the manifest."""
 
+    format: ClassVar[int]
+    """Format of the records that it writes; it reads those of all formats before."""
+
+    most: ClassVar[float]
+    """Mean KL(teacher ‖ stored) in nats above which a record is said to cost too much."""
+
     @property
     def bytes_per_draw(self) -> int:
         """Length of a row."""
@@ -72,6 +78,8 @@ class _Floats:
     """The numbers themselves: centred log-probabilities, log-odds, or means and log variances."""
 
     task: Task
+    format: ClassVar[int] = 1
+    most: ClassVar[float] = 1e-3
     _type: ClassVar[torch.dtype]
 
     @property
@@ -147,6 +155,8 @@ class TopK:
     task: Task
     k: int = 10
     dtype: ClassVar[str] = "float16"
+    format: ClassVar[int] = 1
+    most: ClassVar[float] = 5e-2
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -21,6 +21,7 @@ from extracurricular.errors import shorten
 from extracurricular.inputs import leaves
 from extracurricular.knowledge.answers import StoredTeacher
 from extracurricular.teachers import DropoutTeacher, EnsembleTeacher, LabelTeacher, NetworkTeacher
+from extracurricular.teachers.order import Reordered
 from extracurricular.teachers.raw import RawTeacher
 
 _DIGITS = 32
@@ -113,6 +114,8 @@ def describe(thing: Any) -> Any:
         return {"ensemble": describe(thing.teachers)}
     if isinstance(thing, RawTeacher | StoredTeacher):
         return {"outside": thing.identity()}
+    if isinstance(thing, Reordered):
+        return {"reordered": describe(thing.teacher), "order": thing.order}
     if isinstance(thing, DropoutTeacher):
         inner = describe(thing.network)
         return {"mc_dropout": inner, "passes": thing.passes, "seed": thing.seed}

@@ -25,7 +25,8 @@ from extracurricular.errors import StorageError, shorten
 from extracurricular.files import read_json
 from extracurricular.knowledge.fingerprint import canonical
 
-FORMAT = 1
+# Rows of uint8 and uint4 in format 2 may have classes off the scale; all else is the same.
+FORMATS = (1, 2)
 _NAME = re.compile(r"draws-([0-9]{12})-([0-9]{12})\.([0-9a-f]{32})\.npy")
 
 
@@ -88,7 +89,7 @@ class Manifest(_Plain):
         price: Cost of storing; None until it has been measured.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     origin: Origin
     dtype: str
     bytes_per_draw: Annotated[int, Field(ge=1)]
@@ -141,10 +142,10 @@ def read_manifest(folder: Path) -> Manifest:
             f"the file {str(path)!r} is damaged: its checksum differs from the recorded one; "
             "delete it and record again, which finds the shards that are whole"
         )
-    if value.get("format") != FORMAT:
+    if value.get("format") not in FORMATS:
         raise StorageError(
             f"the file {str(path)!r} has format = {shorten(value.get('format'))}, but this "
-            f"version reads format = {FORMAT}"
+            f"version reads format = {' and '.join(map(str, FORMATS))}"
         )
     try:
         manifest = Manifest.model_validate(value)

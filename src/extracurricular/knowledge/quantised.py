@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import ClassVar
@@ -17,8 +18,7 @@ from extracurricular.distributions import Categorical, Distribution, Task
 from extracurricular.inputs import is_static
 from extracurricular.knowledge.codecs import CODECS, depths, need_classes
 
-# Scales of a row, in nats: 0, then 16 to an octave from 2^-6 to 2^9.9. Deeper classes are clipped
-# to the end of the scale, where their probability is negligible at any useful temperature.
+# Scales of a row, in nats: 0, then 16 to an octave from 2^-6 to 2^9.9.
 _SCALES = torch.tensor([0.0, *(2.0 ** (k / 16 - 6) for k in range(255))])
 # Share of the scale that the first sixteenth of the codes covers. Where a few classes stand far
 # above the others, a large share leaves nearly all the codes to the crowd below.
@@ -26,23 +26,36 @@ _KNEES = torch.tensor(
     [0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8]
 )
 _HEAD = 1 / 16
+# Distances of classes that are off the scale, in nats, 2 to an octave from 2^4 to 2^11; the first
+# stands for a row without such classes. Deeper ones have no probability at any useful temperature.
+_FAR = torch.tensor([0.0, *(2.0 ** (4 + k / 2) for k in range(15))])
 _MOST_REFINEMENT = 8
+# Scales that the search tries for a row with classes off its scale: two to an octave, from 1 nat.
+_STRIDE = 8
+_FIRST = 97
+# Below this the exponential of an error is not taken of the error alone, as it could overflow.
+_SMALLEST_ERROR = -20.0
 
 
 @dataclass(frozen=True)
 class _Quantised:
     """Distances from the largest log-probability, in codes of a few bits, with a per-row scale.
 
-    A row is: scale (1 byte), knee (1 byte), a code of ``bits`` bits for each class, ``refine``
-    bytes of refinement. The codes are ranked, smallest distance first, and the classes of the first
-    ranks get further bits, more of them for the earlier ranks. Reader and writer rank the same
-    codes, so a row need not say which classes these are.
+    A row is: scale (1 byte), knee and far distance (4 bits each), a code of ``bits`` bits for each
+    class, ``refine`` bytes of refinement. The codes are ranked, smallest distance first, and the
+    classes of the first ranks get further bits, more of them for the earlier ranks. Reader and
+    writer rank the same codes, so a row need not say which classes these are.
 
-    A search finds the scale and knee with the smallest KL at T = 1 plus KL at T = 4.
+    Where the far distance is not 0, the largest code is that of the classes off the scale, which
+    all get this distance: masked classes leave the other codes to the others. Rows of format 1 have
+    none, and are read as they were.
+
+    A search finds the scale, knee and far distance with the smallest KL at T = 1 plus KL at T = 4.
     """
 
     task: Task
     bits: ClassVar[int]
+    format: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -74,9 +87,9 @@ class _Quantised:
         """Quantise, which takes longer than decoding, as it searches for scale and knee."""
         assert isinstance(distribution, Categorical)
         depth = depths(distribution)
-        scale, knee = self._search(depth, distribution)
+        scale, knee, far = self._search(depth)
         code, finer = self._quantise(depth, scale, knee)
-        parts = [scale.unsqueeze(1), knee.unsqueeze(1), self._pack(code)]
+        parts = [scale.unsqueeze(1), (far * 16 + knee).unsqueeze(1), self._pack(code)]
         if self._ladder:
             parts.append(_pack_fields(finer, self._ladder))
         return torch.cat([part.to(torch.uint8) for part in parts], dim=1)
@@ -87,8 +100,9 @@ class _Quantised:
         finer = None
         if self._ladder:
             finer = _unpack_fields(rows[:, 2 + self._packed :], self._ladder)
-        scale, knee = rows[:, 0].long(), rows[:, 1].long() % len(_KNEES)
-        return Categorical(-self._dequantise(code, finer, scale, knee))
+        scale, second = rows[:, 0].long(), rows[:, 1].long()
+        knee, far = second % 16, second // 16
+        return Categorical(-self._dequantise(code, finer, scale, knee, far))
 
     def _pack(self, code: Tensor) -> Tensor:
         if self.bits == 8:
@@ -118,7 +132,7 @@ class _Quantised:
         return code, torch.minimum((inside * parts).floor_().clamp_(min=0), parts - 1)
 
     def _dequantise(
-        self, code: Tensor, finer: Tensor | None, scale: Tensor, knee: Tensor
+        self, code: Tensor, finer: Tensor | None, scale: Tensor, knee: Tensor, far: Tensor
     ) -> Tensor:
         """Return the distances [B, C] of codes and refinements: the middle of each cell."""
         value = code.float()
@@ -131,34 +145,88 @@ class _Quantised:
         place = place.masked_fill(place == place.amin(1, keepdim=True), 0.0)
         kappa = _on(_KNEES, code.device)[knee].unsqueeze(1)
         distance = _stretch(place * 2.0**-self.bits, kappa)
-        return distance * _on(_SCALES, code.device)[scale].unsqueeze(1)
+        distance = distance * _on(_SCALES, code.device)[scale].unsqueeze(1)
+        off = _on(_FAR, code.device)[far].unsqueeze(1)
+        return torch.where((code == 2**self.bits - 1) & (off > 0), off, distance)
 
-    def _search(self, depth: Tensor, truth: Categorical) -> tuple[Tensor, Tensor]:
-        """Find scale and knee of each row by trial: first the knee, then the scale."""
+    def _search(self, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find scale, knee and far distance of each row by trial: the scale, the knee, both."""
         deepest = depth.amax(1)
         longest = torch.bucketize(deepest, _on(_SCALES, depth.device)).clamp(max=255)
-        weights = [(t, truth.tempered(t).probs) for t in (1.0, 4.0)]
+        # At each temperature the logarithms of the probabilities, and these.
+        weights = [(t, (-depth / t).log_softmax(1)) for t in (1.0, 4.0)]
+        pairs = [(t, logs, logs.exp()) for t, logs in weights]
         best = torch.full_like(deepest, torch.inf)
-        scale, knee = longest.clone(), torch.zeros_like(longest)
+        scale, knee, far = longest.clone(), torch.zeros_like(longest), torch.zeros_like(longest)
 
-        def attempt(s: Tensor, k: Tensor) -> None:
+        def attempt(s: Tensor, k: Tensor, f: Tensor) -> None:
             code, finer = self._quantise(depth, s, k)
-            error = self._dequantise(code, finer if self._ladder else None, s, k) - depth
-            # KL(p ‖ q) where log q is log p less an error e, up to a constant: the error's mean
-            # under p and the logarithm of the mean of exp(-e).
-            cost = torch.zeros_like(best)
-            for t, p in weights:
-                e = error / t
-                cost += (p * (e + torch.expm1(-e))).sum(1)
+            stored = self._dequantise(code, finer if self._ladder else None, s, k, f)
+            cost = sum((_cost(stored - depth, *pair) for pair in pairs), torch.zeros_like(best))
             better = cost < best
             best[better], scale[better], knee[better] = cost[better], s[better], k[better]
+            far[better] = f[better]
 
+        none = torch.zeros_like(longest)
+        # Classes off the scale: the cell of the largest code begins where the others end.
+        last = int(longest.max()) if len(longest) else 0
+        for length in range(_FIRST, last + 2 * _STRIDE, _STRIDE):
+            s = torch.full_like(longest, min(length, 255))
+            begins = _SCALES[min(length, 255)] * (1 - _widest(self.bits))
+            off = depth.masked_fill(depth < begins, torch.inf).amin(1)
+            attempt(s, none, _nearest_far(off))
+        attempt((longest - 2).clamp_min(0), none, none)
         for number in range(len(_KNEES)):
-            attempt((longest - 2).clamp_min(0), torch.full_like(knee, number))
-        found = knee.clone()
+            start = torch.where(far > 0, scale, (longest - 2).clamp_min(0))
+            attempt(start, torch.full_like(knee, number), far.clone())
+        found, chosen = knee.clone(), far.clone()
+        middle = scale.clone()
         for shorter in range(10):
-            attempt((longest - shorter).clamp_min(0), found)
-        return scale, knee
+            near = torch.where(chosen > 0, middle + 4 - shorter, longest - shorter)
+            attempt(near.clamp(0, 255), found, chosen)
+        return scale, knee, far
+
+
+def _cost(error: Tensor, temperature: float, logs: Tensor, probs: Tensor) -> Tensor:
+    """Return a bound on KL(p ‖ q), [B], where log q is log p less an error, up to a constant.
+
+    It is the error's mean under p, and the mean of exp(-error) less 1, which is never less than its
+    logarithm. A class of no probability that is stored as one of some has a finite part in it.
+    """
+    e = error / temperature
+    small = e.clamp_min(_SMALLEST_ERROR)
+    plain = probs * (small + torch.expm1(-small))
+    return torch.where(e < _SMALLEST_ERROR, probs * (e - 1) + (logs - e).exp(), plain).sum(1)
+
+
+def _widest(bits: int) -> float:
+    """Return the width of the widest cell with the smallest knee, as a part of the scale."""
+    return (1 - float(_KNEES[0])) / (1 - _HEAD) * 2.0**-bits
+
+
+def _nearest_far(depth: Tensor) -> Tensor:
+    """Return for each depth [B] the far distance that is nearest by ratio; 0 for infinity."""
+    edges = (_FAR[1:-1] * _FAR[2:]).sqrt().to(depth.device)
+    return torch.where(depth.isinf(), 0, 1 + torch.bucketize(depth, edges))
+
+
+def bound(bits: int, depth: float) -> float:
+    """Return a bound in nats on KL(teacher ‖ stored) at T = 1 plus that at T = 4.
+
+    It holds for a row whose unmasked classes are at most ``depth`` nats below the likeliest one,
+    while all others are masked: 1,500 nats or more below. The unmasked ones fit into all codes but
+    the last of a scale that the search tries, whose cells are no wider than ``2 h``. An error of at
+    most h costs at most exp(h) - 1 - h.
+
+    Args:
+        bits: Bits of a code.
+        depth: Nats, at least 0.
+    """
+    cell = _widest(bits)
+    # Two scales to an octave, from 1 nat.
+    scale = max(1.0, depth / (1 - cell) * 2 ** (_STRIDE / 16))
+    h = scale * cell / 2
+    return sum(math.expm1(h / t) - h / t for t in (1.0, 4.0))
 
 
 @CODECS.register("uint8")
@@ -171,6 +239,7 @@ class Uint8(_Quantised):
     """
 
     dtype: ClassVar[str] = "uint8"
+    most: ClassVar[float] = 1e-2
     bits: ClassVar[int] = 8
 
 
@@ -188,6 +257,7 @@ class Uint4(_Quantised):
 
     refine: int | None = None
     dtype: ClassVar[str] = "uint4"
+    most: ClassVar[float] = 5e-2
     bits: ClassVar[int] = 4
 
     @property

@@ -7,6 +7,7 @@ example whose row is read, so the recorded output belongs to the example the stu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from torch import Tensor
 from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution, Task, mixture
-from extracurricular.errors import StorageError
+from extracurricular.errors import NoteWarning, StorageError
 from extracurricular.inputs import Batch, Capturable, is_static, obstacle
 from extracurricular.knowledge.codecs import build_codec
+from extracurricular.knowledge.cost import too_dear
 from extracurricular.knowledge.fingerprint import (
     data_fingerprint,
     describe,
@@ -155,6 +157,11 @@ class Recorded(Capturable):
         """Number of recorded draws."""
         return len(self.store)
 
+    @property
+    def note(self) -> str | None:
+        """A sentence, where the answers cost more to store than their codec should."""
+        return too_dear(self.manifest.price, self.codec)
+
     def __call__(self, batch: Batch) -> Distribution:
         """Return the teacher's distribution on draws ``batch.ids``.
 
@@ -206,6 +213,8 @@ class Recorded(Capturable):
         It is put into a :class:`Replay`. A share that is ``auto`` stays as it is: its draws have
         the ids of the recorded ones, for a training of half as many draws as the record has rows.
         """
+        if self.note is not None:
+            warnings.warn(f"{str(self.store.folder)!r}: {self.note}", NoteWarning, stacklevel=2)
         form = recorded_form(sampler)
         if isinstance(form, Share):
             return form

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from extracurricular.errors import StorageError
 from extracurricular.inputs import Batch
 from extracurricular.knowledge.answers import StoredTeacher
 from extracurricular.knowledge.codecs import Codec, build_codec, default_codec
+from extracurricular.knowledge.cost import too_dear
 from extracurricular.knowledge.fingerprint import plain, teacher_fingerprint
 from extracurricular.knowledge.manifest import Origin, Price
 from extracurricular.knowledge.recorded import (
@@ -30,7 +31,7 @@ from extracurricular.knowledge.recorded import (
 )
 from extracurricular.knowledge.store import Recording
 from extracurricular.samplers.base import Sampler, announced, is_pure
-from extracurricular.teachers.base import HasMembers, Teacher, check_answer
+from extracurricular.teachers.base import HasMembers, Teacher, check_answer, check_teacher
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -83,6 +84,7 @@ class Report:
         seconds: Time that this process took.
         bytes_per_draw: Length of a row.
         price: KL(teacher ‖ stored), measured.
+        note: A sentence, where that is more than the codec should cost.
     """
 
     draws: int
@@ -90,6 +92,7 @@ class Report:
     seconds: float
     bytes_per_draw: int
     price: Price
+    note: str | None = None
 
 
 def record(
@@ -130,6 +133,7 @@ def record(
         ValueError: A setting is wrong, the draws are not functions of their ids, or the teacher's
             answers are stored already.
     """
+    check_teacher(teacher)
     if isinstance(teacher, StoredTeacher):
         raise ValueError("the teacher's answers are stored already, and need no record")
     options = options or RecordOptions()
@@ -142,7 +146,9 @@ def record(
     asker = _Asker(recorded_form(sampler), teacher, data, codec, members, options.fabric)
     origin = _origin(asker, data, options)
     started = time.perf_counter()
-    with Recording(Path(folder), origin, asker.codec.dtype, asker.width) as recording:
+    used = asker.codec
+    version: Literal[1, 2] = getattr(used, "format", 1)
+    with Recording(Path(folder), origin, used.dtype, asker.width, version) as recording:
         recorded = _record_all(asker, recording, draws, options)
         seconds = time.perf_counter() - started
         with recording.pricing() as manifest:
@@ -151,7 +157,8 @@ def record(
             if price is None or not known or str(float(temperature)) not in price.kl:
                 price = _price(asker, Path(folder), manifest.draws, options.chunk, temperature)
                 recording.set_price(price)
-    return Report(manifest.draws, recorded, seconds, asker.width, price)
+    note = too_dear(price, used)
+    return Report(manifest.draws, recorded, seconds, asker.width, price, note)
 
 
 def _check_count(name: str, value: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -119,16 +119,26 @@ class Recording:
         origin: All that the content depends on.
         dtype: Type of the stored numbers.
         bytes_per_draw: Length of a row.
+        version: Format of the rows; a record of an earlier one that goes on becomes one of this.
 
     Each process locks the ids that it works on, so that none is recorded twice. The system drops
     the locks of a process that ends, however it ends. (Windows has no such locks, so there only one
     process at a time may record.) A recording is a context; a process may enter one at a time.
     """
 
-    def __init__(self, folder: Path, origin: Origin, dtype: str, bytes_per_draw: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        origin: Origin,
+        dtype: str,
+        bytes_per_draw: int,
+        version: Literal[1, 2] = 1,
+    ) -> None:
         self.folder = folder
         self.origin = origin
-        self.empty = Manifest(origin=origin, dtype=dtype, bytes_per_draw=bytes_per_draw)
+        self.empty = Manifest(
+            format=version, origin=origin, dtype=dtype, bytes_per_draw=bytes_per_draw
+        )
         self._locks: io.BufferedWriter | None = None
 
     def __enter__(self) -> Recording:

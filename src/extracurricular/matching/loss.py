@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from extracurricular.data.base import Data
 from extracurricular.distributions import (
     Distribution,
     Gaussian,
@@ -24,6 +25,12 @@ from extracurricular.distributions import (
 )
 from extracurricular.errors import OldWordWarning, RecipeError, known_names
 from extracurricular.inputs import Capturable, obstacle
+from extracurricular.matching.class_weight import (
+    ClassWeights,
+    Weighing,
+    check_class_weight,
+    class_weights,
+)
 from extracurricular.matching.course import Course, ends, plain_course, read_course
 from extracurricular.matching.divergences import DIVERGENCES, TRAITS, Traits, traits_of
 from extracurricular.registry import check_settings
@@ -63,12 +70,17 @@ class Matching(Capturable):
         label_weight: Weight of the label term, in [0, 1].
         beta: Power of the variance that weighs each output of Gaussians under ``forward_kl``, in
             [0, 1]; None for 0.5 there, and for 0 elsewhere.
+        class_weight: Weights of the classes in what comes from labels, which is the whole loss of a
+            student that learns from labels, and else the label term: ``balanced`` for
+            n / (K · n_c), weights by the names of classes, or None for equal ones. An example of
+            soft labels has their mean weight.
     """
 
     divergence: str = "forward_kl"
     temperature: float | Course = 1.0
     label_weight: float = 0.0
     beta: float | None = None
+    class_weight: Weighing = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -86,6 +98,7 @@ class Matching(Capturable):
             )
         if not 0 <= self.label_weight <= 1:
             raise ValueError(f"label_weight is {self.label_weight}; it must be between 0 and 1")
+        check_class_weight(self.class_weight)
         if self.beta is not None and not 0 <= self.beta <= 1:
             raise ValueError(f"beta is {self.beta}; it must be between 0 and 1")
         if self.beta and not self._weighs:
@@ -128,6 +141,25 @@ class Matching(Capturable):
             return BETA if self._weighs else 0.0
         return self.beta
 
+    def for_data(self, data: Data, from_labels: bool) -> Matching:
+        """Return the loss with the weights of classes that it has for a data set.
+
+        Args:
+            data: The data set.
+            from_labels: Whether the student learns from labels, so that they weigh the whole loss.
+
+        Raises:
+            ValueError: There are weights, but no classes, or nothing comes from labels.
+        """
+        if self.class_weight is None or isinstance(self.class_weight, ClassWeights):
+            return self
+        if not from_labels and self.label_weight == 0:
+            raise ValueError(
+                "class_weight weighs what comes from labels, but label_weight is 0; set "
+                "label_weight, or leave class_weight out"
+            )
+        return replace(self, class_weight=class_weights(self.class_weight, data, from_labels))
+
     def __call__(
         self,
         student: Distribution,
@@ -148,7 +180,7 @@ class Matching(Capturable):
         Raises:
             ValueError: The temperature follows a course, and none is given; ``label_weight`` is
                 positive but the examples have no labels; or ``beta`` is set but the student gives
-                classes.
+                classes; or weights of classes were not resolved.
         """
         divergence, _ = DIVERGENCES.find(self.divergence)
         t, kind = (
@@ -171,8 +203,19 @@ class Matching(Capturable):
                     f"label_weight is {self.label_weight}, but the sampler gives examples without "
                     "labels; set it to 0 or draw labelled examples"
                 )
-            loss = torch.lerp(loss, student.nll(y, **outputs), self.label_weight)
+            term = student.nll(y, **outputs)
+            if self.class_weight is not None and not self._classes.whole:
+                term = term * self._classes.of(y)
+            loss = torch.lerp(loss, term, self.label_weight)
+        if self.class_weight is not None and self._classes.whole and y is not None:
+            loss = loss * self._classes.of(y)
         return weighted_mean(loss, weight)
+
+    @property
+    def _classes(self) -> ClassWeights:
+        if not isinstance(self.class_weight, ClassWeights):
+            raise ValueError(f"class_weight is {self.class_weight}; resolve it with for_data")
+        return self.class_weight
 
 
 def _accept_hard(init: Callable[..., None]) -> Callable[..., None]:
@@ -228,9 +271,14 @@ def describe(matching: Matching, task: Task | None = None) -> dict[str, Any]:
     Raises:
         ValueError: A ``beta`` is set, and the task has classes.
     """
+    weights = matching.class_weight
+    if isinstance(weights, ClassWeights):
+        weights = list(weights.values)
     return {
         "divergence": matching.divergence,
         "temperature": plain_course(matching.temperature),
         "label_weight": matching.label_weight,
         "beta": matching.beta_for("regression" if task is None else task.kind),
+        # Losses from before there were weights have none.
+        **({} if weights is None else {"class_weight": weights}),
     }

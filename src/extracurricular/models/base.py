@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from extracurricular.errors import RecipeError, shorten
 from extracurricular.registry import Registry, split_spec
 
 Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str, tuple[int, ...]]
@@ -16,7 +17,9 @@ Shapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...] | Mapping[str,
 Place: TypeAlias = str | int
 """The place of a tensor in an input of several: its key in a dict, its position in a tuple."""
 
-MODELS: Registry[nn.Module] = Registry("model", "extracurricular.models")
+MODELS: Registry[nn.Module] = Registry(
+    "model", "extracurricular.models", lambda value: isinstance(value, nn.Module)
+)
 
 
 Pixels: TypeAlias = tuple[Tensor, Tensor]
@@ -45,6 +48,12 @@ def build_model(
     Raises:
         RecipeError: The name or a setting is wrong, or the model does not take such inputs.
     """
+    shape: Any = inputs
+    if not isinstance(shape, Mapping | Sequence) or isinstance(shape, str):
+        raise RecipeError(
+            "inputs", f"is {shorten(inputs)}; it must be the shape of one example, such as (3, 32, "
+            "32), as data.shapes has it"
+        )  # fmt: skip
     given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
     name, _ = split_spec(spec, "model", key)
     if "pixels" in inspect.signature(MODELS.find(name, key=key)[0]).parameters:

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from extracurricular.distributions import MAX_LOG_VAR, Task
+from extracurricular.distributions import Task, bent
 from extracurricular.errors import RecipeError
 
 Head: TypeAlias = Literal["moments", "natural"]
 
 # Most of the log variance: the mean is a multiple of the variance, and its square must fit float32.
-_MOST = 20.0
+_MOST, _BOUND = 24.0, 16.0
 # Below this, softplus is the exponential to all digits of float32, and so its logarithm the number.
 _EXPONENTIAL = -15.0
 
@@ -32,14 +32,15 @@ def moments(output: Tensor) -> Tensor:
 
     The first half holds η₁ = μ / σ², the second half a real number r, of which -softplus(r) / 2 is
     η₂ = -1 / (2 σ²). So the variance is 1 / softplus(r), and the mean is η₁ times the variance.
-    Half precision is computed in float32. The log variance is at most 20, which is far beyond any
-    target that is standardised, and at least -40.
+    Half precision is computed in float32. The log variance is bent beyond ±16
+    (:func:`~extracurricular.distributions.bent`), far from any target that is standardised, and at
+    most 24.
     """
     wide = output.to(torch.promote_types(output.dtype, torch.float32))
     first, second = wide.chunk(2, dim=-1)
     usual = F.softplus(second.clamp_min(_EXPONENTIAL)).log()
     log_precision = torch.where(second < _EXPONENTIAL, second, usual)
-    log_var = (-log_precision).clamp(-MAX_LOG_VAR, _MOST)
+    log_var = bent(-log_precision, _BOUND).clamp_max(_MOST)
     return torch.cat([first * log_var.exp(), log_var], dim=-1)
 
 

@@ -1,24 +1,23 @@
 """Load trained weights from a file, with errors that name the tensor that does not fit.
 
-A file is safetensors, or a checkpoint of torch that holds only tensors and plain values. Names of
-tensors may have the prefix ``module.`` of data-parallel training, or be those of the repositories
-of the distillation literature.
+:mod:`extracurricular.models.checkpoints` reads the file. Names of tensors may have prefixes that
+training scripts leave (``module.``, ``_orig_mod.``, ``model.``, ``net.``), or be those of the
+repositories of the distillation literature.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from extracurricular.errors import StorageError
-from extracurricular.files import load_weights, sha256
+from extracurricular.files import sha256
+from extracurricular.models.checkpoints import Checkpoint, State, read_checkpoint
 from extracurricular.registry import split_spec
 
 # Names in the code of Tian et al. 2020 (github.com/HobbitLong/RepDistiller), as patterns, and ours.
@@ -38,6 +37,10 @@ _PUBLISHED = (
     (r"\.conv\.(\d)\.", r".body.\1."),
 )
 _COUNTER = "num_batches_tracked"
+# Prefixes that data-parallel training, torch.compile, Lightning and averaging leave.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "ema_model.")
+# The same for a part of the network, in the middle of a name.
+_WITHIN = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")
 
 
 def files_of(spec: Any) -> list[Path]:
@@ -65,88 +68,97 @@ def _checksum(path: Path, *_: int) -> str:
     return sha256(path.read_bytes())
 
 
-def load_pretrained(module: nn.Module, path: Path, noun: str = "outputs") -> None:
+def load_pretrained(
+    module: nn.Module, path: Path, noun: str = "outputs", key: str | None = None
+) -> tuple[str, ...]:
     """Load a file of weights into a network.
 
     Args:
         module: The network, changed in place.
-        path: A ``.safetensors`` file, or a checkpoint as :func:`read_torch_weights` reads it.
+        path: A ``.safetensors`` file, or a checkpoint, as
+            :func:`~extracurricular.models.checkpoints.read_checkpoint` reads it.
         noun: The word for the network's outputs in errors (``classes``).
+        key: Where the weights stand in the file; searched where None.
+
+    Returns:
+        Sentences on how the file was read, where that could surprise.
 
     Raises:
         StorageError: The file is missing, damaged or refused, or its tensors do not fit the
             network; the sentence says so if the number of outputs differs.
     """
-    expected = module.state_dict()
-    state = fitting_names(read_weights(path), expected)
-    check_state(expected, state, f"the file {str(path)!r}", noun)
-    module.load_state_dict(state)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of weights, safetensors or a checkpoint of torch.
-
-    Raises:
-        StorageError: The file is missing, damaged or refused.
-    """
-    return load_weights(path) if path.suffix == ".safetensors" else read_torch_weights(path)
-
-
-def read_torch_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict that torch saved, alone or under ``state_dict`` or ``model``.
-
-    Nothing in the file is executed: one that holds more than tensors and plain values is refused.
-
-    Raises:
-        StorageError: The file is missing, damaged or refused, or holds no state dict.
-    """
     where = f"the file {str(path)!r}"
-    if not path.is_file():
-        raise StorageError(f"{where} is missing")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise StorageError(
-            f"{where} holds more than tensors, or is damaged; it is not read, as that could run "
-            "code: save the state dict alone, best as .safetensors"
-        ) from None
-    except Exception as error:  # torch, zipfile and pickle raise a dozen kinds for a damaged file
-        raise StorageError(f"{where} cannot be read as weights: {error}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict):
-        raise StorageError(f"{where} holds {_a(found)}; it must hold a state dict")
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise StorageError(
-                f"{where} has {_a(value)} as {name!r}; a state dict holds tensors alone"
-            )
-    return dict(found)
+    expected = module.state_dict()
+    found = read_checkpoint(path, key)
+    # The names decide which of several is the network's: a student beside its teacher.
+    fits = [place for place, one in found.states.items() if _fit(one, expected)]
+    place = next(iter(fits or found.states))
+    state, prefix = fitting_names(found.states[place], expected)
+    check_state(expected, state, where, noun)
+    module.load_state_dict(state)
+    return (*found.notes, *_notes(found, place, prefix, where))
 
 
-def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _notes(found: Checkpoint, place: str, prefix: str, where: str) -> list[str]:
+    """Return sentences on what was chosen and left out."""
+    others = [*(one for one in found.states if one != place), *found.averaged]
+    notes = []
+    if others:
+        also = ", ".join(map(repr, others))
+        notes.append(
+            f"{where} has {place!r} and {also}; {place!r} is taken (key: {others[0]} takes that)"
+        )
+    if prefix:
+        notes.append(f"the prefix {prefix!r} of names in {where} is left out")
+    return notes
+
+
+def _fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    named, _ = fitting_names(state, expected)
+    return set(named) == set(expected)
+
+
+def fitting_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[State, str]:
     """Return tensors under the names of a network, as far as the names can be translated.
 
-    The prefix ``module.`` is dropped, names of the published code are translated, the prefix
-    ``inner.`` of a network inside of another module is added, and counters of batch norm that old
-    checkpoints lack are taken from the network (nothing here reads them). Names that still differ
-    are kept, so that an error can name them.
+    Prefixes that training scripts leave are dropped where all names then fit, names of the
+    published code are translated, the prefix ``inner.`` of a network inside of another module is
+    added, and counters of batch norm that old checkpoints lack are taken from the network (nothing
+    here reads them). Names that still differ are kept, so that an error can name them.
+
+    Returns:
+        The tensors, and the prefix that was left out; empty for none.
     """
-    bare = dict(state)
-    if all(name.startswith("module.") for name in state):
-        bare = {name.removeprefix("module."): value for name, value in state.items()}
-    published = {published_name(name): value for name, value in bare.items()}
     # The network of a zoo may be inside of another module here, or of two.
     depth = min((_inner_depth(name) for name in expected), default=0)
-    within = [{f"{'inner.' * k}{n}": v for n, v in bare.items()} for k in range(1, depth + 1)]
-    for named in (dict(state), bare, published, *within):
-        lacking = {k: v for k, v in expected.items() if k not in named and k.endswith(_COUNTER)}
-        if len(named) == len(state) and set(named) | set(lacking) == set(expected):
-            return {**named, **lacking}
-    # The error that follows is clearest with the names of which most are known.
-    known = (bare, published, *within)
-    return max(known, key=lambda named: len(named.keys() & expected.keys()))
+    closest: State = dict(state)
+    for bare, prefix in _stripped(state):
+        published = {published_name(name): value for name, value in bare.items()}
+        within = [{f"{'inner.' * k}{n}": v for n, v in bare.items()} for k in range(1, depth + 1)]
+        for named in (bare, published, *within):
+            lacking = {k: v for k, v in expected.items() if k not in named and k.endswith(_COUNTER)}
+            if len(named) == len(state) and set(named) | set(lacking) == set(expected):
+                return {**named, **lacking}, prefix
+            # The error that follows is clearest with the names of which most are known.
+            if len(named.keys() & expected.keys()) > len(closest.keys() & expected.keys()):
+                closest = named
+    return closest, ""
+
+
+def _stripped(state: Mapping[str, Tensor]) -> Iterator[tuple[State, str]]:
+    """Yield tensors by their names, and by those without one prefix after another."""
+    bare, dropped = dict(state), ""
+    yield bare, dropped
+    while bare:
+        prefix = next((p for p in _PREFIXES if all(n.startswith(p) for n in bare)), None)
+        if prefix is None:
+            break
+        bare = {name.removeprefix(prefix): value for name, value in bare.items()}
+        dropped += prefix
+        yield bare, dropped
+    parts = [match.group(0).lstrip(".") for match in map(_WITHIN.search, bare) if match]
+    if parts:
+        yield {_WITHIN.sub(r"\1", name): value for name, value in bare.items()}, dropped + parts[0]
 
 
 def _inner_depth(name: str) -> int:
@@ -178,7 +190,8 @@ def check_state(
         owner: The word for the network in errors.
 
     Raises:
-        StorageError: A tensor is missing, too many, of another shape, or holds NaN.
+        StorageError: A tensor is missing, too many, of another shape or kind of numbers, or holds
+            NaN.
     """
     missing = [name for name in expected if name not in state]
     extra = [name for name in state if name not in expected]
@@ -203,14 +216,19 @@ def check_state(
         raise StorageError(
             f"tensor {name!r} of {where} has the shape {found}, but the {owner} needs {wanted}"
         )
-    for name in expected:
-        value = state[name]
-        if value.is_floating_point() and bool(value.isnan().any()):
-            raise StorageError(
-                f"tensor {name!r} of {where} holds NaN, with which no {owner} answers"
-            )
+    for name, value in expected.items():
+        _check_numbers(name, state[name], value, where, owner)
 
 
-def _a(value: object) -> str:
-    """Return the type of a value in words, for errors."""
-    return f"a value of type {type(value).__name__}"
+def _check_numbers(name: str, value: Tensor, wanted: Tensor, where: str, owner: str) -> None:
+    """Refuse a tensor of whole numbers where others are needed, and NaN."""
+    if value.is_quantized or (wanted.is_floating_point() and not value.is_floating_point()):
+        kind = str(value.dtype).removeprefix("torch.")
+        raise StorageError(
+            f"tensor {name!r} of {where} is quantised ({kind}), but the {owner} needs "
+            "numbers in floating point"
+        )
+    # Types of 8 bits cannot be asked for NaN.
+    numbers = value.float() if value.dtype.itemsize == 1 else value
+    if value.is_floating_point() and bool(numbers.isnan().any()):
+        raise StorageError(f"tensor {name!r} of {where} holds NaN, with which no {owner} answers")

@@ -12,6 +12,7 @@ gets: ``data`` or ``published``. A null means ``published`` where ``pretrained``
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from extracurricular.errors import from_extra, known_names
+from extracurricular.errors import NoteWarning, from_extra, known_names
 from extracurricular.models.base import MODELS, Pixels, Shapes, check_at_least, one_image
 from extracurricular.models.weights import load_pretrained
 
@@ -163,6 +164,7 @@ def zoo(library: str, published: Published) -> Callable[[Make], Make]:
             name: str,
             pretrained: bool = False,
             weights: str | None = None,
+            key: str | None = None,
             normalisation: Normalisation = None,
             settings: dict[str, Any] = NO_SETTINGS,
             pixels: Pixels | None = None,
@@ -173,6 +175,7 @@ def zoo(library: str, published: Published) -> Callable[[Make], Make]:
                 pretrained: Whether to begin with the library's published weights, which it
                     downloads once.
                 weights: A file of weights for the network, instead of published ones.
+                key: Where the weights stand in that file; searched where None.
                 normalisation: The standardisation of its inputs: ``data`` by the data set's pixels,
                     or ``published``, that of its published weights; None for ``published`` where
                     the network is pretrained, else ``data``.
@@ -183,7 +186,8 @@ def zoo(library: str, published: Published) -> Callable[[Make], Make]:
             found = _library(library)
             module = make(found, request)
             if weights is not None:
-                load_pretrained(module, Path(weights))
+                for note in load_pretrained(module, Path(weights), key=key):
+                    warnings.warn(note, NoteWarning, stacklevel=2)
             return _renormalised(
                 module, normalisation, pretrained, pixels, lambda: published(found, request, module)
             )

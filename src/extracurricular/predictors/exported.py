@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from extracurricular.data.transformed import own_kind, transform_of
-from extracurricular.distributions import OWN_LOG_VAR, Distribution, Gaussian, Kind, Task
+from extracurricular.distributions import (
+    OWN_LOG_VAR,
+    WIDE_LOG_VAR,
+    Distribution,
+    Gaussian,
+    Kind,
+    Task,
+)
 from extracurricular.errors import StorageError, shorten
 from extracurricular.predictors.predictor import Form, Predictor
 from extracurricular.registry import first_complaint
@@ -33,7 +40,7 @@ class _Strict(BaseModel):
 
 class _Input(_Strict):
     shape: list[Annotated[int, Field(ge=1)]]
-    dtype: Literal["uint8", "float32"]
+    dtype: Literal["uint8", "float32", "float64"]
 
 
 class _File(_Strict):
@@ -141,7 +148,10 @@ def exported(path: Path, session: Any, text: str) -> Predictor:
         except ValueError as error:
             raise StorageError(f"{where}: {error}") from None
         if isinstance(read, Gaussian):
-            read = Gaussian(read.mean.float(), read.log_var.float(), limit=OWN_LOG_VAR)
+            # A file in units that float32 cannot hold answers in float64.
+            double = answer[0].dtype == "float64"
+            mean, log_var = (v if double else v.float() for v in (read.mean, read.log_var))
+            read = Gaussian(mean, log_var, limit=WIDE_LOG_VAR if double else OWN_LOG_VAR)
             return own_kind(read, transform)
         return type(read).from_output(read.parameters.float())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.data.sets.arrays import from_arrays, from_dataset, from_loader
 from extracurricular.distributions import Distribution, Task
-from extracurricular.errors import DataError, RecipeError, XclError, shorten
+from extracurricular.errors import DataError, RecipeError, XclError, own_place, raised, shorten
 from extracurricular.inputs import Batch, batch_size
 from extracurricular.knowledge import Answers, StoredTeacher
 from extracurricular.predictors.load import from_run, known_data, load
@@ -28,6 +29,7 @@ from extracurricular.teachers.base import on_split
 from extracurricular.teachers.estimators import EstimatorTeacher
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.teachers.onnx import OnnxTeacher
+from extracurricular.teachers.order import Reordered, class_order
 from extracurricular.teachers.raw import (
     Arrays,
     FunctionTeacher,
@@ -61,9 +63,14 @@ def read_data(given: Any, task: Task | None = None) -> tuple[Data, int | None]:
         return from_arrays(*given, task=task), None
     if isinstance(given, str | dict | Path):
         return known_data(str(given) if isinstance(given, Path) else given), None
+    hint = ""
+    if hasattr(given, "columns") and hasattr(given, "shape"):
+        hint = "; of a frame, xcl.from_frame(frame, target) makes one"
+    elif isinstance(given, nn.Module):
+        hint = "; the order is teacher, student, data"
     raise DataError(
         f"data is {shorten(given)}; it must be a Data, arrays (x, y), a Dataset, a DataLoader, or "
-        "the name of a data set"
+        f"the name of a data set{hint}"
     )
 
 
@@ -161,7 +168,8 @@ def _teacher_at(path: Path, data: Data) -> Teacher:
         run = open_run(path)
         seed = run.recipe.seeds[0]
         asked = run.teacher(seed)
-        if with_scales(asked, run.workspace.described_of(seed)).goes_with(data):
+        described = run.workspace.described_of(seed)
+        if with_scales(asked, described).goes_with(data) and described.classes == data.classes:
             return asked
         return predictor_teacher(from_run(run, seed=seed, teacher=True), data)
     if path.is_dir():
@@ -198,10 +206,25 @@ def predictor_teacher(predictor: Predictor, data: Data) -> Teacher:
             for given in (predictor.inputs, forms)
         )
         raise RecipeError("teacher", f"takes {wanted}, but the data have {found}")
+    if predictor.classes and data.classes and not counted(predictor.classes):
+        try:
+            order = class_order(predictor.classes, data)
+        except ValueError as error:
+            if not counted(data.classes):
+                problem = str(error).removeprefix("classes ")
+                raise RecipeError("teacher", f"{problem}, by the names of classes") from None
+        else:
+            if order != list(range(len(order))):
+                return Reordered(PredictorTeacher(predictor, data), order)
     asked = predictor.ask
     if isinstance(asked, Scaled) and asked.goes_with(data) and asked.scales.device == data.device:
         return asked.teacher
     return PredictorTeacher(predictor, data)
+
+
+def counted(names: Sequence[str]) -> bool:
+    """Return whether names of classes only count from 0, so that they say nothing."""
+    return list(names) == [str(k) for k in range(len(names))]
 
 
 class PredictorTeacher(RawTeacher):
@@ -234,8 +257,8 @@ class PredictorTeacher(RawTeacher):
 def _problem(error: Exception, given: Any, data: Data) -> str:
     """Return what is wrong with a teacher, with a remedy where one is known."""
     text = " ".join(str(error).split())
-    if not isinstance(error, ValueError):
-        return f"cannot be asked about these data: {text or type(error).__name__}"
+    if not isinstance(error, ValueError) or own_place(error) is not None:
+        return f"cannot be asked about these data: {raised(error)}"
     return text + (_remedy(error, given) or _counted_from_one(data))
 
 

@@ -8,6 +8,7 @@ is refused, as reading one evaluates expressions in it.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
-from extracurricular.errors import RecipeError, StorageError, XclError, shorten
+from extracurricular.errors import NoteWarning, RecipeError, StorageError, XclError, shorten
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.weights import load_pretrained
 from extracurricular.predictors.exported import exported
@@ -48,6 +49,8 @@ def load(
     teacher: bool = False,
     model: Any = None,
     data: Data | str | dict[str, Any] | None = None,
+    key: str | None = None,
+    trust: bool = False,
 ) -> Predictor:
     """Load a trained model.
 
@@ -60,12 +63,14 @@ def load(
         seed: Seed of that student, or of the teacher's students; the run's first where None.
         teacher: Load the run's teacher instead.
         model: The spec of the network, for weights; the module or its spec, for a saved network
-            that is code of your own, as no code that a file names is imported; or the settings of
+            that is code of your own, unless ``trust`` is given; or the settings of
             an ONNX file that was not exported here, as for a recipe's teacher:
             ``{"onnx": {"output": "logits"}}``.
         data: For weights and such an ONNX file, the data set that the model was trained on, for its
             scales: a :class:`~extracurricular.data.Data`, or a spec as a recipe has it. A run and
             an exported file need none.
+        key: Where the weights stand in a checkpoint, such as ``model_ema``; searched where None.
+        trust: Whether code that a folder names (``module:attribute``) may be imported.
 
     Returns:
         The predictor, on a GPU if there is one.
@@ -74,6 +79,7 @@ def load(
         StorageError: The source does not exist, is damaged, unfinished or of another schema, or
             cannot be read without executing it.
         RecipeError: A setting is missing, wrong or of no use here.
+        TrustError: The folder names code that is needed, and ``trust`` is not given.
     """
     if not isinstance(source, str | Path):
         raise RecipeError(
@@ -84,13 +90,15 @@ def load(
         path = released().get(str(source), path)
     if path.is_dir():
         if (path / FILE).is_file():
-            given = {"student": student, "seed": seed, "teacher": teacher or None, "data": data}
+            given = {"student": student, "seed": seed, "teacher": teacher or None, "data": data,
+                     "key": key}  # fmt: skip
             _refuse(f"{str(path)!r} is one saved student", **given)
-            return load_saved(path, model)
+            return load_saved(path, model, trust=trust)
         found = _exported_in(path)
         if found is None:
-            _refuse(f"the run {str(path)!r} knows its own", model=model)
-            return from_run(open_run(path), student=student, seed=seed, teacher=teacher)
+            _refuse(f"the run {str(path)!r} knows its own", model=model, key=key)
+            run = open_run(path, trust=trust)
+            return from_run(run, student=student, seed=seed, teacher=teacher)
         path = found
     given = {"student": student, "seed": seed, "teacher": teacher or None}
     if not path.is_file():
@@ -99,6 +107,8 @@ def load(
         also = missing(str(source)) if named else ""
         raise StorageError(f"there is no run and no file {str(path)!r}{also}")
     _refuse(f"{str(path)!r} is no run", **given)
+    if path.suffix.lower() not in _WEIGHTS:
+        _refuse(f"{str(path)!r} is no file of weights", key=key)
     kind = path.suffix.lower()
     if kind == ".onnx":
         return _from_onnx(path, model, data)
@@ -108,7 +118,7 @@ def load(
             "evaluate expressions in it, so load the .onnx file of the same model"
         )
     if kind in _WEIGHTS:
-        return _from_weights(path, model, data)
+        return _from_weights(path, model, data, key)
     raise StorageError(
         f"the file {str(path)!r} cannot be loaded; give a run's folder, an .onnx file, or weights "
         f"({', '.join(_WEIGHTS)})"
@@ -125,7 +135,14 @@ def from_run(
 
     Raises:
         XclError: There is no such student or seed, or its files are damaged.
+        TrustError: The network or the teacher is code that the run names, and the run was opened
+            without ``trust``.
     """
+    with found.reading():
+        return _from_run(found, student, seed, teacher)
+
+
+def _from_run(found: Finished, student: str | None, seed: int | None, teacher: bool) -> Predictor:
     workspace, recipe = found.workspace, found.recipe
     seed = recipe.seeds[0] if seed is None else seed
     if teacher and student is not None:
@@ -192,7 +209,9 @@ def _known_data(path: Path, data: Data | str | dict[str, Any] | None) -> Data:
 # Weights
 
 
-def _from_weights(path: Path, model: Any, data: Data | str | dict[str, Any] | None) -> Predictor:
+def _from_weights(
+    path: Path, model: Any, data: Data | str | dict[str, Any] | None, key: str | None
+) -> Predictor:
     if model is None:
         raise RecipeError(
             "model", f"is needed: {str(path)!r} holds weights alone; name their network"
@@ -200,7 +219,9 @@ def _from_weights(path: Path, model: Any, data: Data | str | dict[str, Any] | No
     known = _known_data(path, data)
     outputs = known.task.outputs
     module = build_model(model, inputs=known.shapes, outputs=outputs, key="model")
-    load_pretrained(module, path, "classes" if known.task.kind == "classification" else "outputs")
+    noun = "classes" if known.task.kind == "classification" else "outputs"
+    for note in load_pretrained(module, path, noun, key):
+        warnings.warn(note, NoteWarning, stacklevel=3)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     known = known.to(device)
     network = NetworkTeacher(module.to(device).eval(), known.task)

@@ -28,6 +28,7 @@ from extracurricular.distributions import (
     Task,
     concatenate,
     epistemic,
+    gathered,
 )
 from extracurricular.errors import DataError, StorageError
 from extracurricular.inputs import Deferred, Inputs, is_leaf, leaves
@@ -42,7 +43,7 @@ class Form:
 
     Args:
         shape: Shape of one example.
-        dtype: ``uint8`` for bytes, else ``float32``.
+        dtype: ``uint8`` for bytes, else ``float32``, or ``float64`` for units that it cannot hold.
     """
 
     shape: tuple[int, ...]
@@ -240,7 +241,12 @@ class Predictor:
 
     def answer(self, x: dict[str, Tensor], batch_size: int | None = None) -> Distribution:
         """Predict raw tensors [N, ...] by name, which are not checked, in batches."""
-        return concatenate(self._asked(self.ask, x, batch_size))
+        return concatenate(list(self._asked(self.ask, x, batch_size)))
+
+    def filed(self, x: Any) -> Distribution:
+        """Predict as :meth:`distribution` does; large answers over classes lie in a file."""
+        parts = self.read(x)
+        return gathered(self._asked(self.ask, parts, None), len(next(iter(parts.values()))))
 
     def epistemic(self, x: dict[str, Tensor], batch_size: int | None = None) -> Array | None:
         """Return the part of the uncertainty that is disagreement of members; None without any.
@@ -255,17 +261,18 @@ class Predictor:
         found = apart.sqrt() if self.task.kind == "regression" else apart
         return found.cpu().numpy()
 
-    def _asked(self, ask: Callable[[Any], Any], x: dict[str, Tensor], size: int | None) -> Any:
+    def _asked(
+        self, ask: Callable[[Any], Any], x: dict[str, Tensor], size: int | None
+    ) -> Iterator[Any]:
         """Return the answers to raw tensors, batch by batch."""
         size = self.batch_size if size is None else size
         if size < 1:
             raise DataError(f"batch_size is {size}; it must be at least 1")
-        parts = []
         for start in range(0, len(next(iter(x.values()))), size):
             batch = {name: leaf[start : start + size] for name, leaf in x.items()}
             with self._lock, torch.no_grad():
-                parts.append(ask(batch))
-        return parts
+                said = ask(batch)
+            yield said
 
     def score(self, x: Any, y: Any) -> float:
         """Return how good the predictions are, as scikit-learn's ``score`` does; higher is better.
@@ -358,7 +365,7 @@ def named_inputs(x: Inputs) -> dict[str, Tensor]:
 def input_forms(data: Data) -> dict[str, Form]:
     """Return the form of each input of a data set."""
     return {
-        name: Form(tuple(leaf.shape[1:]), "uint8" if leaf.dtype == torch.uint8 else "float32")
+        name: Form(tuple(leaf.shape[1:]), str(leaf.dtype).removeprefix("torch."))
         for name, leaf in named_inputs(data.train.x).items()
     }
 
@@ -484,10 +491,10 @@ def _typed(values: Tensor, form: Form, name: str) -> Tensor:
         raise DataError(
             f"{name} has bytes, but the model takes {_values_of(form)} in the units of its data set"
         )
-    values = values.float()
+    values = values.to(getattr(torch, form.dtype))
     check_finite(values, name)
     return values
 
 
 def _values_of(form: Form) -> str:
-    return "bytes, 0 to 255 (uint8)" if form.dtype == "uint8" else "reals (float32)"
+    return "bytes, 0 to 255 (uint8)" if form.dtype == "uint8" else f"reals ({form.dtype})"

@@ -85,7 +85,7 @@ def intake_of(
         if len(fields.columns) == shape[0]:
             return Intake(fields, table=reading.get("table", {}))
         raise DataError(f"the description has {len(fields.columns)} columns, the model {shape[0]}")
-    if len(shape) == 1 and dtype == "float32" and len(columns) == shape[0]:
+    if len(shape) == 1 and dtype != "uint8" and len(columns) == shape[0]:
         # Columns without a description are numbers, whose range is not known.
         plain = [Field(name, "number", low=-np.inf, high=np.inf) for name in columns]
         return Intake(Fields(tuple(plain)), table={})

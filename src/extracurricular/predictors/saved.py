@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.formats.description import Description, describe_data, frame
-from extracurricular.errors import RecipeError, StorageError, XclError, shorten
+from extracurricular.errors import RecipeError, StorageError, TrustError, XclError
 from extracurricular.files import load_weights, read_sealed, save_weights, write_sealed
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.base import MODELS
 from extracurricular.models.weights import check_state
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
+from extracurricular.recipe.own_code import refusal
 from extracurricular.registry import explain_validation, split_spec
 from extracurricular.teachers import NetworkTeacher
 
@@ -146,17 +147,19 @@ def _is_same(folder: Path, known: dict[str, Any], wanted: dict[str, Tensor]) -> 
     )
 
 
-def load_saved(folder: Path, model: Any = None) -> Predictor:
+def load_saved(folder: Path, model: Any = None, *, trust: bool = False) -> Predictor:
     """Read what :func:`save_network` wrote.
 
     Args:
         folder: The folder.
         model: The network or its spec, where it is code of one's own. A module's weights are
             replaced.
+        trust: Whether code that the folder names as its network may be imported.
 
     Raises:
         StorageError: A file is missing or damaged, or of a later version.
         RecipeError: ``model`` is missing, or of no use.
+        TrustError: The network is code that the folder names, and ``trust`` is not given.
     """
     where = f"the folder {str(folder)!r}"
     found = read_sealed(folder / FILE)
@@ -177,7 +180,7 @@ def load_saved(folder: Path, model: Any = None) -> Predictor:
     except (RecipeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{where} has a damaged {FILE}: {error}") from None
     state = load_weights(folder / _WEIGHTS, known.sha256)
-    module = _module(known, own, model, data, where)
+    module = _module(known, own, model, data, where, trust)
     try:
         check_state(module.state_dict(), state, "the file")
         module.load_state_dict(state)
@@ -191,7 +194,7 @@ def load_saved(folder: Path, model: Any = None) -> Predictor:
     return of_data(title, with_scales(network, data), data, known.parameters, known.batch_size)
 
 
-def _module(known: _Known, own: bool, model: Any, data: Data, where: str) -> nn.Module:
+def _module(known: _Known, own: bool, model: Any, data: Data, where: str, trust: bool) -> nn.Module:
     """Return the network that a folder's weights belong to."""
     if not own and model is not None:
         raise RecipeError("model", f"is of no use here: {where} knows its network")
@@ -199,13 +202,10 @@ def _module(known: _Known, own: bool, model: Any, data: Data, where: str) -> nn.
         raise RecipeError(
             "model", f"is needed: {where} has weights of a network of your own; give it as model=…"
         )
-    if own and model is None:
+    if own and model is None and not trust:
         name, _ = split_spec(known.model, "network", "model")
-        raise RecipeError(
-            "",
-            f"{where} names the network {shorten(name)}, which is code of somebody's own; "
-            "pass model=… to load it",
-        )
+        sentence = refusal(where, {}, name, "model")
+        raise TrustError(f"{sentence}; or give the network yourself, as model=…")
     if isinstance(model, nn.Module):
         return model
     spec = known.model if model is None else model

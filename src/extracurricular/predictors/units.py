@@ -19,6 +19,7 @@ from torch import nn
 from extracurricular.data.base import Data, Split, spaced
 from extracurricular.data.target_transform import transformed_errors
 from extracurricular.distributions import Bernoulli, Categorical, Distribution
+from extracurricular.distributions.outputs import raw_output
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
 from extracurricular.inputs import Batch, Inputs, batch_size, hard_labels
@@ -195,7 +196,7 @@ class _Asked:
 
     @torch.no_grad()
     def __call__(self, x: Arrays) -> Array:
-        found: Array = self.module(self.tensors(x)).cpu().double().numpy()
+        found: Array = raw_output(self.module(self.tensors(x))).cpu().double().numpy()
         return found
 
     def tensors(self, x: Arrays) -> Any:
@@ -234,5 +235,5 @@ def _probe(data: Data) -> Inputs:
 @torch.no_grad()
 def _width(module: nn.Module, x: Inputs) -> int | None:
     """Return how many numbers a module gives for an example; None if that is no matrix."""
-    said = module(x)
-    return said.shape[1] if isinstance(said, torch.Tensor) and said.ndim == 2 else None
+    said = raw_output(module(x))
+    return said.shape[1] if said.ndim == 2 else None

@@ -15,10 +15,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from extracurricular.errors import RecipeError, known_names, shorten
+from extracurricular.recipe.plain_values import DEEPEST, MOST_VALUES, depth, size
 from extracurricular.samplers.base import SAMPLERS
 
 
@@ -82,6 +83,8 @@ def expand_chains(values: dict[str, Any]) -> None:
                 f"is {shorten(chain)}; a chain is a list such as [empirical, {{augment: {{}}}}]",
             )
         ready[name] = expansion.chain(chain, f"chains.{name}")
+        if depth(ready[name]) > DEEPEST:
+            raise RecipeError(f"chains.{name}", f"is nested more than {DEEPEST} levels deep")
     for place, section in sections(values):
         if section.get("sampler") is not None:
             section["sampler"] = expansion.chain(section["sampler"], f"{place}.sampler")
@@ -94,10 +97,12 @@ class _Expansion:
     Args:
         ready: The chains that may be used already, written out.
         names: The names of all chains of the recipe.
+        written: The number of values that were written for names, in a list of one.
     """
 
     ready: Mapping[str, Any]
     names: list[str]
+    written: list[int] = field(default_factory=lambda: [0])
 
     def chain(self, chain: Any, key: str) -> Any:
         """Return a chain without names of chains; a single spec stays one where it can."""
@@ -141,6 +146,12 @@ class _Expansion:
                 key, f"uses the chain {name!r}, which does not come before it; "
                 "a chain may use the chains above it"
             )  # fmt: skip
+        # Chains that use others twice, which use others twice, would double with each.
+        self.written[0] += size(self.ready[name])
+        if self.written[0] > MOST_VALUES:
+            raise RecipeError(
+                f"chains.{name}", f"gives the recipe more than {MOST_VALUES:,} values"
+            )
         return list(copy.deepcopy(self.ready[name]))
 
 

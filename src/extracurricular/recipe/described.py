@@ -115,6 +115,7 @@ _WORDS = {
     "Chain": "chain of samplers",
     "Moving": "course",
     "Course": "course",
+    "Weighing": "`balanced`, {CLASS: weight, …} or null",
     "dict": "mapping",
     "list": "list",
     "tuple": "list",

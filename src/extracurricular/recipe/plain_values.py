@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,16 @@ from extracurricular.errors import RecipeError, shorten
 
 MOST_VALUES = 100_000
 """Most values of a recipe, with those that aliases repeat."""
+MOST_BYTES = 4_000_000
+"""Most bytes of a file that holds a recipe."""
 DEEPEST = 100
 """Most levels of a recipe."""
+# The largest whole number that files and tensors can hold.
+_LARGEST = 2**63 - 1
+# Just below the largest number of float32, in which tensors are.
+_FURTHEST = 3.4e38
+# Most characters of a key in a sentence.
+_LONGEST = 200
 
 
 def unshared(loaded: Any, *start: str) -> Any:
@@ -28,7 +37,8 @@ def unshared(loaded: Any, *start: str) -> Any:
 
     Raises:
         RecipeError: There are more values or levels than any recipe has, a value holds itself, a
-            number is not finite, or something is no plain value; the sentence names the key.
+            number is not finite or beyond 64 bits, a text cannot be that of a file, or something is
+            no plain value; the sentence names the key.
     """
     count = 0
 
@@ -40,35 +50,108 @@ def unshared(loaded: Any, *start: str) -> Any:
         if len(place) > DEEPEST:
             raise RecipeError(_key(place[:3]), f"is nested more than {DEEPEST} levels deep")
         if isinstance(value, Mapping):
+            for key in value:
+                _check(key, (*place, key))
             return {key: copied(part, (*place, key)) for key, part in value.items()}
         if isinstance(value, list | tuple):
             return [copied(part, (*place, number)) for number, part in enumerate(value)]
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RecipeError(_key(place), f"is {value}; it should be a finite number")
-        if isinstance(value, bytes | set):
-            problem = f"is {shorten(value)}; it must be a text, a number, or a list"
-            raise RecipeError(_key(place), problem)
+        _check(value, place)
         return value
 
     return copied(loaded, start)
 
 
+def size(value: Any) -> int:
+    """Return the number of values in a value, itself included."""
+    if isinstance(value, Mapping):
+        return 1 + sum(map(size, value.values()))
+    return 1 + sum(map(size, value)) if isinstance(value, list | tuple) else 1
+
+
+def depth(value: Any) -> int:
+    """Return the number of levels of a value: 1 for one without parts."""
+    parts = value.values() if isinstance(value, Mapping) else value
+    return 1 + max(map(depth, parts), default=0) if isinstance(value, Mapping | list) else 1
+
+
+def _check(value: Any, place: tuple[Any, ...]) -> None:
+    """Refuse what is no text, no number, no truth value and not null."""
+    problem = None
+    if isinstance(value, float) and not math.isfinite(value):
+        problem = f"is {value}; it should be a finite number"
+    elif isinstance(value, float) and abs(value) > _FURTHEST:
+        problem = f"is {value}; it should be a number of at most {_FURTHEST:g}"
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        problem = f"is {shorten(value)}; it should be a number of at most 64 bits"
+    elif isinstance(value, datetime.date | datetime.time):
+        problem = f"is the date {value}; it must be a text, so put it in quotes"
+    elif isinstance(value, str) and ("\0" in value or not _is_writable(value)):
+        problem = f"is {shorten(value)}, which has a character that no file can have"
+    elif not isinstance(value, str | int | float | None):
+        problem = f"is {shorten(value)}; it must be a text, a number, or a list"
+    if problem is not None:
+        raise RecipeError(_key(place), problem)
+
+
+def _is_writable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True
+
+
 def _key(place: Iterable[Any]) -> str:
-    return ".".join(map(str, place))
+    found = ".".join(map(str, place))
+    return found if len(found) <= _LONGEST and found.isprintable() else shorten(found, _LONGEST)
 
 
 class Loader(yaml.SafeLoader):
     """Safe YAML loader that refuses a repeated key and reads 1e-3 as a number."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build the mapping of a node."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Build the node of a mapping, in which each key stands once.
+
+        A key of a merged mapping (``<<``) is not among them: those may be given again.
+        """
+        found: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in found.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} is given twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return found
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put the entries of merge keys (``<<``) into a mapping, whose number is bounded.
+
+        Mappings that merge several others, which merge several others, would grow with a power.
+        """
+        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+        count = len(node.value)
+        for value in merged:
+            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(part, yaml.MappingNode):
+                    self.flatten_mapping(part)
+                    count += len(part.value)
+        if count > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"merge keys give more than {MOST_VALUES:,} values", node.start_mark
+            )
+        super().flatten_mapping(node)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Build a node, of which there is a bounded number."""
+        self._nodes = getattr(self, "_nodes", 0) + 1
+        if self._nodes > 2 * MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"it has more than {MOST_VALUES:,} values", self.get_mark()
+            )
+        found: yaml.Node | None = super().compose_node(parent, index)
+        return found
 
 
 Loader.add_implicit_resolver(

@@ -27,7 +27,7 @@ from extracurricular.recipe.chains import expand_chains
 from extracurricular.recipe.old_words import Notes, upgrade
 from extracurricular.recipe.overrides import override_recipe
 from extracurricular.recipe.paths import absolute_paths
-from extracurricular.recipe.plain_values import Loader, unshared
+from extracurricular.recipe.plain_values import MOST_BYTES, MOST_VALUES, Loader, size, unshared
 from extracurricular.recipe.schema import (
     ROLES,
     DeviceSection,
@@ -99,6 +99,9 @@ def _load(source: str) -> tuple[Any, Path]:
         of_a_run = any(path.with_name(name).exists() for name in _RUN_FILES)
         base = base if of_a_run else path.absolute().parent
         try:
+            count = path.stat().st_size
+            if count > MOST_BYTES:
+                raise RecipeError("", f"{source!r} has {count:,} bytes, which is no recipe")
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError("", f"the recipe {source!r} cannot be read: {error}") from None
@@ -166,6 +169,8 @@ def _merge_defaults(values: dict[str, Any]) -> None:
         raise RecipeError(f"defaults.{unknown[0]}", f"unknown key {unknown[0]!r}; {known}")
     students = values.get("students")
     if isinstance(students, Mapping):
+        if size(defaults) * len(students) > MOST_VALUES:
+            raise RecipeError("defaults", f"gives students more than {MOST_VALUES:,} values")
         values["students"] = {k: _with_defaults(v, defaults) for k, v in students.items()}
 
 

@@ -23,6 +23,7 @@ from extracurricular.recipe.old_words import spelt_out
 from extracurricular.recipe.overrides import FULL
 from extracurricular.recipe.students import (
     Chain,
+    Loss,
     Section,
     Spec,
     StudentSection,
@@ -41,6 +42,9 @@ ROLES = ("reference", "plain", "subject")
 # A student with one of these names has the role, where the recipe gives it to no other.
 REFERENCE = "kd"
 _PLAIN = "erm"
+
+# The defaults of a training that the recipes of finished runs have from before there was a choice.
+_TRAINING_BEFORE = Training(optimizer="sgd", lr=0.1, weight_decay=5e-4)
 
 
 def _check_record(value: Any) -> Any:
@@ -95,6 +99,11 @@ class TeacherSection(Section):
         training: The training of each network.
         weights: A file of trained weights, which replaces training (one network only):
             safetensors, or a checkpoint of torch (see docs/models.md).
+        key: Where the weights stand in that file (``model_ema``), or the first part of their names
+            (``teacher``); null to find them.
+        classes: Names of the teacher's classes in its own order, for a teacher that was made
+            elsewhere (``weights``, ``onnx``, ``function``); null where that is the order of the
+            data's.
         mc_dropout: Passes of Monte Carlo dropout; null for none.
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
@@ -106,12 +115,14 @@ class TeacherSection(Section):
     onnx: dict[str, Any] | None = None
     function: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
-    members: Annotated[int, Field(ge=1)] = 1
+    members: Annotated[int, Field(ge=1, le=1000)] = 1
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
-    matching: dict[str, Any] = Field(default_factory=dict)
+    matching: Loss = Field(default_factory=dict)
     training: Training = Training()
     weights: str | None = None
-    mc_dropout: Annotated[int, Field(ge=1)] | None = None
+    key: str | None = None
+    classes: Annotated[list[str | int], Field(min_length=2)] | None = None
+    mc_dropout: Annotated[int, Field(ge=1, le=10_000)] | None = None
     per_seed: bool = False
     record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
 
@@ -129,11 +140,12 @@ class TeacherSection(Section):
         if self.estimator is not None:
             name, settings = split_spec(self.estimator, "teacher", self.fitted_key)
             return {name: settings}
+        ordered = {} if self.classes is None else {"classes": list(self.classes)}
         if self.onnx is not None:
-            return {"onnx": self.onnx}
+            return {"onnx": {**self.onnx, **ordered}}
         if self.answers is not None:
             return {"answers": self.answers}
-        return None if self.function is None else {"function": self.function}
+        return None if self.function is None else {"function": {**self.function, **ordered}}
 
     @property
     def fitted_key(self) -> str:
@@ -177,12 +189,22 @@ class TeacherSection(Section):
             )
         if self.answers is not None and self.record is not None:
             raise ValueError("record is set, but answers are a record already; set record to null")
+        if self.classes is not None and self.weights is None and self.fitted is None:
+            raise ValueError(
+                "classes is set, but the teacher is trained here, in the order of the data's"
+            )
+        if self.classes is not None and (self.estimator or self.answers) is not None:
+            raise ValueError(
+                f"classes is for weights, onnx and function, but {kinds[0]} is set; it knows the "
+                "classes by their names"
+            )
         for_networks = (
-            "model", "members", "sampler", "matching", "training", "weights", "mc_dropout",
+            "model", "members", "sampler", "matching", "training", "weights", "key", "mc_dropout",
         )  # fmt: skip
         for key in for_networks if kinds else ():
-            field = TeacherSection.model_fields[key]
-            if getattr(self, key) != field.get_default(call_default_factory=True):
+            usual = [TeacherSection.model_fields[key].get_default(call_default_factory=True)]
+            usual += [_TRAINING_BEFORE] if key == "training" else []
+            if getattr(self, key) not in usual:
                 raise ValueError(
                     f"{key} is for networks, but {kinds[0]} is set; remove one of them"
                 )
@@ -192,6 +214,8 @@ class TeacherSection(Section):
     def _check_networks(self) -> TeacherSection:
         if not self.networks and self.fitted is None:
             raise ValueError("model is an empty list; it needs at least one model")
+        if self.key is not None and self.weights is None:
+            raise ValueError(f"key is {shorten(self.key)}, but weights, its file, is not set")
         if self.weights is not None and len(self.networks) > 1:
             raise ValueError(
                 f"weights holds one network, but there are {len(self.networks)} members"
@@ -256,6 +280,7 @@ class DeviceSection(Section):
 
 
 _LONGEST_NAME = 100
+_MOST_TRAININGS = 20_000
 
 
 def _check_name(name: str) -> None:
@@ -332,17 +357,26 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_whole(self) -> Recipe:
         _check_name(self.name)
+        _check_name(self.folder_name)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; each may occur only once")
         for what, names in (("student", self.students), ("generator", self.generators)):
             for name in names:
-                if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+                letters = all(c.isalnum() or c in "-_." for c in name)
+                if not name or not letters or name[0] == "." or len(name) > _LONGEST_NAME:
                     raise ValueError(
-                        f"a {what} is called {name!r}; a name has letters, digits, '-', '_' and '.'"
+                        f"a {what} is called {shorten(name)}; a name has letters, digits, '-', '_' "
+                        f"and '.', at most {_LONGEST_NAME} of them"
                     )
         for name, student in self.students.items():
             if student.cost is not None:
                 check_cost(name, student.cost.of, self.students)
+        trainings = len(self.seeds) * (len(self.students) + len(self.teacher.networks))
+        if trainings > _MOST_TRAININGS:
+            raise ValueError(
+                f"seeds are {len(self.seeds):,}, which makes {trainings:,} trainings; there may be "
+                f"at most {_MOST_TRAININGS:,}"
+            )
         if "teacher" in self.students:
             raise ValueError("a student is called 'teacher', which the tables have already")
         if self.data_varies and not self.teacher.per_seed:

@@ -37,6 +37,18 @@ Chain = Annotated[Any, AfterValidator(check_chain)]
 Spec = Annotated[Any, AfterValidator(check_spec)]
 
 
+def _name_classes(matching: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of a loss whose classes have texts for names, as JSON will have them."""
+    weights = matching.get("class_weight")
+    if not isinstance(weights, Mapping):
+        return matching
+    return {**matching, "class_weight": {str(name): weight for name, weight in weights.items()}}
+
+
+# Settings of a loss; which there are is for the loss to say.
+Loss = Annotated[dict[str, Any], AfterValidator(_name_classes)]
+
+
 class Section(BaseModel):
     """A part of a recipe."""
 
@@ -64,7 +76,7 @@ class CandidateSection(Section):
     """
 
     sampler: Annotated[Any, AfterValidator(lambda v: None if v is None else check_chain(v))] = None
-    matching: dict[str, Any] = Field(default_factory=dict)
+    matching: Loss = Field(default_factory=dict)
 
 
 class ChooseSection(Section):
@@ -122,7 +134,8 @@ class StudentSection(Section):
         learns_from: ``teacher``, or ``labels`` for training without one (ERM).
         model: The network.
         sampler: The source of its training examples.
-        matching: Divergence, temperature, weight of the label term and weight of the variance.
+        matching: Divergence, temperature, weight of the label term, weights of the classes in what
+            comes from labels, and weight of the variance.
         training: The training.
         mastery: Examples to keep out of its draws, to measure its mastery of the stored ones; null
             to measure it only where the sampler's ``share`` is ``auto``.
@@ -134,7 +147,7 @@ class StudentSection(Section):
     learns_from: Literal["teacher", "labels"] = "teacher"
     model: Spec
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
-    matching: dict[str, Any] = Field(default_factory=dict)
+    matching: Loss = Field(default_factory=dict)
     training: Training = Training()
     mastery: MasterySection | None = None
     choose: ChooseSection | None = None

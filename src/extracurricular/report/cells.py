@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extracurricular.evaluation.summary import Parts, gap_text
+from extracurricular.evaluation.entries import gap_text, is_imbalanced
+from extracurricular.evaluation.summary import Parts
 from extracurricular.evaluation.targets import SHOWN, targets_of
 from extracurricular.evaluation.words import (
     Words,
@@ -70,12 +71,14 @@ def table(summary: Mapping[str, Any], cost: bool = True) -> tuple[list[str], lis
         cost: Whether it has the multiply-adds of each training.
     """
     students, parts = summary["students"], Parts.of(summary)
-    shown = small({name for entry in students.values() for name in entry["metrics"]})
-    best = [*([None] * (2 if cost else 1)), *(_best(students, words) for words in shown), None]
+    names = {name for entry in students.values() for name in entry["metrics"]}
+    shown = small(names, imbalanced=is_imbalanced(summary))
+    none: set[str] = set()
+    best = [*([none] * (2 if cost else 1)), *(_best(students, words) for words in shown), none]
     rows = [[Cell("teacher"), *map(Cell, row(summary["teacher"], shown, False, cost))]]
     for name, entry in students.items():
         texts = row(entry, shown, name == parts.reference, cost)
-        marked = [Cell(text, first == name) for text, first in zip(texts, best, strict=True)]
+        marked = [Cell(text, name in first) for text, first in zip(texts, best, strict=True)]
         rows.append([Cell(name), *marked])
     return ["", *headings(shown, cost)], rows
 
@@ -94,7 +97,7 @@ def targets_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Cell
         best = [_best(judged, words) for words in shown]
         for place, (name, entry) in enumerate(own.items()):
             texts = [figure_text(words, entry["metrics"].get(words.name)) for words in shown]
-            marked = [Cell(text, first == name) for text, first in zip(texts, best, strict=True)]
+            marked = [Cell(text, name in first) for text, first in zip(texts, best, strict=True)]
             rows.append([Cell("" if place else target), Cell(name), *marked])
     return ["target", "", *(words.heading for words in shown)], rows
 
@@ -117,10 +120,21 @@ def cost_note(summary: Mapping[str, Any]) -> str | None:
     return f"{COST}: {', '.join(texts)}"
 
 
-def _best(students: Mapping[str, Any], words: Words) -> str | None:
-    """Return the best student of a column; None where there is nothing to compare."""
-    found = {k: e["metrics"].get(words.name, {"mean": None})["mean"] for k, e in students.items()}
-    means = {name: mean for name, mean in found.items() if mean is not None}
-    if words.better == "neither" or len(means) < 2:
-        return None
-    return (max if words.better == "higher" else min)(means, key=lambda name: means[name])
+def best_of(figures: Mapping[str, Any], words: Words) -> set[str]:
+    """Return the best students of a column: none where there is nothing to compare.
+
+    Students whose figures are equal are all best, unless that is everybody.
+
+    Args:
+        figures: The figure of each student as the summary has it; None where it has none.
+        words: The words for the figure.
+    """
+    means = {k: v["mean"] for k, v in figures.items() if v is not None and v["mean"] is not None}
+    if words.better == "neither" or len(set(means.values())) < 2:
+        return set()
+    best = (max if words.better == "higher" else min)(means.values())
+    return {name for name, mean in means.items() if mean == best}
+
+
+def _best(students: Mapping[str, Any], words: Words) -> set[str]:
+    return best_of({k: e["metrics"].get(words.name) for k, e in students.items()}, words)

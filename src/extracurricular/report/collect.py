@@ -20,7 +20,8 @@ from extracurricular.data.base import Data
 from extracurricular.data.target_transform import learned
 from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
-from extracurricular.evaluation.summary import Parts, mean_error
+from extracurricular.evaluation.entries import mean_error, measure_of
+from extracurricular.evaluation.summary import Parts
 from extracurricular.files import curing, read_checked
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.ships import shipped_recipes
@@ -37,6 +38,8 @@ from extracurricular.run.workspace import RECORD, read_record
 
 # A figure with curves of more students than this cannot be read.
 MOST_SHOWN = 6
+# A table of confusions of more classes takes more memory than it tells.
+_MOST_CONFUSED = 2000
 
 
 @dataclass
@@ -182,8 +185,9 @@ def shown_students(summary: dict[str, Any], most: int = MOST_SHOWN) -> list[str]
     students, parts = summary["students"], Parts.of(summary)
     if len(students) <= most:
         return list(students)
-    kept = parts.named
-    errors = {name: mean_error(entry) for name, entry in students.items() if name not in kept}
+    kept, measure = parts.named, measure_of(summary)
+    others = {name: entry for name, entry in students.items() if name not in kept}
+    errors = {name: mean_error(entry, measure) for name, entry in others.items()}
     known = {name: error for name, error in errors.items() if error is not None}
     kept += sorted(known, key=lambda name: known[name])[: most - len(kept)]
     return [name for name in students if name in kept]
@@ -274,8 +278,9 @@ def add_kept(answers: Answers, kept: dict[str, Tensor], y: Tensor, data: Data) -
         # A confidence of NaN counts as 0.
         answers.confidence.append(np.nan_to_num(_array(kept["confidence"])))
         answers.right.append(_array(predicted == y))
-        counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
-        answers.confusion = counts if answers.confusion is None else answers.confusion + counts
+        if data.task.size <= _MOST_CONFUSED:
+            counts = confusion(predicted.numpy(), y.numpy(), data.task.size)
+            answers.confusion = counts if answers.confusion is None else answers.confusion + counts
     elif "probs" in kept:
         # Each pair of example and label is an answer of its own.
         probs = np.nan_to_num(_array(kept["probs"]))
@@ -338,9 +343,12 @@ def _time(finished: Finished) -> Iterator[Stretch]:
         }[kind]
         own = finished.folder / stage.path
         record = read_record(own) if (own / RECORD).is_file() else {}
-        groups.setdefault(title, []).append({"steps": stage.steps, **record, "kind": kind})
+        # The steps of a generator's fit are for its own code to say.
+        counted = kind in ("teacher", "students")
+        planned = {"steps": stage.steps} if counted else {}
+        groups.setdefault(title, []).append({**planned, **record, "counted": counted})
     for title, records in groups.items():
-        counted = records[0]["kind"] in ("teacher", "students")
+        counted = records[0]["counted"]
         steps = sum(r["steps"] for r in records) if counted else None
         known = [r["seconds"] for r in records if isinstance(r.get("seconds"), int | float)]
         seconds = float(sum(known)) if len(known) == len(records) else None

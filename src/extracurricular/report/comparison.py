@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from extracurricular.assess.compare import Comparison, Difference, Row
+from extracurricular.assess.compare import Comparison, Difference, Row, shown_figures
 from extracurricular.errors import shorten
 from extracurricular.evaluation.words import ABSENT, Words
 from extracurricular.report import cells, figures
@@ -13,7 +13,6 @@ from extracurricular.report.comparison_table import (
     better,
     difference_text,
     findings,
-    shown_figures,
 )
 from extracurricular.report.page import environment
 

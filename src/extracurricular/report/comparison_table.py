@@ -10,9 +10,9 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from extracurricular.assess.compare import Comparison, Difference, Row
+from extracurricular.assess.compare import Comparison, Difference, Row, shown_figures
 from extracurricular.errors import shorten
-from extracurricular.evaluation.words import ABSENT, Words, small
+from extracurricular.evaluation.words import ABSENT, Words
 from extracurricular.report import cells
 
 # Settings shown for one run; a run of another recipe differs in all of them.
@@ -34,20 +34,15 @@ def lines(found: Comparison) -> Iterator[RenderableType]:
         yield escape(note)
 
 
-def shown_figures(found: Comparison) -> list[Words]:
-    """Return the figures of the tables, among those that the summaries have."""
-    students = [row for row in found.rows if row.student != "teacher"]
-    return small({name for row in students for name in row.entry["metrics"]})
-
-
 def findings(found: Comparison) -> list[str]:
     """Return a sentence for each difference that chance does not explain, or one if there is none.
 
     They are the first few; the tables have them all.
     """
     sentences = []
+    judged = [words for words in shown_figures(found) if words.better != "neither"]
     for row in found.rows:
-        for words in shown_figures(found):
+        for words in judged:
             difference = row.differences.get(words.name)
             good = None if difference is None else better(difference, words)
             if difference is not None and good is not None and row.against is not None:
@@ -56,9 +51,10 @@ def findings(found: Comparison) -> list[str]:
                 sentences.append(
                     f"{row.run} {row.student} is {side} than {other}: {words.change} {text}."
                 )
-    differences = [d for row in found.rows for d in row.differences.values()]
-    if not sentences and any(d.low is not None for d in differences):
-        return ["No difference is larger than chance explains: every interval holds 0."]
+    told = [row.differences.get(words.name) for row in found.rows for words in judged]
+    if not sentences and any(d is not None and d.low is not None for d in told):
+        names = ", ".join(words.title for words in judged)
+        return [f"No difference is larger than chance explains: every interval of {names} holds 0."]
     more = len(sentences) - _MOST_FINDINGS
     return sentences[:_MOST_FINDINGS] + ([f"So are {more} more differences."] if more > 0 else [])
 

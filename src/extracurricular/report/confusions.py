@@ -11,6 +11,9 @@ from extracurricular.evaluation.summary import Parts
 from extracurricular.report.collect import Report
 from extracurricular.report.curves import Array
 
+# Classes of a whole table: as many columns fit a telephone.
+MOST = 16
+
 
 @dataclass(frozen=True)
 class Confusions:
@@ -35,7 +38,40 @@ class Confusions:
     pairs: list[tuple[str, str, float, float]]
 
 
-def confusions(report: Report, most: int = 16, pairs: int = 8) -> Confusions | None:
+@dataclass(frozen=True)
+class Shares:
+    """The confusions of one student.
+
+    Args:
+        student: The student.
+        classes: Names of the classes.
+        shares: Of the examples of each class, the share taken for each, in percent, [C, C].
+    """
+
+    student: str
+    classes: Sequence[str]
+    shares: list[list[float]]
+
+
+def own_confusions(report: Report, most: int = MOST) -> Shares | None:
+    """Return the confusions of the subject; None for many classes, or where there are none.
+
+    Args:
+        report: The content of the page.
+        most: Largest number of classes with a table.
+    """
+    name = Parts.of(report.summary).subject
+    answers = report.students.get(name or "")
+    if name is None or answers is None or answers.confusion is None:
+        return None
+    if len(report.classes) > most:
+        return None
+    counts = answers.confusion
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1e-9)
+    return Shares(name, report.classes, shares.tolist())
+
+
+def confusions(report: Report, most: int = MOST, pairs: int = 8) -> Confusions | None:
     """Compare a student's confusions with the reference's; None where they are the same.
 
     Args:

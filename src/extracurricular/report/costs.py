@@ -6,13 +6,14 @@ A page that is made again shows the same times on any machine, until a network c
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from extracurricular.errors import StorageError, XclError
+from extracurricular.errors import StorageError, TrustError, XclError
 from extracurricular.files import read_sealed, write_sealed
 from extracurricular.inputs import Inputs, batch_size, tree_map
 from extracurricular.models.cost import latency
@@ -53,7 +54,8 @@ def latencies(
     Returns:
         ``{"cpu", "threads", "teacher": {"1": s, "32": s}, "students": {NAME: {"1": s, "32": s}}}``,
         medians in seconds by the number of examples in a call. A teacher that is no network, and
-        cannot be fitted again where the data are not, has none.
+        cannot be fitted again where the data are not, has none: ``{}``. Nor has one that is code
+        that may not be imported.
     """
     file = finished.folder / _FILE
     of = _networks(finished)
@@ -61,7 +63,7 @@ def latencies(
     if known is not None and known["of"] == of:
         return known
     found = _measure(finished, of, seconds)
-    if found["teacher"]:
+    if found["teacher"] and all(found["students"].values()):
         write_sealed(file, found)
     return found
 
@@ -105,19 +107,24 @@ def _measure(finished: Finished, of: dict[str, Any], seconds: float) -> dict[str
         return {str(b): round(latency(module, shapes, b, seconds), 9) for b in BATCHES}
 
     planned = finished.plan.teachers[seed]
-    teacher: Teacher | None
+    teacher: Teacher | None = None
+    device = torch.device("cpu")
     if planned.fitted is not None:
         teacher, device = _fitted(finished, seed), workspace.device
     else:
         # The cost of a network does not depend on its weights, so none are read.
-        modules = [one.untrained(workspace).eval() for one in planned.members]
-        teacher, device = planned.of(modules, workspace), torch.device("cpu")
+        with suppress(TrustError):
+            modules = [one.untrained(workspace).eval() for one in planned.members]
+            teacher = planned.of(modules, workspace)
     known: dict[str, dict[str, float]] = {}
     students: dict[str, dict[str, float]] = {}
     for name in finished.students:
         stage = finished.stage(name, seed)
         spec = repr(stage.model)
-        known[spec] = known.get(spec) or timed(stage.untrained(workspace))
+        if spec not in known:
+            known[spec] = {}
+            with suppress(TrustError):
+                known[spec] = timed(stage.untrained(workspace))
         students[name] = known[spec]
     return {
         "schema": SCHEMA,

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from extracurricular.distributions import FAMILIES, Bernoulli, Categorical, Distribution, Gaussian
 from extracurricular.evaluation.predict import own_units
 from extracurricular.evaluation.targets import target_names
 from extracurricular.inputs import leaves
@@ -97,7 +97,7 @@ def show(drawn: Drawn, data: Data) -> Gallery:
     gallery = Gallery(drawn.students, _written(drawn.sampler), drawn.seen, [], note=drawn.note)
     if not drawn.tensors:
         return gallery
-    said = data.task.distribution(drawn.tensors["said"])
+    said = FAMILIES[data.task.kind].from_output(drawn.tensors["said"])
     entropy = said.entropy()
     order = entropy.argsort(descending=True, stable=True).tolist()
     texts = _texts(data, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from extracurricular.errors import StorageError
+from extracurricular.evaluation.entries import measure_of
 from extracurricular.evaluation.metrics import error_of
-from extracurricular.evaluation.words import WORDS, error_measure
+from extracurricular.evaluation.words import BALANCED, WORDS
 from extracurricular.files import read_lines
 from extracurricular.matching.course import Course, read_course
 from extracurricular.registry import split_spec
@@ -70,6 +72,7 @@ def curves_of(finished: Finished, shown: Sequence[str]) -> Curves:
     def measured(key: str) -> dict[str, Band]:
         return bands(lambda line: (line.get("mastery") or {}).get(key))
 
+    errors = partial(_validation_error, measure_of(finished.summary))
     shares = {}
     for name, seeds in logs.items():
         curves = [curve for log in seeds if (curve := log.share()) is not None]
@@ -79,7 +82,7 @@ def curves_of(finished: Finished, shown: Sequence[str]) -> Curves:
         steps={name: seeds[0].steps for name, seeds in logs.items()},
         losses=bands(lambda line: line.get("loss")),
         # A candidate is evaluated where it is judged, which makes no curve.
-        validation={n: b for n, b in bands(_validation_error).items() if logs[n][0].evaluated},
+        validation={n: b for n, b in bands(errors).items() if logs[n][0].evaluated},
         mastery=measured("mastery"),
         drawn=measured("drawn"),
         held_out=measured("held_out"),
@@ -225,6 +228,9 @@ def _share_of(chain: Any) -> Any:
     return given.get("of", AUTO) if name == "share" else None
 
 
-def _validation_error(line: dict[str, Any]) -> float | None:
+def _validation_error(measure: str, line: dict[str, Any]) -> float | None:
     figures = line.get("evaluation")
-    return WORDS[error_measure(figures)].scale * error_of(figures) if figures else None
+    # Logs from before the balanced accuracy was measured have no such error.
+    if not figures or (measure == BALANCED and "balanced_accuracy" not in figures):
+        return None
+    return WORDS[measure].scale * error_of(figures, measure)

@@ -17,8 +17,9 @@ from extracurricular.evaluation.labels import label_rows
 from extracurricular.evaluation.summary import Parts, sentences
 from extracurricular.evaluation.words import Words, figure_text, known
 from extracurricular.report import cells, sections
+from extracurricular.report.classes import class_tables, recall_table
 from extracurricular.report.collect import Report, Stretch
-from extracurricular.report.confusions import confusions
+from extracurricular.report.confusions import confusions, own_confusions
 from extracurricular.report.figures import clean
 from extracurricular.report.learning import learning, mastery
 
@@ -51,6 +52,7 @@ def environment() -> Environment:
     )
     found.filters["duration"] = duration
     found.filters["signed"] = signed
+    found.filters["share"] = share
     # A number and its percent sign stay on one line.
     found.filters["bound"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
     found.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)
@@ -94,6 +96,9 @@ def render(report: Report, fingerprint: str) -> str:
         calibration=figures(sections.calibration(report)),
         fidelity=figures(sections.fidelity(report)),
         confusions=confusions(report),
+        own_confusions=own_confusions(report),
+        recalls=recall_table(report.summary),
+        class_tables=class_tables(report.summary),
         open=open_galleries(report),
         first=_FIRST,
         stretches=bars(report.time),
@@ -135,9 +140,14 @@ def bars(stretches: list[Stretch]) -> list[tuple[Stretch, float]]:
 
 
 def by_time(students: dict[str, dict[str, float]]) -> list[tuple[list[str], dict[str, float]]]:
-    """Return times with the names of their students; students of one network share theirs."""
+    """Return times with the names of their students; students of one network share theirs.
+
+    Those of which none are known are left out.
+    """
     groups: list[tuple[list[str], dict[str, float]]] = []
     for name, times in students.items():
+        if not times:
+            continue
         same = next((names for names, known in groups if known == times), None)
         if same is None:
             groups.append(([name], times))
@@ -159,8 +169,18 @@ def duration(seconds: float) -> str:
 
 def signed(value: float) -> str:
     """Write a difference of counts: +3, −0.4, 0."""
-    text = f"{value:+.1f}".rstrip("0").rstrip(".").replace("-", "−")
-    return "" if text in ("+0", "−0", "+", "−") else text
+    # A cell has room for two digits, and tenths of ten examples tell nobody anything.
+    digits = 0 if abs(value) >= 9.95 else 1
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    text = text.removesuffix(".0")
+    return "" if text in ("+0", "−0") else text
+
+
+def share(value: float) -> str:
+    """Write a share in percent for a small cell: 87, 0.4; nothing for 0."""
+    if value == 0:
+        return ""
+    return f"{value:.0f}" if value >= 0.95 else "<1"
 
 
 def _install(report: Report) -> str | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from extracurricular.evaluation.summary import Parts, seed_errors
-from extracurricular.evaluation.words import WORDS, Words, amount_text, error_measure
+from extracurricular.evaluation.entries import measure_of, seed_errors
+from extracurricular.evaluation.summary import Parts
+from extracurricular.evaluation.words import WORDS, Words, amount_text
 from extracurricular.report.collect import Answers, Report, pooled
 from extracurricular.report.curves import (
     band,
@@ -144,7 +145,8 @@ def _costs(report: Report) -> Iterator[Figure]:
     }
     spent = {name: entry.get("multiply_adds") for name, entry in entries.items() if name}
     error = error_words(report)
-    errors = {name: [error.scale * v for v in seed_errors(e)] for name, e in entries.items()}
+    measure = measure_of(summary)
+    errors = {k: [error.scale * v for v in seed_errors(e, measure)] for k, e in entries.items()}
     colours = _legend(report, others=True)
     threads = latency["threads"]
     where = f"one thread of {latency['cpu']}" if threads == 1 else f"{threads} threads"
@@ -220,7 +222,7 @@ def _beside(values: dict[str, float]) -> dict[str, float]:
 
 def error_words(report: Report) -> Words:
     """Return the words for the error that gaps are measured in."""
-    return WORDS[error_measure(report.summary["teacher"]["metrics"])]
+    return WORDS[measure_of(report.summary)]
 
 
 # -- calibration ----------------------------------------------------------------------------------

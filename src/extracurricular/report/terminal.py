@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from extracurricular.evaluation.summary import sentences
-from extracurricular.report import cells
+from extracurricular.evaluation.entries import is_imbalanced
+from extracurricular.evaluation.summary import Parts, sentences
+from extracurricular.evaluation.words import WORDS
+from extracurricular.report import cells, classes
 
 # A console for measuring alone, wide enough for any table.
 _WIDE = Console(width=1000)
@@ -31,7 +33,8 @@ def table(summary: Mapping[str, Any], width: int | None = None) -> Table:
     headings, rows = cells.table(summary)
     kept = list(range(len(headings)))
     found = _table(summary, headings, rows, kept)
-    for place in _dispensable(headings):
+    measured = "balanced_accuracy" if is_imbalanced(summary) else ""
+    for place in _dispensable(headings, WORDS[measured].heading if measured else ""):
         if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
             break
         kept.remove(place)
@@ -39,14 +42,15 @@ def table(summary: Mapping[str, Any], width: int | None = None) -> Table:
     return found
 
 
-def _dispensable(headings: list[str]) -> list[int]:
+def _dispensable(headings: list[str], measured: str = "") -> list[int]:
     """Return the columns to leave out for want of width, the first to go first.
 
-    The name and the first figure always stay.
+    The name and one figure always stay: that with the heading ``measured``, or else the first.
     """
     cost = headings.index(cells.COST)
     first, last = cost + 1, len(headings) - 1
-    return [cost, *range(last - 1, first, -1), 1, last]
+    kept = headings.index(measured) if measured in headings else first
+    return [cost, *(k for k in range(last - 1, cost, -1) if k != kept), 1, last]
 
 
 def _table(
@@ -103,6 +107,55 @@ def targets_table(summary: Mapping[str, Any]) -> Table | None:
     for place, row in enumerate(rows[: each * _MOST_TARGETS]):
         shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in row]
         result.add_row(*shown, end_section=(place + 1) % each == 0)
+    return result
+
+
+def classes_table(summary: Mapping[str, Any], width: int | None = None) -> Table | None:
+    """Return the table of each class's recall; None where classes are balanced, or there are none.
+
+    Args:
+        summary: ``summary.json``.
+        width: As for :func:`table`: a narrow terminal shows fewer students.
+    """
+    headings, rows, note = classes.recall_table(summary)
+    if not rows or not is_imbalanced(summary):
+        return None
+    kept, parts = list(range(len(headings))), Parts.of(summary)
+    # The counts of training examples go first, then students, the plain one and the reference
+    # last of them, then the teacher; the subject stays.
+    last = [parts.plain, parts.reference, "teacher"]
+    models = [name for name in reversed(headings[3:]) if name not in (*last, parts.subject)]
+    models += [name for name in last if name in headings and name != parts.subject]
+    for place in [1, *(headings.index(name, 3) for name in models), None]:
+        found = _classes_table(headings, rows, kept, note)
+        if width is None or Measurement.get(_WIDE, _WIDE.options, found).maximum <= width:
+            break
+        if place in kept:
+            kept.remove(place)
+    return found
+
+
+def _classes_table(
+    headings: list[str], rows: list[list[cells.Cell]], kept: list[int], note: str
+) -> Table:
+    gone = [heading for place, heading in enumerate(headings) if place not in kept]
+    result = Table(
+        title="Each class",
+        title_justify="left",
+        caption=escape(note + (f"; for want of width without {', '.join(gone)}" if gone else "")),
+        caption_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for place in kept:
+        result.add_column(
+            escape(headings[place]),
+            justify="right" if place else "left",
+            no_wrap=place > 0,
+            overflow="fold",
+        )
+    for row in rows:
+        texts = [row[place] for place in kept]
+        shown = [f"[bold]{escape(c.text)}[/bold]" if c.best else escape(c.text) for c in texts]
+        result.add_row(*shown)
     return result
 
 

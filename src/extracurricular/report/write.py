@@ -47,17 +47,20 @@ def write_report(
     """
     file = file or finished.folder / "report.html"
     # The fingerprint leaves out the machine's speed, which is measured once and kept in the folder.
-    mark = fingerprint(finished)
+    with finished.reading():
+        mark = fingerprint(finished)
     if not again and _is_of(file, mark):
         return False
     from extracurricular.report.collect import collect
     from extracurricular.report.page import render
 
-    report = collect(finished)
+    with finished.reading():
+        report = collect(finished)
+        page = sealed(render(report, mark))
     if tell is not None:
         for sentence in (*report.damaged, *report.curves.damaged):
             tell(sentence)
-    write_if_changed(file, sealed(render(report, mark)))
+    write_if_changed(file, page)
     return True
 
 

@@ -39,13 +39,13 @@ def summed_up(
         they are given.
     """
     if isinstance(answer, Categorical):
-        confidence, predicted = answer.probs.max(-1)
+        confidence, predicted = answer.top()
         found = {"confidence": confidence, "predicted": predicted}
         labels = None if labels is None else hard_labels(labels)
     elif isinstance(answer, Bernoulli):
         found = {"probs": answer.probs}
     else:
-        found = {"mean": answer.mean.float(), "std": answer.std}
+        found = {"mean": answer.mean.to(answer.std.dtype), "std": answer.std}
         if isinstance(answer, Transformed):
             found |= {"inner_mean": answer.inner.mean.float(), "inner_std": answer.inner.std}
     found["entropy"] = answer.entropy()

@@ -1,21 +1,28 @@
 """Find every mistake of a recipe before anything is written.
 
-Everything that the recipe names is built once, the teacher and the generators untrained, and asked
-for a draw. So a wrong name, a setting that does not go with the data, or a score that the teacher
-cannot give, shows at once and leaves the folder as it was.
+Everything that the recipe names is built once, the teacher and the generators untrained, asked for
+a draw, and tried on it (:mod:`~extracurricular.run.trial`). So a wrong name, a setting that does
+not go with the data, a network of another shape, or a score that the teacher cannot give, shows at
+once and leaves the folder as it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 import yaml
 
-from extracurricular.errors import StorageError
+from extracurricular.errors import RecipeError, StorageError, own_code, raised
 from extracurricular.files import telling
+from extracurricular.inputs import Batch
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.data_sets import check_same, data_specs
 from extracurricular.run.loggers import check_loggers
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks
+from extracurricular.run.trial import PROBE, try_answer, try_answers
 from extracurricular.run.workspace import Workspace
 
 # The file that every run has from its beginning, and nobody else's folder.
@@ -42,14 +49,48 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     if workspace.kept is not None and is_begun(plan, workspace):
         for spec in data_specs(recipe):
             check_same(workspace, spec, "run")
-    check_loggers(recipe.log)
+    if not workspace.looks:
+        check_loggers(recipe.log)
     for stage in plan.stages:
-        stage.check(workspace, checks)
+        with beyond_all_bounds(stage.key):
+            stage.check(workspace, checks)
         # Before the next stage, which may ask what this one made.
         stage.check_folder(workspace)
-    if recipe.teacher.weights is not None:
-        workspace.made(plan.teachers[recipe.seeds[0]])
+    _try_teacher(plan, workspace, checks)
     return checks
+
+
+def _try_teacher(plan: Plan, workspace: Workspace, checks: Checks) -> None:
+    """Ask a teacher that needs no training, before it teaches anybody.
+
+    Raises:
+        XclError: Its weights cannot be read, or it gives NaN, or no such answers.
+    """
+    seed = plan.recipe.seeds[0]
+    source, data = plan.teachers[seed], workspace.data_of(seed)
+    waits = not all(stage.is_done(workspace) for stage in plan.trained)
+    teacher = workspace.made(source) if source.weights is not None else checks.teacher
+    if teacher is None or not source.needs_no_training or not waits:
+        return
+    rows = torch.arange(PROBE, device=data.device) % len(data.train)
+    with workspace.exact():
+        key = f"teacher.{next(iter(plan.recipe.teacher.fitted or {'model': None}))}"
+        try_answer(teacher, Batch(rows, data.inputs(data.train[rows].x)), data.task, key)
+        with own_code(key, "the teacher cannot be asked", plain=True):
+            try_answers(teacher, data, workspace.evaluated(data), source.title)
+
+
+@contextmanager
+def beyond_all_bounds(key: str) -> Iterator[None]:
+    """Name the part of a recipe whose numbers are larger than torch, or the memory, can hold.
+
+    Raises:
+        RecipeError: They are.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise RecipeError(key, f"cannot be built or drawn from: {raised(error)}") from error
 
 
 def check_folder(plan: Plan, workspace: Workspace) -> None:

@@ -20,6 +20,7 @@ from extracurricular.errors import RecipeError, StorageError
 from extracurricular.files import Checkpoints
 from extracurricular.run.expense import spent
 from extracurricular.run.halving import Halving, Results
+from extracurricular.run.judged import tell_of_teachers
 from extracurricular.run.network import NetworkStage, keep_network, train_network
 from extracurricular.run.stages import LOG, Checks, Price, begun
 from extracurricular.run.workspace import Workspace, sampler_seed
@@ -89,6 +90,7 @@ class ChosenStage(NetworkStage):
         if self.is_done(workspace):
             return
         stages, halving = dict(self.candidates), self.halving
+        tell_of_teachers(workspace, self.networks)
         with begun(workspace, self) as outcome:
             results = self._results(workspace)
 

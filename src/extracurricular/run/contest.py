@@ -14,12 +14,13 @@ from torch import nn
 
 from extracurricular.data.base import Data
 from extracurricular.distributions import Task
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, XclError, shorten
 from extracurricular.matching import Matching, build_matching
 from extracurricular.recipe.candidates import read_choice
 from extracurricular.recipe.students import ChooseSection
 from extracurricular.run.chosen import FILE, held_out_kl
 from extracurricular.run.halving import Halving, Results
+from extracurricular.run.loss import fitted_loss
 from extracurricular.run.workspace import sampler_seed
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
@@ -70,6 +71,9 @@ class Lessons:
 
     def prepared(self, candidate: Candidate) -> tuple[nn.Module, Sampler]:
         """Return a student with its first weights, and the source of its examples."""
+        fitted_loss(
+            candidate.loss, "matching", self.data
+        )  # a wrong one is refused before anything is trained
         module, chain = copy.deepcopy(self.first), candidate.chain
         if not isinstance(chain, str | dict | list):
             return module, chain
@@ -104,7 +108,7 @@ class Lessons:
             source,
             self.teacher,
             self.data.task,
-            matching=candidate.loss,
+            matching=fitted_loss(candidate.loss, "matching", self.data),
             settings=self.settings,
             seed=self.seed,
             fabric=self.fabric,
@@ -132,6 +136,8 @@ class Lessons:
                 seed=sampler_seed(self.seed), temperature=candidate.loss.last_temperature,
                 part=part, until=until, context=self._context(student),
             )  # fmt: skip
+        except XclError:
+            raise
         except ValueError as error:
             if part is not None:
                 raise RecipeError("choose", f"keeps examples out, but held_out {error}") from error
@@ -218,6 +224,11 @@ def read_loss(given: Matching | dict[str, Any], task: Task) -> Matching:
     Raises:
         RecipeError: A setting is unknown or invalid, or does not go with the task.
     """
+    if not isinstance(given, Matching | dict):
+        raise RecipeError(
+            "matching",
+            f"is {shorten(given)}; it must be xcl.Matching(…), or a dict of its settings",
+        )
     found = given if isinstance(given, Matching) else build_matching(given, "matching")
     try:
         found.beta_for(task.kind)

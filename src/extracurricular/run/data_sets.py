@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +16,9 @@ from extracurricular.data.sets import DATA
 from extracurricular.errors import DataError, RecipeError, StorageError
 from extracurricular.files import read_sealed
 from extracurricular.knowledge.fingerprint import canonical, data_fingerprint
+from extracurricular.recipe.own_code import refusal as refusal_of_code
 from extracurricular.recipe.schema import Recipe
-from extracurricular.registry import split_spec
+from extracurricular.registry import looking, split_spec
 from extracurricular.run.kept import Kept, read_kept, refusal
 from extracurricular.run.settings import data_settings
 
@@ -24,14 +28,23 @@ class DataSets:
 
     Args:
         folder: The folder of the run.
-        looks: Whether the run is only looked at. Data are then made by no code of somebody's own,
-            and are refused where they are not those of the run.
+        looks: Whether the run is only looked at. Data are then refused where they are not those of
+            the run.
         accepts: Whether changed data are taken all the same, to evaluate on.
+        own: The code of somebody's own that the run names, by key, if it must not be imported; None
+            if it may.
     """
 
-    def __init__(self, folder: Path, *, looks: bool = False, accepts: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        looks: bool = False,
+        accepts: bool = False,
+        own: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
-        self.looks, self.accepts = looks, accepts
+        self.looks, self.accepts, self.own = looks, accepts, own
         self._data: dict[bytes, Data] = {}
         self._content: dict[bytes, str] = {}
         self._contents: dict[bytes, dict[str, Any]] = {}
@@ -63,15 +76,21 @@ class DataSets:
 
     def _read(self, spec: Any) -> Data:
         name, _ = split_spec(spec, "data set", "data")
-        if self.looks and DATA.names_own_code(name):
-            raise StorageError(
-                f"the run {str(self.folder)!r} names its data by code of somebody's own, {name!r}, "
-                "which is imported by `xcl run` alone; name the data yourself"
-            )
         try:
-            return DATA.build(spec, key="data")
+            with self.looking():
+                return DATA.build(spec, key="data")
         except DataError as error:
             raise RecipeError(f"data.{name}", str(error)) from error
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Import nothing that the run names while a block runs, unless that may be imported."""
+        if self.own is None:
+            yield
+            return
+        where = f"the run {str(self.folder)!r}"
+        with looking(partial(refusal_of_code, where, self.own)):
+            yield
 
     @property
     def kept(self) -> Kept | None:

@@ -166,10 +166,7 @@ def shown(drawn: Drawn, data: Data, batch: Batch, said: Distribution) -> Drawn:
         batch: The draws.
         said: The teacher's distributions, in the units that networks see.
     """
-    raw = {
-        name: (values * data.x_scale[name].scale + data.x_scale[name].shift).cpu()
-        for name, values in leaves(batch.x).items()
-    }
+    raw = {name: data.x_scale[name].undo(values).cpu() for name, values in leaves(batch.x).items()}
     tensors = {"ids": batch.ids.cpu(), "said": said.parameters.cpu()}
     image = next((name for name, values in raw.items() if values.ndim == 4), None)
     if image is None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from extracurricular.errors import RecipeError
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.chosen import ChosenStage
+from extracurricular.run.defaults import with_defaults
 from extracurricular.run.expense import expense, mean_share
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import plan
@@ -22,7 +23,7 @@ from extracurricular.samplers import Context
 
 
 def settled(recipe: Recipe, workspace: Workspace) -> Recipe:
-    """Return a recipe in which students with a ``cost`` have their steps.
+    """Return a recipe whose trainings have an optimiser, and students with a ``cost`` their steps.
 
     A share that follows mastery is not known before the training; it counts as the one that costs
     more, so that the baseline gets no fewer steps than it should.
@@ -34,6 +35,7 @@ def settled(recipe: Recipe, workspace: Workspace) -> Recipe:
     Raises:
         RecipeError: The multiply-adds cannot be counted, or a part of the recipe cannot be built.
     """
+    recipe = with_defaults(recipe, workspace)
     wanted = {name: s.cost for name, s in recipe.students.items() if s.cost is not None}
     if not wanted:
         return recipe

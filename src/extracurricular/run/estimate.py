@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from extracurricular.knowledge.fingerprint import canonical
-from extracurricular.matching import build_matching
 from extracurricular.run.check import check
 from extracurricular.run.executors import threads
+from extracurricular.run.loss import loss_for
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan
 from extracurricular.run.stages import Checks, Price, Stage
@@ -117,14 +117,19 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     moments: list[float] = []
 
     def steps(count: int) -> None:
-        changes: dict[str, Any] = {"steps": count, "warmup": 0, "lr": stage.training.lr / 1e3}
+        changes: dict[str, Any] = {"steps": count, "warmup": 0, "lr": stage.training.rate / 1e3}
         moments.clear()
         train(
             model,
             sampler,
             teacher,
             workspace.data(stage.data).task,
-            matching=build_matching(stage.matching, f"{stage.key}.matching"),
+            matching=loss_for(
+                stage.matching,
+                f"{stage.key}.matching",
+                workspace.data(stage.data),
+                stage.learns_from,
+            ),
             settings=stage.training.model_copy(update=changes),
             seed=stage.seed,
             fabric=workspace.fabric,

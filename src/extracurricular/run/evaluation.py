@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
+from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
-from extracurricular.errors import DataError, RecipeError
+from extracurricular.errors import DataError, RecipeError, TrainingError
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.classes import counted, each_class, without
 from extracurricular.evaluation.labels import each_label
+from extracurricular.evaluation.marks import marks_of
+from extracurricular.evaluation.predict import check_finite
 from extracurricular.evaluation.summary import summarise
 from extracurricular.evaluation.targets import by_target
 from extracurricular.files import json_bytes, sha256, write_if_changed, write_sealed_if_changed
@@ -19,6 +25,7 @@ from extracurricular.run.answers import FILE as ANSWERS
 from extracurricular.run.answers import keep_answers, summed_up
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.drawn import keep_draws
+from extracurricular.run.judged import KEY, judgement, of_members
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.settings import SCHEMA
 from extracurricular.run.stages import Checks, Price, Stage
@@ -87,7 +94,7 @@ class EvaluationStage(Stage):
             labels = split.y.cpu()
             if teacher.path not in known:
                 try:
-                    said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
+                    said = teacher_answers(workspace, teacher, data)
                 except DataError as error:
                     if not teacher.is_stored:
                         raise
@@ -100,8 +107,9 @@ class EvaluationStage(Stage):
             row: dict[str, Any] = {"metrics": {}}
             if answers is not None:
                 row["metrics"] = metrics.figures(answers, labels, angular=angular)
-                row["labels"] = each_label(answers, labels, data.outputs)
-                row["targets"] = by_target(answers, labels, data)
+                row |= _apart(answers, labels, data, row["metrics"])
+                known_of = [workspace.record(stage.path).get(KEY) for stage in teacher.stages]
+                row[KEY] = of_members(known_of) or judgement(answers, labels, data)
             teacher_rows.append({**row, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
@@ -117,9 +125,10 @@ class EvaluationStage(Stage):
                 files[f"{stage.path}/{METRICS}"] = measured
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
-                row["labels"] = each_label(prediction, labels, data.outputs)
+                row |= _apart(prediction, labels, data, figures, answers)
+                # Runs from before it was kept are judged by these examples.
+                row[KEY] = record.get(KEY) or judgement(prediction, labels, data)
                 # Runs from before multiply-adds were counted have none.
-                row["targets"] = by_target(prediction, labels, data, answers)
                 rows.append(row | {k: record.get(k) for k in ("multiply_adds", "chosen")})
         first = recipe.seeds[0]
         students = {name: self.students[name, first] for name in recipe.students}
@@ -129,9 +138,13 @@ class EvaluationStage(Stage):
             figures = next(iter(student_rows.values()))[0]["metrics"]
             for row in teacher_rows:
                 row["metrics"] = row["metrics"] or dict.fromkeys(figures, math.nan)
-        summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows)
+        counts = _counts(workspace.data_of(first))
+        summary = summarise(recipe.dump(), task, recipe.seeds, teacher_rows, student_rows, counts)
         if absent is not None:
             summary["teacher"]["absent"] = absent
+        marks = marks_of(recipe.seeds, {"teacher": teacher_rows, **student_rows})
+        if marks:
+            summary["marks"] = marks
         whole = [workspace.contents(spec) for spec in data_specs(recipe)]
         summary["data"] = sha256(canonical(whole))[:32]
         for part in self.needs:
@@ -140,3 +153,42 @@ class EvaluationStage(Stage):
         files[SUMMARY] = write_if_changed(workspace.folder / SUMMARY, json_bytes(summary))
         record = {"schema": SCHEMA, "done": True, "files": dict(sorted(files.items()))}
         write_sealed_if_changed(workspace.folder / self.path / RECORD, record)
+
+
+def teacher_answers(workspace: Workspace, teacher: TeacherPlan, data: Data) -> Distribution:
+    """Return a teacher's answers on the split that results are measured on.
+
+    Raises:
+        TrainingError: It gave NaN or infinity, or no probabilities, for some examples.
+    """
+    split = workspace.evaluated(data)
+    try:
+        said = workspace.answers(teacher.path, data, partial(workspace.made, teacher))
+    except (TrainingError, ValueError) as error:
+        raise TrainingError(f"{teacher.title}: {error}") from error
+    check_finite(said, teacher.title, data, split)
+    return said
+
+
+def _apart(
+    answers: Distribution,
+    labels: Tensor,
+    data: Data,
+    figures: dict[str, float],
+    teacher: Distribution | None = None,
+) -> dict[str, Any]:
+    """Return the figures of each label, class or target alone, and those that there are not."""
+    classes = each_class(answers, labels, data.classes)
+    return {
+        "labels": each_label(answers, labels, data.outputs),
+        "classes": classes,
+        "targets": by_target(answers, labels, data, teacher),
+        "without": without(figures, classes, data.task.kind),
+    }
+
+
+def _counts(data: Data) -> dict[str, int] | None:
+    """Return the number of training examples of each class; None for other tasks."""
+    if data.task.kind != "classification" or data.train.y is None:
+        return None
+    return counted(data.train.y.cpu(), data.classes, data.task.size)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from extracurricular.data.images.stream import left_out_of_draws
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, shorten
 from extracurricular.files import read_json, write_if_changed
 from extracurricular.recipe.overrides import FULL, describe_budget
 from extracurricular.recipe.schema import Recipe
+from extracurricular.run.chance import tell_of_chance
 from extracurricular.run.check import check, check_folder, recipe_text
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.environment import note_environment
@@ -54,6 +55,11 @@ def execute(
         XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
     _check_alone()
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            "recipe", f"is {shorten(recipe)}; it must be a Recipe, as xcl.read_recipe(name) and "
+            "xcl.parse_recipe(values) give one"
+        )  # fmt: skip
     workspace = Workspace(recipe, Path(folder), watcher)
     recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe, last)
@@ -63,6 +69,7 @@ def execute(
     with locked(workspace.folder), threads(recipe.device.threads):
         check_folder(whole, workspace)  # another run may have been at work until now
         begin(whole, workspace, whole.trained, checks)
+        tell_of_chance(whole, workspace)
         waiting = [stage for stage in whole.trained if not stage.is_done(workspace)]
         do_stages(whole.trained, workspace, job_count(jobs, recipe, waiting))
         for stage in (whole.evaluation, *whole.last):

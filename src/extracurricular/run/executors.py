@@ -26,7 +26,13 @@ from typing import Any
 
 import torch
 
-from extracurricular.errors import RecipeError, TrainingError, XclError
+from extracurricular.errors import (
+    RecipeError,
+    TrainingError,
+    XclError,
+    own_mistake,
+    show_traceback,
+)
 from extracurricular.files import telling
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_group, do_in_order, next_group
@@ -301,9 +307,9 @@ class _Reporter:
         """Report how many steps are done."""
         self.reports.put(("advance", (title, step, loss)))
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
+    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
         """Report that a stage has ended."""
-        self.reports.put(("end", (title, steps, seconds)))
+        self.reports.put(("end", (title, steps, seconds, problem)))
 
     def tell(self, text: str) -> None:
         """Report a sentence."""
@@ -357,7 +363,16 @@ def _do_job(paths: list[str]) -> _Failed | None:
     try:
         do_group([job.stages[path] for path in paths], job.workspace)
     except RecipeError as error:
+        show_traceback(error)
         return _Failed(RecipeError, (error.key, error.problem))
     except XclError as error:
+        show_traceback(error)
         return _Failed(type(error), (str(error),))
+    except Exception as error:
+        # It leaves its place behind when it crosses to the parent.
+        text = own_mistake(error)
+        if text is None:
+            raise
+        show_traceback(error)
+        return _Failed(XclError, (text,))
     return None

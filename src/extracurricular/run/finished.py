@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from extracurricular.data.base import Data
-from extracurricular.errors import RecipeError, StorageError, known_names
+from extracurricular.errors import RecipeError, StorageError, known_names, reading
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import curing, read_json
+from extracurricular.recipe.own_code import own_code
 from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
@@ -36,6 +38,19 @@ class Finished:
     workspace: Workspace
     plan: Plan
     summary: dict[str, Any]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the run while a block runs: nothing that it names is imported, unless trusted.
+
+        Raises:
+            StorageError: Its files hold something odd that the block did not expect.
+        """
+        if not self.workspace.looks:  # it has just been made here
+            yield
+            return
+        with reading(f"the run {str(self.folder)!r}"), self.workspace.looking():
+            yield
 
     @property
     def folder(self) -> Path:
@@ -119,6 +134,7 @@ def open_run(
     *,
     accepts: bool = False,
     place: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Finished:
     """Open a finished run. No data are read.
 
@@ -130,11 +146,23 @@ def open_run(
             asked for.
         place: Settings of the data that say where they lie now (``path``) and how they are read
             (``workers``, ``cache``).
+        trust: Whether the code that the run names (``module:attribute``) may be imported.
 
     Raises:
         StorageError: There is no run, it is not finished, or it is of another schema.
         RecipeError: Its recipe cannot be read.
     """
+    with reading(f"the run {str(folder)!r}"):
+        return _open_run(folder, device, accepts, place, trust)
+
+
+def _open_run(
+    folder: Path,
+    device: DeviceSection | None,
+    accepts: bool,
+    place: Mapping[str, Any] | None,
+    trust: bool,
+) -> Finished:
     recipe_file, summary_file = folder / "recipe.yaml", folder / SUMMARY
     if not folder.is_dir():
         raise StorageError(f"there is no run {str(folder)!r}; `xcl run` makes one")
@@ -157,7 +185,10 @@ def open_run(
     _check_weights(folder, measured)
     device = device or recipe.device.model_copy(update={"accelerator": "auto"})
     recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
-    return Finished(Workspace(recipe, folder, looks=True, accepts=accepts), plan(recipe), summary)
+    own = None if trust else own_code(recipe.dump())
+    workspace = Workspace(recipe, folder, looks=True, accepts=accepts, own=own)
+    with workspace.looking():
+        return Finished(workspace, plan(recipe), summary)
 
 
 def opened(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> Finished:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError
+from extracurricular.errors import RecipeError, StorageError, TrainingError, XclError, own_code
 from extracurricular.files import read_checked, save_weights, write_json
 from extracurricular.generators import GENERATORS, Fit, Generator
 from extracurricular.generators.quality import Quality, assess, flat_features, teacher_features
@@ -90,11 +90,9 @@ class GeneratorStage(Stage):
     def check(self, workspace: Workspace, checks: Checks) -> None:
         """Build the generator unfitted."""
         if self.name not in checks.generators:
-            try:
-                data = workspace.data(self.data)
+            data = workspace.data(self.data)
+            with own_code(f"{self.key}.model", "the generator cannot be made", plain=True):
                 checks.generators[self.name] = self.fit.preview(data)
-            except ValueError as error:
-                raise self.blame(error) from error
 
     def do(self, workspace: Workspace) -> None:
         """Fit and measure the generator; an interrupted fit goes on where it stopped."""

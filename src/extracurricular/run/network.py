@@ -8,27 +8,36 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.images.stream import left_out_of_draws
-from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, TrainingError, XclError
-from extracurricular.evaluation import metrics
 from extracurricular.files import save_weights
 from extracurricular.knowledge.fingerprint import canonical
-from extracurricular.matching import DIVERGENCES, build_matching, traits_of
-from extracurricular.matching.course import ends
+from extracurricular.matching import build_matching
 from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
 from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
+from extracurricular.run.judged import blaming, judged, tell_of_teachers, validation
 from extracurricular.run.loggers import Curves
+from extracurricular.run.loss import loss_for
+from extracurricular.run.precision import autocast
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import LOG, Checks, Price, Stage, begun
+from extracurricular.run.trial import (
+    PROBE,
+    Trial,
+    check_loss,
+    lesson_of,
+    probe_of,
+    try_lesson,
+    try_sampler,
+)
 from extracurricular.run.workspace import Workspace, sampler_seed
-from extracurricular.samplers import Batch, Context, Sampler, is_pure
+from extracurricular.samplers import Context, Sampler, is_pure
 from extracurricular.samplers.build import moves, requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
 from extracurricular.training import Mastery, Training, TrainingResult, mastery_of, train
@@ -53,8 +62,7 @@ class NetworkStage(Stage):
         record: The record that it learns from instead of the teacher; None where there is none.
         parts: The stages that teacher, generators and record are made of.
         given: Checksums of the files of weights that replace its training.
-        held_out: Part of the training examples that is kept out to measure mastery; None where
-            nothing asks for it.
+        held_out: Part of the training examples to measure mastery on; None where none is.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -82,6 +90,11 @@ class NetworkStage(Stage):
     def needs(self) -> tuple[Stage, ...]:
         """The stages that its teacher, generators and record are made of."""
         return self.parts
+
+    @property
+    def networks(self) -> list[str]:
+        """Folders of the networks that its teacher is made of."""
+        return [part.path for part in self.parts if isinstance(part, NetworkStage)]
 
     @property
     def length(self) -> int:
@@ -202,19 +215,26 @@ class NetworkStage(Stage):
         """Train the network; an interrupted training goes on where it stopped."""
         if self.is_done(workspace):
             return
+        tell_of_teachers(workspace, self.networks)
         with begun(workspace, self) as outcome:
             student, result = train_network(self, workspace)
             outcome |= keep_network(self, workspace, student, result)
         for sentence in left_out_of_draws(workspace.data(self.data)):
             workspace.watcher.tell(sentence)
 
-    # -- checking ---------------------------------------------------------------------------------
-
     def check(self, workspace: Workspace, checks: Checks) -> None:
-        """Build network and sampler, draw twice, and check the loss by these draws."""
-        if self.key not in checks.seen:
-            checks.seen.add(self.key)
-            _check(self, workspace, checks)
+        """Build network and sampler, draw twice, and try network and loss on these draws."""
+        name = f"{self.key} {self._spec}"
+        waits = not self.is_done(workspace)
+        # What is finished needs no trial, but another seed of it may not be.
+        if name not in checks.seen or (waits and f"{name} tried" not in checks.seen):
+            checks.seen |= {name, f"{name} tried"} if waits else {name}
+            _check(self, workspace, checks, tried=waits)
+
+    @property
+    def _spec(self) -> str:
+        """What its network is built from."""
+        return canonical([self.model, data_settings(self.data)]).decode()
 
     def asks_once(self, teacher: Teacher, sampler: Sampler) -> bool:
         """Whether the loop asks the teacher once about each stored example."""
@@ -222,10 +242,9 @@ class NetworkStage(Stage):
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
         """Return the cost of the training."""
-        draws = self.training.steps * self.training.batch_size
         size = parameter_count(self.untrained(workspace))
-        asked = round(draws * checks.asks.get(self.key, 0.0)) if self.teacher is not None else 0
-        return Price(self.steps, draws, asked, bytes=4 * size, parameters=size)
+        asked = round(self.length * checks.asks.get(self.key, 0.0)) if self.teacher else 0
+        return Price(self.steps, self.length, asked, bytes=4 * size, parameters=size)
 
 
 def train_network(
@@ -248,13 +267,14 @@ def train_network(
     data = workspace.data(stage.data)
     student = stage.untrained(workspace).to(workspace.device)
     sampler, teacher = stage.lesson(workspace, student)
-    with _curves(stage, workspace) as curves:
+    blamed = None if stage.learns_from == "labels" else teacher
+    with _curves(stage, workspace) as curves, blaming(workspace, data, blamed):
         result = train(
             student,
             sampler,
             teacher,
             data.task,
-            matching=build_matching(stage.matching, f"{stage.key}.matching"),
+            matching=loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from),
             settings=stage.training,
             seed=stage.seed,
             fabric=workspace.fabric,
@@ -276,7 +296,7 @@ def keep_network(
     stage: NetworkStage, workspace: Workspace, student: nn.Module, result: TrainingResult
 ) -> dict[str, Any]:
     """Write a trained network to its stage's folder; return what ``stage.json`` holds of it."""
-    file = workspace.folder / stage.path / "weights.safetensors"
+    file, data = workspace.folder / stage.path / "weights.safetensors", workspace.data(stage.data)
     return {
         "sha256": save_weights(file, student.state_dict()),
         "steps": result.steps,
@@ -285,6 +305,14 @@ def keep_network(
         "multiply_adds": spent(stage, workspace, student),
         **_answering(stage, workspace),
         **({"mastery": result.mastery} if result.mastery else {}),
+        **judged(
+            workspace,
+            NetworkTeacher(student, data.task),
+            data,
+            stage.path,
+            stage.training,
+            stage.networks,
+        ),
     }
 
 
@@ -359,6 +387,8 @@ def mastery_in(
             until=until,
             context=context_of(stage, workspace, student),
         )
+    except XclError:
+        raise
     except ValueError as error:
         raise RecipeError(f"{stage.key}.mastery.held_out", str(error)) from error
 
@@ -408,7 +438,7 @@ def _curves(stage: NetworkStage, workspace: Workspace) -> Curves:
     )
 
 
-def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
+def _check(stage: NetworkStage, workspace: Workspace, checks: Checks, tried: bool) -> None:
     device = workspace.device
     model = stage.untrained(workspace).to(device)
     context = Context()
@@ -419,12 +449,21 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
     sampler = stage.build_sampler(workspace, context)
     if stage.learns_from == "teacher" and checks.teacher is not None:
         check_draws(checks.teacher, sampler, stage.key)
-    batch = _draw(sampler, torch.arange(2).to(device), f"{stage.key}.sampler")
-    check_matching(stage, batch, workspace.data(stage.data).task)
+    batch = try_sampler(sampler, torch.arange(PROBE).to(device), f"{stage.key}.sampler")
+    data = workspace.data(stage.data)
+    matching = loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from)
+    check_loss(matching, stage.learns_from, batch, data.task, stage.key)
+    if tried:
+        asked = checks.teacher if stage.learns_from == "teacher" else None
+        trial = Trial(model, data.task, probe_of(data), stage.key, stage._spec)
+        with workspace.exact(), autocast(workspace.precision, device):
+            lesson = LabelTeacher() if asked is None else lesson_of(asked, sampler, data.task)
+            size = stage.training.batch_size
+            try_lesson(trial, batch, lesson, matching, size, checks.seen)
     checks.asks[stage.key] = questions(sampler, stage.learns_from)
     if checks.teacher is not None and stage.asks_once(checks.teacher, sampler):
         draws = stage.training.steps * stage.training.batch_size
-        checks.asks[stage.key] = len(workspace.data(stage.data).train) / draws
+        checks.asks[stage.key] = len(data.train) / draws
     if stage.record is not None or (stage.teacher is not None and stage.teacher.is_stored):
         checks.asks[stage.key] = 0.0
     if stage.record is not None and not is_pure(sampler):
@@ -433,62 +472,3 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks) -> None:
             "gives draws that depend on the student in training, on which no teacher can "
             "be recorded; choose another score, or set teacher.record to null",
         )
-
-
-def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str, float]:
-    """Return figures on the validation split, for the log alone: they decide nothing."""
-    if len(data.validation) == 0:
-        return {}
-    prediction = workspace.predict(NetworkTeacher(module, data.task), data, data.validation)
-    labels = data.validation.y
-    assert labels is not None
-    found = metrics.figures(prediction, labels.cpu(), angular=data.angular)
-    return {name: round(value, 6) for name, value in found.items()}
-
-
-def check_matching(stage: NetworkStage, batch: Batch, task: Task) -> None:
-    """Refuse a loss that does not go with the draws or the task.
-
-    Raises:
-        RecipeError: The loss does not fit them.
-    """
-    key = f"{stage.key}.matching"
-    matching = build_matching(stage.matching, key)
-    try:
-        matching.beta_for(task.kind)
-    except ValueError as error:
-        raise RecipeError(key, str(error)) from error
-    labelled = batch.y is not None
-    if stage.learns_from == "labels":
-        if not labelled:
-            raise RecipeError(
-                f"{stage.key}.learns_from",
-                "is 'labels', but the sampler gives examples without labels",
-            )
-        reason = traits_of(matching.divergence).no_labels.get(task.kind)
-        if reason is not None:
-            takes = [n for n in DIVERGENCES.names() if task.kind not in traits_of(n).no_labels]
-            raise RecipeError(
-                f"{key}.divergence",
-                f"is {matching.divergence!r}, {reason}; learning from labels needs one of "
-                f"{', '.join(takes)}",
-            )
-        if any(value != 1 for value in ends(matching.temperature)):
-            raise RecipeError(
-                f"{key}.temperature",
-                f"is {matching.temperature}; labels have no temperature, so it must be 1",
-            )
-    if matching.label_weight > 0 and not labelled:
-        raise RecipeError(
-            f"{key}.label_weight",
-            f"is {matching.label_weight}, but the sampler gives examples without labels",
-        )
-
-
-def _draw(sampler: Sampler, ids: Tensor, key: str) -> Batch:
-    try:
-        return sampler(ids)
-    except XclError:
-        raise
-    except ValueError as error:
-        raise RecipeError(key, str(error)) from error

@@ -148,11 +148,19 @@ def teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
             seed=rng.fold(own, "teacher", number) >> 1,
             precision=recipe.device.precision,
             matching=section.matching,
-            given=tuple(given_weights(section.weights)),
+            given=tuple(given_weights(section.weights, section.key, section.classes)),
         )
         for number, model in enumerate(section.networks)
     )
-    return TeacherPlan(root, data, members, section.weights, mc_dropout=section.mc_dropout)
+    return TeacherPlan(
+        root,
+        data,
+        members,
+        section.weights,
+        section.key,
+        None if section.classes is None else tuple(section.classes),
+        mc_dropout=section.mc_dropout,
+    )
 
 
 def generator_stages(

@@ -126,6 +126,8 @@ class RecordStage(Stage):
             workspace.watcher.tell(left_out)
         price = "; ".join(price_lines(report))
         workspace.watcher.tell(f"{self.title}: {report.bytes_per_draw} bytes a draw, {price}")
+        if report.note is not None:
+            workspace.watcher.tell(f"{self.title}: {report.note}")
 
     def _record(self, workspace: Workspace, on_progress: Any) -> Report:
         teacher = self.student.teacher
@@ -165,6 +167,8 @@ class RecordStage(Stage):
     def replay(self, workspace: Workspace, seed: int) -> tuple[Sampler, Teacher]:
         """Return the recorded draws in the order of a student's seed, and the recorded teacher."""
         known = self.open(workspace)
+        if known.note is not None:
+            workspace.watcher.tell(f"students learn from {self.title}: {known.note}")
         form = recorded_form(_sampler(self.student, workspace, self.seed, self.draws))
         if isinstance(form, Share):
             return form, known

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from extracurricular.data.base import Split
-from extracurricular.errors import StorageError, XclError, during, shorten
+from extracurricular.errors import (
+    StorageError,
+    XclError,
+    during,
+    own_mistake,
+    shorten,
+)
 from extracurricular.files import Checkpoints, read_checked, read_sealed, sha256, write_sealed
 from extracurricular.generators import Generator
 from extracurricular.knowledge.fingerprint import canonical
@@ -235,9 +241,17 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     except XclError as error:
         raise during(stage.title, error) from error
     except ValueError as error:
-        raise stage.blame(error) from error
+        own = own_mistake(error)
+        raise stage.blame(error if own is None else ValueError(own)) from error
+    except Exception as error:
+        error.add_note(stage.title)
+        raise
     seconds = outcome.setdefault("seconds", round(time.perf_counter() - started, 3))
     outcome["files"] = {name: sha256(read_checked(folder / name, None)) for name in stage.leaves}
     write_sealed(folder / RECORD, record | {"done": True} | outcome)
     Checkpoints(folder).clear()
-    workspace.watcher.end(stage.title, stage.steps, seconds)
+    judged = outcome.get("against_constant") or {}
+    problem = [judged["problem"]] if "problem" in judged else []
+    workspace.watcher.end(stage.title, stage.steps, seconds, *problem)
+    if "note" in judged:
+        workspace.watcher.tell(f"{stage.title}: {judged['note']}")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data
-from extracurricular.errors import RecipeError, StorageError, XclError
+from extracurricular.errors import RecipeError, StorageError, XclError, own_place, raised
 from extracurricular.inputs import Batch
 from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.models import parameter_count
@@ -27,6 +27,7 @@ from extracurricular.run.network import NetworkStage
 from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import data_settings
 from extracurricular.run.stages import Checks, Stage, begun
+from extracurricular.run.trial import try_answer
 from extracurricular.run.workspace import Workspace
 from extracurricular.teachers import (
     DropoutTeacher,
@@ -36,6 +37,7 @@ from extracurricular.teachers import (
 )
 from extracurricular.teachers.base import on_split
 from extracurricular.teachers.named import ENTRIES, few, files_of
+from extracurricular.teachers.order import Reordered, reordered
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,20 @@ class FittedStage(Stage):
             teacher = entry.fit(data, self.seed)
             probe = data.train[:2]
             ids = torch.arange(len(probe), device=data.device)
-            on_split(teacher, "train")(Batch(ids, data.inputs(probe.x)))
+            batch = Batch(ids, data.inputs(probe.x))
+            try_answer(on_split(teacher, "train"), batch, data.task, key)
         except RecipeError as error:
+            if error.key == key:
+                raise
             raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
         except XclError:
             raise
-        except ValueError as error:
-            raise RecipeError(key, str(error)) from error
+        except Exception as error:
+            own = own_place(error) is not None
+            if not own and not isinstance(error, ValueError):
+                raise
+            problem = f"cannot be made: {raised(error)}" if own else str(error)
+            raise RecipeError(key, problem) from error
         return teacher
 
     def load(self, workspace: Workspace) -> Teacher:
@@ -135,6 +144,8 @@ class TeacherPlan:
         data: Spec of its data set.
         members: Its networks; empty for a teacher that is no network.
         weights: The file that holds the one network's weights, instead of a training.
+        weights_key: Where the weights stand in that file; searched where None.
+        classes: Names of that network's classes in its own order; that of the data where None.
         fitted: The stage of a teacher that is no network.
         mc_dropout: Passes of Monte Carlo dropout; None for none.
     """
@@ -143,6 +154,8 @@ class TeacherPlan:
     data: Any
     members: tuple[NetworkStage, ...] = ()
     weights: str | None = None
+    weights_key: str | None = None
+    classes: tuple[Any, ...] | None = None
     fitted: FittedStage | None = None
     mc_dropout: int | None = None
 
@@ -152,6 +165,20 @@ class TeacherPlan:
         if self.fitted is not None:
             return (self.fitted,)
         return () if self.weights is not None else self.members
+
+    @property
+    def title(self) -> str:
+        """The teacher in words, for a person."""
+        if self.fitted is not None:
+            return self.fitted.title
+        return "the teacher" if self.weights is None else f"the teacher {self.weights}"
+
+    @property
+    def needs_no_training(self) -> bool:
+        """Whether it can be asked before the run has done anything."""
+        if self.fitted is None:
+            return self.weights is not None
+        return split_spec(self.fitted.spec, "teacher", self.fitted.key)[0] in ("function", "onnx")
 
     @property
     def settings(self) -> list[dict[str, Any]]:
@@ -179,10 +206,19 @@ class TeacherPlan:
         data = workspace.described(self.data)
         noun = "classes" if data.task.kind == "classification" else "outputs"
         try:
-            load_pretrained(module, Path(self.weights), noun)
+            notes = load_pretrained(module, Path(self.weights), noun, self.weights_key)
         except StorageError as error:
             raise RecipeError("teacher.weights", str(error)) from error
-        return self.of([module.to(workspace.device).eval()], workspace, trained=True)
+        for note in notes:
+            workspace.watcher.tell(note)
+        found = self.of([module.to(workspace.device).eval()], workspace, trained=True)
+        return self._ordered(found, data)
+
+    def _ordered(self, teacher: Teacher, data: Data) -> Teacher:
+        try:
+            return reordered(teacher, self.classes, data)
+        except ValueError as error:
+            raise RecipeError("teacher.classes", str(error).removeprefix("classes ")) from error
 
     def preview(self, workspace: Workspace) -> Teacher:
         """Return the teacher as it will be, untrained, to check samplers and students by.
@@ -195,7 +231,7 @@ class TeacherPlan:
             return self.fitted.build(data if self.fitted.is_stored else few(data))
         device = workspace.device
         modules = [one.untrained(workspace).to(device).eval() for one in self.members]
-        return self.of(modules, workspace)
+        return self._ordered(self.of(modules, workspace), workspace.described(self.data))
 
     def forward_cost(self, workspace: Workspace) -> int | None:
         """Return the multiply-adds of an answer on one example.
@@ -265,11 +301,19 @@ class TeacherPlan:
         }
 
 
-def given_weights(file: str | None) -> list[dict[str, Any]]:
+def given_weights(
+    file: str | None, key: str | None = None, classes: list[Any] | None = None
+) -> list[dict[str, Any]]:
     """Return the checksum of a file of teacher weights: its content counts, not its name."""
     if file is None or not Path(file).is_file():
         return []
-    return [{"weights_sha256": checksum(Path(file))}]
+    how = {"key": key, "classes": classes}
+    return [
+        {
+            "weights_sha256": checksum(Path(file)),
+            **{name: value for name, value in how.items() if value is not None},
+        }
+    ]
 
 
 def identity(teacher: Teacher) -> str | None:
@@ -282,6 +326,7 @@ def identity(teacher: Teacher) -> str | None:
 
 def first_network(teacher: Teacher) -> nn.Module | None:
     """Return the first network of a teacher, for its features; None if it is no network."""
+    teacher = teacher.teacher if isinstance(teacher, Reordered) else teacher
     first = teacher.teachers[0] if isinstance(teacher, EnsembleTeacher) else teacher
     network = first.network if isinstance(first, DropoutTeacher) else first
     return network.module if isinstance(network, NetworkTeacher) else None

@@ -17,8 +17,11 @@ class Watcher(Protocol):
     def advance(self, title: str, step: int, loss: float | None) -> None:
         """Receive the steps of a stage that are done, and the loss if there is one."""
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
-        """Receive the title, the steps and the seconds of a stage that has ended."""
+    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
+        """Receive the title, the steps and the seconds of a stage that has ended.
+
+        ``problem`` says why its result is good for nothing; it is empty, or not given, elsewhere.
+        """
 
     def tell(self, text: str) -> None:
         """Receive a sentence for the user."""
@@ -36,7 +39,7 @@ class Silent:
     def advance(self, title: str, step: int, loss: float | None) -> None:
         """Do nothing."""
 
-    def end(self, title: str, steps: int, seconds: float) -> None:
+    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
         """Do nothing."""
 
     def tell(self, text: str) -> None:

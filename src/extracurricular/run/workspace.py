@@ -6,7 +6,7 @@ never trains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
-from extracurricular.distributions import Distribution
+from extracurricular.distributions import Distribution, Filed
 from extracurricular.errors import RecipeError
 from extracurricular.evaluation.predict import predict
 from extracurricular.files import curing, load_weights, read_sealed
@@ -76,9 +76,7 @@ class Workspace(DataSets):
         recipe: The recipe, for its device, its evaluation and its loggers.
         folder: The folder of the run.
         watcher: Follows the run; may be None.
-        looks: Whether the run is only looked at. Data are then made by no code of somebody's own,
-            and are refused where they are not those of the run.
-        accepts: Whether changed data are taken all the same, to evaluate on.
+        looks, accepts, own: As for :class:`~extracurricular.run.data_sets.DataSets`.
     """
 
     def __init__(
@@ -89,14 +87,17 @@ class Workspace(DataSets):
         *,
         looks: bool = False,
         accepts: bool = False,
+        own: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(folder, looks=looks, accepts=accepts)
+        super().__init__(folder, looks=looks, accepts=accepts, own=own)
         self.recipe = recipe
         self.watcher: Watcher = watcher or Silent()
         self._made: dict[str, Any] = {}
         self._answers: dict[str, Distribution] = {}
         # How the networks of each teacher answer, by the path of the teacher: plain values.
         self.answering: dict[str, dict[str, Any]] = {}
+        # Folders of networks that are no better than a constant, of which the person has been told.
+        self.told: set[str] = set()
         # The draws of students that are trained at once and see the same, by their name.
         self.shared: dict[str, Shared] = {}
 
@@ -185,7 +186,8 @@ class Workspace(DataSets):
 
     def network(self, spec: Any, data: Data, seed: int, key: str) -> nn.Module:
         """Return a network with its first weights, on the CPU; see :func:`first_network`."""
-        return first_network(spec, data, seed, key)
+        with self.looking():
+            return first_network(spec, data, seed, key)
 
     def sampler(
         self, chain: Any, data: Data, seed: int, key: str, context: Context | None = None
@@ -199,7 +201,8 @@ class Workspace(DataSets):
             key: Where the chain stands in the recipe.
             context: Teacher, student and generators, where the chain needs them.
         """
-        return build_sampler(chain, data, seed, key, context or Context())
+        with self.looking():
+            return build_sampler(chain, data, seed, key, context or Context())
 
     # -- results of stages ------------------------------------------------------------------------
 
@@ -232,7 +235,8 @@ class Workspace(DataSets):
     def made(self, thing: Made[T]) -> T:
         """Return the result of a stage; it is loaded once and kept."""
         if thing.path not in self._made:
-            self._made[thing.path] = thing.load(self)
+            with self.looking():
+                self._made[thing.path] = thing.load(self)
         found: T = self._made[thing.path]
         return found
 
@@ -255,8 +259,8 @@ class Workspace(DataSets):
             return self._answers[path]
         asked = on_split(ask(), self.recipe.evaluation.split)
         found = self.predict(asked, data, self.evaluated(data))
-        kept = sum(answer.parameters.nbytes for answer in self._answers.values())
-        if kept + found.parameters.nbytes <= _REMEMBERED_BYTES:
+        kept = sum(map(_bytes_of, self._answers.values()))
+        if kept + _bytes_of(found) <= _REMEMBERED_BYTES:
             self._answers[path] = found
         return found
 
@@ -279,6 +283,11 @@ def recorded_files(folder: Path) -> dict[str, str]:
     """
     found = read_record(folder).get("files") if (folder / RECORD).exists() else None
     return found if isinstance(found, dict) else {}
+
+
+def _bytes_of(answers: Distribution) -> int:
+    """Return the memory that answers take; those in a file take none."""
+    return 0 if isinstance(answers, Filed) else answers.parameters.nbytes
 
 
 def first_network(spec: Any, data: Data, seed: int, key: str) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.inputs import Batch, images, tree_map
-from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, check_child
 
 
 def crop_flip(image: Tensor, dy: Tensor, dx: Tensor, flip: Tensor | None, pad: int) -> Tensor:
@@ -58,6 +58,7 @@ class Augment(Seeded):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_child(self.child)
         if self.pad < 0:
             raise ValueError(f"pad is {self.pad}; it must be at least 0")
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 from torch import Tensor
 
 from extracurricular import rng
+from extracurricular.errors import RecipeError
 from extracurricular.inputs import Batch, Capturable, obstacle
 from extracurricular.registry import Registry
 from extracurricular.samplers.moving import Moving, placed
@@ -30,7 +31,7 @@ class Sampler(Protocol):
         ...
 
 
-SAMPLERS: Registry[Sampler] = Registry("sampler", "extracurricular.samplers")
+SAMPLERS: Registry[Sampler] = Registry("sampler", "extracurricular.samplers", callable)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,19 @@ class Seeded(Capturable):
     def stream(self, use: str) -> str:
         """Return the name of the random stream for one use of this sampler."""
         return f"{type(self).__name__}.{self.depth}.{use}"
+
+
+def check_child(child: object) -> None:
+    """Refuse what cannot be the sampler inside another one.
+
+    Raises:
+        RecipeError: It cannot be called.
+    """
+    if not callable(child):
+        raise RecipeError(
+            "child", f"is a {type(child).__name__}; it must be a sampler, such as "
+            "xcl.Empirical(data)"
+        )  # fmt: skip
 
 
 def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.inputs import Batch, images, soft_labels, tree_map
-from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce, check_child
 from extracurricular.samplers.moving import Moving, at, extremes
 
 
@@ -109,6 +109,7 @@ class _Paired(Seeded):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_child(self.child)
         if not isinstance(self.alpha, Moving):
             if not self.alpha > 0:
                 raise ValueError(f"alpha is {self.alpha}; it must be greater than 0")

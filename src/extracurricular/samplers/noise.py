@@ -10,7 +10,7 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.inputs import Batch, leaves
-from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, check_child
 
 
 @SAMPLERS.register("noise")
@@ -33,6 +33,7 @@ class Noise(Seeded):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_child(self.child)
         for std in self.std.values() if isinstance(self.std, Mapping) else [self.std]:
             if not std >= 0:
                 raise ValueError(f"std is {std}; it must be at least 0")

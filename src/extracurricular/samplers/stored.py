@@ -11,6 +11,7 @@ from extracurricular import rng
 from extracurricular.data.base import Data
 from extracurricular.data.images.decode import Crop
 from extracurricular.data.images.stream import streamed
+from extracurricular.errors import RecipeError
 from extracurricular.inputs import Batch, Inputs, is_static, tree_map
 from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded
 
@@ -35,6 +36,14 @@ class Empirical(Seeded):
 
     data: Data
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the data."""
+        if not isinstance(self.data, Data):
+            raise RecipeError(
+                "data", f"is a {type(self.data).__name__}; it must be a Data, such as "
+                "xcl.from_arrays(x, y) makes"
+            )  # fmt: skip
 
     @property
     def obstacle(self) -> str | None:

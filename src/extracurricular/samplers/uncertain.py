@@ -23,7 +23,7 @@ from extracurricular.inputs import (
     is_static,
     obstacle,
 )
-from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce
+from extracurricular.samplers.base import SAMPLERS, Sampler, Seeded, announce, check_child
 from extracurricular.samplers.moving import Moving, at, extremes, mean
 from extracurricular.samplers.scores import SCORES, needs
 
@@ -83,6 +83,7 @@ class Uncertain(Seeded):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_child(self.child)
         if self.candidates < 1:
             raise ValueError(f"candidates is {self.candidates}; it must be at least 1")
         if self.tau is not None and not 0 < self.tau < math.inf:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from extracurricular.distributions import Distribution, epistemic
-from extracurricular.errors import TrainingError
+from extracurricular.distributions import Categorical, Distribution, epistemic
+from extracurricular.errors import RecipeError, TrainingError, shorten
 from extracurricular.inputs import Batch
 
 # Larger than the id of any draw.
@@ -22,6 +22,27 @@ class Teacher(Protocol):
     def __call__(self, batch: Batch) -> Distribution:
         """Return the distribution for the B examples of ``batch``."""
         ...
+
+
+def check_teacher(given: Any) -> None:
+    """Refuse what cannot be a teacher.
+
+    Raises:
+        RecipeError: It is a torch module, which does not say how its outputs are read, or it cannot
+            be called.
+    """
+    if isinstance(given, nn.Module):
+        raise RecipeError(
+            "teacher",
+            f"is a {type(given).__name__}, a torch module; give xcl.Network(module, task) if it "
+            "takes standardised inputs, or call xcl.distill, which finds out what it takes",
+        )
+    if isinstance(given, type) or not callable(given):
+        raise RecipeError(
+            "teacher",
+            f"is {shorten(given)}; it must be a teacher, such as xcl.Network(module, task), "
+            "xcl.OnnxTeacher(path, data) or xcl.LabelTeacher()",
+        )
 
 
 @runtime_checkable
@@ -126,6 +147,9 @@ def check_answer(target: Distribution, ids: Tensor) -> None:
 
 
 def _at_fault(target: Distribution) -> Tensor:
+    if isinstance(target, Categorical):
+        # A logit of -inf masks a class; the largest shows NaN and infinity.
+        return ~torch.isfinite(target.parameters.amax(-1))
     return ~torch.isfinite(target.parameters).all(-1)
 
 

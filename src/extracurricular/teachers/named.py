@@ -29,6 +29,7 @@ from extracurricular.teachers.estimators import (
     training_table,
 )
 from extracurricular.teachers.onnx import OnnxTeacher
+from extracurricular.teachers.order import reordered
 from extracurricular.teachers.raw import LEAST_STD, Array, FunctionTeacher, Output
 
 
@@ -45,7 +46,7 @@ class Entry(Protocol):
         ...
 
 
-ENTRIES: Registry[Entry] = Registry("teacher")
+ENTRIES: Registry[Entry] = Registry("teacher", fits=lambda value: isinstance(value, Entry))
 
 # These hold no entries: they only import what a recipe names as module:function.
 _FACTORIES: Registry[Any] = Registry("estimator")
@@ -69,15 +70,23 @@ def few(data: Data) -> Data:
 
 
 def moderate(data: Data) -> Data:
-    """Return a data set whose real targets, if tiny, are in a unit in which they are not.
+    """Return a data set whose real targets, if tiny or far from 0, are in a unit that is neither.
 
-    The trees of scikit-learn stop to grow where a variance is below 2e-16. The unit is a power of
-    two, so that standardised answers stay what they are to the last bit.
+    The trees of scikit-learn stop to grow where a variance is below 2e-16, and take it from sums of
+    squares, which lose it far from 0. The unit is a power of two, so that standardised answers stay
+    what they are to the last bit.
     """
     y, scales = data.train.y, data.y_scale
-    if y is None or scales is None or float(scales.scale.min()) > _TINY_UNIT:
+    if y is None or scales is None:
+        return data
+    far = y.dtype == torch.float64  # units that float32 cannot hold
+    if not far and float(scales.scale.min()) > _TINY_UNIT:
         return data
     factor = torch.exp2(-torch.log2(scales.scale).floor())
+    if far:
+        train = replace(data.train, y=((y - scales.shift) * factor).float())
+        near = Affine(torch.zeros_like(scales.shift).float(), (scales.scale * factor).float())
+        return replace(data, train=train, y_scale=near)
     train = replace(data.train, y=y * factor)
     return replace(data, train=train, y_scale=Affine(scales.shift * factor, scales.scale * factor))
 
@@ -332,11 +341,13 @@ class Function:
             ``mean_var``, ``mean_log_var`` or ``mean`` for real targets. The first of these where
             None.
         std: The deviation for ``mean``, in the target's own units, or those of its transform.
+        classes: Names of its classes in its own order; that of the data where None.
     """
 
     function: str
     output: Output | None = None
     std: float | None = None
+    classes: list[Any] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -345,7 +356,8 @@ class Function:
     def fit(self, data: Data, seed: int) -> Teacher:
         """Find the function."""
         function, _ = _FUNCTIONS.find(self.function, key="function")
-        return FunctionTeacher(function, data, output=self.output, std=self.std)
+        found = FunctionTeacher(function, data, output=self.output, std=self.std)
+        return reordered(found, self.classes, data)
 
 
 @ENTRIES.register("onnx")
@@ -362,6 +374,8 @@ class Onnx:
         raw: Whether the file takes raw values and answers in the target's own units; otherwise it
             takes and gives standardised values, as networks trained here do.
         shift, scale: The file takes ``(raw - shift) / scale``: one number, or one for each channel.
+        input: How it takes an image, where the file leaves that open: ``{size: …, layout: …}``.
+        classes: Names of its classes in its own order; that of the data where None.
     """
 
     path: str
@@ -372,11 +386,13 @@ class Onnx:
     raw: bool = True
     shift: float | tuple[float, ...] = (0.0,)
     scale: float | tuple[float, ...] = (1.0,)
+    input: dict[str, Any] | None = None
+    classes: list[Any] | None = None
 
     def fit(self, data: Data, seed: int) -> Teacher:
         """Open the file."""
-        settings = {k: v for k, v in vars(self).items() if k != "path"}
-        return OnnxTeacher(self.path, data, **settings)
+        settings = {k: v for k, v in vars(self).items() if k not in ("path", "classes")}
+        return reordered(OnnxTeacher(self.path, data, **settings), self.classes, data)
 
     @property
     def files(self) -> list[Path]:

@@ -22,8 +22,9 @@ from extracurricular.distributions import (
     Task,
     mixture,
 )
+from extracurricular.errors import RecipeError, shorten
 from extracurricular.inputs import Batch, Capturable, obstacle, soft_labels
-from extracurricular.teachers.base import Teacher
+from extracurricular.teachers.base import Teacher, check_teacher
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class NetworkTeacher(Capturable):
     """
 
     def __init__(self, module: nn.Module, task: Task, fast: nn.Module | None = None) -> None:
+        if not isinstance(module, nn.Module):
+            raise RecipeError("module", f"is {shorten(module)}; it must be a torch module")
+        if not isinstance(task, Task):
+            raise RecipeError("task", f"is {shorten(task)}; it must be a Task, such as data.task")
         self.module = module
         self.task = task
         self.fast = fast
@@ -85,8 +90,12 @@ class EnsembleTeacher(Capturable):
     """
 
     def __init__(self, teachers: Sequence[Teacher]) -> None:
+        if isinstance(teachers, nn.Module) or not isinstance(teachers, Sequence):
+            raise RecipeError("teachers", f"is {shorten(teachers)}; it must be a list of teachers")
         if not teachers:
             raise ValueError("an ensemble needs at least one member")
+        for teacher in teachers:
+            check_teacher(teacher)
         self.teachers = list(teachers)
 
     @property

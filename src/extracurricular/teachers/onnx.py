@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from extracurricular.distributions import Distribution, concatenate
 from extracurricular.errors import from_extra, known_names
 from extracurricular.inputs import Batch, Inputs, fixed_batches, leaves
 from extracurricular.teachers.onnx_format import Layout, read_layout
+from extracurricular.teachers.onnx_input import Taken, taken_by
+from extracurricular.teachers.onnx_output import answer_names, columns_of
 from extracurricular.teachers.raw import (
     Array,
     Arrays,
@@ -34,7 +36,6 @@ _TYPES: dict[str, Any] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-_REALS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
 
 def open_session(path: Path) -> Any:
@@ -79,6 +80,9 @@ class OnnxTeacher(RawTeacher):
             takes and gives standardised values, as networks trained here do.
         shift, scale: The file takes ``(raw - shift) / scale``: one number, or one for each channel
             (255 for an image whose values should be from 0 to 1).
+        input: How it takes an image, where the file leaves that open: ``layout`` (``nchw``,
+            ``nhwc``, ``flat``) and ``size`` (a number, or height and width). Images of another size
+            are resized.
 
     The first call opens the file. It raises ``ValueError`` where the file is missing or damaged,
     reads a file out of its folder, or does not go with the data.
@@ -96,6 +100,7 @@ class OnnxTeacher(RawTeacher):
         raw: bool = True,
         shift: float | tuple[float, ...] = (0.0,),
         scale: float | tuple[float, ...] = (1.0,),
+        input: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data)
         self.path = Path(path)
@@ -104,6 +109,7 @@ class OnnxTeacher(RawTeacher):
         self.input_names = dict(inputs or {})
         self.output_names = tuple(outputs)
         self.raw = raw
+        self.input = None if input is None else dict(input)
         self.shift, self.scale = _numbers(shift), _numbers(scale)
         if not self.shift or not self.scale or 0 in self.scale:
             raise ValueError(
@@ -158,26 +164,26 @@ class OnnxTeacher(RawTeacher):
         return dict(zip(keys, [found[name] for name in names], strict=True))
 
     @cached_property
+    def _taken(self) -> dict[str, Taken]:
+        """How the file takes each image."""
+        return taken_by(self.input, self._places, leaves(self.data.train.x), self._where)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the person, where images are resized."""
+        x = leaves(self.data.train.x)
+        said = [one.describe(x[key].shape[1:]) for key, one in self._taken.items()]
+        return tuple(one for one in said if one is not None)
+
+    @cached_property
     def _answers(self) -> list[str]:
         """Names of the outputs that are the answer."""
         found = {one.name: one.type for one in self.session.get_outputs()}
-        for name in self.output_names:
-            if found.get(name) not in _REALS:
-                reals = [key for key, kind in found.items() if kind in _REALS]
-                problem = f"is a {found[name]}" if name in found else "is none of the file's"
-                raise ValueError(
-                    f"outputs has {name!r}, which {problem}; those with real numbers are "
-                    f"{', '.join(reals) or 'none'}"
-                )
-        names = list(self.output_names) or [k for k, kind in found.items() if kind in _REALS]
-        two = self.output in ("mean_std", "mean_var", "mean_log_var")
-        if not names or len(names) > 1 + two:
-            told = ", ".join(f"{name} ({kind})" for name, kind in found.items())
-            count = "one or two that are" if two else "one that is"
-            raise ValueError(
-                f"the file {str(self.path)!r} gives {told}; name the {count} the answer in outputs"
-            )
-        return names
+        return answer_names(found, self.output_names, self.output, self.task, self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"the file {str(self.path)!r}"
 
     def inputs(self, x: Inputs) -> Arrays:
         """Return raw arrays, or standardised ones for a file that takes those."""
@@ -188,7 +194,7 @@ class OnnxTeacher(RawTeacher):
 
     def answer(self, x: Arrays) -> Distribution:
         """Run the file; the answer is in the target's own units if ``raw``, else standardised."""
-        parts = {key: self._ready(part, self._places[key]) for key, part in parts_of(x).items()}
+        parts = {key: self._ready(key, part) for key, part in parts_of(x).items()}
         fixed = self._fixed_batch()
         if fixed is None:
             return self._run(parts)
@@ -217,6 +223,8 @@ class OnnxTeacher(RawTeacher):
                 f"the file {str(self.path)!r} does not take {shapes}: {text}"
             ) from None
         answer = found[0] if len(found) == 1 else found
+        if len(found) == 1 and isinstance(answer, list):
+            answer = columns_of(answer, self.data, self.output, self._where)
         transform = self.data.y_transform if self.raw else None
         return read_answer(answer, self.task, self.output, self.std, transform)
 
@@ -226,13 +234,18 @@ class OnnxTeacher(RawTeacher):
         sizes = {shape[0] for shape in shapes if shape and isinstance(shape[0], int)}
         return min(sizes) if sizes else None
 
-    def _ready(self, values: Array, wanted: Any) -> Array:
-        """Shift and scale an input, and convert it to the type that the file takes."""
+    def _ready(self, key: str, values: Array) -> Array:
+        """Shift, scale and reshape an input, and convert it to the type that the file takes."""
+        form = self._taken.get(key)
+        if form is not None:
+            bytes_range = self.raw and leaves(self.data.train.x)[key].dtype == torch.uint8
+            values = form.resized(values, bytes_range)
         if self.shift != (0.0,) or self.scale != (1.0,):
             shape = (-1, *[1] * (values.ndim - 2))
             shift, scale = (np.asarray(part, np.float32) for part in (self.shift, self.scale))
             values = (values - shift.reshape(shape)) / scale.reshape(shape)
-        kind = _TYPES[wanted.type]
+        values = values if form is None else form.arranged(values)
+        kind = _TYPES[self._places[key].type]
         if np.issubdtype(kind, np.integer):
             info = np.iinfo(kind)
             values = np.clip(np.round(values), info.min, info.max)
@@ -246,4 +259,5 @@ class OnnxTeacher(RawTeacher):
         how = {k: getattr(self, k) for k in ("output", "std", "raw")}
         how |= {"shift": list(self.shift), "scale": list(self.scale)}
         how |= {"inputs": self.input_names, "outputs": list(self.output_names)}
+        how |= {} if self.input is None else {"input": self.input}
         return {"onnx": digest.hexdigest()[:32], **how}

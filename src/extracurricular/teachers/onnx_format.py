@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from extracurricular.models.checkpoints import kind_of
+
 # For each message that may hold a tensor: the fields that lead there, and the message in each.
 _NESTED: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -55,6 +57,9 @@ def read_layout(path: Path) -> Layout:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"the file {str(path)!r} cannot be read: {error.strerror}") from None
+    other = kind_of(content)
+    if other is not None:
+        raise ValueError(f"the file {str(path)!r} {other}")
     parameters, names = 0, set()
     try:
         for dims, kind, location in _tensors(memoryview(content), "model", 0):
@@ -104,6 +109,8 @@ def _tensor(message: memoryview) -> tuple[list[int], int, str | None]:
         elif number == _EXTERNAL and isinstance(value, memoryview):
             entry = {n: bytes(v) for n, v in _fields(value) if isinstance(v, memoryview)}
             if entry.get(_KEY) == b"location":
+                if location is not None:
+                    raise ValueError  # onnxruntime may take the other one
                 location = entry.get(_VALUE, b"").decode()
     return dims, kind, location
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from extracurricular.distributions.outputs import raw_output
 from extracurricular.inputs import Inputs, channels_last, leaves, tree_map
 
 PROBE = 64
@@ -40,12 +41,10 @@ class Prepared(nn.Module):
         """Return the raw outputs [B, K]; float32 where the copy has a type of its own."""
         x = tree_map(channels_last, x)
         if self.dtype is None:
-            plain: Tensor = self.inner(x)
-            return plain
+            return raw_output(self.inner(x))
         device = next(iter(leaves(x).values())).device.type
         with torch.autocast(device, enabled=False):
-            found: Tensor = self.inner(tree_map(self._cast, x))
-        return found.float()
+            return raw_output(self.inner(tree_map(self._cast, x))).float()
 
     def _cast(self, leaf: Tensor) -> Tensor:
         return leaf.to(self.dtype) if leaf.is_floating_point() else leaf
@@ -68,7 +67,7 @@ def prepare(module: nn.Module, probe: Inputs, dtype: torch.dtype | None = None) 
     """
     if dtype is None and not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return None
-    wanted = module(probe)
+    wanted = raw_output(module(probe))
     for copied in _copies(module):
         copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fast = Prepared(copied.to(dtype), dtype).eval()

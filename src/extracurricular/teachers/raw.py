@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,6 +21,9 @@ from extracurricular.data.transform import Rule, Transform
 from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
     FAMILIES,
+    MAX_LOG_VAR,
+    OWN_LOG_VAR,
+    WIDE_LOG_VAR,
     Bernoulli,
     Categorical,
     Distribution,
@@ -28,6 +31,7 @@ from extracurricular.distributions import (
     Task,
     mixture,
 )
+from extracurricular.errors import TrainingError
 from extracurricular.inputs import Batch, Inputs, leaves
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -54,6 +58,19 @@ class NotProbabilitiesError(ValueError):
     """A teacher's answers are no probabilities; they may be logits."""
 
 
+class NotFiniteError(TrainingError, ValueError):
+    """A teacher's answers hold NaN or infinity.
+
+    Args:
+        problem: The sentence.
+        rows: Places of the examples at fault in the batch.
+    """
+
+    def __init__(self, problem: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(problem)
+        self.rows = rows
+
+
 class MeansAloneError(ValueError):
     """A teacher gives means, and nothing that says how sure it is of them."""
 
@@ -66,14 +83,13 @@ def raw_arrays(x: Inputs, data: Data) -> Arrays:
         data: The data set, for its scales.
 
     Returns:
-        Raw values as float32 arrays, in the structure of ``x``. Images of bytes become numbers
-        from 0 to 255, with fractions where images were mixed.
+        Raw values as arrays in the structure of ``x``, float32, or float64 where the data are.
+        Images of bytes become numbers from 0 to 255, with fractions where images were mixed.
     """
 
     def undo(key: str, leaf: Tensor) -> Array:
         scale = data.x_scale[key]
-        raw = torch.addcmul(scale.shift, leaf.float(), scale.scale)
-        array: Array = raw.cpu().numpy()
+        array: Array = scale.undo(leaf).cpu().numpy()
         return array
 
     if isinstance(x, Tensor):
@@ -131,7 +147,8 @@ def read_answer(
     """Read a teacher's answer as a distribution, in the answer's own units.
 
     Args:
-        answer: For classes, probabilities or logits [B, C]. For several labels, the probability of
+        answer: For classes, probabilities or logits [B, C]; of two classes, those of the second
+            alone will do, [B] or [B, 1]. For several labels, the probability of
             each, or its log-odds, [B, L]. For real targets, means [B, D], and
             with them deviations, variances or log variances: two arrays, or one [B, 2 D]. With one
             target, [B] will do.
@@ -145,7 +162,9 @@ def read_answer(
         ValueError: The answer has a wrong shape or an impossible value.
     """
     if task.kind != "regression":
-        scores = _array(answer, task, "logits" if output == "logits" else "probabilities")
+        scores = _array(
+            _both(answer, task, output), task, "logits" if output == "logits" else "probabilities"
+        )
         if output == "logits":
             return FAMILIES[task.kind].from_output(torch.from_numpy(scores).float())
         if task.kind == "multilabel":
@@ -171,7 +190,7 @@ def read_answer(
         raise ValueError(f"the teacher gave {len(answer)} arrays; {output!r} takes two")
     mean, spread = _array(answer[0], task, "means"), _array(answer[1], task, "spreads")
     if output == "mean_log_var":
-        return gaussian(mean, np.exp(np.clip(spread, -80, 80)))
+        return gaussian(mean, np.exp(np.clip(spread, -WIDE_LOG_VAR, WIDE_LOG_VAR)))
     if spread.size and float(spread.min()) < 0:
         what = "deviation" if output == "mean_std" else "variance"
         raise ValueError(
@@ -181,11 +200,24 @@ def read_answer(
     return gaussian(mean, np.square(spread) if output == "mean_std" else spread)
 
 
+def _both(answer: Any, task: Task, output: str) -> Any:
+    """Return the two columns of one sigmoid, which is the second of two classes."""
+    if task != Task("classification", 2):
+        return answer
+    shape = np.shape(answer)
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
+        return answer
+    one = np.asarray(answer, dtype=np.float64).reshape(-1, 1)
+    return np.concatenate([np.zeros_like(one) if output == "logits" else 1 - one, one], axis=1)
+
+
 def gaussian(mean: Array, var: Array) -> Gaussian:
     """Make a Gaussian of means and variances [B, D], in float64, as units may be large or small."""
     tiny = np.finfo(np.float64).tiny
     log_var = torch.from_numpy(np.log(np.maximum(var, tiny)))
-    return Gaussian(torch.from_numpy(np.asarray(mean, dtype=np.float64)), log_var)
+    extreme = bool((log_var.abs() > OWN_LOG_VAR).any()) and bool((log_var > np.log(tiny)).any())
+    limit = WIDE_LOG_VAR if extreme else MAX_LOG_VAR
+    return Gaussian(torch.from_numpy(np.asarray(mean, dtype=np.float64)), log_var, limit=limit)
 
 
 def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array:
@@ -204,10 +236,15 @@ def _array(values: Any, task: Task, what: str, size: int | None = None) -> Array
                 f"the teacher knows {found.shape[1]} classes, but the data have {task.size}"
             )
         raise ValueError(f"the teacher gave {what} of shape {found.shape}; it must be [B, {size}]")
-    if not np.isfinite(found).all():
-        row, column = np.argwhere(~np.isfinite(found))[0]
-        raise ValueError(
-            f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch"
+    wrong = ~np.isfinite(found)
+    if what == "logits" and task.kind == "classification":
+        # A logit of -inf masks a class, if another is left.
+        wrong &= ~np.isneginf(found) | np.isneginf(found).all(1, keepdims=True)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise NotFiniteError(
+            f"the teacher gave {found[row, column]} among its {what}, for example {row} of a batch",
+            np.flatnonzero(wrong.any(1)).tolist(),
         )
     return found
 

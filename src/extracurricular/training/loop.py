@@ -21,7 +21,9 @@ from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler, is_pure
 from extracurricular.samplers.share import Share
 from extracurricular.teachers.base import Teacher, on_draws
+from extracurricular.training.arguments import check_arguments
 from extracurricular.training.compiled import as_written
+from extracurricular.training.defaults import decided
 from extracurricular.training.draw import Shared, draws
 from extracurricular.training.launch import Launcher
 from extracurricular.training.mastery import Mastery
@@ -118,10 +120,12 @@ def train(
             then written, and a later call goes on from there, to the same weights.
 
     Raises:
+        RecipeError: An argument is of another kind.
         TrainingError: The teacher gave NaN or infinity, or the loss stopped being finite.
     """
+    check_arguments(student, sampler, teacher, task, matching, settings)
     matching = matching or Matching()
-    settings = settings or Training()
+    settings = decided(settings or Training(), task, student)
     fabric = fabric or cpu_fabric()
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -267,7 +271,7 @@ class _Loop:
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss became {loss} between steps {first + 1} and {self.step}; "
-                    f"a smaller lr (it is {self.settings.lr}) or a clip_norm may help"
+                    f"a smaller lr (it is {self.settings.rate:g}) or a clip_norm may help"
                 )
         except TrainingError:
             # The same draws again, each looked at: an error there is closer to the cause.

@@ -20,17 +20,17 @@ def learning_rate(settings: Training, step: int) -> float:
     rate ``lr`` · ``decay`` ^ (number of milestones ≤ s / ``steps``).
     """
     if step < settings.warmup:
-        return settings.lr * (step + 1) / settings.warmup
+        return settings.rate * (step + 1) / settings.warmup
     if settings.schedule == "constant":
-        return settings.lr
+        return settings.rate
     if settings.schedule == "steps":
         # The quotient, not the product, is exact where a milestone falls on a step.
         passed = sum(step / settings.steps >= part for part in settings.milestones)
-        return settings.lr * settings.decay**passed
+        return settings.rate * settings.decay**passed
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     if settings.schedule == "linear":
-        return settings.lr * max(0.0, 1 - done)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return settings.rate * max(0.0, 1 - done)
+    return settings.rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def ema_decay(settings: Training, step: int) -> float:
@@ -57,7 +57,7 @@ class Schedule:
 
     def __init__(self, settings: Training, device: torch.device | None) -> None:
         self.settings = settings
-        self.rate: float | Tensor = settings.lr
+        self.rate: float | Tensor = settings.rate
         self.forget: float | Tensor = 1.0
         self.step = 0
         self._count = self._tables = None
@@ -133,15 +133,15 @@ def make_optimizer(
         module: The network to train.
         settings: Settings of the training.
         fused: Whether one kernel does the whole step.
-        rate: The learning rate, maybe as a tensor on the device of the network; ``settings.lr`` if
-            None.
+        rate: The learning rate, maybe as a tensor on the device of the network;
+            ``settings.rate`` if None.
     """
-    lr = settings.lr if rate is None else rate
+    lr = settings.rate if rate is None else rate
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise TrainingError("the student has no trainable parameters")
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.shrinkage},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from extracurricular.errors import shorten
+from extracurricular.registry import explain_validation
 
 
 def _read_milestones(value: Any) -> tuple[float, ...]:
@@ -26,22 +35,47 @@ def _read_milestones(value: Any) -> tuple[float, ...]:
 # Draws are counted in 64 bits, with room for several ids a draw; and a batch must fit somewhere.
 MOST_BATCH, MOST_STEPS = 2**22, 2**36
 
+RATES = {"sgd": 0.1, "adamw": 1e-2}
+"""The learning rate of each optimiser, where none is set."""
 
-class Training(BaseModel):
+WEIGHT_DECAY = 5e-4
+"""The weight decay beside a rate that is set."""
+
+
+class _InWords(type(BaseModel)):  # type: ignore[misc]
+    """Tells a wrong setting of ``Training(…)`` in one sentence; a recipe has its own keys."""
+
+    def __call__(cls, *arguments: Any, **settings: Any) -> Any:
+        """Make the settings.
+
+        Raises:
+            RecipeError: One is unknown or has a wrong value.
+        """
+        try:
+            return super().__call__(*arguments, **settings)
+        except ValidationError as error:
+            raise explain_validation(error, "", dict.fromkeys(cls.model_fields)) from None
+
+
+class Training(BaseModel, metaclass=_InWords):
     """Settings of a training.
 
     Args:
         steps: Optimiser steps.
         batch_size: Examples a step, over all devices.
-        optimizer: ``sgd`` (with Nesterov momentum) or ``adamw``.
+        optimizer: ``sgd`` (with Nesterov momentum) or ``adamw``; null for ``sgd`` where ``lr`` is
+            set or a convolutional network learns classes, and for ``adamw`` elsewhere.
         lr: Peak learning rate; it rises linearly for ``warmup`` steps, then follows ``schedule``.
+            Null for 0.1 with ``sgd``; with ``adamw`` for 0.01, or 0.001 in convolutional networks.
         schedule: ``cosine`` or ``linear`` to 0 at the end; ``constant``; or ``steps``, which
             multiplies the rate by ``decay`` at each of ``milestones``.
         milestones: Parts of the whole training, between 0 and 1 and rising, so that they go with
             any number of steps. 150, 180 and 210 epochs of 240 are ``[0.625, 0.75, 0.875]``.
         decay: Factor of the rate at each milestone, in (0, 1].
         momentum: Momentum of ``sgd``.
-        weight_decay: Applied to weights (matrices and kernels), not to biases and norms.
+        weight_decay: Applied to weights (matrices and kernels), not to biases and norms. Null for
+            5e-4; where ``adamw`` has no ``lr`` either, for 1 with real targets, which keeps the
+            variances of small tables from shrinking, and for 0.1 with classes.
         warmup: Steps of the linear rise.
         clip_norm: Largest norm of the gradient; null for no limit.
         ema: Decay of an exponential moving average of the weights, which becomes the result; null
@@ -55,18 +89,38 @@ class Training(BaseModel):
 
     steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 2000
     batch_size: Annotated[int, Field(ge=1, le=MOST_BATCH)] = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    optimizer: Literal["sgd", "adamw"] | None = None
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     schedule: Literal["cosine", "steps", "linear", "constant"] = "cosine"
     milestones: Annotated[tuple[float, ...], BeforeValidator(_read_milestones)] = ()
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     warmup: Annotated[int, Field(ge=0)] = 0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        # Beside a rate of one's own they are what they always were.
+        if isinstance(values, Mapping) and values.get("lr") is not None:
+            given = {key: value for key, value in values.items() if value is not None}
+            usual = {"optimizer": "sgd", "weight_decay": WEIGHT_DECAY}
+            return {**values, **usual, **given}
+        return values
+
+    @property
+    def shrinkage(self) -> float:
+        """The weight decay, also where it is null and no network has decided it."""
+        return WEIGHT_DECAY if self.weight_decay is None else self.weight_decay
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate, also where ``lr`` is null and no network has decided it."""
+        return RATES[self.optimizer or "sgd"] if self.lr is None else self.lr
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Training:

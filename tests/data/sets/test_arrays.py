@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +378,13 @@ def test_examples_of_one_class_are_refused(tmp_path: Path) -> None:
         arrays(saved(tmp_path, x=numbers(50), y=np.zeros(50, int)))
     with pytest.raises(DataError, match="all examples are of the class 'cat'"):
         from_arrays(numbers(50), ["cat"] * 50)
+
+
+def test_an_archive_that_says_that_it_is_larger_than_it_is_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "data.npz"
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3)}"
+    header = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", header + bytes(12))
+    with pytest.raises(DataError, match=r"'x.npy' says that it has the shape \(1000000000000, 3\)"):
+        arrays(str(file))

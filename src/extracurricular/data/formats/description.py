@@ -31,6 +31,7 @@ class _Strict(BaseModel):
 class _Scale(_Strict):
     shift: Any
     scale: Any
+    dtype: Literal["uint8", "float32", "float64"] = "float32"
 
 
 class _Target(_Scale):
@@ -40,7 +41,6 @@ class _Target(_Scale):
 class _Input(_Scale):
     key: str
     shape: list[_Count]
-    dtype: Literal["uint8", "float32"]
 
 
 class _Task(_Strict):
@@ -122,7 +122,8 @@ def _target(data: Data) -> dict[str, Any] | None:
 def affine(scale: Affine) -> dict[str, Any]:
     """Return a scale as plain values."""
     # Every float32 is a float64 of JSON, so that nothing is lost.
-    return {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}
+    double = {"dtype": "float64"} if scale.scale.dtype == torch.float64 else {}
+    return {"shift": scale.shift.tolist(), "scale": scale.scale.tolist(), **double}
 
 
 def frame(known: Description) -> Data:
@@ -214,9 +215,10 @@ def _read_affine(found: _Scale, shape: list[int], what: str) -> Affine:
         ValueError: It is no scale of such values.
     """
     read = {}
+    dtype = torch.float64 if found.dtype == "float64" else torch.float32
     for name, given in (("shift", found.shift), ("scale", found.scale)):
         try:
-            values = torch.tensor(given, dtype=torch.float32)
+            values = torch.tensor(given, dtype=dtype)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise ValueError(f"{name} of {what} is {shorten(given)}; it must be numbers") from None
         if not bool(torch.isfinite(values).all()):

@@ -368,7 +368,7 @@ def _leaf(values: Array, like: Tensor, which: str, resize: bool) -> Tensor:
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     if native.dtype.kind != "f" or native.dtype.itemsize > 8:
         native = native.astype(np.float64)
-    reals = torch.from_numpy(np.ascontiguousarray(native)).float()
+    reals = torch.from_numpy(np.ascontiguousarray(native)).to(like.dtype)
     check_finite(reals, which)
     return reals
 

@@ -250,15 +250,6 @@ def _reals(
                 "must have numbers"
             )
     y = np.stack([column.values.fill_null(0.0).to_numpy() for column in columns], axis=1)
-    for name, own in zip(names, y[known].T, strict=True):
-        # As a time in seconds since 1970, of which float32 keeps the minutes.
-        kinds = len(np.unique(own))
-        if len(np.unique(own.astype(np.float32))) < 0.9 * kinds:
-            raise DataError(
-                f"{table.source}: float32 cannot tell the values of the target {name!r} apart, "
-                f"such as {own.min():.15g} and {own.max():.15g}; subtract {own.min():.15g} from "
-                "them"
-            )
     return _Labels(names, known, y, [], why)
 
 

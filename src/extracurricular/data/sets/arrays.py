@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from extracurricular.data.base import Data, check_finite, make_data, map_arrays
+from extracurricular.data.formats.tables import read_npz
 from extracurricular.data.sets import DATA
 from extracurricular.data.sets.table import from_frames, is_frame
 from extracurricular.data.splits import repeats, split_rows
@@ -24,17 +23,6 @@ from extracurricular.data.transform import Setting
 from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError, shorten
 from extracurricular.inputs import Deferred
-
-# numpy and zipfile raise these for files that are empty, cut short, encrypted, or no archive.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -341,12 +329,7 @@ def arrays(
     if not file.is_file():
         where = "" if file.is_absolute() else f" ({str(file.absolute())!r})"
         raise DataError(f"the file {path!r}{where} does not exist; path must name an .npz file")
-    try:
-        # The file is opened here, as numpy leaks its own handle if the archive is damaged.
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
-    except _UNREADABLE as error:
-        raise DataError(f"the file {path!r} cannot be read as .npz: {error}") from error
+    found: dict[str, Any] = read_npz(file)
     by = {}
     for setting, array in (("group", group), ("time", time)):
         if array is not None and array not in found:
