@@ -148,9 +148,10 @@ def _of_a_stopped_run(number: int, dice: Dice, truth: Truth, place: Path, tally:
 def _read(clauses: list[str]) -> list[str]:
     """Return the clauses of files that a run may read once its students are done.
 
-    Records and the weights of generators may be large, and are compared when students need them.
+    Records and the weights of generators may be large, and are compared when students need them;
+    times are measured when a page needs them.
     """
-    unread = re.compile(r"knowledge/|generators/.*weights\.safetensors is another")
+    unread = re.compile(r"knowledge/|generators/.*weights\.safetensors is another|latency\.json")
     return [one for one in clauses if not unread.match(one)]
 
 

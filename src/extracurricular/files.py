@@ -1,10 +1,10 @@
 """Files that are written whole or not at all.
 
 Content goes to a temporary file first, is flushed to the disk and then renamed, so an interruption
-at any moment leaves the old file or the new one. A checkpoint has a SHA-256 in its name, of its
-content and of all that it belongs to, so that content and checksum arrive in the same rename, and a
-checkpoint that is damaged, or of other settings, is skipped. A sealed JSON file has the checksum of
-its own content. Nothing that is read is executed.
+at any moment leaves the old file or the new one. A checkpoint has the SHA-256 of its content in its
+name, so that content and checksum arrive in the same rename, and a damaged checkpoint is skipped.
+So is one of other settings: its content says what it belongs to. A sealed JSON file has the
+checksum of its own content. Nothing that is read is executed.
 """
 
 from __future__ import annotations
@@ -253,25 +253,28 @@ def load_weights(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
         raise StorageError(f"the file {str(path)!r} is damaged: {error}") from None
 
 
+_BOUND = "bound"
+
+
 class Checkpoints:
     """The checkpoints of one training, of which only the newest is kept.
 
     Args:
         folder: The folder of the files ``step-00000500.<checksum>.ckpt``.
-        bound: All that they belong to, as a text. The checksum covers it, so that checkpoints of
-            anything else that lie in the folder are not read.
+        bound: All that they belong to, as a text; checkpoints of anything else that lie in the
+            folder are passed over. Empty to take any.
     """
 
     def __init__(self, folder: Path, bound: str = "") -> None:
-        self.folder, self.bound = folder, bound
+        self.folder, self.bound = folder, bound and sha256(bound.encode())
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state reached after ``step`` steps and remove older ones."""
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(state | {_BOUND: self.bound}, buffer)
         content = buffer.getvalue()
         older = self._files()
-        target = self.folder / f"step-{step:010d}.{self._checksum(content)}.ckpt"
+        target = self.folder / f"step-{step:010d}.{sha256(content)[:32]}.ckpt"
         write_atomic(target, content)
         self._remove(file for file in older if file != target)
 
@@ -280,14 +283,11 @@ class Checkpoints:
         for file in reversed(self._files()):
             with telling(file, "read"):
                 content = file.read_bytes()
-            if self._checksum(content) == file.name.split(".")[1]:
-                return self._parse(file, content)
+            if sha256(content)[:32] == file.name.split(".")[1]:
+                state = self._parse(file, content)
+                if state.pop(_BOUND, "") == self.bound or not self.bound:
+                    return state
         return None
-
-    def _checksum(self, content: bytes) -> str:
-        digest = hashlib.sha256(self.bound.encode())
-        digest.update(content)
-        return digest.hexdigest()[:32]
 
     @staticmethod
     def _parse(file: Path, content: bytes) -> dict[str, Any]:

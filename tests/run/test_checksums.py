@@ -136,13 +136,16 @@ def test_a_checkpoint_is_read_by_what_it_belongs_to_alone(tmp_path: Path) -> Non
     Checkpoints(tmp_path, "mine").save(10, {"step": 10})
     assert Checkpoints(tmp_path, "mine").newest() == {"step": 10}
     assert Checkpoints(tmp_path, "yours").newest() is None
-    assert Checkpoints(tmp_path).newest() is None
+    assert Checkpoints(tmp_path).newest() == {"step": 10}  # whatever it belongs to
     # The newest of one's own, whatever lies above it.
     (tmp_path / "theirs").mkdir()
     Checkpoints(tmp_path / "theirs", "yours").save(20, {"step": 20})
     for file in (tmp_path / "theirs").iterdir():
         shutil.copy(file, tmp_path)
     assert Checkpoints(tmp_path, "mine").newest() == {"step": 10}
+    # One of an earlier version says nothing of what it belongs to.
+    Checkpoints(tmp_path / "older").save(30, {"step": 30})
+    assert Checkpoints(tmp_path / "older", "mine").newest() is None
 
 
 def test_a_stage_and_its_checkpoint_belong_together(tmp_path: Path) -> None:
