@@ -118,7 +118,7 @@ def test_settings_are_compared_once_the_folder_is_locked(
 def test_what_cannot_be_read_or_written_is_told_by_its_path(tmp_path: Path) -> None:
     folder = tmp_path / "a.json"
     folder.mkdir()
-    with pytest.raises(StorageError, match=r"cannot read '.*a\.json': Is a directory"):
+    with pytest.raises(StorageError, match=r"cannot read '.*a\.json': it is no file"):
         read_json(folder)
     with pytest.raises(StorageError, match=r"cannot write '.*a\.json': "):
         write_json(folder, 1)

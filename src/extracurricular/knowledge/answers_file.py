@@ -11,7 +11,8 @@ import polars as pl
 
 from extracurricular.data.base import Data
 from extracurricular.data.formats.columns import Reading, Table, understood
-from extracurricular.data.formats.tables import kind_of_file, read_npz, read_raw
+from extracurricular.data.formats.npz import read_npz
+from extracurricular.data.formats.tables import kind_of_file, read_raw
 from extracurricular.errors import DataError, known_names, shorten
 from extracurricular.knowledge.answers import Answers, Missing, check_task
 from extracurricular.teachers.raw import Array

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from extracurricular.data.base import Data, check_finite, make_data, map_arrays
-from extracurricular.data.formats.tables import read_npz
+from extracurricular.data.formats.npz import read_npz
 from extracurricular.data.sets import DATA
 from extracurricular.data.sets.table import from_frames, is_frame
 from extracurricular.data.splits import repeats, split_rows
