@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from extracurricular.errors import RecipeError, known_names, shorten
 from extracurricular.registry import split_spec
@@ -127,6 +127,27 @@ class CostSection(Section):
     unit: Literal["multiply_adds", "steps"] = "multiply_adds"
 
 
+class LimitSection(Section):
+    """The most that a student may cost on its target; at least one of them is set.
+
+    Args:
+        ms: Milliseconds for one example, measured on this machine, on one thread of its CPU, with
+            the exported file; null for no limit.
+        bytes: Bytes of the exported file; null for no limit.
+        multiply_adds: Multiply-adds for one example; null for no limit.
+    """
+
+    ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    bytes: Annotated[int, Field(ge=1)] | None = None
+    multiply_adds: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_some(self) -> LimitSection:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("has no limit; set ms, bytes or multiply_adds")
+        return self
+
+
 class StudentSection(Section):
     """One student.
 
@@ -142,6 +163,8 @@ class StudentSection(Section):
         choose: Candidates among which its sampler or loss is chosen; null for no choice.
         cost: Another student whose training costs as much: ``training.steps`` is set by it; null to
             train as many steps as that says.
+        sizes: Further networks, each of which becomes a student that is trained as this one is;
+            they are shown with their cost, float and 8 bits (docs/models.md).
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
@@ -152,6 +175,7 @@ class StudentSection(Section):
     mastery: MasterySection | None = None
     choose: ChooseSection | None = None
     cost: CostSection | None = None
+    sizes: list[Spec] = Field(default_factory=list)
 
 
 def check_cost(name: str, other: str, students: Mapping[str, StudentSection]) -> None:

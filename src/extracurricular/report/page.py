@@ -16,7 +16,7 @@ from extracurricular.errors import XclError
 from extracurricular.evaluation.labels import label_rows
 from extracurricular.evaluation.summary import Parts, sentences
 from extracurricular.evaluation.words import Words, figure_text, known
-from extracurricular.report import cells, sections
+from extracurricular.report import cells, front, sections
 from extracurricular.report.classes import class_tables, recall_table
 from extracurricular.report.collect import Report, Stretch
 from extracurricular.report.confusions import confusions, own_confusions
@@ -91,6 +91,8 @@ def render(report: Report, fingerprint: str) -> str:
         labels=label_tables(report.summary),
         kept=parts.named,
         overview=figures(sections.overview(report)),
+        front_figures=figures(front.figures(report)),
+        front_table=front.table(report),
         learning=figures(learning(report)),
         mastery=figures(mastery(report)),
         calibration=figures(sections.calibration(report)),
