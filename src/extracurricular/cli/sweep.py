@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from extracurricular.cli import base
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, known_names
 
 
 @base.app.command(rich_help_panel=base.RUN)
@@ -46,7 +46,13 @@ def sweep_students(
     if limit is not None:
         changes.append(f"limit={_limit(limit)}")
     if sizes is not None:
-        name = student or read_recipe(recipe, changes).subject
+        known = read_recipe(recipe, changes)
+        name = student or known.subject
+        if name not in known.students:
+            raise RecipeError(
+                "--student", f"is {name!r}, but the recipe has no such student; "
+                f"{known_names(name, known.students)}"
+            )  # fmt: skip
         changes.append(f"students.{name}.sizes={_sizes(sizes)}")
     elif student is not None:
         raise RecipeError("--student", "is for --sizes; give --sizes too")

@@ -121,7 +121,13 @@ def makespan(
 def duration(seconds: float) -> str:
     """Write a time for a sentence: 40 seconds, 12 minutes, 3.5 hours."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
     if seconds < 5400:
         return f"{seconds / 60:.2g} minutes"
     return f"{seconds / 3600:.2g} hours"
+
+
+def minutes_of(minutes: float) -> str:
+    """Write the minutes that a person gave."""
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"

@@ -28,6 +28,7 @@ from extracurricular.run.budget import (
     choose,
     duration,
     makespan,
+    minutes_of,
     steps_of,
 )
 from extracurricular.run.check import check
@@ -77,7 +78,7 @@ def within(
     known = recipe.within or _kept(folder, minutes)
     if known is not None and known.minutes != minutes:
         raise RecipeError(
-            "--minutes", f"is {minutes:g}, but this recipe was cut to {known.minutes:g} minutes; "
+            "--minutes", f"is {minutes:g}, but this recipe was cut to {minutes_of(known.minutes)}; "
             "give the recipe that it was made from"
         )  # fmt: skip
     if known is not None:
@@ -121,7 +122,7 @@ def sentence(recipe: Recipe, section: WithinSection, chosen: Choice, untimed: li
 def _kept_steps(recipe: Recipe, section: WithinSection) -> str:
     gone = f", without {', '.join(section.without)}" if section.without else ""
     if section.part == 1:
-        return f"Within {section.minutes:g} minutes all trainings have all of their steps{gone}"
+        return f"Within {minutes_of(section.minutes)} all trainings have all of their steps{gone}"
     # The steps of a student with a cost are set by those of another.
     own = {name: one for name, one in recipe.students.items() if one.cost is None}
     steps = [f"{name} {one.training.steps:,}" for name, one in own.items()]
@@ -129,7 +130,7 @@ def _kept_steps(recipe: Recipe, section: WithinSection) -> str:
         steps.insert(0, f"teacher {recipe.teacher.training.steps:,}")
     shown = ", ".join(steps[:6]) + (", …" if len(steps) > 6 else "")
     return (
-        f"Within {section.minutes:g} minutes each training has {100 * section.part:.3g} % of its "
+        f"Within {minutes_of(section.minutes)} each training has {100 * section.part:.3g} % of its "
         f"steps ({shown}){gone}"
     )
 

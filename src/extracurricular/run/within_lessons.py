@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from extracurricular.errors import RecipeError
-from extracurricular.run.budget import LEAST, TooShortError, choose, duration, steps_of
+from extracurricular.run.budget import LEAST, TooShortError, choose, duration, minutes_of, steps_of
 from extracurricular.run.contest import Candidate, Contest, Lessons
 from extracurricular.run.estimate import for_timing, time_steps
 from extracurricular.run.halving import Halving
@@ -77,7 +77,7 @@ def lessons_within(
     shorter = replace(lessons, settings=settings)
     fewer = None if choice is None else _left(choice, without, whole)
     names = f", without {', '.join(without)}" if without else ""
-    said = f"Within {minutes:g} minutes: {whole:,} of {steps:,} steps{names}, {rest}."
+    said = f"Within {minutes_of(minutes)}: {whole:,} of {steps:,} steps{names}, {rest}."
     return shorter, fewer, dict(known), said
 
 
