@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from extracurricular.cli import app
-from extracurricular.errors import RecipeError
+from extracurricular.errors import ExportError, RecipeError
 from extracurricular.evaluation.front import best
 from extracurricular.export import front as module
 from extracurricular.export.front import FrontStage, limit_of, measured, points_of, read_front
@@ -124,25 +124,28 @@ def test_it_is_measured_once_until_a_student_changes(
     assert not stage.is_done(Workspace(recipe(front=["kd"]), run))
 
 
-def test_a_student_that_cannot_be_exported_is_left_out(
+def test_what_cannot_be_exported_is_left_out_with_the_reason(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ExportError("it cannot be")
+
     monkeypatch.setattr(module, "_SECONDS", 0.01)
-    whole = module.quantise
-
-    def refuse(proto: Any, batches: Any) -> Any:
-        if refuse.calls == 0:  # type: ignore[attr-defined]
-            refuse.calls = 1  # type: ignore[attr-defined]
-            raise module.XclError("it has no integers")
-        return whole(proto, batches)
-
-    refuse.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(module, "quantise", refuse)
-    one = recipe(front=["mine", "mine-mlp-2"])
+    one = recipe(front=["mine-mlp-2"])
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "quantise", refuse)
+        found = measured(Workspace(one, run))
+    assert found["without"] == {"mine-mlp-2 (int8)": "it cannot be"}
+    [point] = points_of(found)
+    assert (point.student, point.precision) == ("mine-mlp-2", "float32")
+    assert best([point], limit_of(one)) == point
+    monkeypatch.setattr(module, "trace", refuse)
     found = measured(Workspace(one, run))
-    assert found["without"] == {"mine": "it has no integers"}
-    assert {point.student for point in points_of(found)} == {"mine-mlp-2"}
-    assert best(points_of(found), limit_of(one)) is not None
+    assert found["without"] == {"mine-mlp-2": "it cannot be"}
+    assert found["points"] == []
+    assert front_report(found, one)["sentence"] == (
+        "No student could be exported, so none is named."
+    )
 
 
 def test_a_front_needs_validation_examples(tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ def test_each_size_is_a_student_that_differs_by_its_network() -> None:
 
 
 def test_a_recipe_that_a_run_keeps_reads_the_same() -> None:
-    recipe = read(limit={"ms": 2})
-    assert parse_recipe(recipe.dump()) == recipe
+    for changes in ({"limit": {"ms": 2}}, {"students": {"kd": {}, "mine": {}}}):
+        recipe = read(**changes)
+        assert parse_recipe(recipe.dump()) == recipe
 
 
 def test_without_a_network_the_first_size_is_its_own() -> None:

@@ -8,6 +8,7 @@ by side, so that other work of the machine slows all of them alike.
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from extracurricular.data.base import Data, Split
-from extracurricular.errors import RecipeError, StorageError, XclError
+from extracurricular.errors import ExportError, RecipeError, StorageError, XclError
 from extracurricular.evaluation.entries import measure_of
 from extracurricular.evaluation.front import Point, best, plain, read, verdict
 from extracurricular.evaluation.metrics import error_of
@@ -152,7 +153,7 @@ def measured(workspace: Workspace) -> dict[str, Any]:
     without: dict[str, str] = {}
     for name in recipe.front:
         try:
-            counts[name] = _student(workspace, name, files)
+            counts[name] = _student(workspace, name, files, without)
         except XclError as error:
             without[name] = str(error)
     calls = {key: partial(one.runner, one.raw) for key, one in files.items()}
@@ -170,7 +171,6 @@ def measured(workspace: Workspace) -> dict[str, Any]:
             loss=statistics.fmean(figures["nll"] for figures in one.validation),
         )
         for (name, precision), one in files.items()
-        if name in counts
     ]
     return {
         "schema": SCHEMA,
@@ -195,15 +195,21 @@ def _networks(workspace: Workspace) -> dict[str, Any]:
 
 
 def _student(
-    workspace: Workspace, name: str, files: dict[tuple[str, str], _File]
+    workspace: Workspace,
+    name: str,
+    files: dict[tuple[str, str], _File],
+    without: dict[str, str],
 ) -> tuple[int, int | None]:
     """Export the student of each seed, and add its files; return its parameters, multiply-adds.
+
+    A student that has no 8 bits is added without, and ``without`` gets the reason.
 
     Raises:
         XclError: It cannot be exported.
     """
     recipe, whole = workspace.recipe, plan(workspace.recipe)
-    own: dict[tuple[str, str], _File] = {}
+    own: dict[str, _File] = {}
+    reason = ""
     count: tuple[int, int | None] = (0, None)
     for seed in recipe.seeds:
         data = workspace.data_of(seed).to(_CPU)
@@ -211,22 +217,29 @@ def _student(
         count = parameter_count(module), forward_cost(module, data)
         asked = NetworkTeacher(module, data.task)
         model = Exported(module, data)
-        proto = to_onnx(model, trace(model))
-        splits = (data.validation, getattr(data, recipe.evaluation.split))
+        made = {"float32": to_onnx(model, trace(model))}
+        try:
+            made["int8"] = quantise(made["float32"], raw_draws(Empirical(data), data))
+        except ExportError as error:
+            reason = str(error)
+        names = ("validation", recipe.evaluation.split)
+        splits: list[Split] = [getattr(data, one) for one in names]
         originals = [predict(asked, data, split) for split in splits]
-        small = quantise(proto, raw_draws(Empirical(data), data))
-        for precision, made in (("float32", proto), ("int8", small)):
-            content = made.SerializeToString()
+        for precision, proto in made.items():
+            content = proto.SerializeToString()
             runner = onnx_runner(content)
             found: list[Checked] = []
-            for split, original in zip(splits, originals, strict=True):
+            for which, split, original in zip(names, splits, originals, strict=True):
                 found.append(check(runner, data, split, original))
-                if precision == "float32":
-                    enforce(found[-1], _LIMIT, "validation")
-            file = own.setdefault((name, precision), _File(len(content), runner, _one(data)))
+                # The difference of 8 bits has no limit: the figures judge it.
+                enforce(found[-1], _LIMIT if precision == "float32" else math.inf, which)
+            file = own.setdefault(precision, _File(len(content), runner, _one(data)))
             file.validation.append(found[0].metrics)
             file.measured.append(found[1].metrics)
-    files |= own
+    if reason:
+        own.pop("int8", None)
+        without[f"{name} (int8)"] = reason
+    files |= {(name, precision): file for precision, file in own.items()}
     return count
 
 

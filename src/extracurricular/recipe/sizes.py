@@ -38,14 +38,13 @@ def expand_sizes(values: dict[str, Any]) -> None:
     for name, section in students.items():
         found[name] = section
         given = section.pop("sizes", None) if isinstance(section, dict) else None
-        if given is None:
+        if given is None or given == []:
             continue
         sizes = list(_checked(given, f"students.{name}.sizes"))
-        if sizes:
-            section.setdefault("model", sizes[0])
+        section.setdefault("model", sizes[0])
         front.append(name)
         for spec in sizes:
-            if spec == section["model"]:
+            if spec == section.get("model"):
                 continue
             own = _free(f"{name}-{slug(spec)}", {*students, *found})
             found[own] = {**copy.deepcopy(section), "model": spec}
