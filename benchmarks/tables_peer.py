@@ -6,25 +6,26 @@
 ``fit`` trains AutoGluon's ensemble on a published split, distils it by AutoGluon itself, and writes
 ``FOLDER/peer.json``: figures of the ensemble and of each distilled model, and the deviation of the
 ensemble's out-of-fold errors. ``serve`` reads arrays of rows [N, K] in the format of .npy from its
-standard input, and writes the ensemble's means [N] to its standard output, until the input ends.
+standard input (:func:`send`), and writes the ensemble's means [N] to its standard output.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 LABEL = "target"
 # Its students, and the part of the time that each may take.
-STUDENTS = {"NN_TORCH": 1.0, "GBM": 0.75, "CAT": 0.5, "RF": 0.5}
+STUDENTS = {"NN_TORCH": 1.0, "CAT": 0.5, "GBM": 0.75, "RF": 0.5}
 
 
 def main() -> None:
@@ -85,6 +86,7 @@ def fit(data: Path, split: int, folder: Path, seconds: float, distil_seconds: fl
     spread = float(np.sqrt(np.mean((said.to_numpy() - train[LABEL].to_numpy()) ** 2)))
     found: dict[str, Any] = {"fit_seconds": fitted, "oof_rmse": spread, "best": best, "models": {}}
     found["models"]["teacher"] = measured(predictor, best, test, folder)
+    keep(found, folder)
     found["distil_seconds"] = 0.0
     for kind, part in STUDENTS.items():
         started = time.perf_counter()
@@ -96,6 +98,7 @@ def fit(data: Path, split: int, folder: Path, seconds: float, distil_seconds: fl
             )
         except Exception as error:  # a student that fails is told, and the others count
             found["models"][kind] = {"failed": f"{type(error).__name__}: {error}"}
+            keep(found, folder)
             continue
         taken = time.perf_counter() - started
         found["distil_seconds"] += taken
@@ -106,6 +109,11 @@ def fit(data: Path, split: int, folder: Path, seconds: float, distil_seconds: fl
             known = measured(predictor, student, test, folder)
             known |= {"validation": -float(board.loc[student, "score_val"]), "seconds": taken}
             found["models"][kind] = known
+        keep(found, folder)
+
+
+def keep(found: dict[str, Any], folder: Path) -> None:
+    """Write what is known so far."""
     (folder / "peer.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
@@ -153,14 +161,28 @@ def serve(folder: Path) -> None:
     predictor = TabularPredictor.load(str(folder / "ensemble"), verbosity=0)
     predictor.persist([best], max_memory=None)
     while True:
-        try:
-            rows = np.lib.format.read_array(sys.stdin.buffer, allow_pickle=False)
-        except (EOFError, ValueError):
+        rows = received(sys.stdin.buffer)
+        if rows is None:
             return
         frame = pandas.DataFrame(rows.astype(float), columns=names(rows.shape[1]))
-        said = predictor.predict(frame, model=best).to_numpy().astype(float)
-        np.lib.format.write_array(answers, said, allow_pickle=False)
-        answers.flush()
+        send(answers, predictor.predict(frame, model=best).to_numpy().astype(float))
+
+
+def send(stream: IO[bytes], values: Any) -> None:
+    """Write an array to a pipe: the number of its bytes, and then a file of .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    content = buffer.getvalue()
+    stream.write(len(content).to_bytes(8, "little") + content)
+    stream.flush()
+
+
+def received(stream: IO[bytes]) -> Any:
+    """Read an array that :func:`send` wrote; None at the end."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    return np.load(io.BytesIO(stream.read(int.from_bytes(head, "little"))), allow_pickle=False)
 
 
 if __name__ == "__main__":

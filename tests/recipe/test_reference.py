@@ -27,6 +27,7 @@ from extracurricular.models import MODELS
 from extracurricular.recipe import schema, students
 from extracurricular.recipe.described import KINDS, entries, section
 from extracurricular.recipe.plain_values import Loader
+from extracurricular.models.estimators import ESTIMATORS
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.recipe.reference import Key, described, explain, keys, settings_of
 from extracurricular.recipe.reference_page import page
@@ -42,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 REGISTRIES: dict[str, Registry[Any]] = {
     "data": DATA, "model": MODELS, "teacher": ENTRIES, "generator": GENERATORS,
     "sampler": SAMPLERS, "score": SCORES, "divergence": DIVERGENCES, "codec": CODECS,
-    "logger": LOGGERS,
+    "logger": LOGGERS, "estimator": ESTIMATORS,
 }  # fmt: skip
 SECTIONS = {
     **{name: value for module in (schema, students) for name, value in vars(module).items()
@@ -127,6 +128,7 @@ NEEDS = {
     "students.kd.training.schedule": {"students": {"kd": {"training": {"milestones": [0.5]}}}},
     "teacher.record.codec": {"teacher": {"record": {"draws": 10}}},
     "generators.kd.least_variety": {"generators": {"kd": {"model": "gmm"}}},
+    "students.kd.draws": {"students": {"kd": {"estimator": "extra_trees"}}},
     "students.kd.cost.unit": {"students": {"kd": {"cost": {"of": "mine"}}}},
 }
 _AMONG = {"students": {"kd": {"choose": {"among": {"kd": {}, "b": {}}}}}}

@@ -168,6 +168,7 @@ EXAMPLES = {
     "categorical": "[zip_code]",
     "drop": "[row_number]",
     "random_forest.columns": "0.33",
+    "mixed.of": "[gradient_boosting, {random_forest: {trees: 500}}]",
     "sklearn.estimator": "'sklearn.svm:SVC'",
     "prompts": "{cat: a photo of a cat}",
     "guidance": "7.5",
