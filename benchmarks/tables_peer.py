@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def table(data: Path, split: int, part: str) -> Any:
-    """Return the rows of a part of a published split as a data frame, with the target at its end."""
+    """Return the rows of a part of a published split as a data frame, the target at its end."""
     import pandas
 
     def read(name: str) -> Any:

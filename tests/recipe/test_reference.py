@@ -24,10 +24,10 @@ from extracurricular.knowledge.codecs import CODECS
 from extracurricular.matching import Matching
 from extracurricular.matching.divergences import DIVERGENCES
 from extracurricular.models import MODELS
+from extracurricular.models.estimators import ESTIMATORS
 from extracurricular.recipe import schema, students
 from extracurricular.recipe.described import KINDS, entries, section
 from extracurricular.recipe.plain_values import Loader
-from extracurricular.models.estimators import ESTIMATORS
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.recipe.reference import Key, described, explain, keys, settings_of
 from extracurricular.recipe.reference_page import page

@@ -300,16 +300,16 @@ def _gaussian(
     return planted([*means, *(Block(*one, reading, LEAST_VARIANCE) for one in spreads)])
 
 
-def _fits(
-    make: Callable[[], Any], x: Array, y: Array, weight: Array
-) -> list[tuple[slice, Any]]:
+def _fits(make: Callable[[], Any], x: Array, y: Array, weight: Array) -> list[tuple[slice, Any]]:
     """Return fitted regressors with the columns of ``y`` that each predicts.
 
     One predicts them all if it can; else there is one for each.
     """
     first = make()
     several = getattr(first, "__sklearn_tags__", None)
-    at_once = y.shape[1] > 1 and several is not None and first.__sklearn_tags__().target_tags.multi_output
+    at_once = (
+        y.shape[1] > 1 and several is not None and first.__sklearn_tags__().target_tags.multi_output
+    )
     parts = [slice(None)] if at_once else [slice(k, k + 1) for k in range(y.shape[1])]
     found = []
     for part in parts:

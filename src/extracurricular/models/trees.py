@@ -194,7 +194,8 @@ class Trees(nn.Module):
         nodes = {f"nodes_{name}": list(column) for name, column in zip(names, zip(*rows))}  # noqa: B905
         names = ("treeids", "nodeids", "ids", "weights")
         return nodes | {
-            f"target_{name}": list(column) for name, column in zip(names, zip(*targets))  # noqa: B905
+            f"target_{name}": list(column)
+            for name, column in zip(names, zip(*targets))  # noqa: B905
         }
 
 

@@ -117,9 +117,7 @@ class EstimatorStage(NetworkStage):
         tell_of_teachers(workspace, self.networks)
         data = workspace.data(self.data)
         with begun(workspace, self) as outcome:
-            sampler, teacher = (
-                self.lesson(workspace, None)  # type: ignore[arg-type]  # no draw depends on it
-            )
+            sampler, teacher = self.lesson(workspace, None)  # type: ignore[arg-type]  # no draw depends on it
             blamed = None if self.learns_from == "labels" else teacher
             with blaming(workspace, data, blamed):
                 asked = self._asked(workspace, sampler, teacher)
@@ -182,7 +180,9 @@ class EstimatorStage(NetworkStage):
         entry, key = self._entry(), f"{self.key}.sampler"
         why = "but an estimator is fitted at once, and no student is in training"
         if share_is_auto(self.sampler):
-            raise RecipeError(key, f"has a share of 'auto', which follows the student's mastery, {why}")
+            raise RecipeError(
+                key, f"has a share of 'auto', which follows the student's mastery, {why}"
+            )
         context = Context()
         if self.teacher is not None:
             checks.teacher = checks.teacher or self.teacher.preview(workspace)
@@ -230,7 +230,9 @@ def table(batch: Batch) -> Array:
 def on_cpu(said: Distribution) -> Distribution:
     """Return distributions in float32 on the CPU."""
     parameters = said.parameters.float().cpu()
-    return said.like(parameters) if isinstance(said, Gaussian) else type(said).from_output(parameters)
+    return (
+        said.like(parameters) if isinstance(said, Gaussian) else type(said).from_output(parameters)
+    )
 
 
 def gathered(x: Array, said: Distribution) -> tuple[Array, Distribution, Array]:
