@@ -82,7 +82,9 @@ def test_readings_are_the_logarithm_and_the_log_odds_of_the_sum() -> None:
 def test_a_constant_has_one_leaf_and_no_split() -> None:
     x = rows(50)
     forest = ensemble.RandomForestRegressor(3, random_state=0).fit(x, np.full(50, 4.0))
-    assert asked(planted([Block(*grown(forest))]), x)[:, 0] == pytest.approx(np.full(50, 4.0))
+    module = planted([Block(*grown(forest))])
+    assert asked(module, x)[:, 0] == pytest.approx(np.full(50, 4.0))
+    assert np.array_equal(asked(restored(module.spec, module.state_dict()), x), asked(module, x))
 
 
 def test_trees_are_restored_from_tensors_and_numbers_alone() -> None:
@@ -111,6 +113,15 @@ def test_a_child_that_leads_out_of_the_trees_is_refused() -> None:
     state = module.state_dict()
     state["below"][0, 0] = 10**6
     with pytest.raises(StorageError, match="leads nowhere"):
+        restored(module.spec, state)
+
+
+def test_trees_that_lead_in_a_circle_are_refused() -> None:
+    x = rows()
+    module = planted([Block(*grown(tree.DecisionTreeRegressor().fit(x, curve(x))))])
+    state = module.state_dict()
+    state["below"][1, 0] = 0
+    with pytest.raises(StorageError, match="leads back"):
         restored(module.spec, state)
 
 

@@ -109,7 +109,7 @@ class BoostedStudent:
                 return HistGradientBoostingRegressor(**settings)
 
             def of_variances() -> Any:
-                # Its deviance is twice the KL between Gaussians of one mean, up to a constant.
+                # Its deviance is the KL between Gaussians, up to a factor and a constant.
                 changes = {"loss": "gamma", "early_stopping": len(x) >= 10 * _LEAF_OF_VARIANCES}
                 return HistGradientBoostingRegressor(**settings | changes)
 

@@ -87,7 +87,7 @@ class Trees(nn.Module):
         count, outputs = sum(b[0] for b in self.blocks), sum(b[1] for b in self.blocks)
         self.register_buffer("roots", torch.zeros(count, dtype=torch.int32))
         self.register_buffer("feature", torch.zeros(max(splits, 1), dtype=torch.int32))
-        self.register_buffer("below", torch.zeros(max(splits, 1), 2, dtype=torch.int32))
+        self.register_buffer("below", torch.full((max(splits, 1), 2), -1, dtype=torch.int32))
         self.register_buffer("least", torch.zeros(outputs))
         self.threshold = nn.Parameter(torch.zeros(max(splits, 1)))
         self.value = nn.Parameter(torch.zeros(max(values, 1)))
@@ -192,10 +192,10 @@ class Trees(nn.Module):
         names = ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids",
                  "falsenodeids")  # fmt: skip
         nodes = {f"nodes_{name}": list(column) for name, column in zip(names, zip(*rows))}  # noqa: B905
-        names = ("treeids", "nodeids", "ids", "weights")
+        ends = ("treeids", "nodeids", "ids", "weights")
         return nodes | {
             f"target_{name}": list(column)
-            for name, column in zip(names, zip(*targets))  # noqa: B905
+            for name, column in zip(ends, zip(*targets))  # noqa: B905
         }
 
 
@@ -271,9 +271,14 @@ def restored(spec: Any, state: Mapping[str, Tensor]) -> Trees:
             raise ValueError("its sizes are others")
         if sum(count for count, *_ in shape["blocks"]) != len(state["roots"]):
             raise ValueError("its trees are others")
+        if sum(width for _, width, *_ in shape["blocks"]) != len(state["bias"]):
+            raise ValueError("its outputs are others")
         for name, least, most in (("below", -values, splits), ("roots", -values, splits)):
             if bool(((state[name] < least) | (state[name] >= most)).any()):
                 raise ValueError(f"{name!r} leads nowhere")
+        # A split stands before those below it, so there is no circle.
+        if bool(((state["below"] >= 0) & (state["below"] <= torch.arange(splits)[:, None])).any()):
+            raise ValueError("a split leads back")
         module = Trees(**shape)
         module.load_state_dict(dict(state))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -241,16 +241,12 @@ def gathered(x: Array, said: Distribution) -> tuple[Array, Distribution, Array]:
     A stored example that is drawn ten times is one row, so that a leaf of at least 20 rows holds 20
     examples.
     """
-    _, first, place, count = np.unique(
-        np.ascontiguousarray(x).view([("", x.dtype)] * x.shape[1]).ravel(),
-        return_index=True, return_inverse=True, return_counts=True,
-    )  # fmt: skip
-    order = np.argsort(first)
-    if len(first) == len(x):
+    number: dict[bytes, int] = {}
+    place = np.array([number.setdefault(row.tobytes(), len(number)) for row in x])
+    if len(number) == len(x):
         return x, said, np.ones(len(x))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    row, weight = torch.from_numpy(rank[place.ravel()]), count[order].astype(np.float64)
+    row, weight = torch.from_numpy(place), np.bincount(place).astype(np.float64)
+    first = np.unique(place, return_index=True)[1]
 
     def mean(values: Tensor) -> Tensor:
         total = torch.zeros(len(weight), values.shape[1], dtype=torch.float64)
@@ -266,4 +262,4 @@ def gathered(x: Array, said: Distribution) -> tuple[Array, Distribution, Array]:
         joined = Categorical.from_probs(mean(said.probs).float())
     else:
         joined = Bernoulli.from_probs(mean(said.mean).float())
-    return x[first[order]], joined, weight
+    return x[first], joined, weight
