@@ -266,10 +266,15 @@ def _choice(summary: Mapping[str, Any], name: str) -> str:
 
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     texts = mark_sentences(summary)
-    steps = {name: entry["steps"] for name, entry in summary["students"].items()}
+    fitted = fitted_students(summary)
+    steps = {n: entry["steps"] for n, entry in summary["students"].items() if n not in fitted}
     if len(set(steps.values())) > 1:
         each = ", ".join(f"{name} {count:,}" for name, count in steps.items())
         texts.append(f"the students had unequal budgets of steps: {each}.")
+    texts += [
+        f"{name} is no network: {kind} fitted to {draws:,} draws."
+        for name, (kind, draws) in fitted.items()
+    ]
     texts += _costs(summary)
     for name, entry in summary["students"].items():
         if entry.get("chosen"):
@@ -282,6 +287,23 @@ def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     texts += _without(summary)
     texts += advice(summary, parts.plain, parts.reference)
     return [Sentence(((text, False),), note=True) for text in texts]
+
+
+def fitted_students(summary: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the name of the estimator, and its draws, of each student that is no network."""
+    sections = summary["recipe"].get("students") or {}
+    known = {
+        name: (sections.get(name) or {}).get("estimator") for name in summary.get("students", {})
+    }
+    return {
+        name: (spec if isinstance(spec, str) else str(next(iter(spec))), _draws(sections[name]))
+        for name, spec in known.items()
+        if spec
+    }
+
+
+def _draws(section: Mapping[str, Any]) -> int:
+    return int(section.get("draws") or 0)
 
 
 def _without(summary: Mapping[str, Any]) -> list[str]:

@@ -234,6 +234,9 @@ def _training(subject: Subject, name: str) -> str:
     shown["student"] = {
         key: student[key] for key in ("model", "sampler", "learns_from", "matching")
     } | {"steps": student["training"]["steps"]}
+    if student.get("estimator") is not None:
+        keys = ("estimator", "draws", "sampler", "learns_from")
+        shown["student"] = {key: student[key] for key in keys if student[key] is not None}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return f"{block(text, 'yaml')}\n\nThe whole recipe is in `metadata.json`."
 

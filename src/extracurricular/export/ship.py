@@ -40,6 +40,7 @@ from extracurricular.export.verify import figures as figures_of
 from extracurricular.files import read_json, write_atomic
 from extracurricular.inputs import leaves
 from extracurricular.models import parameter_count
+from extracurricular.models.trees import Trees
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.samplers import Batch, Sampler
 
@@ -166,6 +167,8 @@ def ship(
 ) -> Shipped:
     """Export a :class:`Subject`; see :func:`export_run`."""
     _check_options(out, format, int8, limit)
+    if int8 and isinstance(subject.network.module, Trees):
+        raise RecipeError("--int8", f"is for networks, but {subject.name} has trees")
     beside = [_int8_beside(out)] if int8 else []
     beside += [_rows_beside(out)] if format == "onnx" and _takes_rows(subject.data) else []
     known = _check_place(subject, [out, *beside])
@@ -240,6 +243,9 @@ def _unverified(subject: Subject, files: list[_File]) -> list[Row]:
 
 
 def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: bool) -> list[_File]:
+    for part in model.modules():
+        if isinstance(part, Trees):
+            part.in_onnx = format == "onnx"
     program = trace(model)
     if format == "pt2":
         says: dict[str, Any] = {"format": "torch.export", "precision": "float32"}

@@ -31,6 +31,7 @@ from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import split_spec
 from extracurricular.run.chosen import ChosenStage, chosen_stage
+from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.evaluation import EvaluationStage
 from extracurricular.run.generator import GeneratorStage
 from extracurricular.run.network import NetworkStage
@@ -39,6 +40,7 @@ from extracurricular.run.settings import data_settings, recorded_chain
 from extracurricular.run.stages import Stage
 from extracurricular.run.teacher import FittedStage, TeacherPlan, given_weights
 from extracurricular.samplers.build import Requirements, requirements
+from extracurricular.training import Training
 
 
 @dataclass(frozen=True)
@@ -209,14 +211,21 @@ def student_stage(
     used = {key: stage for key, stage in generators.items() if key in names}
     asks = section.learns_from == "teacher" or any(part.teacher for part in required)
     parts = [*(teacher.stages if asks else ()), *used.values()]
-    stage = NetworkStage(
+    estimator: dict[str, Any] = {}
+    training, model = section.training, section.model
+    kind: type[NetworkStage] = NetworkStage
+    if section.estimator is not None:
+        kind, estimator = EstimatorStage, {"estimator": section.estimator}
+        training = Training(steps=1, batch_size=section.budget)
+        model = {**estimator, "draws": section.budget}
+    stage = kind(
         path=f"students/{name}/seed-{seed}",
         title=f"{name}, seed {seed}",
         key=key,
         data=recipe.data_of(seed),
-        model=section.model,
+        model=model,
         sampler=section.sampler,
-        training=section.training,
+        training=training,
         # Not the student's name: all students of a seed start from the same weights.
         seed=seed,
         precision=recipe.device.precision,
@@ -226,6 +235,7 @@ def student_stage(
         teacher=teacher,
         generators=tuple(used.values()),
         parts=tuple(parts),
+        **estimator,
     )
     return stage if section.choose is None else chosen_stage(stage, section.choose, used)
 
