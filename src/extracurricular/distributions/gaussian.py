@@ -218,6 +218,19 @@ class Gaussian:
         mean = self.mean.to(scale.dtype) * scale + shift
         return Gaussian(mean, self._own_log_var + 2 * scale.abs().log(), limit=limit)
 
+    def within(self, deviations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the bounds [B, D] of μ ± so many ``deviations`` [D], σ being 1."""
+        half = deviations.to(self.std) * self.std
+        return self._real(self.mean) - half, self._real(self.mean) + half
+
+    def deviates(self, y: Tensor) -> Tensor:
+        """Return by how many deviations labels [B, D] are off the mean, (y - μ) / σ, float64.
+
+        An error of 0 is 0, even where the deviation is.
+        """
+        error = y.double() - self.mean.double()
+        return (error / self.std.double()).masked_fill(error == 0, 0.0)
+
     def interval(self, mass: float) -> tuple[Tensor, Tensor]:
         """Return bounds [B, D] of the central interval with ``mass`` (0 to 1) of each output."""
         half = math.sqrt(2) * torch.erfinv(torch.tensor(mass)).item() * self.std

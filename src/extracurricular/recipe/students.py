@@ -6,9 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from extracurricular.errors import RecipeError, known_names, shorten
+from extracurricular.recipe.calibrate import spelt_out, stated, switch
 from extracurricular.registry import split_spec
 from extracurricular.training import Training
 
@@ -127,6 +136,52 @@ class CostSection(Section):
     unit: Literal["multiply_adds", "steps"] = "multiply_adds"
 
 
+class ConformalSection(Section):
+    """Intervals or sets of a stated coverage.
+
+    Args:
+        coverage: The part of new examples whose label is inside. It needs at least
+            1 / (1 - coverage) - 1 validation examples: 9 for 0.9, 99 for 0.99.
+    """
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
+class CalibrateSection(Section):
+    """Calibrate a finished model on the validation examples; nothing is trained again.
+
+    It is written as the name of a method, ``temperature``, ``variance`` or ``conformal``; as a list
+    of these; or as below (docs/calibrate.md).
+
+    Args:
+        temperature: Divide the logits of classes or labels by the number that has the least NLL.
+        variance: Multiply the variance of each real target by the number that has the least NLL.
+        conformal: Give intervals of real targets, or sets of classes, with a stated coverage; null
+            for none. They are those of the answers as the others have changed them.
+    """
+
+    temperature: Annotated[bool, BeforeValidator(switch)] = False
+    variance: Annotated[bool, BeforeValidator(switch)] = False
+    conformal: Annotated[ConformalSection | None, BeforeValidator(stated)] = None
+
+    @model_validator(mode="after")
+    def _check_any(self) -> CalibrateSection:
+        if self.temperature and self.variance:
+            raise ValueError(
+                "has both temperature, which is for classes and labels, and variance, which is for "
+                "real targets; it needs only one of them"
+            )
+        if not self.temperature and not self.variance and self.conformal is None:
+            raise ValueError("names no method; set it to null for none")
+        return self
+
+    @property
+    def changes(self) -> dict[str, bool]:
+        """The methods that change distributions, as plain values; empty where none does."""
+        methods = {"temperature": self.temperature, "variance": self.variance}
+        return {name: True for name, used in methods.items() if used}
+
+
 class StudentSection(Section):
     """One student.
 
@@ -142,6 +197,8 @@ class StudentSection(Section):
         choose: Candidates among which its sampler or loss is chosen; null for no choice.
         cost: Another student whose training costs as much: ``training.steps`` is set by it; null to
             train as many steps as that says.
+        calibrate: Methods that calibrate the trained student on the validation examples; null for
+            none.
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
@@ -152,6 +209,7 @@ class StudentSection(Section):
     mastery: MasterySection | None = None
     choose: ChooseSection | None = None
     cost: CostSection | None = None
+    calibrate: Annotated[CalibrateSection | None, BeforeValidator(spelt_out)] = None
 
 
 def check_cost(name: str, other: str, students: Mapping[str, StudentSection]) -> None:

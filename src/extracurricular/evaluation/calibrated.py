@@ -1,0 +1,219 @@
+"""What a calibration is worth: figures of calibrated answers beside those from before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extracurricular.distributions import (
+    Bernoulli,
+    Calibration,
+    Categorical,
+    Conformal,
+    Distribution,
+    Filed,
+    Gaussian,
+)
+from extracurricular.evaluation.labels import flat_pairs
+from extracurricular.evaluation.metrics import coverage, ece, sharpness
+from extracurricular.inputs import hard_labels
+
+MASS = 0.9
+"""The coverage of intervals of a student whose calibration states none."""
+
+_TITLES = {
+    "coverage": "coverage",
+    "width": "width",
+    "size": "classes a set",
+    "empty": "empty sets",
+    "nll": "NLL",
+    "ece": "ECE",
+}
+_SHARES = ("coverage", "empty", "ece")
+
+
+def calibration_figures(calibration: Calibration, said: Distribution, y: Tensor) -> dict[str, float]:
+    """Return figures of calibrated answers, and of the same answers from before, on N examples.
+
+    Args:
+        calibration: The calibration.
+        said: The calibrated answers.
+        y: Labels, in the units of the answers.
+
+    Returns:
+        ``nll`` and, of classes and labels, ``ece``, where distributions were changed. Of real
+        targets ``coverage`` of intervals and their mean ``width`` in units of the target; of
+        classes, where they have sets, ``coverage`` of these, their mean ``size``, and the share
+        ``empty``. Each has another, ``before``: of plain central intervals, or of plain sets, which
+        have the most probable classes up to the coverage.
+    """
+    before = calibration.undone(said)
+    found: dict[str, float] = {}
+    if calibration.changes:
+        found |= _beside("nll", float(said.nll(y).mean()), float(before.nll(y).mean()))
+    conformal = calibration.conformal
+    if isinstance(said, Gaussian):
+        assert isinstance(before, Gaussian)
+        mass = MASS if conformal is None else conformal.coverage
+        held, width = interval_figures(said, y, mass, conformal)
+        found |= _beside("coverage", held, coverage(before, y, mass))
+        return found | _beside("width", width, sharpness(before, mass))
+    if calibration.changes:
+        found |= _beside("ece", _ece(said, y), _ece(before, y))
+    if conformal is not None and isinstance(said, Categorical):
+        assert isinstance(before, Categorical)
+        own = set_figures(said, y, conformal)
+        plain = set_figures(before, y, conformal.coverage)
+        for name, value in own.items():
+            found |= _beside(name, value, plain[name])
+    return found
+
+
+def interval_figures(
+    said: Gaussian, y: Tensor, mass: float, conformal: Conformal | None = None
+) -> tuple[float, float]:
+    """Return coverage and mean width of intervals: conformal ones, else the central ones."""
+    if conformal is None:
+        return coverage(said, y, mass), sharpness(said, mass)
+    low, high = conformal.bounds(said)
+    return float(((y >= low) & (y <= high)).float().mean()), float((high - low).mean())
+
+
+def set_figures(said: Categorical, y: Tensor, of: Conformal | float) -> dict[str, float]:
+    """Return coverage, mean size and share of empty ones of sets.
+
+    Args:
+        said: Answers on N examples.
+        y: Labels of classes.
+        of: The conformal sets; or a number, for plain sets that have the most probable classes
+            until their probabilities sum to that.
+    """
+    label = hard_labels(y).long()
+
+    def look(part: Categorical, rows: slice) -> Tensor:
+        inside = of.contains(part) if isinstance(of, Conformal) else plain_sets(part, of)
+        own = inside.gather(1, label[rows, None])[:, 0]
+        return torch.stack([own.float(), inside.sum(1).float()], 1)
+
+    each = said.each(look) if isinstance(said, Filed) else look(said, slice(None))
+    held, size = each.double().unbind(1)
+    return {
+        "coverage": float(held.mean()),
+        "size": float(size.mean()),
+        "empty": float((size == 0).double().mean()),
+    }
+
+
+def plain_sets(said: Categorical, mass: float) -> Tensor:
+    """Return whether each class is among the most probable ones that sum to ``mass``, [B, C]."""
+    ordered, place = said.probs.double().sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(before, dtype=torch.bool).scatter_(1, place, before < mass)
+
+
+def _ece(said: Distribution, y: Tensor) -> float:
+    if isinstance(said, Bernoulli):
+        return ece(*flat_pairs(said, y))
+    assert isinstance(said, Categorical)
+    return ece(said, hard_labels(y))
+
+
+def _beside(name: str, value: float, before: float) -> dict[str, float]:
+    return {name: value, f"{name}_before": before}
+
+
+# In words
+
+
+def calibration_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each calibrated model of a run, the teacher first."""
+    split = summary["recipe"]["evaluation"]["split"]
+    entries = {"the teacher": summary["teacher"], **summary["students"]}
+    return [
+        f"{name} is calibrated on {_examples(entry['calibration'])} ({fitted(entry['calibration'])})"
+        f": {_effect(entry['calibration'], split)}."
+        for name, entry in entries.items()
+        if entry.get("calibration")
+    ]
+
+
+def fitted(entry: Mapping[str, Any]) -> str:
+    """Return the fitted numbers of the first seed in words: "variance × 2.3, 90 % intervals"."""
+    first = Calibration.load(entry["fitted"][0])
+    parts = []
+    if first.temperature is not None:
+        parts.append(f"temperature {first.temperature:.3g}")
+    if first.variance is not None:
+        parts.append(f"variance × {_listed(first.variance)}")
+    conformal = first.conformal
+    if conformal is not None and conformal.deviations is not None:
+        parts.append(f"{percent(conformal.coverage)} intervals ± {_listed(conformal.deviations)} σ")
+    elif conformal is not None:
+        parts.append(f"{percent(conformal.coverage)} sets, p ≥ {conformal.least:.3g}")
+    return ", ".join(parts) + ("; seed by seed" if len(entry["fitted"]) > 1 else "")
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    shown = [f"{value:.3g}" for value in values[:3]]
+    return "/".join(shown) + ("/…" if len(values) > len(shown) else "")
+
+
+def _examples(entry: Mapping[str, Any]) -> str:
+    return f"{entry['fitted'][0]['examples']:,} validation examples"
+
+
+def _effect(entry: Mapping[str, Any], split: str) -> str:
+    figures = entry["figures"]
+    if "coverage" in figures:
+        stated = Calibration.load(entry["fitted"][0]).conformal
+        mass = MASS if stated is None else stated.coverage
+        noun, what = ("sets", "classes") if "size" in figures else ("intervals", "targets")
+        return (
+            f"its {percent(mass)} {noun} hold {_text(figures, 'coverage')} of the {what} of the "
+            f"{split} split, and held {_text(figures, 'coverage_before')} before"
+        )
+    return (
+        f"NLL {_text(figures, 'nll')} on the {split} split, {_text(figures, 'nll_before')} before; "
+        f"ECE {_text(figures, 'ece')}, {_text(figures, 'ece_before')} before"
+    )
+
+
+def percent(value: float) -> str:
+    """Write a coverage: 90 %, 99.5 %."""
+    return f"{100 * value:.4g} %"
+
+
+def _text(figures: Mapping[str, Any], name: str) -> str:
+    """Write a figure over seeds, or a single one."""
+    found = figures[name]
+    value = found["mean"] if isinstance(found, Mapping) else found
+    if value is None:
+        return "not finite"
+    if name.removesuffix("_before") in _SHARES:
+        return f"{100 * value:.1f} %"
+    return f"{value:.3g}"
+
+
+def calibration_rows(entries: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of the table of calibrated models; no rows where none is.
+
+    Args:
+        entries: The teacher and the students of a summary, by name.
+    """
+    found = {name: entry["calibration"] for name, entry in entries.items() if "calibration" in entry}
+    names = [n for n in _TITLES if any(n in one["figures"] for one in found.values())]
+    headings = ["", "fitted", "examples"]
+    for name in names:
+        headings += [_TITLES[name], "before"]
+    rows = []
+    for model, one in found.items():
+        texts = [
+            _text(one["figures"], key) if key in one["figures"] else "–"
+            for name in names
+            for key in (name, f"{name}_before")
+        ]
+        rows.append([model, fitted(one), f"{one['fitted'][0]['examples']:,}", *texts])
+    return headings, rows
