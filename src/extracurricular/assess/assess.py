@@ -23,6 +23,7 @@ from extracurricular.data.base import Data
 from extracurricular.data.several import alike
 from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
+    Calibration,
     Distribution,
     Filed,
     Gaussian,
@@ -33,6 +34,7 @@ from extracurricular.errors import (
     RecipeError,
 )
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.calibrated import calibration_figures
 from extracurricular.evaluation.classes import each_class, without
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from extracurricular.evaluation.labels import each_label
@@ -110,6 +112,9 @@ def assess(
         each class, by name (:func:`extracurricular.evaluation.labels.each_label`,
         :func:`extracurricular.evaluation.classes.each_class`); not there for other tasks.
         ``without``: what could not be computed, and why; not there where there is nothing.
+        ``conformal``: coverage and width of the intervals, or size of the sets, that the model was
+        calibrated to (:func:`extracurricular.evaluation.calibrated.calibration_figures`), and the
+        coverage ``stated``; not there for other models.
         ``fidelity``, ``corruptions`` and ``ood``:
         where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
         ``notes`` that a person should read.
@@ -132,6 +137,12 @@ def assess(
     prediction = asked(predictor, x, data, split)
     measured = _figures(prediction, y, data)
     found: dict[str, Any] = {"examples": len(split), "metrics": measured}
+    if predictor.conformal is not None:
+        stated = Calibration(conformal=predictor.conformal)
+        found["conformal"] = {
+            "stated": predictor.conformal.coverage,
+            **calibration_figures(stated, prediction, y),
+        }
     each = by_target(prediction, y, data)
     found |= {"targets": each} if each else {}
     labels = each_label(prediction, y, data.outputs)

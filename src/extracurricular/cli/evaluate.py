@@ -158,6 +158,10 @@ def _show(result: dict[str, Any]) -> None:
         f"{base.escaped(result['data'])}"
     )
     console.print(_list(result["metrics"]))
+    if result.get("conformal"):
+        from extracurricular.evaluation.calibrated import stated_sentence
+
+        console.print(f"  {stated_sentence(result['conformal'], result['split'])}")
     if result.get("targets"):
         _show_targets(console, result["targets"])
     if result.get("labels"):

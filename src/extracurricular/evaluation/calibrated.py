@@ -35,7 +35,9 @@ _TITLES = {
 _SHARES = ("coverage", "empty", "ece")
 
 
-def calibration_figures(calibration: Calibration, said: Distribution, y: Tensor) -> dict[str, float]:
+def calibration_figures(
+    calibration: Calibration, said: Distribution, y: Tensor
+) -> dict[str, float]:
     """Return figures of calibrated answers, and of the same answers from before, on N examples.
 
     Args:
@@ -132,11 +134,11 @@ def calibration_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence on each calibrated model of a run, the teacher first."""
     split = summary["recipe"]["evaluation"]["split"]
     entries = {"the teacher": summary["teacher"], **summary["students"]}
+    found = {name: entry.get("calibration") for name, entry in entries.items()}
     return [
-        f"{name} is calibrated on {_examples(entry['calibration'])} ({fitted(entry['calibration'])})"
-        f": {_effect(entry['calibration'], split)}."
-        for name, entry in entries.items()
-        if entry.get("calibration")
+        f"{name} is calibrated on {_examples(one)} ({fitted(one)}): {_effect(one, split)}."
+        for name, one in found.items()
+        if one
     ]
 
 
@@ -181,6 +183,20 @@ def _effect(entry: Mapping[str, Any], split: str) -> str:
     )
 
 
+def stated_sentence(figures: Mapping[str, Any], split: str) -> str:
+    """Return a sentence on intervals or sets of a stated coverage, as ``xcl evaluate`` has them."""
+    stated = figures["stated"]
+    mass = percent(stated["mean"] if isinstance(stated, Mapping) else stated)
+    size = f"mean width {_text(figures, 'width')}" if "width" in figures else ""
+    if "size" in figures:
+        size = f"{_text(figures, 'size')} classes on average, {_text(figures, 'empty')} are empty"
+    plain = "intervals" if "width" in figures else "sets"
+    return (
+        f"Calibrated {plain} of {mass} hold {_text(figures, 'coverage')} of the {split} split "
+        f"({size}); plain ones hold {_text(figures, 'coverage_before')}."
+    )
+
+
 def percent(value: float) -> str:
     """Write a coverage: 90 %, 99.5 %."""
     return f"{100 * value:.4g} %"
@@ -203,7 +219,9 @@ def calibration_rows(entries: Mapping[str, Any]) -> tuple[list[str], list[list[s
     Args:
         entries: The teacher and the students of a summary, by name.
     """
-    found = {name: entry["calibration"] for name, entry in entries.items() if "calibration" in entry}
+    found = {
+        name: entry["calibration"] for name, entry in entries.items() if "calibration" in entry
+    }
     names = [n for n in _TITLES if any(n in one["figures"] for one in found.values())]
     headings = ["", "fitted", "examples"]
     for name in names:

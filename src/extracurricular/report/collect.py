@@ -339,6 +339,7 @@ def _time(finished: Finished) -> Iterator[Stretch]:
             "teacher": "teacher",
             "generators": f"generator {name}",
             "knowledge": "recording the teacher",
+            "calibration": "calibrating the teacher",
             "students": name,
         }[kind]
         own = finished.folder / stage.path

@@ -177,9 +177,7 @@ def teacher_answers(workspace: Workspace, teacher: TeacherPlan, data: Data) -> D
     return said
 
 
-def _student(
-    workspace: Workspace, stage: NetworkStage, fitted: CalibrationStage | None
-) -> Teacher:
+def _student(workspace: Workspace, stage: NetworkStage, fitted: CalibrationStage | None) -> Teacher:
     return calibrated_by(stage.as_teacher(workspace), fitted, workspace)[0]
 
 

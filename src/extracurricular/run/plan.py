@@ -120,9 +120,7 @@ def plan(recipe: Recipe, last: Sequence[Stage] = ()) -> Plan:
         if (methods := recipe.students[name].calibrate) is not None
     }
     data = recipe.data_of(recipe.seeds[0])
-    evaluation = EvaluationStage(
-        "", "evaluation", "evaluation", data, teachers, students, fitted
-    )
+    evaluation = EvaluationStage("", "evaluation", "evaluation", data, teachers, students, fitted)
     return Plan(
         recipe,
         teachers,
@@ -150,7 +148,7 @@ def student_calibration(student: NetworkStage, methods: CalibrateSection) -> Cal
 
 
 def teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
-    """Return the teacher that students of a seed learn from, calibrated where the recipe says so."""
+    """Return the teacher that students of a seed learn from, as the recipe calibrates it."""
     found, methods = _teacher_plan(recipe, seed), recipe.teacher.calibrate
     if methods is None:
         return found
