@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -153,7 +154,7 @@ def variance_factors(said: Distribution, y: Tensor) -> tuple[float, ...]:
 
 def fewest(coverage: float) -> int:
     """Return the fewest examples for a coverage: ⌈1 / (1 - coverage)⌉ - 1."""
-    return math.ceil(round(1 / (1 - coverage), 9)) - 1
+    return math.ceil(1 / (1 - Fraction(str(coverage)))) - 1
 
 
 def rank(count: int, coverage: float) -> int:
@@ -163,7 +164,8 @@ def rank(count: int, coverage: float) -> int:
     all are exchangeable, so it is at most that bound with a probability of at least the coverage,
     and of at most coverage + 1 / (n + 1) without ties (Lei et al. 2018, theorem 2).
     """
-    return math.ceil(round((count + 1) * coverage, 9))
+    # As a fraction, since 0.55 · 100 is more than 55 in binary.
+    return math.ceil((count + 1) * Fraction(str(coverage)))
 
 
 def fit_conformal(said: Distribution, y: Tensor, coverage: float) -> Conformal:

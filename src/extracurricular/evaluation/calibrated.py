@@ -135,11 +135,14 @@ def calibration_sentences(summary: Mapping[str, Any]) -> list[str]:
     split = summary["recipe"]["evaluation"]["split"]
     entries = {"the teacher": summary["teacher"], **summary["students"]}
     found = {name: entry.get("calibration") for name, entry in entries.items()}
-    return [
-        f"{name} is calibrated on {_examples(one)} ({fitted(one)}): {_effect(one, split)}."
-        for name, one in found.items()
-        if one
-    ]
+    return [calibration_sentence(name, one, split) for name, one in found.items() if one]
+
+
+def calibration_sentence(name: str, entry: Mapping[str, Any], split: str) -> str:
+    """Return a sentence on a calibrated model, by its entry in a summary."""
+    count = entry["fitted"][0]["examples"]
+    numbers = f"{count:,} validation examples ({fitted(entry)})"
+    return f"{name} is calibrated on {numbers}: {_effect(entry, split)}."
 
 
 def fitted(entry: Mapping[str, Any]) -> str:
@@ -155,7 +158,8 @@ def fitted(entry: Mapping[str, Any]) -> str:
         parts.append(f"{percent(conformal.coverage)} intervals ± {_listed(conformal.deviations)} σ")
     elif conformal is not None:
         parts.append(f"{percent(conformal.coverage)} sets, p ≥ {conformal.least:.3g}")
-    return ", ".join(parts) + ("; seed by seed" if len(entry["fitted"]) > 1 else "")
+    several = len(entry["fitted"])
+    return ", ".join(parts) + (f"; first of {several} seeds" if several > 1 else "")
 
 
 def _listed(values: tuple[float, ...]) -> str:
@@ -163,20 +167,17 @@ def _listed(values: tuple[float, ...]) -> str:
     return "/".join(shown) + ("/…" if len(values) > len(shown) else "")
 
 
-def _examples(entry: Mapping[str, Any]) -> str:
-    return f"{entry['fitted'][0]['examples']:,} validation examples"
-
-
 def _effect(entry: Mapping[str, Any], split: str) -> str:
     figures = entry["figures"]
     if "coverage" in figures:
         stated = Calibration.load(entry["fitted"][0]).conformal
         mass = MASS if stated is None else stated.coverage
-        noun, what = ("sets", "classes") if "size" in figures else ("intervals", "targets")
-        return (
-            f"its {percent(mass)} {noun} hold {_text(figures, 'coverage')} of the {what} of the "
-            f"{split} split, and held {_text(figures, 'coverage_before')} before"
-        )
+        held, before = (_text(figures, name) for name in ("coverage", "coverage_before"))
+        if "size" in figures:
+            what = f"sets hold the class of {held} of the examples of the {split} split"
+        else:
+            what = f"intervals hold {held} of the targets of the {split} split"
+        return f"its {percent(mass)} {what}, and plain ones held {before} before"
     return (
         f"NLL {_text(figures, 'nll')} on the {split} split, {_text(figures, 'nll_before')} before; "
         f"ECE {_text(figures, 'ece')}, {_text(figures, 'ece_before')} before"
