@@ -19,6 +19,7 @@ from extracurricular.distributions import (
 )
 from extracurricular.evaluation.labels import flat_pairs
 from extracurricular.evaluation.metrics import coverage, ece, sharpness
+from extracurricular.evaluation.words import ABSENT
 from extracurricular.inputs import hard_labels
 
 MASS = 0.9
@@ -27,8 +28,8 @@ MASS = 0.9
 _TITLES = {
     "coverage": "coverage",
     "width": "width",
-    "size": "classes a set",
-    "empty": "empty sets",
+    "size": "a set has",
+    "empty": "empty",
     "nll": "NLL",
     "ece": "ECE",
 }
@@ -147,6 +148,11 @@ def calibration_sentence(name: str, entry: Mapping[str, Any], split: str) -> str
 
 def fitted(entry: Mapping[str, Any]) -> str:
     """Return the fitted numbers of the first seed in words: "variance × 2.3, 90 % intervals"."""
+    several = len(entry["fitted"])
+    return _numbers(entry) + (f"; first of {several} seeds" if several > 1 else "")
+
+
+def _numbers(entry: Mapping[str, Any]) -> str:
     first = Calibration.load(entry["fitted"][0])
     parts = []
     if first.temperature is not None:
@@ -158,8 +164,7 @@ def fitted(entry: Mapping[str, Any]) -> str:
         parts.append(f"{percent(conformal.coverage)} intervals ± {_listed(conformal.deviations)} σ")
     elif conformal is not None:
         parts.append(f"{percent(conformal.coverage)} sets, p ≥ {conformal.least:.3g}")
-    several = len(entry["fitted"])
-    return ", ".join(parts) + (f"; first of {several} seeds" if several > 1 else "")
+    return ", ".join(parts)
 
 
 def _listed(values: tuple[float, ...]) -> str:
@@ -217,6 +222,8 @@ def _text(figures: Mapping[str, Any], name: str) -> str:
 def calibration_rows(entries: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows of the table of calibrated models; no rows where none is.
 
+    A cell has a figure from before and after, as "99.4 → 94.0 %"; what was fitted is that of the first seed.
+
     Args:
         entries: The teacher and the students of a summary, by name.
     """
@@ -224,15 +231,16 @@ def calibration_rows(entries: Mapping[str, Any]) -> tuple[list[str], list[list[s
         name: entry["calibration"] for name, entry in entries.items() if "calibration" in entry
     }
     names = [n for n in _TITLES if any(n in one["figures"] for one in found.values())]
-    headings = ["", "fitted", "examples"]
-    for name in names:
-        headings += [_TITLES[name], "before"]
-    rows = []
-    for model, one in found.items():
-        texts = [
-            _text(one["figures"], key) if key in one["figures"] else "–"
-            for name in names
-            for key in (name, f"{name}_before")
-        ]
-        rows.append([model, fitted(one), f"{one['fitted'][0]['examples']:,}", *texts])
+    headings = ["", "fitted", *(_TITLES[name] for name in names)]
+
+    def cell(figures: Mapping[str, Any], name: str) -> str:
+        if name not in figures:
+            return ABSENT
+        before = _text(figures, f"{name}_before").removesuffix(" %")
+        return f"{before} → {_text(figures, name)}"
+
+    rows = [
+        [model, _numbers(one), *(cell(one["figures"], name) for name in names)]
+        for model, one in found.items()
+    ]
     return headings, rows

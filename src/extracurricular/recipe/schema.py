@@ -110,8 +110,8 @@ class TeacherSection(Section):
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
         record: Ask the teacher once and keep its answers; null to ask it in every training.
-        calibrate: Methods that calibrate the teacher on the validation examples, before any student
-            learns from it; null for none.
+        calibrate: Calibration of the teacher on the validation examples before any student learns
+            from it: as for a student.
     """
 
     model: Any = None

@@ -197,8 +197,8 @@ class StudentSection(Section):
         choose: Candidates among which its sampler or loss is chosen; null for no choice.
         cost: Another student whose training costs as much: ``training.steps`` is set by it; null to
             train as many steps as that says.
-        calibrate: Methods that calibrate the trained student on the validation examples; null for
-            none.
+        calibrate: Calibration of the trained student on the validation examples: ``temperature``,
+            ``variance``, ``conformal``, a list of these, or a section; null for none.
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
