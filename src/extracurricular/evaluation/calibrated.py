@@ -222,7 +222,8 @@ def _text(figures: Mapping[str, Any], name: str) -> str:
 def calibration_rows(entries: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows of the table of calibrated models; no rows where none is.
 
-    A cell has a figure from before and after, as "99.4 → 94.0 %"; what was fitted is that of the first seed.
+    A cell has a figure from before and after, as "99.4 → 94.0 %". The first seed tells what was
+    fitted.
 
     Args:
         entries: The teacher and the students of a summary, by name.
