@@ -141,6 +141,8 @@ def variance_factors(said: Distribution, y: Tensor) -> tuple[float, ...]:
     """
     if not isinstance(said, Gaussian):
         raise ValueError("variance is for real targets; classes and labels take temperature")
+    if getattr(said, "family", None) is not None:
+        raise ValueError("variance is for Gaussians; other distributions take conformal")
     factors = said.deviates(y).square().mean(0)
     if not bool(torch.isfinite(factors).all()):
         raise ValueError(

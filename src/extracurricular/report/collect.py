@@ -27,6 +27,7 @@ from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, confusion
+from extracurricular.report.differing import Differing, differing
 from extracurricular.report.gallery import Gallery, galleries
 from extracurricular.report.logs import Choice, Curves, choices_of, curves_of
 from extracurricular.run.answers import FILE, read_answers, summed_up
@@ -99,6 +100,7 @@ class Report:
         choices: How students were chosen among candidates.
         learned: Sentences on what students learn of transformed targets.
         damaged: A sentence for each damaged file that was made anew.
+        differing: The examples on which the subject and its teacher differ most.
         latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
         time: Rows of the table of times.
@@ -126,6 +128,7 @@ class Report:
     choices: list[Choice] = field(default_factory=list)
     learned: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    differing: Differing | None = None
 
 
 def collect(finished: Finished) -> Report:
@@ -163,6 +166,7 @@ def collect(finished: Finished) -> Report:
         choices=choices_of(finished),
         learned=learned(data),
         damaged=damaged,
+        differing=differing(finished),
     )
 
 
