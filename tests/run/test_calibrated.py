@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import extracurricular as xcl
 from extracurricular.cli import app
 from extracurricular.distributions import Categorical, Gaussian
-from extracurricular.errors import RecipeError, StorageError
+from extracurricular.errors import RecipeError, StorageError, XclError
 from extracurricular.evaluation.calibrate import calibrate
 from extracurricular.files import read_json, read_sealed, write_sealed
 from extracurricular.knowledge.fingerprint import teacher_fingerprint
@@ -362,3 +362,60 @@ def test_evaluate_and_the_page_tell_the_coverage(class_run: Path) -> None:
     page = (class_run / "report.html").read_text(encoding="utf-8")
     assert "Calibrated on validation examples" in page
     assert "80 % sets, p ≥" in page
+
+
+def stored(folder: Path, missing: int = 0) -> dict[str, Any]:
+    """Write a table and a teacher's answers, and return the recipe of a student of them."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 2))
+    p = 1 / (1 + np.exp(-x[:, 0]))
+    kind = np.where(rng.random(150) < p, "dog", "cat")
+    names = [f"c{k}" for k in range(150)]
+    pl.DataFrame({"id": names, "u": x[:, 0], "v": x[:, 1], "kind": kind}).write_csv(
+        folder / "t.csv"
+    )
+    # The teacher is three times as sure as it should be.
+    sure = 1 / (1 + np.exp(-3 * x[:, 0]))
+    answers = pl.DataFrame({"id": names, "p_cat": 1 - sure, "p_dog": sure})
+    answers[: 150 - missing].write_csv(folder / "answers.csv")
+    given = {"path": str(folder / "answers.csv"), "id": "id", "probabilities": ["p_cat", "p_dog"]}
+    table = {"path": str(folder / "t.csv"), "target": "kind", "id": "id", "validation": 50}
+    return {
+        "name": "stored",
+        "data": {"table": table},
+        "teacher": {"answers": given, "calibrate": "temperature"},
+        "students": {
+            "kd": {
+                "model": {"mlp": {"hidden": [4]}},
+                "training": {"steps": 20, "optimizer": "adamw", "lr": 0.01},
+            }
+        },
+    }
+
+
+def test_stored_answers_are_calibrated_before_they_are_matched(tmp_path: Path) -> None:
+    summary = run(stored(tmp_path), tmp_path / "run")
+    [fitted] = summary["teacher"]["calibration"]["fitted"]
+    assert 1.5 < fitted["temperature"] < 6
+    figures = summary["teacher"]["calibration"]["figures"]
+    assert summary["teacher"]["metrics"]["nll"]["mean"] == figures["nll"]["mean"]
+
+
+def test_stored_answers_without_some_of_validation_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        XclError, match=r"teacher\.calibrate: asks the teacher about all validation"
+    ):
+        values = stored(tmp_path, missing=60)
+        values["teacher"]["answers"]["missing"] = "drop"
+        run(values, tmp_path / "run")
+
+
+def test_a_fitted_teacher_is_calibrated_in_jobs_too(tmp_path: Path) -> None:
+    values = digits(None) | {
+        "teacher": {"estimator": {"random_forest": {"trees": 20}}, "calibrate": "temperature"}
+    }
+    summary = execute(parse_recipe(values), tmp_path / "run", jobs=2)
+    [fitted] = summary["teacher"]["calibration"]["fitted"]
+    assert fitted["temperature"] != 1
+    loaded = xcl.load(tmp_path / "run", teacher=True)
+    assert loaded.parameters is not None
