@@ -76,7 +76,7 @@ def estimate(
     for stage in plan.stages:
         done = stage.is_done(workspace)
         seconds = None
-        if timed and not done and _is_training(stage):
+        if timed and not done and is_training(stage):
             pair = pair_of(stage)
             if pair not in known:
                 if tell is not None:
@@ -168,7 +168,7 @@ def time_steps(
     return max(mean - around, min(each)), mean + around
 
 
-def _is_training(stage: Stage) -> TypeGuard[NetworkStage]:
+def is_training(stage: Stage) -> TypeGuard[NetworkStage]:
     """Return whether a stage has steps to time; the fit of an estimator has none."""
     return isinstance(stage, NetworkStage) and not isinstance(stage, EstimatorStage)
 
