@@ -42,7 +42,7 @@ from extracurricular.recipe.schema import (
 )
 from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.recipe.sizes import expand_sizes
-from extracurricular.recipe.students import LimitSection, StudentSection
+from extracurricular.recipe.students import FOR_NETWORKS, LimitSection, StudentSection
 from extracurricular.registry import explain_validation, first_complaint
 from extracurricular.training import Training
 
@@ -183,6 +183,10 @@ def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
         student = {}
     if not isinstance(student, Mapping):
         return student
+    if student.get("estimator") is not None:
+        defaults = {key: value for key, value in defaults.items() if key not in FOR_NETWORKS}
+    elif student.get("model") is not None:
+        defaults = {k: value for k, value in defaults.items() if k not in ("estimator", "draws")}
     merged = {**defaults, **student}
     for key in ("training", "matching"):
         base, own = defaults.get(key), student.get(key)

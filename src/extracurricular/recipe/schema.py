@@ -19,9 +19,11 @@ from pydantic import (
 )
 
 from extracurricular.errors import known_names, shorten
+from extracurricular.recipe.calibrate import spelt_out as calibrations
 from extracurricular.recipe.old_words import spelt_out
 from extracurricular.recipe.overrides import FULL
 from extracurricular.recipe.students import (
+    CalibrateSection,
     Chain,
     LimitSection,
     Loss,
@@ -109,6 +111,8 @@ class TeacherSection(Section):
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
         record: Ask the teacher once and keep its answers; null to ask it in every training.
+        calibrate: Calibration of the teacher on the validation examples before any student learns
+            from it: as for a student.
     """
 
     model: Any = None
@@ -126,6 +130,7 @@ class TeacherSection(Section):
     mc_dropout: Annotated[int, Field(ge=1, le=10_000)] | None = None
     per_seed: bool = False
     record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
+    calibrate: Annotated[CalibrateSection | None, BeforeValidator(calibrations)] = None
 
     @property
     def networks(self) -> list[Spec]:

@@ -29,6 +29,7 @@ from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, confusion
+from extracurricular.report.differing import Differing, differing
 from extracurricular.report.gallery import Gallery, galleries
 from extracurricular.report.logs import Choice, Curves, choices_of, curves_of
 from extracurricular.run.answers import FILE, read_answers, summed_up
@@ -103,6 +104,7 @@ class Report:
         damaged: A sentence for each damaged file that was made anew.
         front: Error against the cost of exported files, as :func:`~.export.front.report` gives it;
             None where the run has none.
+        differing: The examples on which the subject and its teacher differ most.
         latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
         time: Rows of the table of times.
@@ -131,6 +133,7 @@ class Report:
     learned: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     front: dict[str, Any] | None = None
+    differing: Differing | None = None
 
 
 def collect(finished: Finished) -> Report:
@@ -169,6 +172,7 @@ def collect(finished: Finished) -> Report:
         learned=learned(data),
         damaged=damaged,
         front=_front(finished),
+        differing=differing(finished),
     )
 
 
@@ -350,6 +354,7 @@ def _time(finished: Finished) -> Iterator[Stretch]:
             "teacher": "teacher",
             "generators": f"generator {name}",
             "knowledge": "recording the teacher",
+            "calibration": "calibrating the teacher",
             "students": name,
         }[kind]
         own = finished.folder / stage.path

@@ -12,12 +12,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.check import check
+from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.executors import threads
 from extracurricular.run.loss import loss_for
 from extracurricular.run.network import NetworkStage
@@ -75,7 +76,7 @@ def estimate(
     for stage in plan.stages:
         done = stage.is_done(workspace)
         seconds = None
-        if timed and not done and isinstance(stage, NetworkStage):
+        if timed and not done and is_training(stage):
             pair = pair_of(stage)
             if pair not in known:
                 if tell is not None:
@@ -165,6 +166,11 @@ def time_steps(
     spread = 2 * statistics.stdev(each) / math.sqrt(len(each)) if len(each) > 1 else mean
     around = max(spread, mean / 10)
     return max(mean - around, min(each)), mean + around
+
+
+def is_training(stage: Stage) -> TypeGuard[NetworkStage]:
+    """Return whether a stage has steps to time; the fit of an estimator has none."""
+    return isinstance(stage, NetworkStage) and not isinstance(stage, EstimatorStage)
 
 
 def pair_of(stage: NetworkStage) -> bytes:

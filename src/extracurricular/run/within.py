@@ -34,7 +34,7 @@ from extracurricular.run.budget import (
 from extracurricular.run.check import check
 from extracurricular.run.chosen import ChosenStage
 from extracurricular.run.equal_cost import settled
-from extracurricular.run.estimate import pair_of, step_seconds
+from extracurricular.run.estimate import is_training, pair_of, step_seconds
 from extracurricular.run.executors import job_count, threads
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan, plan
@@ -258,7 +258,7 @@ def _timed(
     untimed: list[str] = []
     with threads(workspace.recipe.device.threads):
         for stage in planned.trained:
-            if isinstance(stage, NetworkStage):
+            if is_training(stage):
                 found[stage.path] = stage.training.steps * max(
                     _once(known, pair_of(one), lambda one=one: _step(one, workspace, checks, tell))  # type: ignore[misc]
                     for one in _networks(stage)
