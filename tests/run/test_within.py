@@ -98,6 +98,13 @@ def test_a_teacher_that_is_not_trained_stays(teacher: dict[str, Any]) -> None:
     assert cut(whole, section()).teacher == whole.teacher
 
 
+def test_trees_keep_their_draws() -> None:
+    whole = recipe(students={"kd": {}, "trees": {"estimator": "random_forest"}})
+    found = cut(whole, section())
+    assert found.students["trees"] == whole.students["trees"]
+    assert parse_recipe(found.dump()) == found
+
+
 def test_sizes_and_candidates_may_be_left_out_but_no_role() -> None:
     assert candidates(recipe()) == (
         "students.mine-mlp-6",

@@ -125,9 +125,12 @@ def _kept_steps(recipe: Recipe, section: WithinSection) -> str:
     gone = f", without {', '.join(section.without)}" if section.without else ""
     if section.part == 1:
         return f"Within {minutes_of(section.minutes)} all trainings have all of their steps{gone}"
-    # The steps of a student with a cost are set by those of another.
-    own = {name: one for name, one in recipe.students.items() if one.cost is None}
-    steps = [f"{name} {one.training.steps:,}" for name, one in own.items()]
+    # The steps of a student with a cost are set by those of another; trees have none.
+    steps = [
+        f"{name} {one.training.steps:,}"
+        for name, one in recipe.students.items()
+        if one.cost is None and one.estimator is None
+    ]
     if _is_trained(recipe.teacher):
         steps.insert(0, f"teacher {recipe.teacher.training.steps:,}")
     shown = ", ".join(steps[:6]) + (", …" if len(steps) > 6 else "")
@@ -173,6 +176,9 @@ def cut(recipe: Recipe, section: WithinSection) -> Recipe:
     students = {}
     for name, one in recipe.students.items():
         if f"students.{name}" in gone:
+            continue
+        if one.estimator is not None:
+            students[name] = one  # a fit has no steps
             continue
         own: dict[str, Any] = {"training": _shorter(one.training, part)}
         if one.choose is not None:
@@ -270,7 +276,7 @@ def _timed(
                     lambda stage=stage: _answer(stage, workspace, checks),  # type: ignore[misc]
                 )
                 found[stage.path] = stage.rows * each
-            else:
+            elif stage.steps:  # a calibration has none, and takes moments
                 untimed.append(stage.title)
     return found, untimed
 
