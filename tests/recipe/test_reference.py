@@ -128,6 +128,9 @@ NEEDS = {
     "students.kd.training.schedule": {"students": {"kd": {"training": {"milestones": [0.5]}}}},
     "teacher.record.codec": {"teacher": {"record": {"draws": 10}}},
     "generators.kd.least_variety": {"generators": {"kd": {"model": "gmm"}}},
+    "within.minutes": {"within": {"part": 0.4}},
+    "within.part": {"within": {"minutes": 10}},
+    "within.without": {"within": {"minutes": 10, "part": 0.4}},
     "students.kd.draws": {"students": {"kd": {"estimator": "extra_trees"}}},
     "students.kd.cost.unit": {"students": {"kd": {"cost": {"of": "mine"}}}},
 }

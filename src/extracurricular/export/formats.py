@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from extracurricular.errors import ExportError, first_line, from_extra
-from extracurricular.export.graph import OUTPUTS, Exported
+from extracurricular.export.graph import Exported
 from extracurricular.models.trees import OPERATOR, Trees
 
 OPSET = 18
@@ -87,7 +87,7 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
         )
     check_onnx()
     # torch names values after its functions, so that a value inside may be called as an output is.
-    outputs = {f"{_OWN}{name}": name for name in OUTPUTS[model.task.kind]}
+    outputs = {f"{_OWN}{name}": name for name in model.outputs}
     try:
         with quietly():
             written = torch.onnx.export(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -16,6 +17,7 @@ from pydantic import (
 )
 
 from extracurricular.errors import RecipeError, known_names, shorten
+from extracurricular.recipe.calibrate import spelt_out, stated, switch
 from extracurricular.registry import split_spec
 from extracurricular.training import Training
 from extracurricular.training.settings import MOST_BATCH
@@ -59,7 +61,7 @@ Loss = Annotated[dict[str, Any], AfterValidator(_name_classes)]
 # Draws that an estimator is fitted to, where the recipe sets none.
 DRAWS = 20_000
 
-FOR_NETWORKS = ("model", "matching", "training", "mastery", "choose", "cost")
+FOR_NETWORKS = ("model", "matching", "training", "mastery", "choose", "cost", "sizes")
 """The settings of a student that an estimator has not; it takes none of them from ``defaults``."""
 
 
@@ -141,6 +143,73 @@ class CostSection(Section):
     unit: Literal["multiply_adds", "steps"] = "multiply_adds"
 
 
+class LimitSection(Section):
+    """The most that a student may cost on its target; at least one of them is set.
+
+    Args:
+        ms: Milliseconds for one example, measured on this machine, on one thread of its CPU, with
+            the exported file; null for no limit.
+        bytes: Bytes of the exported file; null for no limit.
+        multiply_adds: Multiply-adds for one example; null for no limit.
+    """
+
+    ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    bytes: Annotated[int, Field(ge=1)] | None = None
+    multiply_adds: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_some(self) -> LimitSection:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("has no limit; set ms, bytes or multiply_adds")
+        return self
+
+
+class ConformalSection(Section):
+    """Intervals or sets of a stated coverage.
+
+    Args:
+        coverage: The part of new examples whose label is inside. It needs at least
+            1 / (1 - coverage) - 1 validation examples: 9 for 0.9, 99 for 0.99.
+    """
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
+class CalibrateSection(Section):
+    """Calibrate a finished model on the validation examples; nothing is trained again.
+
+    It is written as the name of a method, ``temperature``, ``variance`` or ``conformal``; as a list
+    of these; or as below (docs/calibrate.md).
+
+    Args:
+        temperature: Divide the logits of classes or labels by the number that has the least NLL.
+        variance: Multiply the variance of each real target by the number that has the least NLL.
+        conformal: Give intervals of real targets, or sets of classes, with a stated coverage; null
+            for none. They are those of the answers as the others have changed them.
+    """
+
+    temperature: Annotated[bool, BeforeValidator(switch)] = False
+    variance: Annotated[bool, BeforeValidator(switch)] = False
+    conformal: Annotated[ConformalSection | None, BeforeValidator(stated)] = None
+
+    @model_validator(mode="after")
+    def _check_any(self) -> CalibrateSection:
+        if self.temperature and self.variance:
+            raise ValueError(
+                "has both temperature, which is for classes and labels, and variance, which is for "
+                "real targets; it needs only one of them"
+            )
+        if not self.temperature and not self.variance and self.conformal is None:
+            raise ValueError("names no method; set it to null for none")
+        return self
+
+    @property
+    def changes(self) -> dict[str, bool]:
+        """The methods that change distributions, as plain values; empty where none does."""
+        methods = {"temperature": self.temperature, "variance": self.variance}
+        return {name: True for name, used in methods.items() if used}
+
+
 class StudentSection(Section):
     """One student.
 
@@ -160,6 +229,10 @@ class StudentSection(Section):
         choose: Candidates among which its sampler or loss is chosen; null for no choice.
         cost: Another student whose training costs as much: ``training.steps`` is set by it; null to
             train as many steps as that says.
+        sizes: Further networks, each of which becomes a student that is trained as this one is;
+            they are shown with their cost, float and 8 bits (docs/models.md).
+        calibrate: Calibration of the trained student on the validation examples: ``temperature``,
+            ``variance``, ``conformal``, a list of these, or a section; null for none.
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
@@ -172,6 +245,8 @@ class StudentSection(Section):
     mastery: MasterySection | None = None
     choose: ChooseSection | None = None
     cost: CostSection | None = None
+    sizes: list[Spec] = Field(default_factory=list)
+    calibrate: Annotated[CalibrateSection | None, BeforeValidator(spelt_out)] = None
 
     @property
     def budget(self) -> int:

@@ -17,6 +17,7 @@ from extracurricular.inputs import Batch, Capturable
 from extracurricular.samplers.base import Sampler
 from extracurricular.samplers.stored import Empirical
 from extracurricular.teachers.base import Teacher
+from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.networks import DropoutTeacher, EnsembleTeacher, NetworkTeacher
 from extracurricular.teachers.raw import RawTeacher
 from extracurricular.training.settings import Training
@@ -85,4 +86,6 @@ def _by_example_alone(teacher: Teacher) -> bool:
     """Whether a teacher is of a kind whose answer depends on the example alone."""
     if isinstance(teacher, EnsembleTeacher):
         return all(map(_by_example_alone, teacher.teachers))
+    if isinstance(teacher, Calibrated):
+        return _by_example_alone(teacher.teacher)
     return isinstance(teacher, NetworkTeacher | DropoutTeacher | RawTeacher)
