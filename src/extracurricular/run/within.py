@@ -75,11 +75,13 @@ def within(
     """
     if not 0 < minutes < float("inf"):
         raise RecipeError("--minutes", f"is {minutes:g}; it must be above 0")
-    known = recipe.within or _kept(folder, minutes)
+    known = recipe.within or _kept(folder)
     if known is not None and known.minutes != minutes:
+        whose = "this recipe" if recipe.within is not None else f"the run in {str(folder)!r}"
+        cure = "the recipe that it was made from" if recipe.within is not None else "another --out"
         raise RecipeError(
-            "--minutes", f"is {minutes:g}, but this recipe was cut to {minutes_of(known.minutes)}; "
-            "give the recipe that it was made from"
+            "--minutes", f"is {minutes:g}, but {whose} was cut to {minutes_of(known.minutes)}; "
+            f"give that, or {cure}"
         )  # fmt: skip
     if known is not None:
         cut_down = recipe if recipe.within is not None else cut(recipe, known)
@@ -200,16 +202,15 @@ def _shorter(training: Training, part: float) -> Training:
     return training.model_copy(update={"steps": steps_of(training.steps, part), "warmup": warmup})
 
 
-def _kept(folder: Path, minutes: float) -> WithinSection | None:
-    """Return what was chosen for the run that was begun in a folder with the same time."""
+def _kept(folder: Path) -> WithinSection | None:
+    """Return what was chosen for the run that was begun in a folder; None where nothing was."""
     file = folder / "recipe.yaml"
     if not file.is_file():
         return None
     try:
-        found = read_recipe(str(file), quiet=True).within
+        return read_recipe(str(file), quiet=True).within
     except XclError:
         return None  # whoever needs that recipe says so
-    return found if found is not None and found.minutes == minutes else None
 
 
 # -- times ----------------------------------------------------------------------------------------
