@@ -93,8 +93,7 @@ KINDS = {
         "scores", "SCORES", ("samplers/scores.py",), ("prediction", "student", "members")
     ),
     "divergence": Kind(
-        "divergences", "DIVERGENCES", ("matching/divergences.py",),
-        ("teacher", "student", "weight"),
+        "divergences", "DIVERGENCES", ("matching",), ("teacher", "student", "weight"),
     ),
     "codec": Kind("codecs", "CODECS", ("knowledge",), ("task",)),
     "logger": Kind(

@@ -62,6 +62,7 @@ _NAMES = {
     ("CandidateSection", "sampler"): "sampler",
     ("GeneratorSection", "model"): "generator",
     ("RecordSection", "codec"): "codec",
+    ("Matching", "divergence"): "divergence",
 }
 # Keys whose value is the settings of one entry.
 _ENTRIES = {
@@ -116,7 +117,10 @@ EXAMPLES = {
     "matching.label_weight": "0.1",
     "matching.beta": "0.5",
     "matching.class_weight": "balanced",
-    "matching.divergence": "js",
+    "matching.divergence": "{dkd: {beta: 2.0}}",
+    "matching.label_smoothing": "0.1",
+    "standardised.of": "{dkd: {beta: 2.0}}",
+    "temperatures.of": "js",
     "share.extended": "[empirical, mixup]",
     "blend.NAME": "{weight: 0.5, sampler: [empirical, mixup]}",
     "path": "data/mine",
