@@ -281,8 +281,11 @@ def build_matching(settings: Mapping[str, Any], key: str) -> Matching:
             given["temperature"] = read_course(given["temperature"])
         except ValueError as error:
             raise RecipeError(f"{key}.temperature".strip("."), str(error)) from error
+    checked = check_settings(Matching, given, key)
     try:
-        return Matching(**check_settings(Matching, given, key))
+        return Matching(**checked)
+    except RecipeError as error:
+        raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
     except ValueError as error:
         raise RecipeError(key, str(error)) from error
 

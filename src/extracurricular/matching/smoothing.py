@@ -41,6 +41,11 @@ def smoothed_labels(y: Tensor, student: Distribution, part: float) -> Tensor:
             "it out"
         )
     if not isinstance(student, Categorical):
-        return y.float() * (1 - part) + 0.5 * part
+        return spread(y.float(), part, 2)
     count = student.logits.shape[-1]
-    return soft_labels(y, count).float() * (1 - part) + part / count
+    return spread(soft_labels(y, count).float(), part, count)
+
+
+def spread(probs: Tensor, part: float, count: int) -> Tensor:
+    """Return probabilities of which a part is spread evenly over ``count`` outcomes."""
+    return probs if part == 0 else probs * (1 - part) + part / count

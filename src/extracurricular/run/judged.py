@@ -218,7 +218,7 @@ def _cause(
     teachers: Sequence[str],
 ) -> str:
     """Return the likely cause, as a clause."""
-    rate = f"lr {training.rate:g}, {training.steps:,} steps of {training.optimizer or 'sgd'}"
+    rate = f"lr {training.rate:g}, {training.steps:,} steps of {training.optimizer_name}"
     if any(problem_of(_record(workspace, teacher)) for teacher in teachers):
         return "its teacher, which is no better itself"
     if is_dead(found):

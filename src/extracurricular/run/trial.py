@@ -133,7 +133,7 @@ def _check_kind(matching: Matching, task: Task, key: str) -> None:
     Raises:
         RecipeError: It is.
     """
-    kinds = traits_of(matching.divergence).kinds
+    kinds = traits_of(find_divergence(matching.divergence, f"{key}.divergence")).kinds
     what = kinds_in_words((task.kind,))
     if task.kind not in kinds:
         raise RecipeError(

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler, is_pure
 from extracurricular.samplers.share import Share
 from extracurricular.teachers.base import Teacher, on_draws
+from extracurricular.teachers.networks import LabelTeacher
 from extracurricular.training.arguments import check_arguments
 from extracurricular.training.compiled import as_written
 from extracurricular.training.defaults import decided
@@ -126,6 +127,8 @@ def train(
     check_arguments(student, sampler, teacher, task, matching, settings)
     matching = matching or Matching()
     settings = decided(settings or Training(), task, student)
+    if isinstance(teacher, LabelTeacher) and matching.label_smoothing:
+        teacher = replace(teacher, smoothing=matching.label_smoothing)
     fabric = fabric or cpu_fabric()
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -186,7 +189,7 @@ class _Loop:
         log_every = max(1, settings.steps // 50)
         losses: list[Tensor] = []
         started = time.perf_counter()
-        self.steps.model.train()
+        self.steps.wake()
         if not is_pure(sampler):
             self.shared = None
         self.source, self.asked, self.shares = sampler, teacher, self._shares(sampler)
@@ -256,7 +259,7 @@ class _Loop:
         assert mastery is not None
         self.student.eval()
         found = mastery.measure(self.student, self.task, self.fabric, self.step)
-        self.steps.model.train()
+        self.steps.wake()
         if self.shares is not None and mastery.sets_share:
             self.shares[self.step :] = mastery.share
         return found
@@ -299,7 +302,7 @@ class _Loop:
             with _using(self.student, self.steps.ema):
                 self.student.eval()
                 line["evaluation"] = self.evaluate(self.student)
-            self.steps.model.train()
+            self.steps.wake()
         if mastery is not None:
             line["mastery"] = mastery
         if self.log is not None:

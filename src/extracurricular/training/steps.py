@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.distributions import Distribution, Task
+from extracurricular.errors import RecipeError
 from extracurricular.inputs import Batch, channels_last, tree_map
 from extracurricular.matching import Matching
 from extracurricular.teachers.base import Faults
+from extracurricular.training.frozen import Frozen
 from extracurricular.training.optimizer import Schedule, Temperature, average, make_optimizer
+from extracurricular.training.optimizers import obstacle_of
 from extracurricular.training.settings import Training
 
 if TYPE_CHECKING:
@@ -43,6 +47,15 @@ class Steps:
     ) -> None:
         self.student, self.task, self.matching = student, task, matching
         self.settings, self.seed, self.fabric = settings, seed, fabric
+        if matching.relates and (settings.accumulate > 1 or fabric.world_size > 1):
+            what = f"accumulate is {settings.accumulate}"
+            what = what if settings.accumulate > 1 else f"there are {fabric.world_size} devices"
+            raise RecipeError(
+                "training.accumulate" if settings.accumulate > 1 else "device",
+                f"the divergence {matching.divergence_name!r} relates the examples of a batch to "
+                f"each other, which would be cut into parts, as {what}",
+            )
+        self.frozen = Frozen(student, settings.freeze)
         # Gradient scaling and an optimiser that fuses its step do not go together.
         scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
         fused = fabric.device.type in ("cpu", "cuda") and not scaled
@@ -59,6 +72,16 @@ class Steps:
         self.ema = copied(student) if settings.ema is not None else None
         self.faults = Faults(fabric.device)
 
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the optimiser, as a clause; None if it can."""
+        return obstacle_of(unwrapped(self.optimizer))
+
+    def wake(self) -> None:
+        """Put the student in training mode, but for the layers that are frozen."""
+        self.model.train()
+        self.frozen.hold()
+
     def seek(self, step: int) -> None:
         """Make ``step`` the next step of the schedules."""
         self.schedule.seek(step)
@@ -71,10 +94,26 @@ class Steps:
 
     def forth_and_back(self, batch: Batch, target: Distribution) -> Tensor:
         """Compute the loss of a batch, a scalar, and its gradients."""
+        self.optimizer.zero_grad()
+        parts = self.settings.accumulate
+        if parts == 1:
+            return self._backward(batch, target, 1)
+        size, losses = len(batch) // parts, []
+        for number in range(parts):
+            part = slice(number * size, (number + 1) * size)
+            # Gradients are exchanged once, when all are there.
+            waits = self.fabric.world_size > 1 and number < parts - 1
+            held = self.fabric.no_backward_sync(self.model) if waits else nullcontext()
+            with held:
+                losses.append(self._backward(batch[part], target[part], parts))
+        return torch.stack(losses).sum()
+
+    def _backward(self, batch: Batch, target: Distribution, parts: int) -> Tensor:
+        """Add the gradients of one of so many parts of a batch, and return its part of the loss."""
         x = tree_map(channels_last, batch.x) if self.images else batch.x
         prediction = self.task.distribution(self.model(x))
         loss = self.matching(prediction, target, batch.y, batch.weight, self.temperature.now)
-        self.optimizer.zero_grad()
+        loss = loss if parts == 1 else loss / parts
         self.fabric.backward(loss)
         return loss.detach()
 
@@ -132,6 +171,7 @@ class Steps:
 
     def finish(self) -> None:
         """Leave the student in evaluation mode, with its average where there is one."""
+        self.frozen.thaw()
         if self.ema is not None:
             self.student.load_state_dict(self.ema)
         self.student.eval()
@@ -160,6 +200,12 @@ class Kept:
         for value in self._steps.tensors:
             if id(value) not in known:
                 value.zero_()
+
+
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return an optimiser without what Lightning Fabric puts around it."""
+    found: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return found
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
