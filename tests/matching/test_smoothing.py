@@ -61,7 +61,8 @@ def test_a_student_of_labels_learns_smoothed_ones() -> None:
     logged: list[dict[str, float]] = []
     train(
         student, sampler, LabelTeacher(), Task("classification", 4),
-        matching=Matching(label_smoothing=0.9), settings=Training(steps=300, batch_size=8, lr=0.5, momentum=0.0),
+        matching=Matching(label_smoothing=0.9),
+        settings=Training(steps=300, batch_size=8, lr=0.5, momentum=0.0),
         on_log=logged.append,
     )  # fmt: skip
     with torch.no_grad():

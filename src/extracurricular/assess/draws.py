@@ -41,13 +41,13 @@ from extracurricular.run.check import check
 from extracurricular.run.execute import prepare
 from extracurricular.run.expense import questions
 from extracurricular.run.plan import Plan
-from extracurricular.run.teacher import first_network
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Context, Sampler, is_pure
 from extracurricular.samplers.base import announced
 from extracurricular.samplers.build import requirements
 from extracurricular.teachers import Teacher
 from extracurricular.teachers.base import check_answer, on_draws
+from extracurricular.teachers.order import first_network
 
 SCHEMA = 1
 GROUP = 64

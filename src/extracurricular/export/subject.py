@@ -19,6 +19,7 @@ from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
 from extracurricular.teachers import NetworkTeacher, Teacher
+from extracurricular.training.simulated import Ranges
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
             for one, figures in found.summary["students"][name].get("classes", {}).items()
         },
         imbalanced=is_imbalanced(found.summary),
+        ranges=workspace.record(stage.path).get("ranges"),
     )
 
 
@@ -159,7 +161,12 @@ def _teacher(found: Finished, seed: int) -> Teacher | None:
 
 
 def own_network(
-    module: nn.Module, data: Data, *, sampler: Sampler | None = None, name: str = "student"
+    module: nn.Module,
+    data: Data,
+    *,
+    sampler: Sampler | None = None,
+    name: str = "student",
+    ranges: Ranges | None = None,
 ) -> Subject:
     """Return a copy of a network that was trained outside a run, ready to export."""
     data = data.to(torch.device("cpu"))
@@ -172,6 +179,7 @@ def own_network(
         seed=0,
         sampler=lambda: sampler or Empirical(data),
         recipe={},
+        ranges=ranges,
     )
 
 

@@ -95,6 +95,10 @@ KINDS = {
     "divergence": Kind(
         "divergences", "DIVERGENCES", ("matching",), ("teacher", "student", "weight"),
     ),
+    "optimizer": Kind(
+        "optimizers", "OPTIMIZERS", ("training/optimizers.py",),
+        ("groups", "lr", "momentum", "fused"),
+    ),
     "codec": Kind("codecs", "CODECS", ("knowledge",), ("task",)),
     "logger": Kind(
         "loggers", "LOGGERS", ("run/loggers.py",), ("folder", "title", "group", "start")

@@ -63,6 +63,7 @@ _NAMES = {
     ("GeneratorSection", "model"): "generator",
     ("RecordSection", "codec"): "codec",
     ("Matching", "divergence"): "divergence",
+    ("Training", "optimizer"): "optimizer",
 }
 # Keys whose value is the settings of one entry.
 _ENTRIES = {
@@ -113,6 +114,14 @@ EXAMPLES = {
     "training.ema": "0.999",
     "training.evaluate_every": "500",
     "training.warmup": "200",
+    "training.optimizer": "{nadam: {betas: [0.9, 0.99]}}",
+    "training.accumulate": "4",
+    "training.freeze": "['stem.*']",
+    "start.path": "student.safetensors",
+    "students.NAME.start.strict": "false",
+    "features.student": "stage2",
+    "features.teacher": "stage3",
+    "students.NAME.quantise": "int8",
     "matching.temperature": "4.0",
     "matching.label_weight": "0.1",
     "matching.beta": "0.5",

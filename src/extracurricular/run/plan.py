@@ -32,6 +32,7 @@ from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import split_spec
 from extracurricular.run.chosen import ChosenStage, chosen_stage
 from extracurricular.run.evaluation import EvaluationStage
+from extracurricular.run.extras import Extras
 from extracurricular.run.generator import GeneratorStage
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.recorded import RecordStage, belongs_to
@@ -226,6 +227,7 @@ def student_stage(
         teacher=teacher,
         generators=tuple(used.values()),
         parts=tuple(parts),
+        extras=Extras.of(section),
     )
     return stage if section.choose is None else chosen_stage(stage, section.choose, used)
 

@@ -37,7 +37,7 @@ from extracurricular.teachers import (
 )
 from extracurricular.teachers.base import on_split
 from extracurricular.teachers.named import ENTRIES, few, files_of
-from extracurricular.teachers.order import Reordered, reordered
+from extracurricular.teachers.order import reordered
 
 
 @dataclass(frozen=True)
@@ -322,11 +322,3 @@ def identity(teacher: Teacher) -> str | None:
         return teacher_fingerprint(teacher)
     except ValueError:
         return None
-
-
-def first_network(teacher: Teacher) -> nn.Module | None:
-    """Return the first network of a teacher, for its features; None if it is no network."""
-    teacher = teacher.teacher if isinstance(teacher, Reordered) else teacher
-    first = teacher.teachers[0] if isinstance(teacher, EnsembleTeacher) else teacher
-    network = first.network if isinstance(first, DropoutTeacher) else first
-    return network.module if isinstance(network, NetworkTeacher) else None

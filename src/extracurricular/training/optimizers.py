@@ -216,7 +216,7 @@ class Lion(torch.optim.Optimizer):
 
 def _silent(made: torch.optim.Optimizer) -> torch.optim.Optimizer:
     # It would warn of the runs that precede a capture.
-    made._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
+    made._warned_capturable_if_run_uncaptured = True
     made.obstacle = None  # type: ignore[attr-defined]
     return made
 

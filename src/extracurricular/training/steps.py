@@ -15,10 +15,12 @@ from extracurricular.errors import RecipeError
 from extracurricular.inputs import Batch, channels_last, tree_map
 from extracurricular.matching import Matching
 from extracurricular.teachers.base import Faults
+from extracurricular.training.additions import Added
 from extracurricular.training.frozen import Frozen
 from extracurricular.training.optimizer import Schedule, Temperature, average, make_optimizer
 from extracurricular.training.optimizers import obstacle_of
 from extracurricular.training.settings import Training
+from extracurricular.training.simulated import Ranges
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -34,6 +36,7 @@ class Steps:
         settings: Optimiser and schedule.
         seed: Seed of its dropout.
         fabric: Device and precision.
+        added: What there is besides the loss; nothing where None.
     """
 
     def __init__(
@@ -44,16 +47,19 @@ class Steps:
         settings: Training,
         seed: int,
         fabric: Fabric,
+        added: Added | None = None,
     ) -> None:
+        self.added = added
         self.student, self.task, self.matching = student, task, matching
         self.settings, self.seed, self.fabric = settings, seed, fabric
-        if matching.relates and (settings.accumulate > 1 or fabric.world_size > 1):
+        relates = matching.relates or (added is not None and added.relates)
+        if relates and (settings.accumulate > 1 or fabric.world_size > 1):
             what = f"accumulate is {settings.accumulate}"
             what = what if settings.accumulate > 1 else f"there are {fabric.world_size} devices"
             raise RecipeError(
                 "training.accumulate" if settings.accumulate > 1 else "device",
-                f"the divergence {matching.divergence_name!r} relates the examples of a batch to "
-                f"each other, which would be cut into parts, as {what}",
+                f"{matching.divergence_name if matching.relates else 'features: similarity'} "
+                f"relates the examples of a batch, which would be cut into parts, as {what}",
             )
         self.frozen = Frozen(student, settings.freeze)
         # Gradient scaling and an optimiser that fuses its step do not go together.
@@ -66,7 +72,8 @@ class Steps:
             _lay_out(student, torch.channels_last)
         on_device = fused and fabric.device.type != "cpu"
         self.schedule = Schedule(settings, fabric.device if on_device else None)
-        optimizer = make_optimizer(student, settings, fused, self.schedule.rate)
+        trained = nn.ModuleList([student] if added is None else [student, added.projector])
+        optimizer = make_optimizer(trained, settings, fused, self.schedule.rate)
         self.temperature = Temperature(matching.temperature, settings.steps, fabric.device)
         self.model, self.optimizer = fabric.setup(student, optimizer)
         self.ema = copied(student) if settings.ema is not None else None
@@ -113,6 +120,9 @@ class Steps:
         x = tree_map(channels_last, batch.x) if self.images else batch.x
         prediction = self.task.distribution(self.model(x))
         loss = self.matching(prediction, target, batch.y, batch.weight, self.temperature.now)
+        if self.added is not None:
+            more = self.added.loss(x, batch.weight, self.fabric.autocast())
+            loss = loss if more is None else loss + more
         loss = loss if parts == 1 else loss / parts
         self.fabric.backward(loss)
         return loss.detach()
@@ -142,8 +152,13 @@ class Steps:
     def tensors(self) -> list[Tensor]:
         """All tensors that a step changes: weights, buffers, average, the optimiser's state."""
         states = (entry.values() for entry in self.optimizer.state.values())
+        added = [] if self.added is None else self.added.tensors
         found = itertools.chain(
-            self.student.parameters(), self.student.buffers(), (self.ema or {}).values(), *states
+            self.student.parameters(),
+            self.student.buffers(),
+            (self.ema or {}).values(),
+            added,
+            *states,
         )
         return [value for value in found if isinstance(value, Tensor)]
 
@@ -154,6 +169,7 @@ class Steps:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema,
             "precision": self.fabric.strategy.precision.state_dict(),
+            **({} if self.added is None else self.added.state()),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -168,15 +184,23 @@ class Steps:
         if self.ema is not None:
             self.ema = {k: v.to(self.fabric.device) for k, v in state["ema"].items()}
         self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.added is not None:
+            self.added.restore(state)
 
-    def finish(self) -> None:
-        """Leave the student in evaluation mode, with its average where there is one."""
+    def finish(self) -> Ranges | None:
+        """Leave the student in evaluation mode, with its average where there is one.
+
+        Returns:
+            The ranges of its layers, where 8 bits were simulated.
+        """
         self.frozen.thaw()
+        ranges = None if self.added is None else self.added.stop()
         if self.ema is not None:
             self.student.load_state_dict(self.ema)
         self.student.eval()
         if self.images:
             _lay_out(self.student, torch.contiguous_format)
+        return ranges
 
 
 class Kept:
