@@ -190,14 +190,14 @@ def look(
     """
     chunks = torch.split(ids, _CHUNK)
     teacher = on_draws(teacher, sampler)
-    teacher(sampler(chunks[0]))  # the first call sets much up
+    teacher(sampler(chunks[0]).taught)  # the first call sets much up
     first: Batch | None = None
     answers, seen, drawing, answering = [], [], [], []
     for some in announced(sampler, chunks, 1):
         started = _now(ids.device)
         batch = sampler(some)
         drawn = _now(ids.device)
-        answer = teacher(batch)
+        answer = teacher(batch.taught)
         done = _now(ids.device)
         check_answer(answer, some)
         drawing.append((drawn - started) / len(some))

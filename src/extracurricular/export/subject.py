@@ -44,6 +44,7 @@ class Subject:
         examples: Number of examples of the whole split.
         classes: The student's figures of each class by name, on the whole split; empty without.
         imbalanced: Whether the classes of its training examples are imbalanced.
+        ranges: The ranges of its layers, where it was trained with simulated 8 bits.
     """
 
     network: NetworkTeacher
@@ -61,6 +62,7 @@ class Subject:
     examples: int = 0
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
     imbalanced: bool = False
+    ranges: Ranges | None = None
 
     @property
     def verifiable(self) -> bool:

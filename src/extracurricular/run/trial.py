@@ -237,7 +237,7 @@ def lesson_of(teacher: Teacher, sampler: Sampler, task: Task) -> Callable[[Batch
     asked = on_draws(teacher, sampler)
 
     def teach(batch: Batch) -> Distribution:
-        return try_answer(asked, batch, task, "teacher")
+        return try_answer(asked, batch.taught, task, "teacher")
 
     return teach
 
