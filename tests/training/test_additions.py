@@ -146,7 +146,7 @@ def test_wrong_features_are_refused_in_one_sentence() -> None:
     with pytest.raises(RecipeError, match=r"features\.loss: is 'l1'; it must be one of mse, att"):
         Features("0", "0", "l1")  # type: ignore[arg-type]
     with pytest.raises(
-        RecipeError, match=r"features: matches layers of the teacher, but it is a L"
+        RecipeError, match=r"features: matches layers of the teacher, but it is no net"
     ):
         train(network(), Empirical(IMAGES), Labels(), IMAGES.task, additions=MSE)
     with pytest.raises(RecipeError, match=r"device\.compile: is true, but features is set"):
@@ -184,12 +184,32 @@ def test_the_range_of_a_layer_follows_what_it_sees_in_training_alone() -> None:
     first = torch.tensor([[-2.0, 0.0, 4.0]])
     layer.train()(first)
     assert simulated.found()["0"]["input"] == [-2.0, 4.0]
-    layer(3 * first)
+    layer(3 * first)  # it widens at once
+    assert simulated.found()["0"]["input"] == [-6.0, 12.0]
+    layer(first)  # and narrows slowly
     low, high = simulated.found()["0"]["input"]
-    assert (low, high) == pytest.approx((-2.04, 4.08))
+    assert (low, high) == pytest.approx((-5.96, 11.92))
     layer.eval()(100 * first)
     assert simulated.found()["0"]["input"] == [low, high]
     simulated.stop()
+
+
+def test_rounding_sets_in_halfway() -> None:
+    """Up to there the student is the one in floating point, to the last bit."""
+    weights: list[dict[str, Tensor]] = []
+    for additions in (None, Additions(quantise="int8")):
+        for stop in (15, 16):
+            student = network()
+            train(
+                student, Empirical(IMAGES), Network(network(5), IMAGES.task), IMAGES.task,
+                settings=Training(steps=30, batch_size=8, lr=0.05), additions=additions, stop=stop,
+            )  # fmt: skip
+            weights.append(student.state_dict())
+    same = [
+        all(torch.equal(weights[k][name], weights[k + 2][name]) for name in weights[0])
+        for k in (0, 1)
+    ]
+    assert same == [True, False]
 
 
 def test_batch_norms_behind_a_layer_are_found() -> None:

@@ -117,10 +117,13 @@ def load_start(
     Raises:
         StorageError: The file is of no use, or does not fit as it must.
     """
-    if strict:
-        return load_pretrained(module, path, key=key)
-    where, expected = f"the file {str(path)!r}", module.state_dict()
     found = read_checkpoint(path, key)
+    if strict:
+        try:
+            return load_pretrained(module, path, key=key)
+        except StorageError as error:
+            raise StorageError(f"{error}; strict: false skips what does not fit") from error
+    where, expected = f"the file {str(path)!r}", module.state_dict()
     named = {place: _closest(one, expected) for place, one in found.states.items()}
     place = max(named, key=lambda one: len(_same(named[one], expected)))
     taken = _same(named[place], expected)

@@ -67,8 +67,7 @@ class Extras:
         try:
             return load_start(student, Path(self.start.path), self.start.key, self.start.strict)
         except StorageError as error:
-            more = "; strict: false skips what does not fit" if self.start.strict else ""
-            raise RecipeError(f"{key}.start", f"{error}{more}") from error
+            raise RecipeError(f"{key}.start", str(error)) from error
 
     def check(
         self,

@@ -94,6 +94,11 @@ class Added:
         """
         return None if self.features is None else self.features(x, weight, autocast)
 
+    def at(self, step: int, steps: int) -> None:
+        """Say which step of a training of so many comes next."""
+        if self.simulated is not None:
+            self.simulated.at(step, steps)
+
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors that a step changes."""
@@ -138,6 +143,6 @@ def network_of(teacher: Teacher) -> nn.Module:
         return found
     raise RecipeError(
         "features",
-        f"matches layers of the teacher, but it is a {type(teacher).__name__}, of which only the "
+        f"matches layers of the teacher, but it is no network ({type(teacher).__name__}): only its "
         "answers are at hand; give a network as the teacher, or leave features out",
     )

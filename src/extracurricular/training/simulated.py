@@ -6,6 +6,10 @@ other operators in floating point. Rounding passes gradients on as they are, and
 is cut off (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", section 3). It is made of torch's own ``fake_quantize``
 operators; the network, its names and its weights stay as they are.
+
+Rounding sets in halfway: the first half of the training is that of the same student in floating
+point, to the last bit, in which ranges are only watched. A network that is rounded from its first
+step on, while its values still grow, learns worse (our choice).
 """
 
 from __future__ import annotations
@@ -21,8 +25,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 LOWEST, HIGHEST = -128, 127
 """The numbers of 8 bits that activations take; weights leave out the lowest."""
 
-# What a range keeps of itself at each step, as in the paper, section 3.1.
-_KEEP = 0.99
+# A range widens at once, and narrows by so much of the way at each step. A mean over steps, as in
+# the paper, section 3.1, would cut off what grows.
+_NARROW = 0.01
+HALFWAY = 0.5
+"""The part of the training before rounding sets in."""
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 Ranges = dict[str, dict[str, list[float]]]
 """The least and the largest value of each layer's ``input`` and ``output``, by the layer's name."""
@@ -38,45 +45,55 @@ class Simulated:
     """
 
     def __init__(self, student: nn.Module, folded: dict[str, str]) -> None:
+        self.student = student
         self.layers = {n: part for n, part in student.named_modules() if isinstance(part, _LAYERS)}
         device = next(student.parameters()).device
         parts = dict(student.named_modules())
         # The ranges of inputs and outputs, [2, 2], and whether any value was seen.
         self.ranges = {name: torch.zeros(2, 2, device=device) for name in self.layers}
         self.seen = {name: torch.zeros(2, device=device) for name in self.layers}
+        self.on = torch.ones((), device=device)
         self._hooks: list[Any] = []
         for name, layer in self.layers.items():
             self._hooks.append(layer.register_forward_pre_hook(self._input_hook(name)))
             last = parts[folded[name]] if name in folded else layer
-            self._hooks.append(last.register_forward_hook(self._output_hook(name, layer)))
+            self._hooks.append(last.register_forward_hook(self._output_hook(name)))
             # It hides the method of the class until it is taken away.
-            layer.__dict__["forward"] = _with_rounded_weights(layer)
+            layer.__dict__["forward"] = _with_rounded_weights(layer, self.on)
 
     def _input_hook(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, given: tuple[Any, ...]) -> Any:
-            return (self._rounded(given[0], name, 0, module.training), *given[1:])
+            return (self._rounded(given[0], name, 0), *given[1:])
 
         return hook
 
-    def _output_hook(self, name: str, layer: nn.Module) -> Callable[..., Any]:
+    def _output_hook(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, given: Any, output: Tensor) -> Tensor:
-            return self._rounded(output, name, 1, layer.training)
+            return self._rounded(output, name, 1)
 
         return hook
 
-    def _rounded(self, values: Tensor, name: str, side: int, learns: bool) -> Tensor:
+    def _rounded(self, values: Tensor, name: str, side: int) -> Tensor:
         """Return values as 8 bits hold them, after the range has moved towards them."""
         real = values.float()
-        if learns:
+        # A layer that is frozen is in evaluation mode, but its range is watched.
+        if self.student.training:
             with torch.no_grad():
-                bounds = torch.stack(real.aminmax())
+                low, high = real.aminmax()
+                kept, known = self.ranges[name][side], self.seen[name][side]
                 # The first values set the range. No step asks the device which these are.
-                keep = _KEEP * self.seen[name][side]
-                self.ranges[name][side].mul_(keep).add_(bounds * (1 - keep))
+                near = kept + (1 - known + known * _NARROW) * (torch.stack([low, high]) - kept)
+                kept[0] = torch.minimum(low, near[0])
+                kept[1] = torch.maximum(high, near[1])
                 self.seen[name][side] = 1.0
         scale, zero = scale_of(self.ranges[name][side])
         done = torch.fake_quantize_per_tensor_affine(real, scale, zero, LOWEST, HIGHEST)
-        return done.to(values.dtype)
+        rounds = (self.on > 0) & (self.seen[name][side] > 0)
+        return torch.where(rounds, done, real).to(values.dtype)
+
+    def at(self, step: int, steps: int) -> None:
+        """Say which step of a training comes next; rounding sets in halfway."""
+        self.on.fill_(float(step >= HALFWAY * steps))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -132,11 +149,12 @@ def rounded_weights(weight: Tensor) -> Tensor:
     )
 
 
-def _with_rounded_weights(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the forward function of a layer, with weights as 8 bits hold them."""
+def _with_rounded_weights(layer: nn.Module, on: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the forward function of a layer, with weights as 8 bits hold them where it is on."""
 
     def forward(x: Tensor) -> Tensor:
-        weight = rounded_weights(layer.weight)  # type: ignore[arg-type]
+        own: Tensor = layer.weight  # type: ignore[assignment]
+        weight = torch.where(on > 0, rounded_weights(own), own)
         if isinstance(layer, nn.Linear):
             return F.linear(x, weight, layer.bias)
         return layer._conv_forward(x, weight, layer.bias)  # type: ignore[no-any-return, operator]

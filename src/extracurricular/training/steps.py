@@ -95,7 +95,12 @@ class Steps:
         self.temperature.seek(step)
 
     def seed_step(self, step: int) -> None:
-        """Seed torch's generators, so that dropout, too, is a function of the step."""
+        """Seed torch's generators, so that dropout, too, is a function of the step.
+
+        Rounding to 8 bits, which sets in at a step, follows it too.
+        """
+        if self.added is not None:
+            self.added.at(step, self.settings.steps)
         seed = rng.fold(self.seed, "step", step, self.fabric.global_rank) >> 1
         _seed(seed, self.fabric.device)
 
