@@ -38,32 +38,34 @@ from extracurricular.teachers import Labels, Network
 from extracurricular.training import Training, train
 from extracurricular.training.additions import Additions
 
-# Teacher, its steps, students, their steps, and their draws.
+# Teacher with its training, students with theirs, and their draws.
+# The training of tables is that of the recipe uci-ablation.
+TABLE = {
+    "teacher": (
+        {"mlp": {"hidden": [64, 64]}}, {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.1},
+    ),
+    "students": [{"mlp": {"hidden": [32]}}, {"mlp": {"hidden": [16, 16]}}],
+    "training": {"optimizer": "adamw", "lr": 3e-2, "weight_decay": 1e-2},
+    "steps": 3000, "chain": ["empirical", {"noise": {"std": 0.05}}],
+}  # fmt: skip
 SETS: dict[str, dict[str, Any]] = {
     "digits": {
-        "teacher": ({"mlp": {"hidden": [256, 256]}}, 2000),
+        "teacher": ({"mlp": {"hidden": [256, 256]}}, {}),
         "students": [
             {"mlp": {"hidden": [8]}}, {"mlp": {"hidden": [16]}}, {"mlp": {"hidden": [16, 16, 16]}},
             {"digits_cnn": {"width": 4}},
         ],
-        "steps": 1500, "chain": ["empirical", "mixup"],
+        "training": {}, "steps": 1500, "chain": ["empirical", "mixup"],
     },
-    "concrete": {
-        "teacher": ({"mlp": {"hidden": [256, 256]}}, 3000),
-        "students": [{"mlp": {"hidden": [16, 8]}}, {"mlp": {"hidden": [64, 64]}}],
-        "steps": 3000, "chain": ["empirical", {"noise": {"std": 0.05}}],
-    },
-    "energy": {
-        "teacher": ({"mlp": {"hidden": [256, 256]}}, 3000),
-        "students": [{"mlp": {"hidden": [16, 8]}}, {"mlp": {"hidden": [64, 64]}}],
-        "steps": 3000, "chain": ["empirical", {"noise": {"std": 0.05}}],
-    },
+    "energy": TABLE, "concrete": TABLE,
     "cifar": {
-        "teacher": ({"digits_cnn": {"width": 24}}, 600),
+        "teacher": ({"digits_cnn": {"width": 16}}, {"batch_size": 32}),
         "students": [{"digits_cnn": {"width": 6}}],
-        "steps": 600, "chain": ["empirical", {"augment": {"pad": 4, "flip": True}}],
+        "training": {"batch_size": 32}, "steps": 800,
+        "chain": ["empirical", {"augment": {"pad": 4, "flip": True}}],
     },
 }  # fmt: skip
+TEACHER_STEPS = {"digits": 2000, "energy": 2000, "concrete": 2000, "cifar": 800}
 
 
 def read(name: str, seed: int, uci: str, cifar: str) -> Data:
@@ -71,15 +73,15 @@ def read(name: str, seed: int, uci: str, cifar: str) -> Data:
     if name == "digits":
         return DATA.build("digits", key="data")
     if name == "cifar":
-        return DATA.build({"cifar100": {"path": cifar, "train": 10000}}, key="data")
+        return DATA.build({"cifar100": {"path": cifar, "train": 10000, "coarse": True}}, key="data")
     return DATA.build({"uci": {"path": f"{uci}/{name}", "split": seed}}, key="data")
 
 
 def taught(name: str, data: Data, seed: int) -> Network:
     """Return the teacher of a seed."""
-    spec, steps = SETS[name]["teacher"]
+    spec, given = SETS[name]["teacher"]
     network = made(spec, data, 100 + seed)
-    settings = Training(steps=steps)
+    settings = Training(steps=TEACHER_STEPS[name], **given)
     train(network, Empirical(data, seed=1), Labels(), data.task, settings=settings)
     return Network(network.eval(), data.task)
 
@@ -93,9 +95,10 @@ def cell(
     found: dict[str, dict[str, float]] = {}
     for bits in (None, "int8"):
         network = made(student, data, seed)
+        settings = Training(steps=SETS[name]["steps"], **SETS[name]["training"])
         result = train(
             network, sampler, teacher, data.task, matching=Matching(), seed=seed,
-            settings=Training(steps=SETS[name]["steps"]), additions=Additions(quantise=bits),
+            settings=settings, additions=Additions(quantise=bits),
         )  # fmt: skip
         if bits is None:
             said = predict(Network(network, data.task), data, data.test)

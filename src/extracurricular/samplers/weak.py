@@ -16,7 +16,7 @@ NOT_AFTER = ("mixup", "cutmix", "uncertain")
 to be asked anew."""
 
 
-@SAMPLERS.register(NAME)
+@SAMPLERS.register("weak")
 @dataclass(frozen=True)
 class Weak(Seeded):
     """Show the teacher the draw as it is here; what follows is for the student alone.
