@@ -1,7 +1,7 @@
 """Matchings side by side: the same teacher, draws, steps and rate; only the loss differs.
 
-Each matching has a small grid of settings. The one with the best NLL on the validation rows of two
-seeds is trained with five other seeds and measured on the test split: accuracy, NLL, and KL from
+Each matching has a small grid of settings. The one with the best NLL on the validation rows of one
+seed is trained with five other seeds and measured on the test split: accuracy, NLL, and KL from
 the teacher, as means with the standard error of the difference to ``forward_kl`` over seeds.
 Students start from the same weights and see the same draws, seed by seed.
 
@@ -35,27 +35,27 @@ from extracurricular.training import Training, train
 from extracurricular.training.additions import Additions
 from extracurricular.training.features import Features
 
-CHOICE_SEEDS, SEEDS = (100, 101), (0, 1, 2, 3, 4)
-STUDENT_STEPS = 1000
+CHOICE_SEEDS, SEEDS = (100,), (0, 1, 2, 3, 4)
+STEPS = 600
 
 LABELS = 0.1
-T = (1.0, 2.0, 4.0)
+T = (1.0, 4.0)
 LOSSES: dict[str, list[dict[str, Any]]] = {
     "forward_kl": [{"temperature": t} for t in T],
     "js": [{"divergence": "js", "temperature": t} for t in T],
     "dkd": [
         {"divergence": {"dkd": {"beta": beta}}, "temperature": t}
-        for beta in (1.0, 2.0, 8.0)
+        for beta in (1.0, 8.0)
         for t in (1.0, 4.0)
     ],
     "dist": [
         {"divergence": "dist", "temperature": t, "label_weight": w}
-        for t in (1.0, 4.0)
+        for t in (1.0,)
         for w in (LABELS, 0.5)
     ],
     "standardised": [
         {"divergence": "standardised", "temperature": t, "label_weight": w}
-        for t in (1.0, 2.0, 4.0)
+        for t in (1.0, 4.0)
         for w in (LABELS, 0.5)
     ],
     "temperatures": [
@@ -132,7 +132,7 @@ def taught(name: str, data: Data) -> Ensemble:
     for seed in range(3):
         network = made(SETS[name]["teacher"], data, 1000 + seed)
         chain = build_sampler(SETS[name]["chain"], data, 1000 + seed)
-        train(network, chain, Labels(), data.task, settings=Training(steps=1000), seed=seed)
+        train(network, chain, Labels(), data.task, settings=Training(steps=STEPS), seed=seed)
         members.append(Network(network.eval(), data.task))
     return Ensemble(members)
 
@@ -147,7 +147,7 @@ def student(
     sampler = build_sampler(way.get("chain", SETS[name]["chain"]), data, seed)
     train(
         network, sampler, teacher, data.task, matching=Matching(**loss), seed=seed,
-        settings=Training(steps=STUDENT_STEPS), additions=Additions(features),
+        settings=Training(steps=STEPS), additions=Additions(features),
     )  # fmt: skip
     said = predict(Network(network, data.task), data, split)
     found = metrics.figures(said, split.y, teacher=predict(teacher, data, split))
