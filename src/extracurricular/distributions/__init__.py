@@ -19,6 +19,7 @@ Reduction has one definition everywhere: sum over outputs here, mean over exampl
 """
 
 from extracurricular.distributions.bernoulli import Bernoulli
+from extracurricular.distributions.calibration import Calibration, Conformal
 from extracurricular.distributions.categorical import Categorical
 from extracurricular.distributions.filed import Filed, gathered
 from extracurricular.distributions.gaussian import (
@@ -47,7 +48,9 @@ __all__ = [
     "SOFT_LOG_VAR",
     "WIDE_LOG_VAR",
     "Bernoulli",
+    "Calibration",
     "Categorical",
+    "Conformal",
     "Distribution",
     "Filed",
     "Gaussian",

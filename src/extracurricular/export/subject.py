@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data, Split
+from extracurricular.distributions import Calibration
 from extracurricular.errors import RecipeError, XclError
 from extracurricular.evaluation.entries import is_imbalanced
 from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
 from extracurricular.teachers import NetworkTeacher, Teacher
+from extracurricular.teachers.calibrated import calibrated
 from extracurricular.training.simulated import Ranges
 
 
@@ -45,6 +47,8 @@ class Subject:
         classes: The student's figures of each class by name, on the whole split; empty without.
         imbalanced: Whether the classes of its training examples are imbalanced.
         ranges: The ranges of its layers, where it was trained with simulated 8 bits.
+        calibration: The calibration of the network's distributions; None for none.
+        calibrated: The entry of the summary about it; empty without.
     """
 
     network: NetworkTeacher
@@ -63,6 +67,13 @@ class Subject:
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
     imbalanced: bool = False
     ranges: Ranges | None = None
+    calibration: Calibration | None = None
+    calibrated: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Teacher:
+        """The student as it answers: the network, calibrated."""
+        return calibrated(self.network, self.calibration)
 
     @property
     def verifiable(self) -> bool:
@@ -129,6 +140,8 @@ def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
         },
         imbalanced=is_imbalanced(found.summary),
         ranges=workspace.record(stage.path).get("ranges"),
+        calibration=found.calibration(name, seed),
+        calibrated=found.summary["students"][name].get("calibration", {}),
     )
 
 

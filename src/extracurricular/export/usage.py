@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from extracurricular.data.fields import Fields
-from extracurricular.export.graph import OUTPUTS
+from extracurricular.export.graph import OUTPUTS, STATED
 from extracurricular.export.raw_rows import raw_row
 from extracurricular.export.subject import Subject
 
@@ -103,6 +103,8 @@ def _picture(image: dict[str, Any], metadata: dict[str, Any], file: str) -> str:
 
 def _call(metadata: dict[str, Any], file: str, made: str, imports: list[str]) -> str:
     outputs = OUTPUTS[metadata["task"]]
+    if metadata.get("calibration", {}).get("conformal") is not None:
+        outputs += STATED[metadata["task"]]
     names = ", ".join(outputs)
     left = names if len(outputs) > 1 else f"({names},)"
     first, *rest = imports

@@ -326,7 +326,7 @@ def answered_examples(stage: NetworkStage, workspace: Workspace) -> Data:
     data = workspace.data(stage.data)
     if stage.learns_from == "labels" or stage.teacher is None or not stage.teacher.is_stored:
         return data
-    answered = getattr(workspace.made(stage.teacher), "answered", None)
+    answered = getattr(workspace.made(stage.teacher.uncalibrated), "answered", None)
     return data if answered is None else drawing(data, answered)
 
 

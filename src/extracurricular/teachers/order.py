@@ -12,6 +12,7 @@ from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.inputs import Batch, Capturable, obstacle
 from extracurricular.teachers.base import HasMembers, Teacher
+from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.networks import DropoutTeacher, EnsembleTeacher, NetworkTeacher
 
 
@@ -120,7 +121,8 @@ def _shown(names: Sequence[str], most: int) -> str:
 
 def first_network(teacher: Teacher) -> nn.Module | None:
     """Return the first network of a teacher, for its features; None if it is no network."""
-    teacher = teacher.teacher if isinstance(teacher, Reordered) else teacher
+    while isinstance(teacher, Reordered | Calibrated):
+        teacher = teacher.teacher
     first = teacher.teachers[0] if isinstance(teacher, EnsembleTeacher) else teacher
     network = first.network if isinstance(first, DropoutTeacher) else first
     return network.module if isinstance(network, NetworkTeacher) else None
