@@ -36,7 +36,9 @@ from extracurricular.training.additions import Additions
 from extracurricular.training.features import Features
 
 CHOICE_SEEDS, SEEDS = (100,), (0, 1, 2, 3, 4)
-STEPS = 600
+STEPS = {"digits": 600, "plant": 600, "hints": 300, "views": 300}
+# Members of the teacher.
+MEMBERS = {"digits": 3, "plant": 3, "hints": 1, "views": 1}
 
 LABELS = 0.1
 T = (1.0, 4.0)
@@ -90,9 +92,9 @@ SETS: dict[str, dict[str, Any]] = {
         "teacher": WIDE, "student": CNN, "chain": SHIFTED,
         "ways": {
             "forward_kl": [{}],
-            "mse": hints("mse", 0.1, 1.0),
-            "attention": hints("attention", 10.0, 100.0),
-            "similarity": hints("similarity", 10.0, 100.0),
+            "mse": hints("mse", 0.1),
+            "attention": hints("attention", 100.0),
+            "similarity": hints("similarity", 100.0),
         },
     },
     "views": {
@@ -127,12 +129,12 @@ def made(spec: Any, data: Data, seed: int) -> torch.nn.Module:
 
 
 def taught(name: str, data: Data) -> Ensemble:
-    """Return the teacher of a set: three networks."""
+    """Return the teacher of a set."""
     members = []
-    for seed in range(3):
+    for seed in range(MEMBERS[name]):
         network = made(SETS[name]["teacher"], data, 1000 + seed)
         chain = build_sampler(SETS[name]["chain"], data, 1000 + seed)
-        train(network, chain, Labels(), data.task, settings=Training(steps=STEPS), seed=seed)
+        train(network, chain, Labels(), data.task, settings=Training(steps=STEPS[name]), seed=seed)
         members.append(Network(network.eval(), data.task))
     return Ensemble(members)
 
@@ -147,7 +149,7 @@ def student(
     sampler = build_sampler(way.get("chain", SETS[name]["chain"]), data, seed)
     train(
         network, sampler, teacher, data.task, matching=Matching(**loss), seed=seed,
-        settings=Training(steps=STEPS), additions=Additions(features),
+        settings=Training(steps=STEPS[name]), additions=Additions(features),
     )  # fmt: skip
     said = predict(Network(network, data.task), data, split)
     found = metrics.figures(said, split.y, teacher=predict(teacher, data, split))

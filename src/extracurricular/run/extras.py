@@ -91,9 +91,10 @@ class Extras:
         Raises:
             RecipeError: Something cannot be done; the sentence is by its key.
         """
-        state = {name: value.clone() for name, value in student.state_dict().items()}
-        self.begin(student, key)
-        student.load_state_dict(state)
+        if self.start is not None:
+            state = {name: value.clone() for name, value in student.state_dict().items()}
+            self.begin(student, key)
+            student.load_state_dict(state)
         try:
             Frozen(student, freeze).thaw()
         except RecipeError as error:
