@@ -74,6 +74,7 @@ from extracurricular.samplers import Sampler as Sampler
 from extracurricular.samplers import Swap as Swap
 from extracurricular.samplers import TrivialAugment as TrivialAugment
 from extracurricular.samplers import Uncertain as Uncertain
+from extracurricular.samplers import Weak as Weak
 from extracurricular.samplers import build_sampler as build_sampler
 from extracurricular.teachers import DropoutTeacher as DropoutTeacher
 from extracurricular.teachers import Ensemble as Ensemble
@@ -90,6 +91,8 @@ from extracurricular.teachers.estimators import sklearn_teacher as sklearn_teach
 from extracurricular.teachers.onnx import OnnxTeacher as OnnxTeacher
 from extracurricular.teachers.raw import FunctionTeacher as FunctionTeacher
 from extracurricular.teachers.raw import RawTeacher as RawTeacher
+from extracurricular.training import Additions as Additions
+from extracurricular.training import Features as Features
 from extracurricular.training import Training as Training
 from extracurricular.training import TrainingResult as TrainingResult
 from extracurricular.training import train as train

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
 
 import torch
@@ -91,6 +91,7 @@ class Batch:
         classes: Number of classes; None where there are none.
         weight: Weight of each example in the loss, [B]; None for equal weights.
         binary: Whether ``y`` has several labels of 0 and 1, each on its own (multi-label).
+        weak: The inputs that the teacher sees instead of ``x``; None where both see the same.
     """
 
     ids: Tensor
@@ -99,9 +100,20 @@ class Batch:
     classes: int | None = None
     weight: Tensor | None = None
     binary: bool = False
+    weak: Inputs | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def taught(self) -> Batch:
+        """The examples as the teacher sees them."""
+        return self if self.weak is None else replace(self, x=self.weak, weak=None)
+
+    @property
+    def learned(self) -> Batch:
+        """The examples as the student sees them."""
+        return self if self.weak is None else replace(self, weak=None)
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
         return Batch(
@@ -111,6 +123,7 @@ class Batch:
             self.classes,
             None if self.weight is None else self.weight[index],
             self.binary,
+            None if self.weak is None else tree_map(lambda v: v[index], self.weak),
         )
 
 

@@ -38,12 +38,13 @@ from extracurricular.samplers.base import SAMPLERS
 from extracurricular.samplers.scores import SCORES
 from extracurricular.teachers.named import ENTRIES
 from extracurricular.training import Training
+from extracurricular.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
 REGISTRIES: dict[str, Registry[Any]] = {
     "data": DATA, "model": MODELS, "teacher": ENTRIES, "generator": GENERATORS,
     "sampler": SAMPLERS, "score": SCORES, "divergence": DIVERGENCES, "codec": CODECS,
-    "logger": LOGGERS, "estimator": ESTIMATORS,
+    "logger": LOGGERS, "optimizer": OPTIMIZERS, "estimator": ESTIMATORS,
 }  # fmt: skip
 SECTIONS = {
     **{name: value for module in (schema, students) for name, value in vars(module).items()
@@ -128,6 +129,14 @@ NEEDS = {
     "students.kd.training.schedule": {"students": {"kd": {"training": {"milestones": [0.5]}}}},
     "teacher.record.codec": {"teacher": {"record": {"draws": 10}}},
     "generators.kd.least_variety": {"generators": {"kd": {"model": "gmm"}}},
+    "students.kd.start.key": {"students": {"kd": {"start": {"path": "w.pth"}}}},
+    "students.kd.start.strict": {"students": {"kd": {"start": {"path": "w.pth"}}}},
+    **{
+        f"students.kd.features.{key}": {
+            "students": {"kd": {"features": {"student": "a", "teacher": "b"}}}
+        }
+        for key in ("student", "teacher", "loss", "weight")
+    },
     "within.minutes": {"within": {"part": 0.4}},
     "within.part": {"within": {"minutes": 10}},
     "within.without": {"within": {"minutes": 10, "part": 0.4}},

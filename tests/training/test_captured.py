@@ -24,8 +24,10 @@ from extracurricular.samplers.base import SAMPLERS
 from extracurricular.teachers import Ensemble, Labels, MCDropout, Network, Teacher
 from extracurricular.training import Execution, Schedule, Training, launch, train
 from extracurricular.training import steps as the_steps
+from extracurricular.training.additions import Additions
 from extracurricular.training.captured import step_obstacle
 from extracurricular.training.draw import Shared
+from extracurricular.training.features import Features
 from extracurricular.training.graphs import has_graphs
 from extracurricular.training.loop import cpu_fabric
 from extracurricular.training.optimizer import learning_rate
@@ -404,3 +406,39 @@ def test_the_check_for_gpus_goes_through_every_sampler(gpu_check: Any) -> None:
     assert [name for name in SAMPLERS.names() if ":" not in name and name not in written] == []
     wanted = {case.chain for case in gpu_check.cases()}
     assert wanted | set(gpu_check.STREAMED) == set(gpu_check.CHAINS)
+
+
+@pytest.mark.parametrize(
+    ("additions", "settings"),
+    [
+        (Additions(Features("0", "0")), {}),
+        (Additions(Features("0", "0", "similarity")), {}),
+        (Additions(quantise="int8"), {}),
+        (Additions(), {"accumulate": 3}),
+        (Additions(), {"freeze": ["0.*", "1.*"]}),
+        (Additions(), {"optimizer": "lion", "lr": 1e-3}),
+        (Additions(), {"optimizer": "adam", "lr": 1e-3}),
+    ],
+)
+def test_what_a_training_has_besides_is_captured(
+    additions: Additions, settings: dict[str, Any]
+) -> None:
+    teacher = Network(network(IMAGES, 5), IMAGES.task)
+    plain = trained(
+        "off", Mixup(Empirical(IMAGES)), teacher, IMAGES, settings=settings, additions=additions
+    )
+    graph = trained(
+        "auto", Mixup(Empirical(IMAGES)), teacher, IMAGES, settings=settings, additions=additions
+    )
+    assert graph[2] > 0
+    assert graph[3] == []
+    for name, value in plain[0].items():
+        torch.testing.assert_close(graph[0][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_an_optimizer_that_counts_on_the_host_is_not_captured() -> None:
+    found = trained(
+        "auto", Empirical(IMAGES), Labels(), IMAGES, settings={"optimizer": "adagrad", "lr": 0.1}
+    )
+    assert found[2] == 0
+    assert found[3] == ["steps are not captured: Adagrad counts its steps on the host"]

@@ -41,13 +41,13 @@ from extracurricular.run.check import check
 from extracurricular.run.execute import prepare
 from extracurricular.run.expense import questions
 from extracurricular.run.plan import Plan
-from extracurricular.run.teacher import first_network
 from extracurricular.run.workspace import Workspace, sampler_seed
 from extracurricular.samplers import Context, Sampler, is_pure
 from extracurricular.samplers.base import announced
 from extracurricular.samplers.build import requirements
 from extracurricular.teachers import Teacher
 from extracurricular.teachers.base import check_answer, on_draws
+from extracurricular.teachers.order import first_network
 
 SCHEMA = 1
 GROUP = 64
@@ -190,14 +190,14 @@ def look(
     """
     chunks = torch.split(ids, _CHUNK)
     teacher = on_draws(teacher, sampler)
-    teacher(sampler(chunks[0]))  # the first call sets much up
+    teacher(sampler(chunks[0]).taught)  # the first call sets much up
     first: Batch | None = None
     answers, seen, drawing, answering = [], [], [], []
     for some in announced(sampler, chunks, 1):
         started = _now(ids.device)
         batch = sampler(some)
         drawn = _now(ids.device)
-        answer = teacher(batch)
+        answer = teacher(batch.taught)
         done = _now(ids.device)
         check_answer(answer, some)
         drawing.append((drawn - started) / len(some))

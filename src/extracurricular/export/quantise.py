@@ -1,8 +1,9 @@
 """Quantise an exported model's weights and activations to 8 bits, by onnxruntime's quantiser.
 
 Convolutions and matrix products are computed in integers. Static quantisation finds their scales on
-examples, which here are draws of the student's own sampler. Normalisation, distribution and all
-other operators stay float32.
+examples, which here are draws of the student's own sampler; a student that was trained with
+simulated 8 bits brings them along. Normalisation, distribution and all other operators stay
+float32.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -21,10 +23,13 @@ from extracurricular.export.formats import quietly
 from extracurricular.export.graph import input_names
 from extracurricular.inputs import leaves
 from extracurricular.samplers.base import Sampler
+from extracurricular.training.simulated import Ranges, scale_of
 
 DRAWS = 512
 _BATCH = 32
 _OPERATORS = ["Conv", "Gemm", "MatMul"]
+# How the weights of a layer are called in the model.
+_NETWORK, _WEIGHT = "network.", ".weight"
 
 
 def raw_draws(
@@ -66,12 +71,14 @@ class _Reader:
         return None if batch is None else {name: part.numpy() for name, part in batch.items()}
 
 
-def quantise(proto: Any, batches: list[dict[str, Tensor]]) -> Any:
+def quantise(proto: Any, batches: list[dict[str, Tensor]], ranges: Ranges | None = None) -> Any:
     """Return an ``onnx.ModelProto`` quantised to 8 bits.
 
     Args:
         proto: The float32 model; it is left as it is.
         batches: Raw examples on which the quantiser finds the ranges of the activations.
+        ranges: The ranges with which the network was trained, by layer; those of the others are
+            found on the examples.
 
     Raises:
         ExportError: The quantiser fails.
@@ -95,8 +102,31 @@ def quantise(proto: Any, batches: list[dict[str, Tensor]]) -> Any:
                     activation_type=QuantType.QInt8,
                     weight_type=QuantType.QInt8,
                     calibrate_method=CalibrationMethod.MinMax,
+                    extra_options={"TensorQuantOverrides": _trained(model, ranges or {})},
                 )
         except Exception as error:  # the quantiser raises errors of all kinds
             text = " ".join(str(error).split())
             raise ExportError(f"onnxruntime cannot quantise the model: {text}") from error
         return onnx.load(io.BytesIO(target.read_bytes()))
+
+
+def _trained(model: Any, ranges: Ranges) -> dict[str, list[dict[str, Any]]]:
+    """Return scale and zero of each tensor that goes into or comes out of a trained layer.
+
+    The layer of an operator is known by the name of its weights.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for node in model.graph.node:
+        names = [name for name in node.input if name.endswith(_WEIGHT)]
+        layer = names[0].removeprefix(_NETWORK).removesuffix(_WEIGHT) if names else ""
+        if node.op_type not in _OPERATORS or layer not in ranges:
+            continue
+        for side, tensor in (("input", node.input[0]), ("output", node.output[0])):
+            scale, zero = scale_of(torch.tensor(ranges[layer][side]))
+            found[tensor] = [
+                {
+                    "scale": numpy.array(scale.numpy(), dtype=numpy.float32),
+                    "zero_point": numpy.array(zero.numpy(), dtype=numpy.int8),
+                }
+            ]
+    return found

@@ -43,6 +43,7 @@ from extracurricular.models import parameter_count
 from extracurricular.models.trees import Trees
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.samplers import Batch, Sampler
+from extracurricular.training.simulated import Ranges
 
 Format: TypeAlias = Literal["onnx", "pt2"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "pt2": ".pt2"}
@@ -129,6 +130,7 @@ def export_module(
     sampler: Sampler | None = None,
     int8: bool = False,
     limit: float = LIMIT,
+    ranges: Ranges | None = None,
 ) -> Shipped:
     """Export any network, verified on the test split of its data set.
 
@@ -140,12 +142,14 @@ def export_module(
         sampler: Source of the draws that calibrate 8 bits; training examples where None.
         int8: Also write an ONNX file quantised to 8 bits.
         limit: Largest allowed difference from the network.
+        ranges: The ``ranges`` of :class:`~extracurricular.training.TrainingResult`, where it was
+            trained with simulated 8 bits.
 
     Raises:
         XclError: As for :func:`export_run`.
     """
     format = _format(format)
-    subject = own_network(module, data, sampler=sampler, name=Path(out).stem)
+    subject = own_network(module, data, sampler=sampler, name=Path(out).stem, ranges=ranges)
     return ship(subject, Path(out), format=format, int8=int8, limit=limit)
 
 
@@ -260,7 +264,7 @@ def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: b
         _File(out, onnx_runner(proto.SerializeToString()), lambda t: with_metadata(proto, t), says)
     ]
     if int8:
-        small = quantise(proto, raw_draws(subject.sampler(), subject.data))
+        small = quantise(proto, raw_draws(subject.sampler(), subject.data), subject.ranges)
         says = {"format": "onnx", "opset": OPSET, "precision": "int8", "calibration": DRAWS}
         runner = onnx_runner(small.SerializeToString())
         files.append(_File(_int8_beside(out), runner, lambda t: with_metadata(small, t), says))

@@ -21,6 +21,7 @@ from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
 from extracurricular.teachers import NetworkTeacher, Teacher
 from extracurricular.teachers.calibrated import calibrated
+from extracurricular.training.simulated import Ranges
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Subject:
         examples: Number of examples of the whole split.
         classes: The student's figures of each class by name, on the whole split; empty without.
         imbalanced: Whether the classes of its training examples are imbalanced.
+        ranges: The ranges of its layers, where it was trained with simulated 8 bits.
         calibration: The calibration of the network's distributions; None for none.
         calibrated: The entry of the summary about it; empty without.
     """
@@ -64,6 +66,7 @@ class Subject:
     examples: int = 0
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
     imbalanced: bool = False
+    ranges: Ranges | None = None
     calibration: Calibration | None = None
     calibrated: dict[str, Any] = field(default_factory=dict)
 
@@ -136,6 +139,7 @@ def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
             for one, figures in found.summary["students"][name].get("classes", {}).items()
         },
         imbalanced=is_imbalanced(found.summary),
+        ranges=workspace.record(stage.path).get("ranges"),
         calibration=found.calibration(name, seed),
         calibrated=found.summary["students"][name].get("calibration", {}),
     )
@@ -172,7 +176,12 @@ def _teacher(found: Finished, seed: int) -> Teacher | None:
 
 
 def own_network(
-    module: nn.Module, data: Data, *, sampler: Sampler | None = None, name: str = "student"
+    module: nn.Module,
+    data: Data,
+    *,
+    sampler: Sampler | None = None,
+    name: str = "student",
+    ranges: Ranges | None = None,
 ) -> Subject:
     """Return a copy of a network that was trained outside a run, ready to export."""
     data = data.to(torch.device("cpu"))
@@ -185,6 +194,7 @@ def own_network(
         seed=0,
         sampler=lambda: sampler or Empirical(data),
         recipe={},
+        ranges=ranges,
     )
 
 

@@ -25,6 +25,7 @@ from extracurricular.inputs import Batch, Capturable
 from extracurricular.samplers.base import Sampler, looked_up, sources
 from extracurricular.samplers.pool import Pool
 from extracurricular.samplers.stored import Empirical
+from extracurricular.samplers.weak import seen_by_teacher
 from extracurricular.teachers.raw import Array, gaussian, standardised
 
 Missing = Literal["error", "drop"]
@@ -264,6 +265,8 @@ class StoredTeacher(Capturable):
             RecipeError: The sampler makes examples for which there are no answers.
             DataError: An example of a pool has none.
         """
+        # It answers about the draws that it sees, whatever the student sees of them.
+        sampler = seen_by_teacher(sampler)
         try:
             tables = {id(one): self._table(one) for one in sources(sampler)}
         except ValueError as error:

@@ -244,7 +244,7 @@ class _Asker:
             TrainingError: The teacher gave NaN or infinity.
         """
         with torch.no_grad(), self.fabric.autocast():
-            said = self.teacher(batch)
+            said = self.teacher(batch.taught)
         check_answer(said, batch.ids)
         return said
 
@@ -252,7 +252,7 @@ class _Asker:
         if not isinstance(self.teacher, HasMembers):
             raise ValueError("members is True, but the teacher has no members; it is one network")
         with torch.no_grad(), self.fabric.autocast():
-            said = self.teacher.members(batch)
+            said = self.teacher.members(batch.taught)
         for member in said:
             check_answer(member, batch.ids)
         return said

@@ -1,14 +1,17 @@
 """Divergences D(q_T ‖ q_S) of a student from its teacher.
 
 Each is a function of two distributions that returns one number per example, [B], summed over
-outputs.
+outputs. One with settings is a class, whose instances are such functions; it has a file of its own.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from functools import lru_cache
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,11 +23,15 @@ from extracurricular.distributions import (
     Distribution,
     Gaussian,
     Kind,
+    kind_of_distribution,
 )
-from extracurricular.registry import Registry
+from extracurricular.errors import RecipeError
+from extracurricular.registry import Registry, split_spec
 
-DIVERGENCES: Registry[Tensor] = Registry("divergence")
+DIVERGENCES: Registry[Any] = Registry("divergence", "extracurricular.matching")
 Divergence: TypeAlias = Callable[..., Tensor]
+Spec: TypeAlias = Any
+"""A divergence as a recipe writes it: ``NAME`` or ``{NAME: {setting: value}}``."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +44,129 @@ class Traits:
         power: For the kinds of tasks where it is not that of the distributions
             (``temperature_power``): the power of T that keeps gradients comparable.
         weighs: Whether it takes ``weight``, a weight for each output of Gaussians, [B, D].
+        kinds: The kinds of tasks that it is for.
+        tempers: Whether it takes the distributions as they are, and ``temperature``, and gives
+            the loss with its factor.
+        relates: Whether the number of an example depends on the other examples of its batch.
     """
 
     no_labels: Mapping[Kind, str] = field(default_factory=dict)
     power: Mapping[Kind, float] = field(default_factory=dict)
     weighs: bool = False
+    kinds: tuple[Kind, ...] = tuple(FAMILIES)
+    tempers: bool = False
+    relates: bool = False
 
 
-TRAITS: dict[Divergence, Traits] = {}
+TRAITS: dict[object, Traits] = {}
+T = TypeVar("T")
 
 
-def with_traits(traits: Traits) -> Callable[[Divergence], Divergence]:
+def with_traits(traits: Traits) -> Callable[[T], T]:
     """Return a decorator that notes the traits of a divergence; one without has the defaults."""
 
-    def note(divergence: Divergence) -> Divergence:
+    def note(divergence: T) -> T:
         TRAITS[divergence] = traits
         return divergence
 
     return note
 
 
-def traits_of(divergence: str) -> Traits:
-    """Return the traits of a divergence, by its name.
+def find_divergence(spec: Spec, key: str = "") -> Divergence:
+    """Return the function that a spec means, with its settings.
+
+    Args:
+        spec: ``NAME``, ``{NAME: {setting: value}}`` or ``module:function``.
+        key: Key of the spec in the recipe, for errors.
+
+    Raises:
+        RecipeError: There is no such divergence, it cannot be imported, or a setting is wrong.
+    """
+    name, given = split_spec(spec, "divergence", key)
+    if DIVERGENCES.names_own_code(name):
+        return _made(name, given, key)
+    return _known(json.dumps([name, given], default=repr), key)
+
+
+@lru_cache(maxsize=256)
+def _known(spec: str, key: str) -> Divergence:
+    """Return a divergence that is registered here; each is made once."""
+    name, given = json.loads(spec)
+    return _made(name, given, key)
+
+
+def _made(name: str, given: dict[str, Any], key: str) -> Divergence:
+    entry, _ = DIVERGENCES.find(name, key=key)
+    if inspect.isclass(entry):
+        made: Divergence = DIVERGENCES.build({name: given}, key=key)
+        return made
+    if given:
+        raise RecipeError(
+            f"{key}.{name}".strip("."),
+            f"has settings ({', '.join(given)}), but takes none; one that does is a class",
+        )
+    return entry
+
+
+def find_inner(spec: Spec) -> Divergence:
+    """Return the divergence inside of another one, its setting ``of``.
+
+    Raises:
+        RecipeError: There is no such divergence, or it is code of somebody's own, which those who
+            only look at a run must not need.
+    """
+    name, _ = split_spec(spec, "divergence", "of")
+    if DIVERGENCES.names_own_code(name):
+        raise RecipeError("of", f"is {name!r}; it must be a divergence that `xcl matchings` lists")
+    return find_divergence(spec, "of")
+
+
+def traits_of(divergence: Spec | Divergence) -> Traits:
+    """Return the traits of a divergence, by its spec or as :func:`find_divergence` gives it.
 
     Raises:
         RecipeError: There is no such divergence, or it cannot be imported.
     """
-    return TRAITS.get(DIVERGENCES.find(divergence)[0], Traits())
+    found = divergence if callable(divergence) else find_divergence(divergence)
+    # One that is made of another has traits that depend on the other.
+    own: Traits | None = getattr(found, "traits", None)
+    return own or TRAITS.get(found) or TRAITS.get(type(found), Traits())
+
+
+def at_temperature(
+    divergence: Divergence,
+    teacher: Distribution,
+    student: Distribution,
+    temperature: float | Tensor,
+    **outputs: Tensor,
+) -> Tensor:
+    """Return T^k · D(teacher at T ‖ student at T), [B].
+
+    Args:
+        divergence: D.
+        teacher, student: Distributions of one kind for the same examples.
+        temperature: T, maybe as a scalar on the device.
+        outputs: ``weight``, for a divergence that takes it.
+
+    Raises:
+        ValueError: The divergence is not for this kind of distributions, or they are of two kinds.
+    """
+    traits, kind = traits_of(divergence), kind_of_distribution(_same(teacher, student))
+    if kind not in traits.kinds:
+        name = getattr(divergence, "__name__", type(divergence).__name__.lower())
+        raise ValueError(f"the divergence {name!r} is for {traits.kinds[0]}, not for {kind}")
+    if traits.tempers:
+        found: Tensor = divergence(teacher, student, temperature=temperature, **outputs)
+        return found
+    power = traits.power.get(kind, student.temperature_power)
+    values = divergence(teacher.tempered(temperature), student.tempered(temperature), **outputs)
+    return values * (temperature**power)
+
+
+def kinds_in_words(kinds: tuple[Kind, ...]) -> str:
+    """Return the word for what tasks of some kinds predict."""
+    words = {"classification": "classes", "regression": "real targets", "multilabel": "labels"}
+    return " and ".join(words[kind] for kind in kinds)
 
 
 @DIVERGENCES.register("forward_kl")

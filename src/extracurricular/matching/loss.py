@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from typing import Any
 
@@ -32,8 +32,15 @@ from extracurricular.matching.class_weight import (
     class_weights,
 )
 from extracurricular.matching.course import Course, ends, plain_course, read_course
-from extracurricular.matching.divergences import DIVERGENCES, TRAITS, Traits, traits_of
-from extracurricular.registry import check_settings
+from extracurricular.matching.divergences import (
+    DIVERGENCES,
+    Spec,
+    at_temperature,
+    find_divergence,
+    traits_of,
+)
+from extracurricular.matching.smoothing import check_smoothing, smoothed_labels
+from extracurricular.registry import check_settings, split_spec
 
 BETA = 0.5
 """The ``beta`` of a forward KL between Gaussians, unless another is set."""
@@ -63,8 +70,9 @@ class Matching(Capturable):
     The loss is for training alone. What is reported as NLL or KL comes from the distributions.
 
     Args:
-        divergence: Name of the divergence: ``forward_kl``, ``reverse_kl``, ``js``,
-            ``wasserstein`` or ``energy``.
+        divergence: The divergence: ``forward_kl``, ``reverse_kl``, ``js``, ``wasserstein``,
+            ``energy``, ``dkd``, ``dist``, ``standardised`` or ``temperatures``; one with settings
+            as ``{dkd: {beta: 2}}``.
         temperature: T, greater than 0; both sides are tempered. Either a number, or a course over
             the steps of the training, also as a recipe writes it (``{"linear": [8, 1]}``).
         label_weight: Weight of the label term, in [0, 1].
@@ -74,19 +82,30 @@ class Matching(Capturable):
             student that learns from labels, and else the label term: ``balanced`` for
             n / (K · n_c), weights by the names of classes, or None for equal ones. An example of
             soft labels has their mean weight.
+        label_smoothing: Part of each label that is spread evenly over all classes, in [0, 1), in
+            what comes from labels; a label of 0 or 1 moves by half of it towards 0.5.
     """
 
-    divergence: str = "forward_kl"
+    divergence: Spec = "forward_kl"
     temperature: float | Course = 1.0
     label_weight: float = 0.0
     beta: float | None = None
     class_weight: Weighing = None
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if ":" not in self.divergence and self.divergence not in DIVERGENCES:
-            known = known_names(self.divergence, DIVERGENCES.names())
-            raise ValueError(f"unknown divergence {self.divergence!r}; {known}")
+        try:
+            name, _ = split_spec(self.divergence, "divergence", "divergence")
+        except RecipeError as error:
+            raise ValueError(str(error).replace(": is", " is", 1)) from None
+        if ":" not in name and name not in DIVERGENCES:
+            raise ValueError(
+                f"unknown divergence {name!r}; {known_names(name, DIVERGENCES.names())}"
+            )
+        if ":" not in name:
+            find_divergence(self.divergence, "divergence")
+        check_smoothing(self.label_smoothing)
         if isinstance(self.temperature, Mapping):
             try:
                 object.__setattr__(self, "temperature", read_course(self.temperature))
@@ -108,16 +127,26 @@ class Matching(Capturable):
             )
 
     @property
+    def divergence_name(self) -> str:
+        """The divergence without its settings."""
+        return split_spec(self.divergence, "divergence", "divergence")[0]
+
+    @property
     def _weighs(self) -> bool:
         """Whether the divergence can be weighed; the user's own are not imported to find out."""
-        return ":" not in self.divergence and traits_of(self.divergence).weighs
+        return ":" not in self.divergence_name and traits_of(self.divergence).weighs
+
+    @property
+    def relates(self) -> bool:
+        """Whether the loss of an example depends on the others of its batch."""
+        return traits_of(self.divergence).relates
 
     @property
     def obstacle(self) -> str | None:
         """The reason why a CUDA graph cannot hold the loss, as a clause; None if it can."""
-        if ":" not in self.divergence:
+        if ":" not in self.divergence_name:
             return None
-        return obstacle(DIVERGENCES.find(self.divergence)[0])
+        return obstacle(find_divergence(self.divergence))
 
     @property
     def last_temperature(self) -> float:
@@ -182,7 +211,6 @@ class Matching(Capturable):
                 positive but the examples have no labels; or ``beta`` is set but the student gives
                 classes; or weights of classes were not resolved.
         """
-        divergence, _ = DIVERGENCES.find(self.divergence)
         t, kind = (
             self.temperature if temperature is None else temperature,
             kind_of_distribution(student),
@@ -193,17 +221,15 @@ class Matching(Capturable):
         outputs: dict[str, Tensor] = {}
         if beta and isinstance(student, Gaussian):
             outputs["weight"] = student.var_to(beta)
-        loss: Tensor = divergence(teacher.tempered(t), student.tempered(t), **outputs)
-        traits = TRAITS.get(divergence, Traits())
-        power = traits.power.get(kind, student.temperature_power)
-        loss = loss * (t**power)
+        loss = at_temperature(find_divergence(self.divergence), teacher, student, t, **outputs)
         if self.label_weight > 0:
             if y is None:
                 raise ValueError(
                     f"label_weight is {self.label_weight}, but the sampler gives examples without "
                     "labels; set it to 0 or draw labelled examples"
                 )
-            term = student.nll(y, **outputs)
+            wanted = smoothed_labels(y, student, self.label_smoothing)
+            term = student.nll(wanted, **outputs)
             if self.class_weight is not None and not self._classes.whole:
                 term = term * self._classes.of(y)
             loss = torch.lerp(loss, term, self.label_weight)
@@ -255,8 +281,11 @@ def build_matching(settings: Mapping[str, Any], key: str) -> Matching:
             given["temperature"] = read_course(given["temperature"])
         except ValueError as error:
             raise RecipeError(f"{key}.temperature".strip("."), str(error)) from error
+    checked = check_settings(Matching, given, key)
     try:
-        return Matching(**check_settings(Matching, given, key))
+        return Matching(**checked)
+    except RecipeError as error:
+        raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
     except ValueError as error:
         raise RecipeError(key, str(error)) from error
 
@@ -275,10 +304,23 @@ def describe(matching: Matching, task: Task | None = None) -> dict[str, Any]:
     if isinstance(weights, ClassWeights):
         weights = list(weights.values)
     return {
-        "divergence": matching.divergence,
+        "divergence": _spelt_out(matching.divergence),
         "temperature": plain_course(matching.temperature),
         "label_weight": matching.label_weight,
         "beta": matching.beta_for("regression" if task is None else task.kind),
-        # Losses from before there were weights have none.
+        # Losses from before there were these have none.
         **({} if weights is None else {"class_weight": weights}),
+        **({"label_smoothing": smoothing} if (smoothing := matching.label_smoothing) else {}),
     }
+
+
+def _spelt_out(spec: Spec) -> Spec:
+    """Return a divergence with all its settings, as far as it is one of this package."""
+    name, given = split_spec(spec, "divergence", "divergence")
+    found: Any = None if ":" in name else find_divergence(spec)
+    if found is None or not is_dataclass(found):
+        return {name: given} if given else name
+    settings = {one.name: getattr(found, one.name) for one in fields(found) if one.init}
+    if "of" in settings:
+        settings["of"] = _spelt_out(settings["of"])
+    return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}}

@@ -99,6 +99,64 @@ def load_pretrained(
     return (*found.notes, *_notes(found, place, prefix, where))
 
 
+def load_start(
+    module: nn.Module, path: Path, key: str | None = None, strict: bool = True
+) -> tuple[str, ...]:
+    """Load weights that a network starts its training from.
+
+    Args:
+        module: The network, changed in place.
+        path, key: As :func:`load_pretrained` takes them.
+        strict: Whether all must fit. Otherwise tensors that the network lacks, or has in another
+            shape, such as a head for other classes, are left out, and its own keep their first
+            values.
+
+    Returns:
+        Sentences on how the file was read, and on what did not fit.
+
+    Raises:
+        StorageError: The file is of no use, or does not fit as it must.
+    """
+    found = read_checkpoint(path, key)
+    if strict:
+        try:
+            return load_pretrained(module, path, key=key)
+        except StorageError as error:
+            raise StorageError(f"{error}; strict: false skips what does not fit") from error
+    where, expected = f"the file {str(path)!r}", module.state_dict()
+    named = {place: _closest(one, expected) for place, one in found.states.items()}
+    place = max(named, key=lambda one: len(_same(named[one], expected)))
+    taken = _same(named[place], expected)
+    if not taken:
+        raise StorageError(
+            f"{where} has no tensor that the network has too; it has {_some(list(named[place]))}, "
+            f"and the network {_some(list(expected))}"
+        )
+    for name, value in taken.items():
+        _check_numbers(name, value, expected[name], where, "network")
+    module.load_state_dict({**expected, **taken})
+    left = [name for name in expected if name not in taken and not name.endswith(_COUNTER)]
+    other = [name for name in named[place] if name not in taken]
+    said = f"{len(taken)} of {len(expected)} tensors are from {where}"
+    said += f"; {_some(left)} keep their first values" if left else ""
+    said += f"; its {_some(other)} do not fit" if other else ""
+    return (*found.notes, *([said] if left or other else []))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> State:
+    """Return the tensors that a network has under the same name and in the same shape."""
+    return {k: v for k, v in state.items() if k in expected and v.shape == expected[k].shape}
+
+
+def _closest(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> State:
+    """Return tensors under the names of which a network knows most."""
+    return fitting_names(state, expected)[0]
+
+
 def _notes(found: Checkpoint, place: str, prefix: str, where: str) -> list[str]:
     """Return sentences on what was chosen and left out."""
     others = [*(one for one in found.states if one != place), *found.averaged]

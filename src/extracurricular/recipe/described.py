@@ -94,8 +94,11 @@ KINDS = {
         "scores", "SCORES", ("samplers/scores.py",), ("prediction", "student", "members")
     ),
     "divergence": Kind(
-        "divergences", "DIVERGENCES", ("matching/divergences.py",),
-        ("teacher", "student", "weight"),
+        "divergences", "DIVERGENCES", ("matching",), ("teacher", "student", "weight"),
+    ),
+    "optimizer": Kind(
+        "optimizers", "OPTIMIZERS", ("training/optimizers.py",),
+        ("groups", "lr", "momentum", "fused"),
     ),
     "codec": Kind("codecs", "CODECS", ("knowledge",), ("task",)),
     "logger": Kind(

@@ -58,8 +58,10 @@ def absolute_paths(values: dict[str, Any], base: Path) -> None:
         parts = values.get(section)
         for part in parts.values() if isinstance(parts, Mapping) else ():
             _spec(part.get("model") if isinstance(part, Mapping) else None, base)
+            _start(part, base)
     defaults = values.get("defaults")
     _spec(defaults.get("model") if isinstance(defaults, Mapping) else None, base)
+    _start(defaults, base)
     budgets = values.get("budgets")
     for budget in budgets.values() if isinstance(budgets, Mapping) else ():
         if isinstance(budget, dict):
@@ -96,6 +98,14 @@ def _spec(spec: Any, base: Path) -> None:
     if isinstance(spec, Mapping):
         for name, settings in spec.items():
             _settings(settings, str(name), base)
+
+
+def _start(student: Any, base: Path) -> None:
+    """Make the path of the weights that a student starts from absolute."""
+    if isinstance(student, dict):
+        if isinstance(student.get("start"), str):
+            student["start"] = absolute(student["start"], base)
+        _settings(student.get("start"), "", base)
 
 
 def _settings(settings: Any, name: str, base: Path) -> None:

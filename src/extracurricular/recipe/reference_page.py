@@ -27,6 +27,7 @@ _TEXTS = {
     "sampler": "Members of a `sampler` chain ([examples.md](examples.md)).",
     "score": "The `score` of the sampler `uncertain`.",
     "divergence": "The `divergence` of a `matching` ([method.md](method.md#divergences)).",
+    "optimizer": "The `optimizer` of a `training` ([recipes.md](recipes.md#optimiser-and-rate)).",
     "codec": "The `codec` of a record ([knowledge.md](knowledge.md)).",
     "logger": "The value of `log` ([compare.md](compare.md#while-it-runs)).",
 }

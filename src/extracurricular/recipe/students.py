@@ -61,7 +61,10 @@ Loss = Annotated[dict[str, Any], AfterValidator(_name_classes)]
 # Draws that an estimator is fitted to, where the recipe sets none.
 DRAWS = 20_000
 
-FOR_NETWORKS = ("model", "matching", "training", "mastery", "choose", "cost", "sizes")
+FOR_NETWORKS = (
+    "model", "matching", "training", "mastery", "choose", "cost", "sizes", "start", "features",
+    "quantise",
+)  # fmt: skip
 """The settings of a student that an estimator has not; it takes none of them from ``defaults``."""
 
 
@@ -128,6 +131,47 @@ class ChooseSection(Section):
                     "digits, '-' and '_'"
                 )
         return value
+
+
+class StartSection(Section):
+    """Weights that a student starts its training from, instead of random ones.
+
+    Args:
+        path: The file: safetensors, or a checkpoint of torch (see docs/models.md).
+        key: Where the weights stand in that file (``model_ema``), or the first part of their names
+            (``student``); null to find them.
+        strict: Whether all weights must fit. With false, those that the student lacks or has in
+            another shape, such as a head for other classes, are skipped, and it is told which.
+    """
+
+    path: str
+    key: str | None = None
+    strict: bool = True
+
+
+class FeaturesSection(Section):
+    """Match a layer of the student to a layer of the teacher, beside the distributions.
+
+    The teacher must be a network that is asked at each step; of an ensemble it is the first member.
+    A layer that turns the student's channels into the teacher's is trained too, and dropped at the
+    end. A wrong name is told with those that there are.
+
+    Args:
+        student: Name of the student's layer, as torch's ``named_modules`` has it.
+        teacher: Name of the teacher's layer.
+        loss: ``mse`` (FitNets), ``attention`` (maps of activity) or ``similarity`` (of all pairs of
+            examples).
+        weight: Weight of it beside the matching.
+    """
+
+    student: str
+    teacher: str
+    loss: Literal["mse", "attention", "similarity"] = "mse"
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+def _spell_start(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
 
 
 class CostSection(Section):
@@ -229,6 +273,11 @@ class StudentSection(Section):
         choose: Candidates among which its sampler or loss is chosen; null for no choice.
         cost: Another student whose training costs as much: ``training.steps`` is set by it; null to
             train as many steps as that says.
+        start: Weights to start from: a path, or ``{path: FILE, key: …, strict: …}``; null for
+            random ones.
+        features: Layers of student and teacher to match; null for none.
+        quantise: ``int8`` to train with simulated 8-bit arithmetic, so that ``xcl export --int8``
+            loses less; null for none.
         sizes: Further networks, each of which becomes a student that is trained as this one is;
             they are shown with their cost, float and 8 bits (docs/models.md).
         calibrate: Calibration of the trained student on the validation examples: ``temperature``,
@@ -245,6 +294,9 @@ class StudentSection(Section):
     mastery: MasterySection | None = None
     choose: ChooseSection | None = None
     cost: CostSection | None = None
+    start: Annotated[StartSection | None, BeforeValidator(_spell_start)] = None
+    features: FeaturesSection | None = None
+    quantise: Literal["int8"] | None = None
     sizes: list[Spec] = Field(default_factory=list)
     calibrate: Annotated[CalibrateSection | None, BeforeValidator(spelt_out)] = None
 

@@ -211,7 +211,9 @@ def _draw(
         choice = sampler.choose(ids)
         return choice.batch, choice.prediction, note
     batch = sampler(ids)
-    return batch, on_draws(teacher, sampler)(batch), note
+    if batch.weak is not None:
+        note = "The student sees these draws; the teacher's answers are on weaker ones of the same."
+    return batch, on_draws(teacher, sampler)(batch.taught), note
 
 
 def _made_from(workspace: Workspace, students: Mapping[str, NetworkStage]) -> str:

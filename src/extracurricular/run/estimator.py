@@ -147,7 +147,7 @@ class EstimatorStage(NetworkStage):
                 end = min(start + _AT_ONCE, self.length)
                 batch = sampler(torch.arange(start, end, device=workspace.device))
                 x.append(table(batch))
-                said.append(on_cpu(teacher(batch)))
+                said.append(on_cpu(teacher(batch.taught)))
         return gathered(np.concatenate(x), concatenate(said))
 
     def _fitted(
@@ -212,7 +212,7 @@ class EstimatorStage(NetworkStage):
         asked = checks.teacher if self.learns_from == "teacher" else None
         batch = sampler(torch.arange(_TRIED, device=workspace.device))
         with workspace.exact(), torch.no_grad():
-            said = LabelTeacher()(batch) if asked is None else asked(batch)
+            said = LabelTeacher()(batch) if asked is None else asked(batch.taught)
         self._fitted(entry, *gathered(table(batch), on_cpu(said)))
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:

@@ -27,11 +27,12 @@ from extracurricular.inputs import Batch, Inputs, batch_size, images
 from extracurricular.run.generator_pictures import histograms, image_sheets
 from extracurricular.run.settings import data_settings
 from extracurricular.run.stages import Checks, Stage, begun, note_files
-from extracurricular.run.teacher import TeacherPlan, first_network
+from extracurricular.run.teacher import TeacherPlan
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Generated
 from extracurricular.samplers.generated import draw
 from extracurricular.teachers import Teacher
+from extracurricular.teachers.order import first_network
 
 FILE = "quality.json"
 PICTURES = ("contact.png", "between.png")

@@ -222,7 +222,7 @@ def _cause(
         return "its teacher, which is no better itself"
     if training is None:
         return "inputs that say little of the target, or too few draws"
-    rate = f"lr {training.rate:g}, {training.steps:,} steps of {training.optimizer or 'sgd'}"
+    rate = f"lr {training.rate:g}, {training.steps:,} steps of {training.optimizer_name}"
     if is_dead(found):
         return f"a variance thrown out of its bounds; a smaller lr or a clip_norm may help ({rate})"
     fell = _fall(workspace, path)

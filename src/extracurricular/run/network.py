@@ -20,6 +20,7 @@ from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
 from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
+from extracurricular.run.extras import Extras
 from extracurricular.run.judged import blaming, judged, tell_of_teachers, validation
 from extracurricular.run.loggers import Curves
 from extracurricular.run.loss import loss_for
@@ -42,6 +43,7 @@ from extracurricular.samplers.build import moves, requirements, share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
 from extracurricular.training import Mastery, Training, TrainingResult, mastery_of, train
 from extracurricular.training.mastery import drawing
+from extracurricular.training.optimizers import check_optimizer
 from extracurricular.training.remembered import pays
 
 
@@ -63,6 +65,7 @@ class NetworkStage(Stage):
         parts: The stages that teacher, generators and record are made of.
         given: Checksums of the files of weights that replace its training.
         held_out: Part of the training examples to measure mastery on; None where none is.
+        extras: First weights, features to match, simulated 8 bits.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -80,6 +83,7 @@ class NetworkStage(Stage):
     parts: tuple[Stage, ...] = ()
     given: tuple[dict[str, Any], ...] = ()
     held_out: float | None = None
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def steps(self) -> int:
@@ -143,6 +147,7 @@ class NetworkStage(Stage):
             "seed": self.seed,
             "precision": self.precision,
             "upstream": self.upstream,
+            **self.extras.settings,
         }
 
     def blame(self, error: ValueError) -> XclError:
@@ -185,11 +190,7 @@ class NetworkStage(Stage):
 
     def examples(self, workspace: Workspace) -> Data:
         """Return its data set, which draws no example whose answer a stored teacher lacks."""
-        data = workspace.data(self.data)
-        if self.learns_from == "labels" or self.teacher is None or not self.teacher.is_stored:
-            return data
-        answered = getattr(workspace.made(self.teacher.uncalibrated), "answered", None)
-        return data if answered is None else drawing(data, answered)
+        return answered_examples(self, workspace)
 
     def build_sampler(
         self, workspace: Workspace, context: Context, seed: int | None = None
@@ -266,6 +267,8 @@ def train_network(
     """
     data = workspace.data(stage.data)
     student = stage.untrained(workspace).to(workspace.device)
+    for sentence in stage.extras.begin(student, stage.key):
+        _tell(stage.title, workspace, sentence)
     sampler, teacher = stage.lesson(workspace, student)
     blamed = None if stage.learns_from == "labels" else teacher
     with _curves(stage, workspace) as curves, blaming(workspace, data, blamed):
@@ -288,6 +291,7 @@ def train_network(
             shared=workspace.shared.get(drawn_with(stage) or ""),
             mastery=mastery_in(stage, workspace, student, until),
             stop=stop,
+            additions=stage.extras.additions,
         )
     return student, result
 
@@ -305,6 +309,7 @@ def keep_network(
         "multiply_adds": spent(stage, workspace, student),
         **_answering(stage, workspace),
         **({"mastery": result.mastery} if result.mastery else {}),
+        **({"ranges": result.ranges} if result.ranges else {}),
         **judged(
             workspace,
             NetworkTeacher(student, data.task),
@@ -314,6 +319,15 @@ def keep_network(
             stage.networks,
         ),
     }
+
+
+def answered_examples(stage: NetworkStage, workspace: Workspace) -> Data:
+    """Return a stage's data set, without examples whose answer a stored teacher lacks."""
+    data = workspace.data(stage.data)
+    if stage.learns_from == "labels" or stage.teacher is None or not stage.teacher.is_stored:
+        return data
+    answered = getattr(workspace.made(stage.teacher.uncalibrated), "answered", None)
+    return data if answered is None else drawing(data, answered)
 
 
 def asks_at_each_step(stage: NetworkStage) -> bool:
@@ -453,8 +467,11 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks, tried: boo
     data = workspace.data(stage.data)
     matching = loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from)
     check_loss(matching, stage.learns_from, batch, data.task, stage.key)
+    check_optimizer(stage.training.optimizer or "sgd", f"{stage.key}.training.optimizer")
+    asked = checks.teacher if stage.learns_from == "teacher" else None
+    recorded = stage.record is not None
+    stage.extras.check(model, asked, recorded, batch.x, stage.key, stage.training.freeze)
     if tried:
-        asked = checks.teacher if stage.learns_from == "teacher" else None
         trial = Trial(model, data.task, probe_of(data), stage.key, stage._spec)
         with workspace.exact(), autocast(workspace.precision, device):
             lesson = LabelTeacher() if asked is None else lesson_of(asked, sampler, data.task)

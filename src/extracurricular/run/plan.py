@@ -37,6 +37,7 @@ from extracurricular.run.calibrated import CalibrationStage
 from extracurricular.run.chosen import ChosenStage, chosen_stage
 from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.evaluation import EvaluationStage
+from extracurricular.run.extras import Extras
 from extracurricular.run.generator import GeneratorStage
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.recorded import RecordStage, belongs_to
@@ -283,6 +284,7 @@ def student_stage(
         teacher=teacher,
         generators=tuple(used.values()),
         parts=tuple(parts),
+        extras=Extras.of(section),
         **estimator,
     )
     return stage if section.choose is None else chosen_stage(stage, section.choose, used)

@@ -47,6 +47,10 @@ def data_settings(spec: Any) -> Any:
 def training_settings(training: Training) -> dict[str, Any]:
     """Return the settings of a training that its result depends on."""
     values = training.model_dump(mode="json")
+    # Those that came later stand there only where they change something.
+    for key, usual in (("accumulate", 1), ("freeze", [])):
+        if values[key] == usual:
+            del values[key]
     return {key: value for key, value in values.items() if key not in _HABITS}
 
 

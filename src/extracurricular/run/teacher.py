@@ -37,9 +37,8 @@ from extracurricular.teachers import (
     Teacher,
 )
 from extracurricular.teachers.base import on_split
-from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.named import ENTRIES, few, files_of
-from extracurricular.teachers.order import Reordered, reordered
+from extracurricular.teachers.order import reordered
 
 
 @dataclass(frozen=True)
@@ -366,12 +365,3 @@ def identity(teacher: Teacher) -> str | None:
         return teacher_fingerprint(teacher)
     except ValueError:
         return None
-
-
-def first_network(teacher: Teacher) -> nn.Module | None:
-    """Return the first network of a teacher, for its features; None if it is no network."""
-    while isinstance(teacher, Reordered | Calibrated):
-        teacher = teacher.teacher
-    first = teacher.teachers[0] if isinstance(teacher, EnsembleTeacher) else teacher
-    network = first.network if isinstance(first, DropoutTeacher) else first
-    return network.module if isinstance(network, NetworkTeacher) else None

@@ -23,11 +23,12 @@ from torch.nn.parameter import UninitializedParameter
 from extracurricular.data.base import Data, Split
 from extracurricular.distributions import Distribution, Task
 from extracurricular.distributions.outputs import raw_output
-from extracurricular.errors import RecipeError, XclError, own_code, own_place, raised
+from extracurricular.errors import RecipeError, XclError, own_code, own_place, raised, shorten
 from extracurricular.evaluation.predict import not_finite, rows_not_finite
 from extracurricular.inputs import Batch, Inputs, channels_last, leaves, tree_map
-from extracurricular.matching import DIVERGENCES, Matching, traits_of
+from extracurricular.matching import DIVERGENCES, Matching, find_divergence, traits_of
 from extracurricular.matching.course import ends
+from extracurricular.matching.divergences import kinds_in_words
 from extracurricular.samplers import Sampler
 from extracurricular.teachers import Teacher
 from extracurricular.teachers.base import on_draws
@@ -93,6 +94,7 @@ def check_loss(matching: Matching, learns_from: str, batch: Batch, task: Task, o
         matching.beta_for(task.kind)
     except ValueError as error:
         raise RecipeError(key, str(error)) from error
+    _check_kind(matching, task, key)
     labelled = batch.y is not None
     if learns_from == "labels":
         if not labelled:
@@ -102,7 +104,12 @@ def check_loss(matching: Matching, learns_from: str, batch: Batch, task: Task, o
             )
         reason = traits_of(matching.divergence).no_labels.get(task.kind)
         if reason is not None:
-            takes = [n for n in DIVERGENCES.names() if task.kind not in traits_of(n).no_labels]
+            known = {name: traits_of(name) for name in DIVERGENCES.names()}
+            takes = [
+                name
+                for name, traits in known.items()
+                if task.kind in traits.kinds and task.kind not in traits.no_labels
+            ]
             raise RecipeError(
                 f"{key}.divergence",
                 f"is {matching.divergence!r}, {reason}; learning from labels needs one of "
@@ -117,6 +124,28 @@ def check_loss(matching: Matching, learns_from: str, batch: Batch, task: Task, o
         raise RecipeError(
             f"{key}.label_weight",
             f"is {matching.label_weight}, but the sampler gives examples without labels",
+        )
+
+
+def _check_kind(matching: Matching, task: Task, key: str) -> None:
+    """Refuse a loss that is for tasks of another kind.
+
+    Raises:
+        RecipeError: It is.
+    """
+    kinds = traits_of(find_divergence(matching.divergence, f"{key}.divergence")).kinds
+    what = kinds_in_words((task.kind,))
+    if task.kind not in kinds:
+        raise RecipeError(
+            f"{key}.divergence",
+            f"is {shorten(matching.divergence)}, which is for {kinds_in_words(kinds)}, but the "
+            f"data have {what}",
+        )
+    if matching.label_smoothing and task.kind == "regression":
+        raise RecipeError(
+            f"{key}.label_smoothing",
+            f"is {matching.label_smoothing}, but the data have {what}, without classes to spread "
+            "it over; leave it out",
         )
 
 
@@ -208,7 +237,7 @@ def lesson_of(teacher: Teacher, sampler: Sampler, task: Task) -> Callable[[Batch
     asked = on_draws(teacher, sampler)
 
     def teach(batch: Batch) -> Distribution:
-        return try_answer(asked, batch, task, "teacher")
+        return try_answer(asked, batch.taught, task, "teacher")
 
     return teach
 
@@ -342,9 +371,9 @@ class Trial:
         self, prediction: Distribution, target: Distribution, batch: Batch, matching: Matching
     ) -> Tensor:
         key = self.at("matching")
-        t, name = ends(matching.temperature)[0], matching.divergence
+        t, name = ends(matching.temperature)[0], matching.divergence_name
         if ":" in name:
-            divergence, _ = DIVERGENCES.find(name, key=f"{key}.divergence")
+            divergence = find_divergence(matching.divergence, f"{key}.divergence")
             with own_code(f"{key}.divergence", f"{name!r} cannot be called on two examples"):
                 each: Any = divergence(target.tempered(t), prediction.tempered(t))
             shape = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__

@@ -25,6 +25,7 @@ from extracurricular.samplers.stored import Empirical
 from extracurricular.samplers.swap import Swap
 from extracurricular.samplers.trivial_augment import TrivialAugment
 from extracurricular.samplers.uncertain import Uncertain
+from extracurricular.samplers.weak import Weak
 
 __all__ = [
     "SAMPLERS",
@@ -52,6 +53,7 @@ __all__ = [
     "Swap",
     "TrivialAugment",
     "Uncertain",
+    "Weak",
     "build_sampler",
     "crop_flip",
     "cutmix_batch",

@@ -34,6 +34,8 @@ from extracurricular.samplers.base import SAMPLERS, Sampler
 from extracurricular.samplers.blend import Blend
 from extracurricular.samplers.moving import Moving, extremes
 from extracurricular.samplers.share import Share
+from extracurricular.samplers.weak import NAME as WEAK
+from extracurricular.samplers.weak import NOT_AFTER
 
 AUTO = "auto"
 
@@ -81,6 +83,7 @@ def build_sampler(
     if not specs:
         raise RecipeError(key, "is empty; a sampler starts with a source such as 'empirical'")
     sampler: Sampler | None = None
+    parted = False
     for place, spec in enumerate(specs):
         here = f"{key}.{place}" if isinstance(chain, list) else key
         name, given = split_spec(spec, "sampler", here)
@@ -88,6 +91,13 @@ def build_sampler(
             if inner or len(specs) > 1:
                 raise RecipeError(here, "is share, which must stand alone as the whole sampler")
             return _build_share(given, data, seed, f"{here}.share", context)
+        if (name == WEAK and inner) or (parted and name in (WEAK, *NOT_AFTER)):
+            where = "inside of another chain" if inner else f"after {WEAK!r}"
+            raise RecipeError(
+                here, f"is {name!r}, which cannot stand {where}: the teacher answers on one draw "
+                "of each example, the last before it"
+            )  # fmt: skip
+        parted = parted or name == WEAK
         sampler = _build_one(spec, sampler, data, rng.fold(seed, place), here, context)
     assert sampler is not None
     return sampler

@@ -24,6 +24,7 @@ from extracurricular.distributions import (
 )
 from extracurricular.errors import RecipeError, shorten
 from extracurricular.inputs import Batch, Capturable, obstacle, soft_labels
+from extracurricular.matching.smoothing import spread
 from extracurricular.teachers.base import Teacher, check_teacher
 
 
@@ -33,7 +34,13 @@ class LabelTeacher(Capturable):
 
     A class, or a soft label, becomes a categorical distribution; several labels of 0 and 1 become
     Bernoullis; a real target a point mass.
+
+    Args:
+        smoothing: Part of each label that is spread evenly over the classes, in [0, 1); see
+            ``label_smoothing`` of :class:`~extracurricular.matching.Matching`.
     """
+
+    smoothing: float = 0.0
 
     def __call__(self, batch: Batch) -> Distribution:
         """Return the labels as a distribution.
@@ -46,9 +53,10 @@ class LabelTeacher(Capturable):
                 "the teacher is 'labels', but the sampler gives examples without labels"
             )
         if batch.classes is not None:
-            return Categorical.from_probs(soft_labels(batch.y, batch.classes))
+            hot = soft_labels(batch.y, batch.classes)
+            return Categorical.from_probs(spread(hot, self.smoothing, batch.classes))
         if batch.binary:
-            return Bernoulli.from_probs(batch.y)
+            return Bernoulli.from_probs(spread(batch.y, self.smoothing, 2))
         return Gaussian.point(batch.y)
 
 

@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from extracurricular.data.base import Data
 from extracurricular.distributions import Categorical, Distribution
 from extracurricular.inputs import Batch, Capturable, obstacle
 from extracurricular.teachers.base import HasMembers, Teacher
+from extracurricular.teachers.calibrated import Calibrated
+from extracurricular.teachers.networks import DropoutTeacher, EnsembleTeacher, NetworkTeacher
 
 
 class Reordered(Capturable):
@@ -113,3 +117,12 @@ def classes_differ(given: Sequence[str], own: Sequence[str], most: int = 5) -> s
 def _shown(names: Sequence[str], most: int) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more
+
+
+def first_network(teacher: Teacher) -> nn.Module | None:
+    """Return the first network of a teacher, for its features; None if it is no network."""
+    while isinstance(teacher, Reordered | Calibrated):
+        teacher = teacher.teacher
+    first = teacher.teachers[0] if isinstance(teacher, EnsembleTeacher) else teacher
+    network = first.network if isinstance(first, DropoutTeacher) else first
+    return network.module if isinstance(network, NetworkTeacher) else None

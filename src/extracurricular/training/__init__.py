@@ -13,7 +13,9 @@ gather on the device, and are read where a line is written. On CUDA devices the 
 as graphs and replayed (``captured``).
 """
 
+from extracurricular.training.additions import Additions
 from extracurricular.training.draw import Shared, draw_steps, draws, step_ids
+from extracurricular.training.features import Features
 from extracurricular.training.loop import TrainingResult, cpu_fabric, train
 from extracurricular.training.mastery import Mastery, mastery_of
 from extracurricular.training.optimizer import (
@@ -26,7 +28,9 @@ from extracurricular.training.settings import Execution, Training
 from extracurricular.training.together import together
 
 __all__ = [
+    "Additions",
     "Execution",
+    "Features",
     "Mastery",
     "Schedule",
     "Shared",

@@ -10,10 +10,12 @@ from __future__ import annotations
 from torch import nn
 
 from extracurricular.distributions import Kind, Task
+from extracurricular.registry import split_spec
 from extracurricular.training.settings import RATES, WEIGHT_DECAY, Training
 
-# Convolutional networks have more layers to carry a step through.
-_CONVOLUTIONAL_RATE = 1e-3
+# Convolutional networks have more layers to carry a step through: with all but these the rate is a
+# tenth.
+_AS_WIDE = ("sgd", "adagrad")
 # Weight decay of AdamW: at the rate 0.01, a network on 200 rows whose targets are noise has an NLL
 # of 1.6 with 1, near a constant's 1.4, and of 6 with 0.1: its variance shrinks to known errors.
 _STRONG: dict[Kind, float] = {"regression": 1.0, "classification": 0.1, "multilabel": 0.1}
@@ -43,12 +45,13 @@ def decided(settings: Training, task: Task, network: nn.Module) -> Training:
     if optimizer is None:
         usual = convolutional and task.kind != "regression"
         optimizer = "sgd" if usual or settings.lr is not None else "adamw"
+    name, _ = split_spec(optimizer, "optimizer", "optimizer")
     rate = settings.lr
     if rate is None:
-        narrow = optimizer == "adamw" and convolutional
-        rate = _CONVOLUTIONAL_RATE if narrow else RATES[optimizer]
+        narrow = name not in _AS_WIDE and convolutional
+        rate = RATES[name] / 10 if narrow else RATES[name]
     decay = settings.weight_decay
     if decay is None:
-        strong = optimizer == "adamw" and settings.lr is None
+        strong = name == "adamw" and settings.lr is None
         decay = _STRONG[task.kind] if strong else WEIGHT_DECAY
     return settings.model_copy(update={"optimizer": optimizer, "lr": rate, "weight_decay": decay})

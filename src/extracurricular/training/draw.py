@@ -296,4 +296,4 @@ def draw(
         return choice.batch, choice.prediction
     batch = sampler(ids)
     with fabric.autocast():
-        return batch, teacher(batch)
+        return batch.learned, teacher(batch.taught)

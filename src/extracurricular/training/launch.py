@@ -62,7 +62,7 @@ class Launcher:
         device = steps.fabric.device
         if self.execution.capture == "off" or not has_graphs(device):
             return None
-        reason = step_obstacle(steps.student, steps.matching, steps.fabric)
+        reason = step_obstacle(steps.student, steps.matching, steps.fabric) or steps.obstacle
         if reason is not None:
             self.tell(f"steps are not captured: {reason}")
             return None

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from extracurricular.distributions import Task
-from extracurricular.errors import TrainingError
+from extracurricular.errors import RecipeError, TrainingError
 from extracurricular.files import Checkpoints, JsonLines
 from extracurricular.inputs import static_shapes
 from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler, is_pure
 from extracurricular.samplers.share import Share
 from extracurricular.teachers.base import Teacher, on_draws
+from extracurricular.teachers.networks import LabelTeacher
+from extracurricular.training.additions import Added, Additions
 from extracurricular.training.arguments import check_arguments
 from extracurricular.training.compiled import as_written
 from extracurricular.training.defaults import decided
@@ -30,6 +32,7 @@ from extracurricular.training.mastery import Mastery
 from extracurricular.training.optimizer import learning_rate
 from extracurricular.training.remembered import remembered
 from extracurricular.training.settings import Execution, Training
+from extracurricular.training.simulated import Ranges
 from extracurricular.training.steps import Steps, copied
 
 if TYPE_CHECKING:
@@ -50,12 +53,15 @@ class TrainingResult:
         loss: Mean loss of the last logged steps, as it is trained.
         mastery: The last measurement of mastery (:meth:`Mastery.measure`); None where there is
             none.
+        ranges: The least and largest value of each layer's input and output, by its name, where
+            8-bit arithmetic was simulated; an export to 8 bits takes them. None elsewhere.
     """
 
     steps: int
     seconds: float
     loss: float
     mastery: dict[str, float] | None = None
+    ranges: Ranges | None = None
 
 
 def cpu_fabric() -> Fabric:
@@ -87,6 +93,7 @@ def train(
     stop: int | None = None,
     tell: Callable[[str], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
+    additions: Additions | None = None,
 ) -> TrainingResult:
     """Train a student to match a teacher on draws from a sampler.
 
@@ -118,6 +125,7 @@ def train(
         tell: Gets a sentence where something is not captured, or was compiled.
         interrupted: Asked after each step whether to end early, for want of time. A checkpoint is
             then written, and a later call goes on from there, to the same weights.
+        additions: Features to match, and simulated 8-bit arithmetic; nothing where None.
 
     Raises:
         RecipeError: An argument is of another kind.
@@ -126,11 +134,16 @@ def train(
     check_arguments(student, sampler, teacher, task, matching, settings)
     matching = matching or Matching()
     settings = decided(settings or Training(), task, student)
+    if isinstance(teacher, LabelTeacher) and matching.label_smoothing:
+        teacher = replace(teacher, smoothing=matching.label_smoothing)
     fabric = fabric or cpu_fabric()
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         checkpoints = None if folder is None else Checkpoints(folder, bound)
-        loop = _Loop(student, task, matching, settings, seed, fabric, checkpoints, mastery)
+        student.to(fabric.device)
+        added = Added(additions or Additions(), student, sampler, teacher, seed)
+        _check_added(additions, fabric, execution)
+        loop = _Loop(student, task, matching, settings, seed, fabric, checkpoints, mastery, added)
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
         loop.execution, loop.shared = execution or Execution(), shared
         loop.tell, loop.stop = tell or loop.tell, settings.steps if stop is None else stop
@@ -154,9 +167,10 @@ class _Loop:
         fabric: Fabric,
         checkpoints: Checkpoints | None,
         mastery: Mastery | None,
+        added: Added,
     ) -> None:
         self.task, self.mastery = task, mastery
-        self.steps = Steps(student, task, matching, settings, seed, fabric)
+        self.steps = Steps(student, task, matching, settings, seed, fabric, added)
         self.student, self.settings, self.fabric = student, settings, fabric
         self.evaluate: Callable[[nn.Module], dict[str, float]] | None = None
         self.on_progress: Callable[[int, float], None] | None = None
@@ -186,7 +200,7 @@ class _Loop:
         log_every = max(1, settings.steps // 50)
         losses: list[Tensor] = []
         started = time.perf_counter()
-        self.steps.model.train()
+        self.steps.wake()
         if not is_pure(sampler):
             self.shared = None
         self.source, self.asked, self.shares = sampler, teacher, self._shares(sampler)
@@ -256,7 +270,7 @@ class _Loop:
         assert mastery is not None
         self.student.eval()
         found = mastery.measure(self.student, self.task, self.fabric, self.step)
-        self.steps.model.train()
+        self.steps.wake()
         if self.shares is not None and mastery.sets_share:
             self.shares[self.step :] = mastery.share
         return found
@@ -299,7 +313,7 @@ class _Loop:
             with _using(self.student, self.steps.ema):
                 self.student.eval()
                 line["evaluation"] = self.evaluate(self.student)
-            self.steps.model.train()
+            self.steps.wake()
         if mastery is not None:
             line["mastery"] = mastery
         if self.log is not None:
@@ -325,13 +339,35 @@ class _Loop:
     def close(self) -> None:
         if self.execution.compile:
             as_written(self.student)
+        if self.steps.added is not None:
+            self.steps.added.stop()
         if self.log is not None:
             self.log.close()
 
     def _finish(self) -> TrainingResult:
-        self.steps.finish()
+        ranges = self.steps.finish()
         measured = None if self.mastery is None else self.mastery.last
-        return TrainingResult(self.step, self.seconds, self.loss, measured)
+        return TrainingResult(self.step, self.seconds, self.loss, measured, ranges)
+
+
+def _check_added(additions: Additions | None, fabric: Fabric, execution: Execution | None) -> None:
+    """Refuse additions that cannot be carried out so.
+
+    Raises:
+        RecipeError: The student is compiled, or there are several devices.
+    """
+    if additions is None or additions == Additions():
+        return
+    what = "features" if additions.features is not None else "quantise"
+    if execution is not None and execution.compile:
+        raise RecipeError(
+            "device.compile", f"is true, but {what} is set, which listens to layers that compiling "
+            "would melt into one; set it to false"
+        )  # fmt: skip
+    if fabric.world_size > 1:
+        raise RecipeError(
+            "device", f"has {fabric.world_size} processes, but {what} is for one alone"
+        )
 
 
 def _nothing(_: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from extracurricular.errors import TrainingError
 from extracurricular.matching.course import Course
+from extracurricular.training.optimizers import Groups, build_optimizer
 from extracurricular.training.settings import Training
 
 
@@ -140,21 +141,13 @@ def make_optimizer(
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise TrainingError("the student has no trainable parameters")
-    groups = [
+    groups: Groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.shrinkage},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    if settings.optimizer == "adamw":
-        on_cuda = isinstance(lr, Tensor) and lr.device.type == "cuda"
-        adamw = torch.optim.AdamW(groups, lr=lr, fused=fused, capturable=on_cuda)
-        # It would warn of the runs that precede a capture.
-        adamw._warned_capturable_if_run_uncaptured = True
-        return adamw
-    nesterov = settings.momentum > 0
-    return torch.optim.SGD(
-        groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused
-    )
+    spec = settings.optimizer or "sgd"
+    return build_optimizer(spec, groups, lr, momentum=settings.momentum, fused=fused)
 
 
 @torch.no_grad()

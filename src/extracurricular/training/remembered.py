@@ -16,6 +16,7 @@ from extracurricular.distributions import Distribution
 from extracurricular.inputs import Batch, Capturable
 from extracurricular.samplers.base import Sampler
 from extracurricular.samplers.stored import Empirical
+from extracurricular.samplers.weak import seen_by_teacher
 from extracurricular.teachers.base import Teacher
 from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.networks import DropoutTeacher, EnsembleTeacher, NetworkTeacher
@@ -50,6 +51,7 @@ class RememberedTeacher(Capturable):
 
 def pays(teacher: Teacher, sampler: Sampler, settings: Training) -> bool:
     """Whether a teacher's answers are worth remembering: fixed by the settings, never by timing."""
+    sampler = seen_by_teacher(sampler)
     if type(sampler) is not Empirical or streamed(sampler.data.train.x) is not None:
         return False
     if not _by_example_alone(teacher):
@@ -71,6 +73,7 @@ def remembered(teacher: Teacher, sampler: Sampler, settings: Training, fabric: F
     """
     if not pays(teacher, sampler, settings):
         return teacher
+    sampler = seen_by_teacher(sampler)
     assert isinstance(sampler, Empirical)
     train, parts = sampler.data.train, []
     for start in range(0, len(train), _BLOCK):

@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from extracurricular.errors import shorten
-from extracurricular.registry import explain_validation
+from extracurricular.errors import RecipeError, shorten
+from extracurricular.registry import explain_validation, split_spec
+from extracurricular.training.optimizers import OPTIMIZERS, check_optimizer
 
 
 def _read_milestones(value: Any) -> tuple[float, ...]:
@@ -35,11 +36,37 @@ def _read_milestones(value: Any) -> tuple[float, ...]:
 # Draws are counted in 64 bits, with room for several ids a draw; and a batch must fit somewhere.
 MOST_BATCH, MOST_STEPS = 2**22, 2**36
 
-RATES = {"sgd": 0.1, "adamw": 1e-2}
+RATES = {
+    "sgd": 0.1, "adamw": 1e-2, "adam": 1e-2, "nadam": 1e-2, "rmsprop": 1e-2, "adagrad": 0.1,
+    "lion": 1e-3,
+}  # fmt: skip
 """The learning rate of each optimiser, where none is set."""
 
 WEIGHT_DECAY = 5e-4
 """The weight decay beside a rate that is set."""
+
+
+def _read_optimizer(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        name, given = split_spec(value, "optimizer", "")
+        # Whose code it is imports nothing yet: a recipe may be read to be looked at.
+        if not OPTIMIZERS.names_own_code(name):
+            check_optimizer(value, "")
+    except RecipeError as error:
+        where = f"{error.key} " if error.key else ""
+        raise ValueError(f"{where}{error.problem}") from None
+    return {name: given} if given else name
+
+
+def _read_patterns(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list | tuple) and all(isinstance(part, str) and part for part in value):
+        return tuple(value)
+    raise ValueError(
+        f"is {shorten(value)}; it must be a list of names of weights, in which * stands for any "
+        "text, such as ['stem.*', 'stage1.*']"
+    )
 
 
 class _InWords(type(BaseModel)):  # type: ignore[misc]
@@ -64,10 +91,12 @@ class Training(BaseModel, metaclass=_InWords):
     Args:
         steps: Optimiser steps.
         batch_size: Examples a step, over all devices.
-        optimizer: ``sgd`` (with Nesterov momentum) or ``adamw``; null for ``sgd`` where ``lr`` is
+        optimizer: ``sgd`` (with Nesterov momentum), ``adamw``, ``adam``, ``nadam``, ``rmsprop``,
+            ``adagrad``, ``lion``, or ``module:Class`` of your own; null for ``sgd`` where ``lr`` is
             set or a convolutional network learns classes, and for ``adamw`` elsewhere.
         lr: Peak learning rate; it rises linearly for ``warmup`` steps, then follows ``schedule``.
             Null for 0.1 with ``sgd``; with ``adamw`` for 0.01, or 0.001 in convolutional networks.
+            An optimiser of your own needs it.
         schedule: ``cosine`` or ``linear`` to 0 at the end; ``constant``; or ``steps``, which
             multiplies the rate by ``decay`` at each of ``milestones``.
         milestones: Parts of the whole training, between 0 and 1 and rising, so that they go with
@@ -84,13 +113,18 @@ class Training(BaseModel, metaclass=_InWords):
         evaluate_every: Steps between evaluations on the validation split; 0 for only one at the
             end.
         checkpoint_every: Steps between checkpoints.
+        accumulate: Parts that the examples of a step are cut into, whose gradients are added before
+            the one step of the optimiser. So a large batch needs the memory of a small one.
+        freeze: Weights that stay as they are, by their names, in which ``*`` stands for any text
+            (``stem.*``). A layer all of whose weights are frozen stays in evaluation mode, so that
+            its batch norms and dropout do.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 2000
     batch_size: Annotated[int, Field(ge=1, le=MOST_BATCH)] = 64
-    optimizer: Literal["sgd", "adamw"] | None = None
+    optimizer: Annotated[Any, BeforeValidator(_read_optimizer)] = None
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     schedule: Literal["cosine", "steps", "linear", "constant"] = "cosine"
     milestones: Annotated[tuple[float, ...], BeforeValidator(_read_milestones)] = ()
@@ -102,6 +136,8 @@ class Training(BaseModel, metaclass=_InWords):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate_every: Annotated[int, Field(ge=0)] = 0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    freeze: Annotated[tuple[str, ...], BeforeValidator(_read_patterns)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -121,7 +157,24 @@ class Training(BaseModel, metaclass=_InWords):
     @property
     def rate(self) -> float:
         """The peak learning rate, also where ``lr`` is null and no network has decided it."""
-        return RATES[self.optimizer or "sgd"] if self.lr is None else self.lr
+        return RATES[self.optimizer_name] if self.lr is None else self.lr
+
+    @property
+    def optimizer_name(self) -> str:
+        """The optimiser without its settings; ``sgd`` where no network has decided it."""
+        return split_spec(self.optimizer or "sgd", "optimizer", "optimizer")[0]
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Training:
+        name = self.optimizer_name
+        if self.lr is None and name not in RATES:
+            raise ValueError(f"lr is not set, and the optimizer {name!r} has no usual one; set lr")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, but batch_size, {self.batch_size}, cannot be "
+                "cut into so many equal parts"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Training:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,11 +11,16 @@ from torch import Tensor, nn
 
 from extracurricular import rng
 from extracurricular.distributions import Distribution, Task
+from extracurricular.errors import RecipeError
 from extracurricular.inputs import Batch, channels_last, tree_map
 from extracurricular.matching import Matching
 from extracurricular.teachers.base import Faults
+from extracurricular.training.additions import Added
+from extracurricular.training.frozen import Frozen
 from extracurricular.training.optimizer import Schedule, Temperature, average, make_optimizer
+from extracurricular.training.optimizers import obstacle_of
 from extracurricular.training.settings import Training
+from extracurricular.training.simulated import Ranges
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -30,6 +36,7 @@ class Steps:
         settings: Optimiser and schedule.
         seed: Seed of its dropout.
         fabric: Device and precision.
+        added: What there is besides the loss; nothing where None.
     """
 
     def __init__(
@@ -40,9 +47,21 @@ class Steps:
         settings: Training,
         seed: int,
         fabric: Fabric,
+        added: Added | None = None,
     ) -> None:
+        self.added = added
         self.student, self.task, self.matching = student, task, matching
         self.settings, self.seed, self.fabric = settings, seed, fabric
+        relates = matching.relates or (added is not None and added.relates)
+        if relates and (settings.accumulate > 1 or fabric.world_size > 1):
+            what = f"accumulate is {settings.accumulate}"
+            what = what if settings.accumulate > 1 else f"there are {fabric.world_size} devices"
+            raise RecipeError(
+                "training.accumulate" if settings.accumulate > 1 else "device",
+                f"{matching.divergence_name if matching.relates else 'features: similarity'} "
+                f"relates the examples of a batch, which would be cut into parts, as {what}",
+            )
+        self.frozen = Frozen(student, settings.freeze)
         # Gradient scaling and an optimiser that fuses its step do not go together.
         scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
         fused = fabric.device.type in ("cpu", "cuda") and not scaled
@@ -53,11 +72,22 @@ class Steps:
             _lay_out(student, torch.channels_last)
         on_device = fused and fabric.device.type != "cpu"
         self.schedule = Schedule(settings, fabric.device if on_device else None)
-        optimizer = make_optimizer(student, settings, fused, self.schedule.rate)
+        trained = nn.ModuleList([student] if added is None else [student, added.projector])
+        optimizer = make_optimizer(trained, settings, fused, self.schedule.rate)
         self.temperature = Temperature(matching.temperature, settings.steps, fabric.device)
         self.model, self.optimizer = fabric.setup(student, optimizer)
         self.ema = copied(student) if settings.ema is not None else None
         self.faults = Faults(fabric.device)
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why a CUDA graph cannot hold the optimiser, as a clause; None if it can."""
+        return obstacle_of(unwrapped(self.optimizer))
+
+    def wake(self) -> None:
+        """Put the student in training mode, but for the layers that are frozen."""
+        self.model.train()
+        self.frozen.hold()
 
     def seek(self, step: int) -> None:
         """Make ``step`` the next step of the schedules."""
@@ -65,16 +95,40 @@ class Steps:
         self.temperature.seek(step)
 
     def seed_step(self, step: int) -> None:
-        """Seed torch's generators, so that dropout, too, is a function of the step."""
+        """Seed torch's generators, so that dropout, too, is a function of the step.
+
+        Rounding to 8 bits, which sets in at a step, follows it too.
+        """
+        if self.added is not None:
+            self.added.at(step, self.settings.steps)
         seed = rng.fold(self.seed, "step", step, self.fabric.global_rank) >> 1
         _seed(seed, self.fabric.device)
 
     def forth_and_back(self, batch: Batch, target: Distribution) -> Tensor:
         """Compute the loss of a batch, a scalar, and its gradients."""
+        self.optimizer.zero_grad()
+        parts = self.settings.accumulate
+        if parts == 1:
+            return self._backward(batch, target, 1)
+        size, losses = len(batch) // parts, []
+        for number in range(parts):
+            part = slice(number * size, (number + 1) * size)
+            # Gradients are exchanged once, when all are there.
+            waits = self.fabric.world_size > 1 and number < parts - 1
+            held = self.fabric.no_backward_sync(self.model) if waits else nullcontext()
+            with held:
+                losses.append(self._backward(batch[part], target[part], parts))
+        return torch.stack(losses).sum()
+
+    def _backward(self, batch: Batch, target: Distribution, parts: int) -> Tensor:
+        """Add the gradients of one of so many parts of a batch, and return its part of the loss."""
         x = tree_map(channels_last, batch.x) if self.images else batch.x
         prediction = self.task.distribution(self.model(x))
         loss = self.matching(prediction, target, batch.y, batch.weight, self.temperature.now)
-        self.optimizer.zero_grad()
+        if self.added is not None:
+            more = self.added.loss(x, batch.weight, self.fabric.autocast())
+            loss = loss if more is None else loss + more
+        loss = loss if parts == 1 else loss / parts
         self.fabric.backward(loss)
         return loss.detach()
 
@@ -103,8 +157,13 @@ class Steps:
     def tensors(self) -> list[Tensor]:
         """All tensors that a step changes: weights, buffers, average, the optimiser's state."""
         states = (entry.values() for entry in self.optimizer.state.values())
+        added = [] if self.added is None else self.added.tensors
         found = itertools.chain(
-            self.student.parameters(), self.student.buffers(), (self.ema or {}).values(), *states
+            self.student.parameters(),
+            self.student.buffers(),
+            (self.ema or {}).values(),
+            added,
+            *states,
         )
         return [value for value in found if isinstance(value, Tensor)]
 
@@ -115,6 +174,7 @@ class Steps:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema,
             "precision": self.fabric.strategy.precision.state_dict(),
+            **({} if self.added is None else self.added.state()),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -129,14 +189,23 @@ class Steps:
         if self.ema is not None:
             self.ema = {k: v.to(self.fabric.device) for k, v in state["ema"].items()}
         self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.added is not None:
+            self.added.restore(state)
 
-    def finish(self) -> None:
-        """Leave the student in evaluation mode, with its average where there is one."""
+    def finish(self) -> Ranges | None:
+        """Leave the student in evaluation mode, with its average where there is one.
+
+        Returns:
+            The ranges of its layers, where 8 bits were simulated.
+        """
+        self.frozen.thaw()
+        ranges = None if self.added is None else self.added.stop()
         if self.ema is not None:
             self.student.load_state_dict(self.ema)
         self.student.eval()
         if self.images:
             _lay_out(self.student, torch.contiguous_format)
+        return ranges
 
 
 class Kept:
@@ -160,6 +229,12 @@ class Kept:
         for value in self._steps.tensors:
             if id(value) not in known:
                 value.zero_()
+
+
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return an optimiser without what Lightning Fabric puts around it."""
+    found: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return found
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
