@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from extracurricular.errors import ExportError, first_line, from_extra
-from extracurricular.export.graph import OUTPUTS, Exported
+from extracurricular.export.graph import Exported, output_names
 
 OPSET = 18
 """Version of the ONNX operators: torch writes it without conversion; it dates from 2022."""
@@ -86,7 +86,7 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
         )
     check_onnx()
     # torch names values after its functions, so that a value inside may be called as an output is.
-    outputs = {f"{_OWN}{name}": name for name in OUTPUTS[model.task.kind]}
+    outputs = {f"{_OWN}{name}": name for name in output_names(model.task)}
     try:
         with quietly():
             written = torch.onnx.export(

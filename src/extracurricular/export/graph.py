@@ -41,13 +41,18 @@ def input_names(data: Data) -> dict[str, str]:
     if is_leaf(x):
         return {"": "x"}
     names = {key: key if isinstance(x, dict) else f"x{key}" for key in leaves(x)}
-    for taken in OUTPUTS[data.task.kind]:
+    for taken in output_names(data.task):
         if taken in names.values():
             raise ExportError(
                 f"the data have an input {taken!r}, but an exported model gives that name to its "
                 "output; give the input another name"
             )
     return names
+
+
+def output_names(task: Task) -> tuple[str, ...]:
+    """Return the names of a graph's outputs: those of the kind, and those of a family."""
+    return OUTPUTS[task.kind] if task.family is None else (*OUTPUTS[task.kind], *task.family.more)
 
 
 class Exported(nn.Module):
@@ -60,7 +65,7 @@ class Exported(nn.Module):
     It is called with a dict of raw tensors [N, ...] by name (:func:`input_names`), in the data's
     own dtype. It returns ``{"probs": [N, K]}`` for classes and for labels, or
     ``{"mean": [N, D], "variance": [N, D]}`` with means in the target's own units and variances in
-    these squared.
+    these squared; and what a family of distributions has besides (:func:`output_names`).
     """
 
     def __init__(self, module: nn.Module, data: Data) -> None:
@@ -106,8 +111,14 @@ class Exported(nn.Module):
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters of the distribution, in the type of the target's scale."""
         said = self.task.distribution(self.network(self.normalised(raw)))
+        family = self.task.family
         if isinstance(said, Categorical | Bernoulli):
-            return {"probs": said.probs}
+            return {"probs": said.probs, **({} if family is None else family.named(said))}
+        if family is not None:
+            if self.scaled:
+                scale = self.get_buffer("target_scale")
+                said = said.scaled(scale, self.get_buffer("target_shift"))
+            return {"mean": said.mean, "variance": said._log_var.exp(), **family.named(said)}
         # This is Gaussian.scaled and Gaussian.var without point masses: a network gives none, so
         # the graph needs no operators that look for them.
         mean, log_var = said.mean.float(), _bounded(said.log_var.float())

@@ -12,6 +12,7 @@ from extracurricular.data.fields import Fields
 from extracurricular.export.graph import OUTPUTS
 from extracurricular.export.raw_rows import raw_row
 from extracurricular.export.subject import Subject
+from extracurricular.models.families import read_family
 
 _PHOTOGRAPH = "photograph.jpg"
 
@@ -102,7 +103,8 @@ def _picture(image: dict[str, Any], metadata: dict[str, Any], file: str) -> str:
 
 
 def _call(metadata: dict[str, Any], file: str, made: str, imports: list[str]) -> str:
-    outputs = OUTPUTS[metadata["task"]]
+    family = read_family(metadata.get("distribution"))
+    outputs = (*OUTPUTS[metadata["task"]], *(() if family is None else family.more))
     names = ", ".join(outputs)
     left = names if len(outputs) > 1 else f"({names},)"
     first, *rest = imports

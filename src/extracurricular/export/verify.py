@@ -15,6 +15,7 @@ from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.transform import Transform
 from extracurricular.data.transformed import own_kind
 from extracurricular.distributions import (
+    MEASURES,
     OWN_LOG_VAR,
     WIDE_LOG_VAR,
     Bernoulli,
@@ -107,15 +108,22 @@ def torch_runner(content: bytes) -> Runner:
 
 def outputs_of(said: Distribution) -> dict[str, Tensor]:
     """Return a distribution as the outputs of an exported model."""
+    more = {} if said.family is None else said.family.named(said)
     if isinstance(said, Categorical | Bernoulli):
-        return {"probs": said.probs}
-    return {"mean": said.mean.to(said.var.dtype), "variance": said.var}
+        return {"probs": said.probs, **more}
+    return {"mean": said.mean.to(said.var.dtype), "variance": said.var, **more}
 
 
 def read_outputs(
     outputs: dict[str, Tensor], task: Task, transform: Transform | None = None
 ) -> Distribution:
     """Return the outputs of an exported model as a distribution."""
+    if task.family is not None:
+        real = outputs.get("mean")
+        double = real is not None and real.dtype == torch.float64
+        return task.family.from_named(  # type: ignore[no-any-return]
+            outputs, WIDE_LOG_VAR if double else OWN_LOG_VAR
+        )
     if task.kind == "multilabel":
         return Bernoulli.from_probs(outputs["probs"])
     if task.kind == "classification":
@@ -137,8 +145,9 @@ def differences(
     For probabilities this is the largest absolute difference. For means it is the difference in
     units of the target's deviation, or of the mean's own distance from the target's average if that
     is larger, as float32 has no more digits. For variances it is the difference of the natural
-    logarithms, which is the relative difference if it is small. A value that is not finite is
-    infinitely far.
+    logarithms, which is the relative difference if it is small. What a family has besides is
+    compared in one of these ways (:data:`~extracurricular.distributions.MEASURES`). A value that is
+    not finite is infinitely far.
 
     Args:
         found: Outputs of a file.
@@ -150,13 +159,18 @@ def differences(
     result: dict[str, Tensor] = {}
     for name, right in wanted.items():
         value = found[name]
-        if name == "variance":
+        how = MEASURES.get(name)
+        if how == "factor":
             value, right = value.log(), right.log()
         far = (value - right).abs()
-        if name == "mean" and transform is not None:
+        if how == "place" and transform is not None:
             far = far / torch.maximum(wanted["variance"].sqrt(), right.abs())
-        elif name == "mean" and target is not None:
-            far = far / torch.maximum(target.scale.abs(), (right - target.shift).abs())
+        elif how == "place" and target is not None:
+            # Quantiles and components have a dimension more than the target.
+            scale, shift = (
+                part.reshape(-1, *[1] * (right.ndim - 2)) for part in (target.scale, target.shift)
+            )
+            far = far / torch.maximum(scale.abs(), (right - shift).abs())
         far = torch.where(torch.isfinite(far), far, torch.inf)
         result[name] = far.flatten(1).amax(1)
     return result

@@ -20,6 +20,7 @@ from extracurricular.distributions import (
     Distribution,
     Gaussian,
     Kind,
+    kind_of_distribution,
 )
 from extracurricular.registry import Registry
 
@@ -158,7 +159,7 @@ def _over_classes(
 
 
 def _same(teacher: Distribution, student: Distribution) -> Distribution:
-    if type(teacher) is not type(student):
+    if kind_of_distribution(teacher) != kind_of_distribution(student):
         raise ValueError(
             f"the teacher gives a {type(teacher).__name__}, "
             f"the student a {type(student).__name__}; they must give the same kind of distribution"

@@ -133,6 +133,8 @@ class StudentSection(Section):
     Args:
         learns_from: ``teacher``, or ``labels`` for training without one (ERM).
         model: The network.
+        distribution: The family of its distributions, such as ``student_t`` or ``dirichlet``; null
+            for the usual one, a Gaussian or probabilities.
         sampler: The source of its training examples.
         matching: Divergence, temperature, weight of the label term, weights of the classes in what
             comes from labels, and weight of the variance.
@@ -146,6 +148,9 @@ class StudentSection(Section):
 
     learns_from: Literal["teacher", "labels"] = "teacher"
     model: Spec
+    distribution: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = (
+        None
+    )
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: Loss = Field(default_factory=dict)
     training: Training = Training()

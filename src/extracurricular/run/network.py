@@ -20,6 +20,7 @@ from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
 from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
+from extracurricular.run.families import asks_members, check_members, shaped, told_apart
 from extracurricular.run.judged import blaming, judged, tell_of_teachers, validation
 from extracurricular.run.loggers import Curves
 from extracurricular.run.loss import loss_for
@@ -63,6 +64,7 @@ class NetworkStage(Stage):
         parts: The stages that teacher, generators and record are made of.
         given: Checksums of the files of weights that replace its training.
         held_out: Part of the training examples to measure mastery on; None where none is.
+        distribution: The family of its distributions; None for the usual one.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -80,6 +82,7 @@ class NetworkStage(Stage):
     parts: tuple[Stage, ...] = ()
     given: tuple[dict[str, Any], ...] = ()
     held_out: float | None = None
+    distribution: Any = None
 
     @property
     def steps(self) -> int:
@@ -134,8 +137,8 @@ class NetworkStage(Stage):
         return {
             "data": data_settings(self.data),
             "model": self.model,
-            **({"files": files} if files else {}),
-            **({"held_out": self.held_out} if self.held_out is not None else {}),
+            **_set(files=files or None),
+            **_set(held_out=self.held_out, distribution=self.distribution),
             "sampler": self.sampler,
             "training": training_settings(self.training),
             "matching": self.matching,
@@ -153,7 +156,7 @@ class NetworkStage(Stage):
 
     def untrained(self, workspace: Workspace) -> nn.Module:
         """Return the network with its first weights, on the CPU."""
-        data = workspace.described(self.data)
+        data = shaped(self, workspace.described(self.data))
         return workspace.network(self.model, data, self.seed, f"{self.key}.model")
 
     def trained(self, workspace: Workspace) -> nn.Module:
@@ -169,7 +172,8 @@ class NetworkStage(Stage):
 
     def as_teacher(self, workspace: Workspace) -> NetworkTeacher:
         """Return the trained network as something that gives distributions."""
-        return NetworkTeacher(self.trained(workspace), workspace.described(self.data).task)
+        data = shaped(self, workspace.described(self.data))
+        return NetworkTeacher(self.trained(workspace), data.task)
 
     def draws(
         self, workspace: Workspace, student: nn.Module | None = None, seed: int | None = None
@@ -185,7 +189,7 @@ class NetworkStage(Stage):
 
     def examples(self, workspace: Workspace) -> Data:
         """Return its data set, which draws no example whose answer a stored teacher lacks."""
-        data = workspace.data(self.data)
+        data = shaped(self, workspace.data(self.data))
         if self.learns_from == "labels" or self.teacher is None or not self.teacher.is_stored:
             return data
         answered = getattr(workspace.made(self.teacher), "answered", None)
@@ -202,12 +206,7 @@ class NetworkStage(Stage):
 
     def lesson(self, workspace: Workspace, student: nn.Module) -> tuple[Sampler, Teacher]:
         """Return the source of the student's examples, and the teacher or labels it learns from."""
-        if self.record is not None:
-            return self.record.replay(workspace, self.seed)
-        sampler = self.draws(workspace, student)
-        if self.learns_from == "labels" or self.teacher is None:
-            return sampler, LabelTeacher()
-        return sampler, workspace.made(self.teacher)
+        return _lesson(self, workspace, student)
 
     # -- doing ------------------------------------------------------------------------------------
 
@@ -264,7 +263,7 @@ def train_network(
             :class:`~extracurricular.training.mastery.Mastery`.
         stop: The step to stop at; None for the end.
     """
-    data = workspace.data(stage.data)
+    data = shaped(stage, workspace.data(stage.data))
     student = stage.untrained(workspace).to(workspace.device)
     sampler, teacher = stage.lesson(workspace, student)
     blamed = None if stage.learns_from == "labels" else teacher
@@ -296,7 +295,8 @@ def keep_network(
     stage: NetworkStage, workspace: Workspace, student: nn.Module, result: TrainingResult
 ) -> dict[str, Any]:
     """Write a trained network to its stage's folder; return what ``stage.json`` holds of it."""
-    file, data = workspace.folder / stage.path / "weights.safetensors", workspace.data(stage.data)
+    file = workspace.folder / stage.path / "weights.safetensors"
+    data = shaped(stage, workspace.data(stage.data))
     return {
         "sha256": save_weights(file, student.state_dict()),
         "steps": result.steps,
@@ -314,6 +314,24 @@ def keep_network(
             stage.networks,
         ),
     }
+
+
+def _lesson(
+    stage: NetworkStage, workspace: Workspace, student: nn.Module
+) -> tuple[Sampler, Teacher]:
+    """Return the source of a student's examples, and the teacher or labels it learns from."""
+    if stage.record is not None:
+        sampler, teacher = stage.record.replay(workspace, stage.seed)
+        return sampler, told_apart(stage, teacher)
+    sampler = stage.draws(workspace, student)
+    if stage.learns_from == "labels" or stage.teacher is None:
+        return sampler, LabelTeacher()
+    return sampler, told_apart(stage, workspace.made(stage.teacher))
+
+
+def _set(**settings: Any) -> dict[str, Any]:
+    """Return the settings that are set; stages from before there were such ones have none."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def asks_at_each_step(stage: NetworkStage) -> bool:
@@ -335,6 +353,8 @@ def drawn_with(stage: NetworkStage) -> str | None:
         return None
     parts = [stage.data, stage.sampler, stage.seed, stage.teacher.path]
     parts += [stage.training.steps] if moves(stage.sampler) else []
+    # Answers with the members apart are others.
+    parts += ["apart"] if asks_members(stage.distribution) else []
     drawn_from = [generator.path for generator in stage.generators]
     return canonical([*parts, drawn_from, stage.training.batch_size]).decode()
 
@@ -450,11 +470,13 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks, tried: boo
     if stage.learns_from == "teacher" and checks.teacher is not None:
         check_draws(checks.teacher, sampler, stage.key)
     batch = try_sampler(sampler, torch.arange(PROBE).to(device), f"{stage.key}.sampler")
-    data = workspace.data(stage.data)
+    data = shaped(stage, workspace.data(stage.data))
     matching = loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from)
+    check_members(stage, checks.teacher, matching)
     check_loss(matching, stage.learns_from, batch, data.task, stage.key)
     if tried:
         asked = checks.teacher if stage.learns_from == "teacher" else None
+        asked = None if asked is None else told_apart(stage, asked)
         trial = Trial(model, data.task, probe_of(data), stage.key, stage._spec)
         with workspace.exact(), autocast(workspace.precision, device):
             lesson = LabelTeacher() if asked is None else lesson_of(asked, sampler, data.task)
