@@ -141,9 +141,8 @@ class Dirichlet(Categorical):
         """
         assert isinstance(teacher, Ensembled)
         if self.match == "disagreement":
-            ours, theirs = (
-                (one + _ALIKE).log() for one in (self.disagreement, teacher.disagreement)
-            )
+            parts = (self.disagreement, teacher.disagreement)
+            ours, theirs = ((one + _ALIKE).log() for one in parts)
             return Categorical.kl(teacher, self) + _WEIGHT * (ours - theirs).square()
         wide = torch.float32 if self.logits.device.type == "mps" else torch.float64
         alpha = self.logits.to(wide).exp()
@@ -181,7 +180,7 @@ class Ensembles(Family):
 
     def stored(self, parameters: Tensor) -> Ensembled:
         """Read log-probabilities, [M, C] an example, [B, M C]."""
-        return Ensembled.of(parameters.reshape(len(parameters), self.count, -1))
+        return Ensembled.of(_members_of(parameters, self.count))
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ class Ensembled(Categorical):
 
     def like(self, parameters: Tensor) -> Ensembled:
         """Return as many members with other log-probabilities [B, M C]."""
-        return Ensembled.of(parameters.reshape(len(parameters), self.apart.shape[1], -1))
+        return Ensembled.of(_members_of(parameters, self.apart.shape[1]))
 
     def smoothed(self, part: float) -> Tensor:
         """Return the members' log-probabilities, a part of which is uniform, [B, M, C]."""
@@ -239,3 +238,8 @@ class Ensembled(Categorical):
         if isinstance(other, Dirichlet):
             return other.kl_from(self)
         return Categorical.kl(self, other)
+
+
+def _members_of(flat: Tensor, count: int) -> Tensor:
+    """Return the numbers of each member, [B, M, C], of [B, M C]."""
+    return flat.reshape(len(flat), count, flat.shape[-1] // count)

@@ -73,8 +73,8 @@ class FullGaussians(Family):
 class FullGaussian(Richer):
     """A Gaussian with a full covariance over D outputs for each example.
 
-    The covariance is diag(σ) C Cᵀ diag(σ), where C is a lower triangle whose rows have length 1: row
-    i is that of the numbers below the diagonal, then 1, divided by its length. So C Cᵀ is the
+    The covariance is diag(σ) C Cᵀ diag(σ), where C is a lower triangle whose rows have length 1:
+    row i is that of the numbers below the diagonal, then 1, divided by its length. So C Cᵀ is the
     matrix of correlations, whatever the numbers are, and each output alone is the Gaussian of its
     mean and variance.
 
@@ -131,7 +131,8 @@ class FullGaussian(Richer):
     def _whitened(self, values: Tensor) -> Tensor:
         """Return deviations [B, D, n] as those of independent standard normals."""
         scaled = values * (-0.5 * self._log_var).exp().unsqueeze(-1)
-        return torch.linalg.solve_triangular(self.factor, scaled, upper=False)
+        found: Tensor = torch.linalg.solve_triangular(self.factor, scaled, upper=False)
+        return found
 
     def nll(self, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the negative log-density of real vectors [B, D], in nats, [B].

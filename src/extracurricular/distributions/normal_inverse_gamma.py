@@ -18,7 +18,8 @@ from extracurricular.distributions.student_t import StudentT, StudentTs
 
 # What outputs of 0 stand for: log κ of 3, and shapes log(α - 1) of 2, and where they are bent.
 _START_MEAN, _START_SHAPE, _BEND = 3.0, 2.0, 6.0
-# The least variance between members, in parts of their own: without it κ of equal members is endless.
+# The least variance between members, in parts of their own; without it the κ of equal members has
+# no bound.
 _LEAST = 1e-6
 
 

@@ -13,8 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from extracurricular.distributions.family import Family, Kind
-from extracurricular.distributions.gaussian import MAX_LOG_VAR, Gaussian
-from extracurricular.distributions.richer import Richer, limit_of, pinball_of, quantiles_of
+from extracurricular.distributions.gaussian import MAX_LOG_VAR, Gaussian, _summed
+from extracurricular.distributions.richer import (
+    Richer,
+    cdf_of,
+    entropies_of,
+    limit_of,
+    pinball_of,
+    quantiles_of,
+)
 from extracurricular.distributions.special import laguerre, legendre, spaced
 
 # The smallest distance of two quantiles, in units of the target's deviation, and the distance of
@@ -128,7 +135,9 @@ class Quantiled(Richer):
 
     @cached_property
     def _gaps(self) -> Tensor:
-        return self._q.diff(dim=-1)
+        # Quantiles that float32 cannot tell apart have a density all the same.
+        least = self._q.detach().abs().amax(-1, keepdim=True) * 1e-7 + 1e-30
+        return torch.maximum(self._q.diff(dim=-1), least)
 
     @property
     def _tails(self) -> tuple[Tensor, Tensor]:
@@ -216,6 +225,26 @@ class Quantiled(Richer):
         mass = 0.5 / count
         own = own + (left + right) * (mass - 0.5 * mass * mass)
         return (inner + 0.5 * tails) / count - own
+
+    def kl_from(self, teacher: Gaussian, weight: Tensor | None = None) -> Tensor:
+        """Return KL(teacher ‖ self), in nats, summed over outputs, each times its weight, [B].
+
+        The density has steps, so the mean of its logarithm is a sum over the parts: the mass of the
+        teacher in each, and its mean distance beyond the outermost quantiles.
+        """
+        if isinstance(teacher, Quantiled):
+            return super().kl_from(teacher, weight)
+        count = self.at.shape[-1]
+        inside = -(count * self._gaps).log()
+        inner = cdf_of(teacher, self._q)
+        parts = torch.cat([inner[..., 1:-1], torch.ones_like(inner[..., :1])], dim=-1)
+        masses = torch.diff(parts, dim=-1, prepend=torch.zeros_like(inner[..., :1]))
+        ends = torch.stack([self._q[..., 0], self._q[..., -1]], dim=-1)
+        sides = spaced(0.0, 1.0, 2, ends.device, ends.dtype)
+        # The pinball loss at the level 0 is (q - y)⁺, and at the level 1 it is (y - q)⁺.
+        beyond = pinball_of(teacher, ends, sides) / torch.stack(self._tails, dim=-1)
+        terms = -entropies_of(teacher) - (masses * inside).sum(-1) + beyond.sum(-1)
+        return _summed(terms, weight)
 
     def energy_from(self, teacher: Gaussian) -> Tensor:
         """Return the energy distance from a teacher by the levels' rule: the pinball loss, [B].

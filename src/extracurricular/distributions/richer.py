@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from extracurricular.distributions.family import Family
 
 # Nodes of the expectation under a Gaussian, and halvings of a search for a quantile.
-NODES = 32
+NODES = 64
 HALVINGS = 50
 
 
@@ -229,6 +229,21 @@ def log_density_of(given: Gaussian, values: Tensor) -> Tensor:
     error = (values - given._real(given.mean).unsqueeze(-1)).square()
     density = -0.5 * (LOG_2PI + log_var + error * (-log_var).exp())
     return density.masked_fill(given._is_point.unsqueeze(-1), 0.0)
+
+
+def cdf_of(given: Gaussian, values: Tensor) -> Tensor:
+    """Return the distribution function of each output at values [B, D, n]; a step for labels."""
+    if isinstance(given, Richer):
+        return given.cdf(values)
+    std = given._deviation.unsqueeze(-1).clamp_min(torch.finfo(given._log_var.dtype).tiny)
+    return normal_cdf(((values - given._real(given.mean).unsqueeze(-1)) / std).clamp(-1e4, 1e4))
+
+
+def entropies_of(given: Gaussian) -> Tensor:
+    """Return the differential entropy of each output, [B, D]; 0 for labels, by convention."""
+    if isinstance(given, Richer):
+        return given.entropies
+    return (0.5 * (1 + LOG_2PI + given._log_var)).masked_fill(given._is_point, 0.0)
 
 
 def quantiles_of(given: Gaussian, levels: Tensor, halvings: int = HALVINGS) -> Tensor:

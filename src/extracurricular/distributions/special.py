@@ -80,6 +80,16 @@ def log_gamma_half(x: Tensor) -> Tensor:
     return torch.where(x < _LARGE, near, series - 0.5 * inverse.log())
 
 
+def digamma_half(x: Tensor) -> Tensor:
+    """Return digamma(x + 1/2) - digamma(x), the slope of :func:`log_gamma_half`."""
+    small = x.clamp_max(_LARGE)
+    near = torch.digamma(small + 0.5) - torch.digamma(small)
+    inverse = x.clamp_min(_LARGE).reciprocal()
+    square = inverse.square()
+    series = 0.5 * inverse + square * (1 / 8 - square * (1 / 64 - square / 128))
+    return torch.where(x < _LARGE, near, series)
+
+
 def digamma_less_log(x: Tensor) -> Tensor:
     """Return digamma(x + 1) - log x, which is positive and falls from infinity to 0, for x > 0.
 

@@ -14,7 +14,12 @@ from torch import Tensor
 from extracurricular.distributions.family import Family, Kind
 from extracurricular.distributions.gaussian import MAX_LOG_VAR, Gaussian, bent
 from extracurricular.distributions.richer import Richer, limit_of
-from extracurricular.distributions.special import legendre, log_gamma_half, spaced
+from extracurricular.distributions.special import (
+    digamma_half,
+    legendre,
+    log_gamma_half,
+    spaced,
+)
 
 # Nodes of expectations, and the asinh of the farthest, in units of the scale.
 _NODES, _FARTHEST = 65, 10.0
@@ -139,7 +144,7 @@ class StudentT(Richer):
     def entropies(self) -> Tensor:
         """The differential entropy of each output, in nats, [B, D], in closed form."""
         half = 0.5 * self.df
-        slope = torch.digamma(half + 0.5) - torch.digamma(half)
+        slope = digamma_half(half)
         log_beta = 0.5 * math.log(math.pi) - log_gamma_half(half)
         inner = (half + 0.5) * slope + 0.5 * self.df.log() + log_beta
         return inner + 0.5 * self._log_s2

@@ -97,6 +97,7 @@ KINDS = {
         ("teacher", "student", "weight"),
     ),
     "codec": Kind("codecs", "CODECS", ("knowledge",), ("task",)),
+    "distribution": Kind("distributions", "DISTRIBUTIONS", ("models/families.py",)),
     "logger": Kind(
         "loggers", "LOGGERS", ("run/loggers.py",), ("folder", "title", "group", "start")
     ),

@@ -62,6 +62,8 @@ _NAMES = {
     ("CandidateSection", "sampler"): "sampler",
     ("GeneratorSection", "model"): "generator",
     ("RecordSection", "codec"): "codec",
+    ("TeacherSection", "distribution"): "distribution",
+    ("StudentSection", "distribution"): "distribution",
 }
 # Keys whose value is the settings of one entry.
 _ENTRIES = {
@@ -100,6 +102,9 @@ EXAMPLES = {
     "record.codec": "uint8",
     "generators.NAME.model": "{gmm: {components: 8}}",
     "students.NAME.model": "{mlp: {hidden: [32]}}",
+    "students.NAME.distribution": "{mixture: {components: 5}}",
+    "teacher.distribution": "student_t",
+    "levels": "19",
     "students.NAME.sampler": "[empirical, {mixup: {alpha: 1.0}}, {noise: {std: 0.1}}]",
     "matching": "{temperature: 2.0}",
     "choose.among": "{plain: {sampler: [empirical]}, mixed: {sampler: [empirical, mixup]}}",

@@ -27,6 +27,8 @@ _TEXTS = {
     "score": "The `score` of the sampler `uncertain`.",
     "divergence": "The `divergence` of a `matching` ([method.md](method.md#divergences)).",
     "codec": "The `codec` of a record ([knowledge.md](knowledge.md)).",
+    "distribution": "The `distribution` of a student, or of a teacher's networks "
+    "([distributions.md](distributions.md)).",
     "logger": "The value of `log` ([compare.md](compare.md#while-it-runs)).",
 }
 

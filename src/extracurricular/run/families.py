@@ -53,17 +53,26 @@ def own_matching(spec: Any, matching: dict[str, Any]) -> dict[str, Any]:
     return matching if family is None else {**family.matching, **matching}
 
 
+def own_loss(family: Family, given: Matching | dict[str, Any] | None) -> Matching | dict[str, Any]:
+    """Return a loss that a person gives for a family, or settings with those that suit it."""
+    return given if isinstance(given, Matching) else {**family.matching, **(given or {})}
+
+
 def asks_members(spec: Any) -> bool:
     """Return whether a network of a family learns from each member of a teacher that has some."""
     family = read_family(spec)
     return family is not None and family.members != "unused"
 
 
-def told_apart(stage: Shaped, teacher: Teacher) -> Teacher:
+def told_apart(family: Family | None, teacher: Teacher) -> Teacher:
     """Return a teacher as a network learns from it: with its members, where its family asks so."""
-    if asks_members(stage.distribution) and isinstance(teacher, HasMembers):
-        return Apart(teacher)
-    return teacher
+    asks = family is not None and family.members != "unused"
+    return Apart(teacher) if asks and isinstance(teacher, HasMembers) else teacher
+
+
+def as_taught(stage: Shaped, teacher: Teacher) -> Teacher:
+    """Return the teacher of a training as its network learns from it; see :func:`told_apart`."""
+    return told_apart(read_family(stage.distribution), teacher)
 
 
 def check_members(stage: Shaped, teacher: Teacher | None, matching: Matching) -> None:

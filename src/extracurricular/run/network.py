@@ -20,7 +20,7 @@ from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, files_of
 from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
-from extracurricular.run.families import asks_members, check_members, shaped, told_apart
+from extracurricular.run.families import as_taught, asks_members, check_members, shaped
 from extracurricular.run.judged import blaming, judged, tell_of_teachers, validation
 from extracurricular.run.loggers import Curves
 from extracurricular.run.loss import loss_for
@@ -322,11 +322,11 @@ def _lesson(
     """Return the source of a student's examples, and the teacher or labels it learns from."""
     if stage.record is not None:
         sampler, teacher = stage.record.replay(workspace, stage.seed)
-        return sampler, told_apart(stage, teacher)
+        return sampler, as_taught(stage, teacher)
     sampler = stage.draws(workspace, student)
     if stage.learns_from == "labels" or stage.teacher is None:
         return sampler, LabelTeacher()
-    return sampler, told_apart(stage, workspace.made(stage.teacher))
+    return sampler, as_taught(stage, workspace.made(stage.teacher))
 
 
 def _set(**settings: Any) -> dict[str, Any]:
@@ -476,7 +476,7 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks, tried: boo
     check_loss(matching, stage.learns_from, batch, data.task, stage.key)
     if tried:
         asked = checks.teacher if stage.learns_from == "teacher" else None
-        asked = None if asked is None else told_apart(stage, asked)
+        asked = None if asked is None else as_taught(stage, asked)
         trial = Trial(model, data.task, probe_of(data), stage.key, stage._spec)
         with workspace.exact(), autocast(workspace.precision, device):
             lesson = LabelTeacher() if asked is None else lesson_of(asked, sampler, data.task)
