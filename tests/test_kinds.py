@@ -287,7 +287,7 @@ def test_each_family_goes_the_whole_way() -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """Two runs of 5 steps, with a recorded ensemble: all families of classes, and of two targets."""
+    """Two runs of 5 steps from a recorded ensemble: families of classes, and of two targets."""
     folder = tmp_path_factory.mktemp("ways")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 3))
@@ -370,11 +370,9 @@ def test_distill_keeps_the_family_of_a_saved_student(name: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("student", "teacher", "complaint"),
     [
-        ({"distribution": "student"}, {}, "students.s.distribution: unknown distribution 'student'; "
-         "did you mean 'student_t'"),
-        ({"distribution": "mine:Own"}, {}, "students.s.distribution: is 'mine:Own', and must be one "
-         "of categorical, dirichlet"),
-        ({"distribution": {"mixture": {"components": 1}}}, {}, "components is 1; it must be from 2"),
+        ({"distribution": "student"}, {}, "unknown distribution 'student'; did you mean 'student_t'"),
+        ({"distribution": "mine:Own"}, {}, "students.s.distribution: is 'mine:Own', and must be"),
+        ({"distribution": {"mixture": {"components": 1}}}, {}, "components is 1; it must be from"),
         ({"distribution": "dirichlet"}, {}, "students.s.distribution: is 'dirichlet', which is for "
          "classes, but the data have real targets"),
         ({"distribution": "full"}, {}, "'full' is for several targets, and the data have one"),
@@ -382,12 +380,12 @@ def test_distill_keeps_the_family_of_a_saved_student(name: str, tmp_path: Path) 
          "set teacher.members to 2 or more"),
         ({"distribution": "normal_inverse_gamma", "learns_from": "labels"}, {"members": 2},
          "labels have none"),
-        ({"distribution": "normal_inverse_gamma", "matching": {"divergence": "js"}}, {"members": 2},
-         "students.s.matching.divergence: is 'js', which does not see the members"),
-        ({"distribution": {"mixture": {"components": 2}}, "model": {"mlp": {"head": "natural"}}}, {},
-         "head is 'natural', which is for Gaussians, but the distribution is 'mixture'"),
-        ({}, {"distribution": "normal_inverse_gamma"}, "teacher.distribution: is "
-         "'normal_inverse_gamma', which learns an ensemble's disagreement"),
+        ({"distribution": "normal_inverse_gamma", "matching": {"divergence": "js"}},
+         {"members": 2}, "matching.divergence: is 'js', which does not see the members"),
+        ({"distribution": {"mixture": {"components": 2}}, "model": {"mlp": {"head": "natural"}}},
+         {}, "head is 'natural', which is for Gaussians, but the distribution is 'mixture'"),
+        ({}, {"distribution": "normal_inverse_gamma"},
+         "teacher.distribution: is 'normal_inverse_gamma', which learns"),
         ({}, {"distribution": "student_t", "record": {"draws": 24, "codec": "uint8"}}, "codec"),
     ],
 )  # fmt: skip
