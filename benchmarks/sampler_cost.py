@@ -52,7 +52,7 @@ class Prompt:
         return [self(batch)]
 
 
-def measure(recipe_name: str) -> list[tuple[str, float, float]]:
+def measure(recipe_name: str, rounds: int) -> list[tuple[str, float, float]]:
     """Return (student, milliseconds of sampling a step, milliseconds of a student's step)."""
     recipe = read_recipe(recipe_name, ["device.accelerator=cpu"])
     workspace, rows = Workspace(recipe, Path("unused")), []
@@ -87,7 +87,7 @@ def measure(recipe_name: str) -> list[tuple[str, float, float]]:
         draw()
         steps()
         # In turn, so that whatever else the machine does meets both alike.
-        pairs = [(timed(draw), timed(steps)) for _ in range(ROUNDS)]
+        pairs = [(timed(draw), timed(steps)) for _ in range(rounds)]
         sampling, training = (statistics.median(values) for values in zip(*pairs, strict=True))
         rows.append((name, 1000 * sampling / together, 1000 * training / together))
     return rows
@@ -96,13 +96,14 @@ def measure(recipe_name: str) -> list[tuple[str, float, float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipes", nargs="*", default=["digits", "gaze"])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each")
     parser.add_argument("--limit", type=float, default=0.15)
     arguments = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'recipe':<10}{'student':<10}{'sampler ms':>12}{'step ms':>10}{'ratio':>9}")
     worst = 0.0
     for recipe in arguments.recipes:
-        for name, sampling, training in measure(recipe):
+        for name, sampling, training in measure(recipe, arguments.rounds):
             ratio = sampling / training
             worst = max(worst, ratio)
             print(f"{recipe:<10}{name:<10}{sampling:>12.3f}{training:>10.3f}{ratio:>8.1%}")

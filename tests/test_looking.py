@@ -22,7 +22,7 @@ import extracurricular as xcl
 from drills.hostile import without_checksums
 from extracurricular.cli import app
 from extracurricular.errors import TrustError, XclError
-from extracurricular.recipe.own_code import own_code
+from extracurricular.recipe.named_code import named_code
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.report.write import ReportStage
 from extracurricular.run.execute import execute
@@ -215,7 +215,7 @@ def test_the_code_of_a_recipe_is_listed_by_its_keys() -> None:
         "teacher": {"estimator": {"sklearn": {"estimator": "mine:forest"}}, "weights": "c:/x.pth"},
         "students": {"kd": {"model": "timm:vit", "sampler": ["empirical", {"own:Noise": {}}]}},
     }  # fmt: skip
-    assert own_code(values) == {
+    assert named_code(values) == {
         "data": "my.data:make",
         "data.path": "c:d",
         "teacher.estimator.sklearn.estimator": "mine:forest",

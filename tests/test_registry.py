@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -11,7 +12,7 @@ from extracurricular import registry
 from extracurricular.data.sets import DATA
 from extracurricular.errors import RecipeError, TrustError
 from extracurricular.models.base import MODELS
-from extracurricular.registry import find_own_code_in, looking
+from extracurricular.registry import check_settings, find_own_code_in, looking
 from extracurricular.samplers.base import SAMPLERS
 
 SOURCES = {
@@ -87,3 +88,28 @@ def test_the_working_directory_is_searched_once_code_is_named(
     assert str(tmp_path) not in sys.path
     MODELS.find("own_of_the_folder:f")
     assert sys.path[-1] == str(tmp_path)
+
+
+def _of_several_types(
+    shift: float | tuple[float, ...] = 0.0,
+    codec: Literal["auto"] | int = "auto",
+    weights: dict[str, int | float] | None = None,
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"shift": "q"}, "a.shift: is 'q'; it should be a valid number or a valid list"),
+        ({"shift": [1, "q"]}, "a.shift.1: is 'q'; it should be a valid number"),
+        ({"codec": "b"}, "a.codec: is 'b'; it should be 'auto' or a valid integer"),
+        ({"weights": {"int": "z"}}, "a.weights.int: is 'z'; it should be a valid integer or a va"),
+        ({"weights": {"k": None}}, "a.weights.k: is None; it should be a valid integer or a valid"),
+        ({"weights": 3}, "a.weights: is 3; it should be a valid dictionary"),
+        ({"shft": 3}, "a.shft: unknown key 'shft'; did you mean 'shift'?"),
+    ],
+)
+def test_a_value_of_several_types_is_named_by_its_own_key(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check_settings(_of_several_types, given, "a")
+    assert str(caught.value).startswith(said)

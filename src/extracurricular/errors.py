@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import sysconfig
+import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -199,6 +200,23 @@ def show_traceback(error: BaseException) -> None:
     """Print the traceback of an error to standard error, if the environment asks for it."""
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
+
+
+@contextmanager
+def telling_temporary(what: str) -> Iterator[None]:
+    """Turn a failure of a temporary file, which has no name, into one sentence.
+
+    Args:
+        what: Its content, for the sentence: "answers".
+
+    Raises:
+        StorageError: The system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        text, place = error.strerror or str(error), tempfile.gettempdir()
+        raise StorageError(f"cannot keep {what} in a temporary file in {place!r}: {text}") from None
 
 
 @contextmanager

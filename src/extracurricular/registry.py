@@ -72,24 +72,63 @@ def first_complaint(error: ValidationError) -> Any:
 
 
 def explain_validation(
-    error: ValidationError, key: str, known: Mapping[str, object]
+    error: ValidationError, key: str, known: Mapping[str, object], given: object = None
 ) -> RecipeError:
-    """Turn a validation error of pydantic into one sentence with key, value and remedy."""
+    """Turn a validation error of pydantic into one sentence with key, value and remedy.
+
+    Args:
+        error: The error.
+        key: Key of what was validated, in the recipe.
+        known: The keys that there are.
+        given: What was validated. Where a value may be of several types, pydantic adds the type to
+            the place of a complaint (``shift.float``); a place that ``given`` has no key for is
+            left out, and all types are told.
+    """
     first = first_complaint(error)
-    path = ".".join([key, *(str(part) for part in first["loc"])]).strip(".")
-    name = str(first["loc"][-1]) if first["loc"] else ""
+    place = _place(first, given)
+    path = ".".join([key, *place]).strip(".")
+    name = place[-1] if place else ""
     if first["type"] == "extra_forbidden":
         known_keys = known_names(name, known) if known else "it takes no settings"
         return RecipeError(path, f"unknown key {name!r}; {known_keys}")
     if first["type"] == "missing":
         return RecipeError(path, "is missing and has no default")
-    if first["type"] == "too_short":
-        return RecipeError(path, f"is {shorten(first['input'])}; it needs at least one entry")
-    message = first["msg"]
-    message = message.removeprefix("Value error, ").removeprefix("Input should be ")
-    if first["type"] == "value_error":
-        return RecipeError(path, message)
-    return RecipeError(path, f"is {shorten(first['input'])}; it should be {message}")
+    # Of several types that a value may have, the one that it comes nearest to explains the most.
+    nearest = max(
+        (part for one in error.errors() if (part := _place(one, given))[: len(place)] == place),
+        key=len,
+    )
+    complaints = [one for one in error.errors() if _place(one, given) == nearest]
+    path = ".".join([key, *nearest]).strip(".")
+    shown = shorten(complaints[0]["input"])
+    if complaints[0]["type"] == "too_short":
+        return RecipeError(path, f"is {shown}; it needs at least one entry")
+    messages = [
+        one["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        for one in complaints
+    ]
+    if complaints[0]["type"] == "value_error":
+        return RecipeError(path, messages[0])
+    wanted = " or ".join(dict.fromkeys(messages)).replace("valid tuple", "valid list")
+    return RecipeError(path, f"is {shown}; it should be {wanted}")
+
+
+def _place(complaint: Any, given: object) -> tuple[str, ...]:
+    """Return the keys that lead to what a complaint is about, without types of pydantic's."""
+    parts = complaint["loc"]
+    if given is None:
+        return tuple(map(str, parts))
+    found: list[str] = []
+    for part in parts:
+        if _has(given, part):
+            found, given = [*found, str(part)], given[part]  # type: ignore[index]
+    return (*found, str(parts[-1])) if complaint["type"] == "missing" else tuple(found)
+
+
+def _has(given: object, part: str | int) -> bool:
+    if isinstance(given, list | tuple):
+        return isinstance(part, int) and part < len(given)
+    return isinstance(given, Mapping) and part in given
 
 
 class Registry(Generic[T]):
@@ -320,7 +359,7 @@ def check_settings(
     try:
         checked = model.model_validate(values)
     except ValidationError as error:
-        raise explain_validation(error, key, definitions) from None
+        raise explain_validation(error, key, definitions, values) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 

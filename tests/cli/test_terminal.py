@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
+from extracurricular import cli
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
+from extracurricular.errors import StorageError, telling_temporary
 from extracurricular.report.terminal import table
 from tests.report.made import made_report
 
@@ -120,3 +124,24 @@ def test_several_processes_are_no_run() -> None:
     said = xcl("run", "digits", RANK="1", WORLD_SIZE="2")
     assert said.returncode == 2
     assert said.stderr.startswith("error: WORLD_SIZE: is 2, as torchrun sets it")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_that_nobody_expected_is_one_sentence(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith(f"error: there is no room: {os.strerror(number)}; see the disk")
+
+
+def test_a_temporary_file_without_room_is_told_with_its_folder() -> None:
+    said = f"cannot keep answers in a temporary file in '{tempfile.gettempdir()}': No space left"
+    with pytest.raises(StorageError, match=said), telling_temporary("answers"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -116,6 +116,22 @@ def test_an_interrupted_choice_goes_on_to_the_same_end(
     assert weights(tmp_path / "part") == weights(tmp_path / "whole")
 
 
+def test_a_choice_that_lost_its_training_has_the_same_log_again(tmp_path: Path) -> None:
+    execute(parse_recipe(recipe(after=[0.25, 0.5])), tmp_path)
+    folder = tmp_path / "students" / "best" / "seed-0"
+    log = folder / read_json(folder / "stage.json")["chosen"] / "log.jsonl"
+    before = [without_clock(line) for line in read_lines(log)]
+    for name in ("stage.json", "weights.safetensors"):
+        (folder / name).unlink()
+    execute(parse_recipe(recipe(after=[0.25, 0.5])), tmp_path)
+    assert [without_clock(line) for line in read_lines(log)] == before
+    assert [line["step"] for line in before if "evaluation" in line] == [32, 64, 128]
+
+
+def without_clock(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: line[key] for key in line if key not in ("seconds", "examples_per_second")}
+
+
 def test_a_diverged_candidate_is_never_chosen() -> None:
     results = Results(Path("/nonexistent/choice.json"))
     results._kept = {"64": {"a": [float("nan"), 1.0], "b": [5.0, 1.0]}}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TextIO
 
 import typer
@@ -40,6 +42,8 @@ from extracurricular.errors import (
 from extracurricular.registry import find_own_code_in
 
 _INTERRUPTED = 130
+# Errors of a disk that is full, for a person or for all.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _show_warning(
@@ -75,6 +79,9 @@ def main() -> None:
     except OSError as error:
         # A file or a folder that failed where nobody expected it; without its name, nobody could
         # mend it.
+        if error.filename is None and error.errno in _FULL:
+            _tell(error, f"there is no room: {error.strerror}; see the disk, and {gettempdir()!r}")
+            sys.exit(2)
         if error.filename is None:
             raise
         make_console(stderr=True, soft_wrap=True).print(

@@ -23,7 +23,7 @@ from extracurricular.models.base import MODELS
 from extracurricular.models.weights import check_state
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
-from extracurricular.recipe.own_code import refusal
+from extracurricular.recipe.named_code import refusal
 from extracurricular.registry import explain_validation, split_spec
 from extracurricular.teachers import NetworkTeacher
 

@@ -12,8 +12,8 @@ import yaml
 from extracurricular.data.base import Data
 from extracurricular.data.sets import DATA
 from extracurricular.errors import RecipeError, known_names
+from extracurricular.recipe.named_code import named_code, refusal
 from extracurricular.recipe.overrides import override
-from extracurricular.recipe.own_code import own_code, refusal
 from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.ships import shipped_recipes
@@ -46,7 +46,7 @@ def find_data(what: str, overrides: Sequence[str] = (), *, trust: bool = False) 
         if trust or not (path.name == "recipe.yaml" and (path.parent / RUN_FILE).is_file()):
             return DATA.build(spec, key="data")
         where = f"the run {str(path.parent)!r}"
-        with looking(partial(refusal, where, own_code({"data": spec}))):
+        with looking(partial(refusal, where, named_code({"data": spec}))):
             return DATA.build(spec, key="data")
     return DATA.build(data_spec(what, overrides, shipped_recipes()), key="data")
 

@@ -136,7 +136,7 @@ def _parse(loaded: Any, overrides: Sequence[str], base: Path | None = None) -> t
     try:
         return Recipe.model_validate(values), notes
     except ValidationError as error:
-        raise _explain(error) from None
+        raise _explain(error, values) from None
 
 
 def _tell(notes: Notes, quiet: bool) -> None:
@@ -187,7 +187,7 @@ def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
     return copy.deepcopy(merged)
 
 
-def _explain(error: ValidationError) -> RecipeError:
+def _explain(error: ValidationError, given: Mapping[str, Any]) -> RecipeError:
     """Explain a schema error, with the keys known at the place where it stands."""
     place = [part for part in first_complaint(error)["loc"] if isinstance(part, str)]
     sections: dict[str, type[BaseModel]] = {
@@ -205,4 +205,4 @@ def _explain(error: ValidationError) -> RecipeError:
         known = list(RecordSection.model_fields)
     elif len(place) > 1 and place[0] in sections:
         known = list(sections[place[0]].model_fields)
-    return explain_validation(error, "", dict.fromkeys(known))
+    return explain_validation(error, "", dict.fromkeys(known), given)

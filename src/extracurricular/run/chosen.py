@@ -98,9 +98,12 @@ class ChosenStage(NetworkStage):
                 return self._judge(stages[name], workspace, stop, spent)
 
             name, before = halving.choose(judge, results)
-            student, result = train_network(
-                stages[name], workspace, self._advance(workspace, before), halving.until
-            )
+            # Round by round, as it was judged, so that the log of a training that begins anew, its
+            # results being known, is that of one that does not.
+            for stop in (*(stop for stop, _ in halving.rounds), None):
+                student, result = train_network(
+                    stages[name], workspace, self._advance(workspace, before), halving.until, stop
+                )
             outcome |= keep_network(self, workspace, student, result)
             seconds = results.seconds(name) + result.seconds
             outcome |= {"chosen": name, "steps": self.steps, "seconds": round(seconds, 3)}

@@ -16,7 +16,7 @@ from extracurricular.data.sets import DATA
 from extracurricular.errors import DataError, RecipeError, StorageError
 from extracurricular.files import read_sealed
 from extracurricular.knowledge.fingerprint import canonical, data_fingerprint
-from extracurricular.recipe.own_code import refusal as refusal_of_code
+from extracurricular.recipe.named_code import refusal as refusal_of_code
 from extracurricular.recipe.schema import Recipe
 from extracurricular.registry import looking, split_spec
 from extracurricular.run.kept import Kept, read_kept, refusal

@@ -12,7 +12,7 @@ from extracurricular.data.base import Data
 from extracurricular.errors import RecipeError, StorageError, known_names, reading
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import curing, read_json
-from extracurricular.recipe.own_code import own_code
+from extracurricular.recipe.named_code import named_code
 from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
@@ -185,7 +185,7 @@ def _open_run(
     _check_weights(folder, measured)
     device = device or recipe.device.model_copy(update={"accelerator": "auto"})
     recipe = recipe.model_copy(update={"device": device, "data": _placed(recipe.data, place)})
-    own = None if trust else own_code(recipe.dump())
+    own = None if trust else named_code(recipe.dump())
     workspace = Workspace(recipe, folder, looks=True, accepts=accepts, own=own)
     with workspace.looking():
         return Finished(workspace, plan(recipe), summary)

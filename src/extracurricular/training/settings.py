@@ -54,7 +54,8 @@ class _InWords(type(BaseModel)):  # type: ignore[misc]
         try:
             return super().__call__(*arguments, **settings)
         except ValidationError as error:
-            raise explain_validation(error, "", dict.fromkeys(cls.model_fields)) from None
+            known = dict.fromkeys(cls.model_fields)
+            raise explain_validation(error, "", known, settings) from None
 
 
 class Training(BaseModel, metaclass=_InWords):

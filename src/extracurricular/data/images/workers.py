@@ -29,7 +29,7 @@ from torch import Tensor
 
 from extracurricular.data.images.decode import View, order
 from extracurricular.data.images.packed import shown
-from extracurricular.errors import DataError
+from extracurricular.errors import DataError, telling_temporary
 
 # Decoded images that wait to be collected take at most this much, in bytes.
 _MEMORY = 2**28
@@ -326,7 +326,8 @@ def _memory(size: int) -> Any:
         file: Any = os.fdopen(os.memfd_create("xcl-decode"), "r+b", buffering=0)
     else:
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-    file.truncate(size)
+    with telling_temporary("decoded pictures"):
+        file.truncate(size)
     return file
 
 

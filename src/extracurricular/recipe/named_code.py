@@ -21,7 +21,7 @@ _TEXTS = ("name", "about")
 _MOST = 5
 
 
-def own_code(recipe: Mapping[str, Any]) -> dict[str, str]:
+def named_code(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Return each ``module:attribute`` of a recipe by its key."""
     parts = {key: part for key, part in recipe.items() if key not in _TEXTS}
     return dict(_found(parts, ()))
