@@ -155,6 +155,7 @@ FAMILIES: dict[str, Any] = {
     "mixture of 3": "mixture",
     "quantiles, 9": "quantiles",
     "normal_inverse_gamma": "normal_inverse_gamma",
+    "the same, members": {"normal_inverse_gamma": {"match": "members"}},
 }
 
 

@@ -47,6 +47,7 @@ from extracurricular.matching.divergences import DIVERGENCES
 
 REALS: list[Family] = [
     StudentTs(), GaussianMixtures(3), Quantiles(9), FullGaussians(), NormalInverseGammas(),
+    NormalInverseGammas("members"),
 ]  # fmt: skip
 CLASSES: list[Family] = [Dirichlets(), Dirichlets("members")]
 ALL = [*REALS, *CLASSES]
@@ -76,7 +77,9 @@ every = pytest.mark.parametrize("family", ALL, ids=ids)
 
 def test_student_t_is_the_one_of_scipy() -> None:
     said, y = drawn(StudentTs()), labels()
-    theirs = stats.t(*(v.double().numpy() for v in (said.df, said.mean, (0.5 * said.log_scale).exp())))
+    theirs = stats.t(
+        *(v.double().numpy() for v in (said.df, said.mean, (0.5 * said.log_scale).exp()))
+    )
     close = {"rtol": 1e-5, "atol": 1e-5}
     torch.testing.assert_close(
         said.nll(y).double(), -torch.tensor(theirs.logpdf(y.double().numpy())).sum(-1), **close
@@ -85,7 +88,9 @@ def test_student_t_is_the_one_of_scipy() -> None:
     entropy = torch.tensor(theirs.entropy()).sum(-1)
     torch.testing.assert_close(said.entropy().double(), entropy, **close)
     found = said.cdf(y.unsqueeze(-1)).squeeze(-1).double()
-    torch.testing.assert_close(found, torch.tensor(theirs.cdf(y.double().numpy())), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        found, torch.tensor(theirs.cdf(y.double().numpy())), rtol=1e-6, atol=1e-6
+    )
     low, high = said.interval(0.9)
     torch.testing.assert_close(low.double(), torch.tensor(theirs.ppf(0.05)), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(high.double(), torch.tensor(theirs.ppf(0.95)), rtol=1e-5, atol=1e-5)
@@ -156,7 +161,7 @@ def test_a_normal_inverse_gamma_is_that_of_its_draws() -> None:
 
 
 def test_the_members_density_of_a_normal_inverse_gamma_is_that_of_scipy() -> None:
-    said = drawn(NormalInverseGammas(), count=4, size=1)
+    said = drawn(NormalInverseGammas("members"), count=4, size=1)
     members = [Gaussian(labels(4, 1, k), 0.3 * labels(4, 1, k + 20)) for k in range(3)]
     alpha = 1 + said._log_shape.exp().double()
     beta, kappa = said.log_noise.exp().double() * (alpha - 1), said.log_sure.exp().double()

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from extracurricular.distributions.categorical import Categorical
-from extracurricular.distributions.family import Family, Kind, Members
+from extracurricular.distributions.family import Family, Kind, Match, Members
 from extracurricular.distributions.gaussian import bent
 from extracurricular.distributions.special import digamma_less_log
 
@@ -23,8 +23,6 @@ SMOOTHING = 1e-4
 # The weight of the disagreement beside the mean, and the disagreement in nats below which all is
 # alike (our choice).
 _WEIGHT, _ALIKE = 0.1, 1e-5
-
-Match: TypeAlias = Literal["disagreement", "members"]
 
 
 @dataclass(frozen=True)

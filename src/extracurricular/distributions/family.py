@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from torch import Tensor
 
 Kind: TypeAlias = Literal["classification", "regression", "multilabel"]
+Match: TypeAlias = Literal["disagreement", "members"]
 Members: TypeAlias = Literal["unused", "used", "needed"]
 
 

@@ -157,6 +157,14 @@ class GaussianMixture(Richer):
     def _log_vars(self) -> Tensor:
         return self._real(self.log_vars).clamp(-self.limit, self.limit)
 
+    @property
+    def disagreement(self) -> Tensor | None:
+        """The variance of the members' means, [B, D]; None where components are no members."""
+        if not self.joint:
+            return None
+        gaps = (self._means - self._real(self.mean).unsqueeze(-1)).square()
+        return (self.log_weights.exp() * gaps).sum(-1)
+
     def __getitem__(self, index: slice | Tensor) -> GaussianMixture:
         parts = (self.logits[index], self.means[index], self.log_vars[index])
         return GaussianMixture.of(*parts, limit=self.limit, joint=self.joint)

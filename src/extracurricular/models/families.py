@@ -20,7 +20,7 @@ from extracurricular.distributions import (
     Quantiles,
     StudentTs,
 )
-from extracurricular.distributions.dirichlet import Match
+from extracurricular.distributions.family import Match
 from extracurricular.errors import RecipeError
 from extracurricular.registry import Registry, split_spec
 
@@ -94,14 +94,17 @@ def full() -> Family | None:
 
 
 @DISTRIBUTIONS.register("normal_inverse_gamma")
-def normal_inverse_gamma() -> Family | None:
+def normal_inverse_gamma(match: Match = "disagreement") -> Family | None:
     """A normal-inverse-gamma: an ensemble's noise and its disagreement, apart, of real targets.
 
     Four outputs a target. A prediction is Student's t, and knows the variance of the mean among the
-    members (`epistemic`). The teacher must have several members: the loss is the mean negative
-    log-density of their means and variances.
+    members (`epistemic`). The teacher must have several members.
+
+    Args:
+        match: What is matched of them: their mixture and their `disagreement`; or the means and
+            variances of the `members`, whose mean negative log-density is the loss.
     """
-    return NormalInverseGammas()
+    return NormalInverseGammas(match)
 
 
 @DISTRIBUTIONS.register("dirichlet")
