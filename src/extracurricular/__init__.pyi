@@ -40,8 +40,12 @@ from extracurricular.matching import forward_kl as forward_kl
 from extracurricular.matching import js as js
 from extracurricular.matching import reverse_kl as reverse_kl
 from extracurricular.matching import wasserstein as wasserstein
+from extracurricular.matching.function import matching as matching
 from extracurricular.models import build_model as build_model
 from extracurricular.models import parameter_count as parameter_count
+from extracurricular.predictors.draws import Drawn as Drawn
+from extracurricular.predictors.draws import Draws as Draws
+from extracurricular.predictors.draws import draws as draws
 from extracurricular.predictors.load import load as load
 from extracurricular.predictors.predictor import Prediction as Prediction
 from extracurricular.predictors.predictor import Predictor as Predictor

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import operator
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ from extracurricular.run.trial import (
     try_lesson,
     try_sampler,
 )
+from extracurricular.run.within_lessons import lessons_within
 from extracurricular.run.workspace import first_network
 from extracurricular.samplers import Sampler
 from extracurricular.teachers import NetworkTeacher
@@ -100,6 +102,7 @@ def distill(
     *,
     raw: bool | None = None,
     steps: int | None = None,
+    minutes: float | None = None,
     sampler: Any = None,
     choose: Any = None,
     matching: Matching | dict[str, Any] | None = None,
@@ -110,6 +113,7 @@ def distill(
     fabric: Fabric | None = None,
     threads: int = 1,
     on_progress: Callable[[int, float], None] | None = None,
+    tell: Callable[[str], None] = print,
 ) -> Predictor:
     """Train a student to match a teacher, on stored examples and beyond them.
 
@@ -136,6 +140,9 @@ def distill(
             30), and the way with the higher accuracy or the lower RMSE is taken; a module that is
             no better than a constant either way is refused.
         steps: Optimiser steps; 2000 where None.
+        minutes: Time in which to end. A few steps are timed, and then fewer steps are taken than
+            ``steps`` says, and fewer candidates, if all would take longer; ``tell`` gets a sentence
+            on it. With ``out``, a training that goes on keeps what was chosen. None for no limit.
         sampler: Source of the examples: a chain as a recipe writes it, or a sampler. Where None,
             stored examples, and a share of mixed ones that follows the student's mastery of the
             stored ones (``share: auto``, docs/method.md): none if extended draws would not pay.
@@ -158,6 +165,7 @@ def distill(
         threads: Threads on the CPU, as a recipe's ``device.threads``: more pay for large networks
             alone, and change the numbers by rounding.
         on_progress: Called now and then with (steps done, loss).
+        tell: Called with a sentence for the person.
 
     Returns:
         The trained student: a :class:`~extracurricular.predictors.predictor.Predictor`, with
@@ -166,6 +174,7 @@ def distill(
     Raises:
         XclError: Something cannot be used, or training failed; the message is one sentence.
     """
+    began = time.perf_counter()
     if fabric is None:
         from lightning_fabric import Fabric
 
@@ -197,6 +206,14 @@ def distill(
             if family is not None and family.members == "needed":
                 check_needed(family, asked, candidate.loss, "")
             _try(lessons, candidate, fabric)
+        cut: dict[str, Any] = {}
+        if minutes is not None:
+            known = _within(folder, minutes)
+            lessons, choice, within, said = lessons_within(
+                lessons, single, choice, minutes, known, began
+            )
+            cut, settings = {"within": within}, lessons.settings
+            tell(said)
         name = spec if isinstance(spec, str) else next(iter(spec)) if spec else type(first).__name__
         keep = partial(_Keeper, data=read, spec=spec, name=str(name))
         if folder is None:
@@ -218,7 +235,7 @@ def distill(
             _is_done(folder, wanted)  # refuse the folder before there is a lock in it
             with locked(folder):
                 if not _is_done(folder, wanted):
-                    write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted})
+                    write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted, **cut})
                     lessons = replace(lessons, bound=json.dumps(wanted, sort_keys=True))
                     module, source, _ = _learned(lessons, single, choice, folder)
                     keep(module, sampler=source).write(folder)
@@ -305,6 +322,15 @@ def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
             f"{shorten(now)}; choose another folder, or delete this one"
         )
     return (folder / FILE).is_file()
+
+
+def _within(folder: Path | None, minutes: float) -> dict[str, Any] | None:
+    """Return what the same time chose for the student that was begun in a folder."""
+    file = None if folder is None else folder / _SETTINGS
+    if file is None or not file.is_file():
+        return None
+    found = read_json(file).get("within")
+    return found if isinstance(found, dict) and found.get("minutes") == minutes else None
 
 
 def _described(sampler: Any) -> Any:

@@ -1,5 +1,7 @@
 """Networks of timm, torchvision and transformers, where they are; and what is said where not.
 
+The trainers of lightning and transformers are there too (docs/trainers.md).
+
 They are not among the packages of the development environment, as a torchvision that is installed
 there breaks others that look for it. A folder of them, named by ``XCL_ZOOS``, is used by a process
 of its own; ``.ci/run`` makes one.
@@ -24,14 +26,20 @@ HERE = Path(__file__).parent.parent
 @pytest.mark.skipif(
     "XCL_ZOOS" not in os.environ, reason="XCL_ZOOS names no folder with timm, torchvision, …"
 )
-def test_the_zoos() -> None:
+@pytest.mark.parametrize(
+    ("checks", "needed"),
+    [("zoo_checks.py", ["timm"]), ("trainer_checks.py", ["lightning", "accelerate"])],
+    ids=["networks", "trainers"],
+)
+def test_the_zoos(checks: str, needed: list[str]) -> None:
     zoos = Path(os.environ["XCL_ZOOS"])
-    assert (zoos / "timm").is_dir(), f"XCL_ZOOS is {str(zoos)!r}, which has no timm"
+    for name in needed:
+        assert (zoos / name).is_dir(), f"XCL_ZOOS is {str(zoos)!r}, which has no {name}"
     paths = [str(zoos), str(HERE), str(HERE.parent / "src")]
     done = subprocess.run(
         # Warnings of these libraries are theirs.
         [sys.executable, "-m", "pytest", "-q", "-o", "filterwarnings=", "-p", "no:cacheprovider",
-         str(HERE / "zoo_checks.py")],
+         str(HERE / checks)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"},
         capture_output=True, text=True, cwd=HERE.parent, timeout=600,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from extracurricular.knowledge.codecs import CODECS
 from extracurricular.matching import Matching
 from extracurricular.matching.divergences import DIVERGENCES
 from extracurricular.models import MODELS
+from extracurricular.models.estimators import ESTIMATORS
 from extracurricular.models.families import DISTRIBUTIONS
 from extracurricular.recipe import schema, students
 from extracurricular.recipe.described import KINDS, entries, section
@@ -43,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 REGISTRIES: dict[str, Registry[Any]] = {
     "data": DATA, "model": MODELS, "teacher": ENTRIES, "generator": GENERATORS,
     "sampler": SAMPLERS, "score": SCORES, "divergence": DIVERGENCES, "codec": CODECS,
-    "logger": LOGGERS, "distribution": DISTRIBUTIONS,
+    "logger": LOGGERS, "distribution": DISTRIBUTIONS, "estimator": ESTIMATORS,
 }  # fmt: skip
 SECTIONS = {
     **{name: value for module in (schema, students) for name, value in vars(module).items()
@@ -128,6 +129,10 @@ NEEDS = {
     "students.kd.training.schedule": {"students": {"kd": {"training": {"milestones": [0.5]}}}},
     "teacher.record.codec": {"teacher": {"record": {"draws": 10}}},
     "generators.kd.least_variety": {"generators": {"kd": {"model": "gmm"}}},
+    "within.minutes": {"within": {"part": 0.4}},
+    "within.part": {"within": {"minutes": 10}},
+    "within.without": {"within": {"minutes": 10, "part": 0.4}},
+    "students.kd.draws": {"students": {"kd": {"estimator": "extra_trees"}}},
     "students.kd.cost.unit": {"students": {"kd": {"cost": {"of": "mine"}}}},
 }
 _AMONG = {"students": {"kd": {"choose": {"among": {"kd": {}, "b": {}}}}}}

@@ -19,10 +19,12 @@ from extracurricular.assess.fitting import (
     in_order,
     split_of,
 )
+from extracurricular.assess.slices import slices
 from extracurricular.data.base import Data
 from extracurricular.data.several import alike
 from extracurricular.data.transformed import inner_of
 from extracurricular.distributions import (
+    Calibration,
     Distribution,
     Filed,
     Gaussian,
@@ -33,6 +35,7 @@ from extracurricular.errors import (
     RecipeError,
 )
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.calibrated import calibration_figures
 from extracurricular.evaluation.classes import each_class, without
 from extracurricular.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from extracurricular.evaluation.labels import each_label
@@ -60,6 +63,7 @@ class Settings:
         corruptions: Names of the corruptions to measure robustness by; may be empty.
         ood: Foreign data; the model should be less certain on their split of the same name.
         score: Name of the uncertainty, of ``SCORES``, that detects foreign data.
+        by: Column by whose groups figures are measured too; None for none.
 
     Raises:
         RecipeError: A name is unknown, or the score needs more than a prediction.
@@ -69,6 +73,7 @@ class Settings:
     corruptions: Sequence[str] = ()
     ood: Data | None = None
     score: str = "entropy"
+    by: str | None = None
 
     def __post_init__(self) -> None:
         """Check the names, so that a mistake does not show after minutes."""
@@ -110,6 +115,11 @@ def assess(
         each class, by name (:func:`extracurricular.evaluation.labels.each_label`,
         :func:`extracurricular.evaluation.classes.each_class`); not there for other tasks.
         ``without``: what could not be computed, and why; not there where there is nothing.
+        ``by``: the figures of each group (:func:`extracurricular.assess.slices.slices`), where they
+        are asked for. ``conformal``: coverage and width of the intervals, or size of the sets, that
+        the model was calibrated to
+        (:func:`extracurricular.evaluation.calibrated.calibration_figures`), and the coverage
+        ``stated``; not there for other models.
         ``fidelity``, ``corruptions`` and ``ood``:
         where asked for, else None, as ``docs/evaluate.md`` describes them. ``examples``, and
         ``notes`` that a person should read.
@@ -132,6 +142,14 @@ def assess(
     prediction = asked(predictor, x, data, split)
     measured = _figures(prediction, y, data)
     found: dict[str, Any] = {"examples": len(split), "metrics": measured}
+    if predictor.conformal is not None:
+        stated = Calibration(conformal=predictor.conformal)
+        found["conformal"] = {
+            "stated": predictor.conformal.coverage,
+            **calibration_figures(stated, prediction, y),
+        }
+    if settings.by is not None:
+        found["by"] = slices(prediction, y, data, split, settings.by)
     each = by_target(prediction, y, data)
     found |= {"targets": each} if each else {}
     labels = each_label(prediction, y, data.outputs)

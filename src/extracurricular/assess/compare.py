@@ -337,7 +337,7 @@ def _budgets(runs: Mapping[str, Mapping[str, Any]], compared: Sequence[Row]) -> 
         assert row.against is not None
         run, student = row.against
         own, theirs = row.entry["steps"], runs[run]["students"][student]["steps"]
-        if own != theirs:
+        if own != theirs and own and theirs:  # an estimator has no steps
             notes.append(
                 f"{row.run} {row.student} took {own:,} steps, and {run} {student} {theirs:,}: "
                 "their difference is that of the budgets too."

@@ -15,6 +15,7 @@ import typer
 from extracurricular.cli import (  # isort: skip
     init as init,
     run as run,
+    sweep as sweep,
     distill as distill,
     record as record,
     generate as generate,

@@ -58,6 +58,13 @@ Jobs = Annotated[
     ),
 ]
 
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        help="Time in which to end: steps, sizes and candidates are chosen to fit, by timed steps."
+    ),
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -79,12 +86,16 @@ def _root(
         os.environ[TRACEBACK] = "1"
 
 
-def console() -> Console:
-    """Return the console of standard output, which shows the reading of data on a terminal."""
-    found = make_console()
+def console(stderr: bool = False) -> Console:
+    """Return the console of standard output, which shows the reading of data on a terminal.
+
+    Args:
+        stderr: Whether it is that of standard error, as standard output holds JSON.
+    """
+    found = make_console(stderr=stderr)
     if not found.is_terminal:
         # Lines are not wrapped at 80 columns without a terminal (a log, a pipe).
-        return make_console(width=160)
+        return make_console(stderr=stderr, width=160)
     from extracurricular.cli.progress import counting
     from extracurricular.data.progress import watched_by
 

@@ -45,6 +45,7 @@ def distill(
     steps: Annotated[
         int | None, typer.Option(help="Optimiser steps; 2000 by default.", min=1)
     ] = None,
+    minutes: base.Minutes = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
     choose: Annotated[
         str | None,
@@ -92,7 +93,7 @@ def distill(
     recipe = parse_recipe(values, overrides or [])
     _refuse_others(out, recipe)
     try:
-        execute_recipe(recipe, out)
+        execute_recipe(recipe, out, minutes=minutes)
     except RecipeError as error:
         raise RecipeError(error.key, error.problem + _remedy(error)) from error
 

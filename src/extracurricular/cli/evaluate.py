@@ -71,6 +71,13 @@ def evaluate(
     ood: Annotated[
         str | None, typer.Option(help="Foreign data, on which the model should be less certain.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Also show figures by the values of a column of the input, or of the target.",
+        ),
+    ] = None,
     data_changed: Annotated[
         str,
         typer.Option(
@@ -95,7 +102,8 @@ def evaluate(
     from extracurricular.recipe.lookup import find_data
 
     names = [] if corruptions is None else [name.strip() for name in corruptions.split(",")]
-    settings = Settings(split, CORRUPTIONS.names() if names == ["all"] else names, score=score)
+    chosen = CORRUPTIONS.names() if names == ["all"] else names
+    settings = Settings(split, chosen, score=score, by=by)
     with make_console(stderr=True).status("reading") as status:
         found: Any = None
         if data is not None and "=" in data and not data.lstrip().startswith("{"):
@@ -158,12 +166,18 @@ def _show(result: dict[str, Any]) -> None:
         f"{base.escaped(result['data'])}"
     )
     console.print(_list(result["metrics"]))
+    if result.get("conformal"):
+        from extracurricular.evaluation.calibrated import stated_sentence
+
+        console.print(f"  {stated_sentence(result['conformal'], result['split'])}")
     if result.get("targets"):
         _show_targets(console, result["targets"])
     if result.get("labels"):
         console.print(_labels(result["labels"]))
     if result.get("classes"):
         _show_classes(console, result["classes"])
+    if result.get("by"):
+        _show_groups(console, result["by"])
     if result["fidelity"] is not None:
         console.print(f"[bold]Fidelity[/bold] to {base.escaped(result['against'])}")
         console.print(_list(result["fidelity"]))
@@ -224,6 +238,28 @@ def _show_classes(console: Console, classes: Mapping[str, Any]) -> None:
     _, left = shown_classes(classes)
     if left is not None:
         console.print(f"  [dim]{left}[/dim]")
+
+
+def _show_groups(console: Console, found: Mapping[str, Any]) -> None:
+    """Show the figures of each group, with the 95 % intervals over its examples."""
+    rows = found["groups"]
+    shown = [words for words in known(next(iter(rows.values()))) if words.name != "examples"]
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table.add_column(f"[bold]{base.escaped(found['column'])}[/bold]", overflow="fold")
+    table.add_column("examples", justify="right")
+    for words in shown:
+        table.add_column(words.heading, justify="right")
+        table.add_column("95 %")
+    for name, figures in rows.items():
+        texts = []
+        for words in shown:
+            low, high = (
+                figure_text(words, figures[f"{words.name}_{end}"], spread=False)
+                for end in ("low", "high")
+            )
+            texts += [figure_text(words, figures[words.name], spread=False), f"{low} to {high}"]
+        table.add_row(base.escaped(name), f"{figures['examples']:,}", *texts)
+    console.print(table)
 
 
 def _list(figures: Mapping[str, Any]) -> Table:

@@ -106,6 +106,18 @@ class Transformed(Gaussian):
         low, high = self.inner.interval(mass)
         return self.transform.undo(low), self.transform.undo(high)
 
+    def within(self, deviations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the bounds [B, D] of so many ``deviations`` [D] of the transform around its mean.
+
+        They are in the target's own units.
+        """
+        low, high = self.inner.within(deviations)
+        return self.transform.undo(low), self.transform.undo(high)
+
+    def deviates(self, y: Tensor) -> Tensor:
+        """Return by how many deviations the transforms of labels [B, D] are off their mean."""
+        return self.inner.deviates(self.transform.apply(y.double()))
+
     def kl(self, other: Gaussian, weight: Tensor | None = None) -> Tensor:
         """Return KL(self ‖ other), in nats, [B]."""
         return self.inner.kl(inner_of(other, self.transform), weight)

@@ -24,6 +24,7 @@ Reduction has one definition everywhere: sum over outputs here, mean over exampl
 """
 
 from extracurricular.distributions.bernoulli import Bernoulli
+from extracurricular.distributions.calibration import Calibration, Conformal
 from extracurricular.distributions.categorical import Categorical
 from extracurricular.distributions.dirichlet import Dirichlet, Dirichlets, Ensembled
 from extracurricular.distributions.family import MEASURES, Family, Kind
@@ -65,7 +66,9 @@ __all__ = [
     "SOFT_LOG_VAR",
     "WIDE_LOG_VAR",
     "Bernoulli",
+    "Calibration",
     "Categorical",
+    "Conformal",
     "Dirichlet",
     "Dirichlets",
     "Distribution",

@@ -112,6 +112,8 @@ class Family:
 
 MEASURES: dict[str, Literal["place", "factor"]] = {
     "mean": "place",
+    "lower": "place",
+    "upper": "place",
     "quantiles": "place",
     "means": "place",
     "variance": "factor",

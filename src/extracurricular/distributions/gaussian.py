@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.distributions.family import Shaped
+from extracurricular.distributions.intervals import Intervals
 
 _LOG_2PI = math.log(2 * math.pi)
 # Outside of these bounds a variance or its inverse, times a squared error, overflows float32.
@@ -43,7 +44,7 @@ def bent(log_var: Tensor, bound: float = SOFT_LOG_VAR) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Gaussian(Shaped):
+class Gaussian(Shaped, Intervals):
     """A diagonal Gaussian, with a mean and a variance for each example and output.
 
     Args:
@@ -213,11 +214,6 @@ class Gaussian(Shaped):
         limit = WIDE_LOG_VAR if scale.dtype == torch.float64 else OWN_LOG_VAR
         mean = self.mean.to(scale.dtype) * scale + shift
         return Gaussian(mean, self._own_log_var + 2 * scale.abs().log(), limit=limit)
-
-    def interval(self, mass: float) -> tuple[Tensor, Tensor]:
-        """Return bounds [B, D] of the central interval with ``mass`` (0 to 1) of each output."""
-        half = math.sqrt(2) * torch.erfinv(torch.tensor(mass)).item() * self.std
-        return self._real(self.mean) - half, self._real(self.mean) + half
 
     @staticmethod
     def mixture(members: Sequence[Gaussian]) -> Gaussian:

@@ -90,6 +90,8 @@ def _remedies(
         error = mean_error(entry, measure)
         if name == reference or not _extended(summary, name) or error is None or start is None:
             continue
+        if not _same_network(summary, name, reference):
+            continue  # a smaller network is behind for another reason
         texts = [with_unit(words, mean_of(one, words.name)) for one in (entry, students[reference])]
         drew_some = known.get(name, {}).get("share") != 0
         if error > start and texts[0] != texts[1] and drew_some:
@@ -139,6 +141,12 @@ def _share(name: str, mastery: float, error: float | None, share: float) -> str:
         f"{name} took {100 * share:.0f} % of its draws from beyond the stored examples, as it "
         f"mastered these early ({m})."
     )
+
+
+def _same_network(summary: Mapping[str, Any], name: str, other: str) -> bool:
+    students = summary["recipe"].get("students") or {}
+    networks = [students.get(one, {}).get("model") for one in (name, other)]
+    return bool(networks[0] == networks[1])
 
 
 def _extended(summary: Mapping[str, Any], name: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extracurricular.evaluation.advice import advice
+from extracurricular.evaluation.calibrated import calibration_sentences
 from extracurricular.evaluation.classes import absent_notes, imbalanced
 from extracurricular.evaluation.entries import error_name as error_name
 from extracurricular.evaluation.entries import gap_text as gap_text
@@ -87,7 +88,8 @@ def summarise(
         teacher: For each seed ``{"metrics": {…}, "steps", "seconds", "parameters"}``; the last is
             None for a teacher that is made of no countable numbers. Several real targets have their
             figures by name under ``targets``, several labels under ``labels``, classes under
-            ``classes``; ``without`` has what could not be computed, and why.
+            ``classes``; ``without`` has what could not be computed, and why. ``calibration`` has
+            the numbers that were fitted (``fitted``), and ``figures``.
         students: The same for each student; maybe with ``mastery``, as it was measured last, and
             ``chosen``, the candidate that it became. ``multiply_adds`` of a training may be missing
             or None, where they are unknown.
@@ -158,12 +160,14 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
     counted = [amount for amount in spent if amount is not None]
     labels = over_seeds([row.get("labels") or {} for row in rows])
     classes = over_seeds([row.get("classes") or {} for row in rows], partly=True)
+    calibrated = [row["calibration"] for row in rows if row.get("calibration")]
     without = {k: why for row in rows for k, why in (row.get("without") or {}).items()}
     return {
         **({"labels": labels} if labels else {}),
         **({"classes": classes} if classes else {}),
         **({"without": without} if without else {}),
         **({"mastery": mastery} if mastery else {}),
+        **({"calibration": _calibration(calibrated)} if calibrated else {}),
         **({"chosen": [row["chosen"] for row in rows]} if rows[0].get("chosen") else {}),
         "steps": rows[0]["steps"],
         # Multiply-adds of a training; a share that follows mastery may differ between seeds.
@@ -173,6 +177,13 @@ def _entry(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "metrics": figures,
         **({"targets": targets} if targets else {}),
         "gap_closed": None,
+    }
+
+
+def _calibration(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "fitted": [row["fitted"] for row in rows],
+        "figures": _over_seeds([row["figures"] for row in rows]),
     }
 
 
@@ -266,22 +277,45 @@ def _choice(summary: Mapping[str, Any], name: str) -> str:
 
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     texts = mark_sentences(summary)
-    steps = {name: entry["steps"] for name, entry in summary["students"].items()}
+    fitted = fitted_students(summary)
+    steps = {n: entry["steps"] for n, entry in summary["students"].items() if n not in fitted}
     if len(set(steps.values())) > 1:
         each = ", ".join(f"{name} {count:,}" for name, count in steps.items())
         texts.append(f"the students had unequal budgets of steps: {each}.")
+    texts += [
+        f"{name} is no network: {kind} fitted to {draws:,} draws."
+        for name, (kind, draws) in fitted.items()
+    ]
     texts += _costs(summary)
     for name, entry in summary["students"].items():
         if entry.get("chosen"):
             texts.append(_choice(summary, name))
     if summary["recipe"]["evaluation"]["split"] != "test":
         texts.append("these are figures on the validation split.")
+    texts += calibration_sentences(summary)
     parts = Parts.of(summary)
     balance = of_balance(summary)
     texts += [] if balance is None else [balance]
     texts += _without(summary)
     texts += advice(summary, parts.plain, parts.reference)
     return [Sentence(((text, False),), note=True) for text in texts]
+
+
+def fitted_students(summary: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the name of the estimator, and its draws, of each student that is no network."""
+    sections = summary["recipe"].get("students") or {}
+    known = {
+        name: (sections.get(name) or {}).get("estimator") for name in summary.get("students", {})
+    }
+    return {
+        name: (spec if isinstance(spec, str) else str(next(iter(spec))), _draws(sections[name]))
+        for name, spec in known.items()
+        if spec
+    }
+
+
+def _draws(section: Mapping[str, Any]) -> int:
+    return int(section.get("draws") or 0)
 
 
 def _without(summary: Mapping[str, Any]) -> list[str]:

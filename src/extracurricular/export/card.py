@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from extracurricular.evaluation.calibrated import calibration_sentence, percent
 from extracurricular.evaluation.classes import class_rows, shown_classes
 from extracurricular.evaluation.verdict import with_unit
 from extracurricular.evaluation.words import small
@@ -134,8 +135,25 @@ def _transforms(metadata: dict[str, Any]) -> str:
     return told
 
 
+def _stated(metadata: dict[str, Any]) -> str | None:
+    """Return the coverage of the model's intervals or sets; None where it has none."""
+    conformal = metadata.get("calibration", {}).get("conformal")
+    return None if conformal is None else percent(conformal["coverage"])
+
+
+def _calibration(subject: Subject) -> str:
+    """Return sentences on a calibration; nothing without one."""
+    if subject.calibration is None or not subject.calibrated:
+        return ""
+    split = subject.recipe["evaluation"]["split"]
+    text = " " + plain(calibration_sentence("The student", subject.calibrated, split))
+    if subject.calibration.conformal is not None:
+        text += " The coverage is that of examples like the validation examples, on average."
+    return text
+
+
 def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
-    size = subject.data.task.size
+    size, stated = subject.data.task.size, _stated(metadata)
     lines = ["| name | shape | type | |", "|---|---|---|---|"]
     for name, one in metadata["inputs"].items():
         shape = ", ".join(["N", *map(str, one["shape"])])
@@ -143,6 +161,8 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
         lines.append(f"| {_cell(code(name))} | [{shape}] | {one['dtype']} | input, {values} |")
     if metadata["task"] == "classification":
         lines.append(f"| probs | [N, {size}] | float32 | a probability for each class |")
+        if stated is not None:
+            lines.append(f"| in_set | [N, {size}] | bool | whether it is in the {stated} set |")
     elif metadata["task"] == "multilabel":
         lines.append(f"| probs | [N, {size}] | float32 | a probability for each label |")
     else:
@@ -150,6 +170,8 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
         kind = "float32" if scale is None else str(scale.scale.dtype).removeprefix("torch.")
         lines.append(f"| mean | [N, {size}] | {kind} | in the target's own units |")
         lines.append(f"| variance | [N, {size}] | {kind} | in these units, squared |")
+        for name in ("lower", "upper") if stated is not None else ():
+            lines.append(f"| {name} | [N, {size}] | {kind} | bound of the {stated} interval |")
     lines += _of_family(subject)
     text = "\n".join(lines)
     text += "\n\nN is any number of examples. Normalisation is part of the model."
@@ -163,7 +185,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
             names = ", ".join(code(str(one)) for one in named[:_MOST_NAMES])
             more = ", …" if len(named) > _MOST_NAMES else ""
             text += f" {noun}, in order: {names}{more}."
-    text += _transforms(metadata)
+    text += _transforms(metadata) + _calibration(subject)
     return f"{text} `metadata.json` holds all this for programs, and an ONNX file carries a copy."
 
 
@@ -251,6 +273,9 @@ def _training(subject: Subject, name: str) -> str:
     shown["student"] = {
         key: student[key] for key in ("model", "sampler", "learns_from", "matching")
     } | {"steps": student["training"]["steps"]}
+    if student.get("estimator") is not None:
+        keys = ("estimator", "draws", "sampler", "learns_from")
+        shown["student"] = {key: student[key] for key in keys if student[key] is not None}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return f"{block(text, 'yaml')}\n\nThe whole recipe is in `metadata.json`."
 

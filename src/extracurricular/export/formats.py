@@ -14,7 +14,8 @@ import torch
 from torch.export import ExportedProgram
 
 from extracurricular.errors import ExportError, first_line, from_extra
-from extracurricular.export.graph import Exported, output_names
+from extracurricular.export.graph import Exported
+from extracurricular.models.trees import OPERATOR
 
 OPSET = 18
 """Version of the ONNX operators: torch writes it without conversion; it dates from 2022."""
@@ -86,7 +87,7 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
         )
     check_onnx()
     # torch names values after its functions, so that a value inside may be called as an output is.
-    outputs = {f"{_OWN}{name}": name for name in output_names(model.task)}
+    outputs = {f"{_OWN}{name}": name for name in model.outputs}
     try:
         with quietly():
             written = torch.onnx.export(
@@ -102,7 +103,18 @@ def to_onnx(model: Exported, program: ExportedProgram) -> Any:
         problem = f"torch cannot write the network as ONNX: {first_line(error)}"
         raise ExportError(f"{problem}{_blame(error)}") from error
     assert written is not None
-    return _plain(_renamed(written.model_proto, outputs))
+    return _plain(_renamed(_planted(written.model_proto, model), outputs))
+
+
+def _planted(proto: Any, model: Exported) -> Any:
+    """Give the operator of a student's trees their nodes."""
+    import onnx
+
+    for node in proto.graph.node:
+        if node.op_type == OPERATOR:
+            for name, values in model.network.onnx_attributes().items():
+                node.attribute.append(onnx.helper.make_attribute(name, values))
+    return proto
 
 
 def _blame(error: Exception) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from extracurricular.data.encode import turns
 from extracurricular.data.fields import Field, Fields
-from extracurricular.export.graph import OUTPUTS
+from extracurricular.export.graph import OUTPUTS, STATED
 from extracurricular.export.verify import Runner, session_of
 
 # The operators for texts and tables, which every onnxruntime has.
@@ -29,7 +29,7 @@ def raw_inputs(fields: Fields) -> dict[str, str]:
 
     It is the column's own, unless an output is called so.
     """
-    taken = {name for names in OUTPUTS.values() for name in names}
+    taken = {name for known in (OUTPUTS, STATED) for names in known.values() for name in names}
     return {name: f"{name} (input)" if name in taken else name for name in fields.names}
 
 

@@ -40,6 +40,7 @@ from extracurricular.export.verify import figures as figures_of
 from extracurricular.files import read_json, write_atomic
 from extracurricular.inputs import leaves
 from extracurricular.models import parameter_count
+from extracurricular.models.trees import Trees
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.samplers import Batch, Sampler
 
@@ -166,15 +167,17 @@ def ship(
 ) -> Shipped:
     """Export a :class:`Subject`; see :func:`export_run`."""
     _check_options(out, format, int8, limit)
+    if int8 and isinstance(subject.network.module, Trees):
+        raise RecipeError("--int8", f"is for networks, but {subject.name} has trees")
     beside = [_int8_beside(out)] if int8 else []
     beside += [_rows_beside(out)] if format == "onnx" and _takes_rows(subject.data) else []
     known = _check_place(subject, [out, *beside])
-    model = Exported(subject.network.module, subject.data)
+    model = Exported(subject.network.module, subject.data, subject.calibration)
     if not subject.verifiable and subject.measured is None:
         raise ExportError(
             f"the {subject.split_name} split has no labelled examples to verify the export on"
         )
-    original = predict(subject.network, subject.data, subject.split)
+    original = predict(subject.asked, subject.data, subject.split)
     files = _build(subject, model, out, format, int8)
     if subject.verifiable:
         rows = _verified(subject, files, original, limit)
@@ -209,7 +212,9 @@ def _verified(
         _student_row(subject, figures_of(original, subject.data, subject.split)),
     ]
     for file in files:
-        checked = check(file.runner, subject.data, subject.split, original)
+        known = subject.calibration
+        stated = None if known is None else known.conformal
+        checked = check(file.runner, subject.data, subject.split, original, stated)
         # The difference of 8 bits has no limit: users judge it by the figures.
         most = limit if file.says["precision"] == "float32" else math.inf
         enforce(checked, most, subject.split_name)
@@ -219,6 +224,7 @@ def _verified(
             "split": subject.split_name,
             "examples": len(subject.split),
             "metrics": _finite(checked.metrics),
+            **({} if checked.coverage is None else {"coverage": checked.coverage}),
         }
         rows.append(Row(file.path.name, difference=checked.difference, metrics=checked.metrics))
     return rows
@@ -240,6 +246,9 @@ def _unverified(subject: Subject, files: list[_File]) -> list[Row]:
 
 
 def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: bool) -> list[_File]:
+    for part in model.modules():
+        if isinstance(part, Trees):
+            part.in_onnx = format == "onnx"
     program = trace(model)
     if format == "pt2":
         says: dict[str, Any] = {"format": "torch.export", "precision": "float32"}
@@ -401,6 +410,7 @@ def _metadata(
         if target is None
         else {"shift": target.shift.tolist(), "scale": target.scale.tolist()},
         **metadata_of(data.y_transform),
+        **({} if subject.calibration is None else {"calibration": subject.calibration.dump()}),
         **subject.identity,
         "model": subject.model,
         "parameters": parameter_count(subject.network.module),
@@ -459,7 +469,7 @@ def _time(subject: Subject, files: list[_File], rows: list[Row]) -> None:
             # Reading the parameters is part of the answer: probabilities, or a mean and variance.
             return lambda: teacher(Batch(index, subject.data.inputs(x))).mean
 
-        calls: dict[int, Callable[[], object]] = {1: asked(subject.network)}
+        calls: dict[int, Callable[[], object]] = {1: asked(subject.asked)}
         if subject.teacher is not None:
             calls[0] = asked(subject.teacher)
         for place, file in enumerate(files):

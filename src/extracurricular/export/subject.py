@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from extracurricular.data.base import Data, Split
+from extracurricular.distributions import Calibration
 from extracurricular.errors import RecipeError, XclError
 from extracurricular.evaluation.entries import is_imbalanced
 from extracurricular.recipe.schema import DeviceSection
@@ -20,6 +21,7 @@ from extracurricular.run.families import shaped
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
 from extracurricular.teachers import NetworkTeacher, Teacher
+from extracurricular.teachers.calibrated import calibrated
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Subject:
         examples: Number of examples of the whole split.
         classes: The student's figures of each class by name, on the whole split; empty without.
         imbalanced: Whether the classes of its training examples are imbalanced.
+        calibration: The calibration of the network's distributions; None for none.
+        calibrated: The entry of the summary about it; empty without.
     """
 
     network: NetworkTeacher
@@ -61,6 +65,13 @@ class Subject:
     examples: int = 0
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
     imbalanced: bool = False
+    calibration: Calibration | None = None
+    calibrated: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Teacher:
+        """The student as it answers: the network, calibrated."""
+        return calibrated(self.network, self.calibration)
 
     @property
     def verifiable(self) -> bool:
@@ -126,6 +137,8 @@ def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
             for one, figures in found.summary["students"][name].get("classes", {}).items()
         },
         imbalanced=is_imbalanced(found.summary),
+        calibration=found.calibration(name, seed),
+        calibrated=found.summary["students"][name].get("calibration", {}),
     )
 
 

@@ -20,6 +20,7 @@ from extracurricular.distributions import (
     WIDE_LOG_VAR,
     Bernoulli,
     Categorical,
+    Conformal,
     Distribution,
     Gaussian,
     Task,
@@ -29,7 +30,7 @@ from extracurricular.errors import ExportError
 from extracurricular.evaluation import metrics
 from extracurricular.export.formats import quietly
 from extracurricular.export.graph import input_names
-from extracurricular.inputs import leaves
+from extracurricular.inputs import hard_labels, leaves
 
 BATCHES = (1, 7, 32)
 """Sizes of the batches that a file is called with, in turn."""
@@ -48,6 +49,7 @@ class Checked:
         output: Name of the output with that difference.
         batch: Number of examples in the batch with that difference.
         metrics: Figures of the file's answers on the split.
+        coverage: The share of labels in the file's own sets or intervals; None where it has none.
     """
 
     difference: float
@@ -55,6 +57,7 @@ class Checked:
     output: str
     batch: int
     metrics: dict[str, float]
+    coverage: float | None = None
 
 
 def onnx_runner(content: bytes) -> Runner:
@@ -106,12 +109,17 @@ def torch_runner(content: bytes) -> Runner:
     return run
 
 
-def outputs_of(said: Distribution) -> dict[str, Tensor]:
-    """Return a distribution as the outputs of an exported model."""
-    more = {} if said.family is None else said.family.named(said)
+def outputs_of(said: Distribution, conformal: Conformal | None = None) -> dict[str, Tensor]:
+    """Return a distribution as the outputs of an exported model, with its sets or intervals."""
     if isinstance(said, Categorical | Bernoulli):
-        return {"probs": said.probs, **more}
-    return {"mean": said.mean.to(said.var.dtype), "variance": said.var, **more}
+        found = {"probs": said.probs}
+        if conformal is not None and not isinstance(said, Bernoulli):
+            found["in_set"] = conformal.contains(said)
+    else:
+        found = {"mean": said.mean.to(said.var.dtype), "variance": said.var}
+        if conformal is not None:
+            found["lower"], found["upper"] = conformal.bounds(said)
+    return found if said.family is None else found | said.family.named(said)
 
 
 def read_outputs(
@@ -139,15 +147,17 @@ def differences(
     wanted: dict[str, Tensor],
     target: Affine | None,
     transform: Transform | None = None,
+    conformal: Conformal | None = None,
 ) -> dict[str, Tensor]:
     """Return the distances of N examples' outputs from those wanted, [N] for each output.
 
     For probabilities this is the largest absolute difference. For means it is the difference in
     units of the target's deviation, or of the mean's own distance from the target's average if that
-    is larger, as float32 has no more digits. For variances it is the difference of the natural
-    logarithms, which is the relative difference if it is small. What a family has besides is
-    compared in one of these ways (:data:`~extracurricular.distributions.MEASURES`). A value that is
-    not finite is infinitely far.
+    is larger, as float32 has no more digits; for bounds of intervals too. A class that is in one
+    set alone is as far as its probability is from the bound. For variances it is the difference of
+    the natural logarithms, which is the relative difference if it is small. What a family has
+    besides is compared in one of these ways (:data:`~extracurricular.distributions.MEASURES`). A
+    value that is not finite is infinitely far.
 
     Args:
         found: Outputs of a file.
@@ -155,10 +165,17 @@ def differences(
         target: Average and deviation of the target, [D]; None for classes and labels.
         transform: The targets' transforms. With one, means differ in units of the predicted
             deviation, or of the mean itself if that is larger.
+        conformal: The sets or intervals among the outputs.
     """
     result: dict[str, Tensor] = {}
     for name, right in wanted.items():
         value = found[name]
+        if name == "in_set":
+            assert conformal is not None
+            least = conformal.least or 0.0
+            far = (wanted["probs"].double() - least).abs().masked_fill(value == right, 0.0)
+            result[name] = far.flatten(1).amax(1)
+            continue
         how = MEASURES.get(name)
         if how == "factor":
             value, right = value.log(), right.log()
@@ -176,7 +193,13 @@ def differences(
     return result
 
 
-def check(run: Runner, data: Data, split: Split, original: Distribution) -> Checked:
+def check(
+    run: Runner,
+    data: Data,
+    split: Split,
+    original: Distribution,
+    conformal: Conformal | None = None,
+) -> Checked:
     """Run a file on every example of a split, in batches of 1, 7 and 32 in turn.
 
     Args:
@@ -184,13 +207,16 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         data: The data set, on the CPU.
         split: The examples; if there are fewer than 40, some are used twice.
         original: The student's predictions of them, in the target's own units.
+        conformal: The student's sets or intervals, which the file gives too.
 
     Raises:
         ExportError: The file does not take such a batch, or has no such outputs.
     """
     names = input_names(data)
     order = torch.arange(max(len(split), sum(BATCHES))) % len(split)
-    worst = (-1.0, 0, "", 0)
+    worst, held = (-1.0, 0, "", 0), list[Tensor]()
+    assert split.y is not None
+    labels = split.y
 
     def answers() -> Iterator[Distribution]:
         nonlocal worst
@@ -198,9 +224,11 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
         while start < len(order):
             index = order[start : start + BATCHES[turn % len(BATCHES)]]
             raw = {names[key]: leaf[index] for key, leaf in leaves(split.x).items()}
-            right = outputs_of(original[index])
+            right = outputs_of(original[index], conformal)
             said = _asked(run, raw, right, len(index))
-            for name, far in differences(said, right, data.y_scale, data.y_transform).items():
+            held.append(_held(said, labels[index]))
+            scales = data.y_scale, data.y_transform, conformal
+            for name, far in differences(said, right, *scales).items():
                 place = int(far.argmax())
                 if float(far[place]) > worst[0]:
                     worst = (float(far[place]), int(index[place]), name, len(index))
@@ -209,7 +237,17 @@ def check(run: Runner, data: Data, split: Split, original: Distribution) -> Chec
 
     whole = gathered(answers(), len(order))
     whole = whole if len(order) == len(split) else whole[: len(split)]
-    return Checked(*worst, figures(whole, data, split))
+    coverage = None if conformal is None else float(torch.cat(held)[: len(split)].mean())
+    return Checked(*worst, figures(whole, data, split), coverage)
+
+
+def _held(said: dict[str, Tensor], y: Tensor) -> Tensor:
+    """Return whether each label is in the set of a file, or in its interval, [B, ...]."""
+    if "in_set" in said:
+        return said["in_set"].gather(1, hard_labels(y).long()[:, None]).double()
+    if "lower" in said:
+        return ((y >= said["lower"]) & (y <= said["upper"])).double()
+    return y.new_empty(0).double()
 
 
 def figures(said: Distribution, data: Data, split: Split) -> dict[str, float]:

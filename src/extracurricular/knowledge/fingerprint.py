@@ -22,6 +22,7 @@ from extracurricular.inputs import leaves
 from extracurricular.knowledge.answers import StoredTeacher
 from extracurricular.teachers import DropoutTeacher, EnsembleTeacher, LabelTeacher, NetworkTeacher
 from extracurricular.teachers.apart import Apart
+from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.order import Reordered
 from extracurricular.teachers.raw import RawTeacher
 
@@ -117,6 +118,8 @@ def describe(thing: Any) -> Any:
         return {"ensemble": describe(thing.teachers)}
     if isinstance(thing, RawTeacher | StoredTeacher):
         return {"outside": thing.identity()}
+    if isinstance(thing, Calibrated):
+        return {"calibrated": describe(thing.teacher), "by": thing.calibration.dump()}
     if isinstance(thing, Reordered):
         return {"reordered": describe(thing.teacher), "order": thing.order}
     if isinstance(thing, DropoutTeacher):

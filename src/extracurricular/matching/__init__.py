@@ -4,6 +4,12 @@ A setting of the loss, like one of a sampler, may follow a course over the train
 (:mod:`~extracurricular.matching.course`).
 """
 
+import sys
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
 from extracurricular.distributions import Kind
 from extracurricular.matching.divergences import (
     DIVERGENCES,
@@ -17,6 +23,7 @@ from extracurricular.matching.divergences import (
     wasserstein,
     with_traits,
 )
+from extracurricular.matching.function import matching
 from extracurricular.matching.loss import BETA, Matching, build_matching, describe, weighted_mean
 
 __all__ = [
@@ -31,9 +38,21 @@ __all__ = [
     "energy",
     "forward_kl",
     "js",
+    "matching",
     "reverse_kl",
     "traits_of",
     "wasserstein",
     "weighted_mean",
     "with_traits",
 ]
+
+
+class _Room(ModuleType):
+    """This package, which is called as the loss: ``xcl.matching`` is both."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Tensor:
+        return matching(*arguments, **settings)
+
+
+# Once imported, the package stands in the place of the public name ``xcl.matching``.
+sys.modules[__name__].__class__ = _Room

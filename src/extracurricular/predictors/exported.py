@@ -15,6 +15,7 @@ from extracurricular.data.transformed import own_kind, transform_of
 from extracurricular.distributions import (
     OWN_LOG_VAR,
     WIDE_LOG_VAR,
+    Calibration,
     Distribution,
     Gaussian,
     Kind,
@@ -61,6 +62,8 @@ class Metadata(_Strict):
             column.
         distribution: The family as a recipe writes it; None for the usual one.
         target_transform: As :func:`~extracurricular.data.transformed.transform_of` reads it.
+        calibration: What the model was calibrated by, which its outputs know already, but for
+            intervals and sets.
     """
 
     task: Kind
@@ -76,6 +79,7 @@ class Metadata(_Strict):
     files: dict[str, _File] = Field(default_factory=dict)
     distribution: Any = None
     target_transform: Any = None
+    calibration: Any = None
 
 
 def read_metadata(where: str, text: str) -> Metadata:
@@ -119,6 +123,7 @@ def exported(path: Path, session: Any, text: str) -> Predictor:
     about = read_metadata(where, text)
     try:
         transform = transform_of(about.model_dump(include={"target_transform"}))
+        fitted = None if about.calibration is None else Calibration.load(about.calibration)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where} has damaged metadata: {error!r}") from None
     forms = {name: Form(tuple(one.shape), one.dtype) for name, one in about.inputs.items()}
@@ -174,6 +179,7 @@ def exported(path: Path, session: Any, text: str) -> Predictor:
         f"{about.student}, seed {about.seed}, of {path}", task, forms, ask, tuple(about.classes),
         tuple(about.outputs), about.angular, about.parameters,
         input_columns=tuple(about.columns), reading=about.reading,
+        conformal=None if fitted is None else fitted.conformal,
     )  # fmt: skip
 
 

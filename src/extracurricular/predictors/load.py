@@ -160,6 +160,7 @@ def _from_run(found: Finished, student: str | None, seed: int | None, teacher: b
     else:
         title = found.chosen_student(student)
         asked, entry = found.student(title, seed), found.summary["students"][title]
+    fitted = found.calibration(None if teacher else title, seed)
     shared = teacher and not recipe.teacher.per_seed
     data = workspace.described_of(seed)
     # The predictor does not hold the workspace, which may hold data.
@@ -180,6 +181,7 @@ def _from_run(found: Finished, student: str | None, seed: int | None, teacher: b
         entry["parameters"],
         recipe.evaluation.batch_size,
         members if isinstance(asked, HasMembers) else None,
+        None if fitted is None else fitted.conformal,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Data, Split
-from extracurricular.distributions import Distribution
+from extracurricular.distributions import Conformal, Distribution
 from extracurricular.evaluation.predict import own_units
 from extracurricular.inputs import Batch, Inputs, batch_size, is_leaf
 from extracurricular.predictors.predictor import Predictor, input_forms, input_names
@@ -27,6 +27,7 @@ def of_data(
     parameters: int | None,
     batch_size: int = 1024,
     members: Members | None = None,
+    conformal: Conformal | None = None,
 ) -> Predictor:
     """Make a predictor for what is described by a data set."""
     return Predictor(
@@ -42,6 +43,7 @@ def of_data(
         angular=data.angular,
         parameters=parameters,
         batch_size=batch_size,
+        conformal=conformal,
     )
 
 

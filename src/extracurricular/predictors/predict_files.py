@@ -202,7 +202,9 @@ def predicted(predictor: Predictor, source: Source) -> Iterator[pl.DataFrame]:
     they are ``NAME_mean``, ``NAME_std`` and the bounds ``NAME_low50``, ``NAME_high50``,
     ``NAME_low90`` and ``NAME_high90``, in its own units. A model of several members has
     ``epistemic`` or ``NAME_epistemic`` (:meth:`.Predictor.epistemic`). ``unlike_training`` has the
-    reason why a row is unlike those of training. A row without an input has no prediction.
+    reason why a row is unlike those of training. A row without an input has no prediction. A model
+    with conformal sets has ``set``, the names in it with commas between, and one with conformal
+    intervals ``NAME_lower`` and ``NAME_upper``.
 
     Raises:
         DataError: A file cannot be read.
@@ -223,7 +225,7 @@ def predicted(predictor: Predictor, source: Source) -> Iterator[pl.DataFrame]:
 
 
 def _columns(predictor: Predictor, x: dict[str, Tensor]) -> dict[str, Any]:
-    answer = Prediction(predictor.answer(x), predictor.names)
+    answer = Prediction(predictor.answer(x), predictor.names, predictor.conformal)
     apart = predictor.epistemic(x)
     made: dict[str, Any]
     if predictor.task.kind != "regression":
@@ -232,16 +234,22 @@ def _columns(predictor: Predictor, x: dict[str, Tensor]) -> dict[str, Any]:
             made = {"labels": [", ".join(some) for some in answer.names]}
         else:
             made = {"class": answer.names}
+            if predictor.conformal is not None:
+                made["set"] = [", ".join(map(str, some)) for some in answer.sets()]
         made |= {f"p_{name}": answer.probs[:, k] for k, name in enumerate(names)}
         made["entropy"] = answer.entropy
         return made if apart is None else made | {"epistemic": apart}
-    inner, outer = answer.interval(0.5), answer.interval(0.9)
+    plain = Prediction(answer.distribution)
+    inner, outer = plain.interval(0.5), plain.interval(0.9)
+    stated = None if predictor.conformal is None else answer.interval()
     made = {}
     for k, prefix in enumerate(_prefixes(predictor)):
         made[f"{prefix}mean"] = answer.mean[:, k]
         made[f"{prefix}std"] = answer.std[:, k]
         for mass, (low, high) in ((50, inner), (90, outer)):
             made[f"{prefix}low{mass}"], made[f"{prefix}high{mass}"] = low[:, k], high[:, k]
+        if stated is not None:
+            made[f"{prefix}lower"], made[f"{prefix}upper"] = (bound[:, k] for bound in stated)
         if apart is not None:
             made[f"{prefix}epistemic"] = apart[:, k]
     return {key: np.ascontiguousarray(value) for key, value in made.items()}

@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from extracurricular.data.base import Data, check_finite
-from extracurricular.data.images.decode import image_bytes
+from extracurricular.data.base import Data
 from extracurricular.distributions import (
     Bernoulli,
     Categorical,
+    Conformal,
     Distribution,
     Gaussian,
     Task,
@@ -30,29 +29,11 @@ from extracurricular.distributions import (
     gathered,
 )
 from extracurricular.errors import DataError, StorageError
-from extracurricular.inputs import Deferred, Inputs, is_leaf, leaves
+from extracurricular.inputs import Inputs, is_leaf, leaves
 from extracurricular.predictors.disagreement import disagreement
+from extracurricular.predictors.forms import Array, read_input
+from extracurricular.predictors.forms import Form as Form
 from extracurricular.predictors.raw_rows import Intake, from_raw, intake_of
-
-Array: TypeAlias = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Form:
-    """The raw form of one input of a model.
-
-    Args:
-        shape: Shape of one example.
-        dtype: ``uint8`` for bytes, else ``float32``, or ``float64`` for units that it cannot hold.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def is_image(self) -> bool:
-        """Whether the input is an image [C, H, W]."""
-        return len(self.shape) == 3
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,10 +43,12 @@ class Prediction:
     Args:
         distribution: The distributions as tensors on the CPU, as the rest of the package has them.
         classes: Names of the classes or labels, if known.
+        conformal: The intervals or sets that the model was calibrated to; None where it was not.
     """
 
     distribution: Distribution
     classes: tuple[str, ...] = ()
+    conformal: Conformal | None = None
 
     def __len__(self) -> int:
         return len(self.distribution)
@@ -75,7 +58,7 @@ class Prediction:
         return f"Prediction({kind}, {' × '.join(map(str, self.mean.shape))})"
 
     def __getitem__(self, index: slice) -> Prediction:
-        return Prediction(self.distribution[index], self.classes)
+        return Prediction(self.distribution[index], self.classes, self.conformal)
 
     @property
     def probs(self) -> Array:
@@ -119,16 +102,65 @@ class Prediction:
         """Entropy in nats, [N]: Shannon's, summed over labels; differential for real targets."""
         return self.distribution.entropy().numpy()
 
-    def interval(self, mass: float = 0.9) -> tuple[Array, Array]:
-        """Return the bounds [N, D] of the central interval that holds ``mass`` of each target.
+    def interval(self, mass: float | None = None) -> tuple[Array, Array]:
+        """Return the bounds [N, D] of an interval that holds ``mass`` of each target.
+
+        A model with conformal intervals gives those, which have the coverage that it was calibrated
+        to; any other gives the central interval of the distribution.
+
+        Args:
+            mass: The part of each target, between 0 and 1: the calibrated coverage, or else 0.9,
+                where None.
 
         Raises:
-            ValueError: ``mass`` is not between 0 and 1.
+            ValueError: ``mass`` is not between 0 and 1, or not the coverage of the intervals.
         """
+        found = self._gaussian("interval")
+        if self.conformal is not None:
+            self._stated(mass, "distribution.interval(mass)")
+            low, high = self.conformal.bounds(found)
+            return low.numpy(), high.numpy()
+        mass = 0.9 if mass is None else mass
         if not 0 < mass < 1:
             raise ValueError(f"mass is {mass}; it must be between 0 and 1")
-        low, high = self._gaussian("interval").interval(mass)
+        low, high = found.interval(mass)
         return low.numpy(), high.numpy()
+
+    def in_set(self, coverage: float | None = None) -> Array:
+        """Return whether each class is in the set of an example, bool, [N, C].
+
+        Args:
+            coverage: The coverage that the model was calibrated to, or None.
+
+        Raises:
+            ValueError: It is another coverage.
+        """
+        if self.conformal is None or not isinstance(self.distribution, Categorical):
+            raise AttributeError(
+                "a prediction has sets where its model was calibrated to them "
+                "(calibrate: conformal), and gives classes"
+            )
+        self._stated(coverage, "probs")
+        return self.conformal.contains(self.distribution).numpy()
+
+    def sets(self, coverage: float | None = None) -> list[tuple[Any, ...]]:
+        """Return the names of the classes in the set of each example; see :meth:`in_set`.
+
+        A set may be empty: then no class is likely enough.
+        """
+        inside = self.in_set(coverage)
+        names = self.classes or tuple(map(str, range(inside.shape[1])))
+        return [tuple(names[k] for k in np.flatnonzero(row)) for row in inside]
+
+    def _stated(self, asked: float | None, instead: str) -> None:
+        assert self.conformal is not None
+        stated = self.conformal.coverage
+        if asked is not None and abs(asked - stated) > 1e-9:
+            raise ValueError(
+                f"the model was calibrated to a coverage of {stated:g}, and {asked:g} is asked "
+                f"for; calibrate: {{conformal: {{coverage: {asked:g}}}}} gives that, and {instead} "
+                "is without calibrated sets or intervals"
+            )
 
     def _discrete(self, what: str, instead: str) -> Categorical | Bernoulli:
         if isinstance(self.distribution, Categorical | Bernoulli):
@@ -174,6 +206,7 @@ class Predictor:
         parameters: Number of parameters; None if unknown.
         batch_size: Number of examples that ``ask`` gets at once.
         keeper: Writes the model to files; None where it came from a file itself.
+        conformal: The intervals or sets that it was calibrated to; None where it was not.
         choice: How it was chosen among candidates: ``{"chosen": NAME, "steps": those of all
             candidates, "held_out_kl": {STEP: {NAME: nats}}}``; None where it was not.
 
@@ -196,6 +229,7 @@ class Predictor:
         default=None, repr=False
     )
     reading: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    conformal: Conformal | None = None
     _lock: Any = field(default_factory=Lock, repr=False)
 
     @cached_property
@@ -226,7 +260,7 @@ class Predictor:
         Raises:
             DataError: The model does not take ``x``; the sentence says what it takes.
         """
-        return Prediction(self.distribution(x, batch_size), self.names)
+        return Prediction(self.distribution(x, batch_size), self.names, self.conformal)
 
     predict = __call__
 
@@ -382,116 +416,3 @@ def _parts(x: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
     else:
         kind = f"tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
         raise DataError(f"x is a {kind}; the model takes a dict of {wanted}")
-
-
-def read_input(given: Any, form: Form, name: str = "x") -> Tensor:
-    """Check one input of a model and make it a tensor [N, ...] of its type.
-
-    Raises:
-        DataError: The model does not take its shape, its type or a value in it.
-    """
-    if isinstance(given, Deferred):
-        # These images are decoded batch by batch; their shape and type are known without that.
-        stands: Any = given
-        if (tuple(stands.shape[1:]), stands.dtype) == (form.shape, getattr(torch, form.dtype)):
-            return stands  # type: ignore[no-any-return]
-        given = given[:]
-    if isinstance(given, Image.Image):
-        return torch.from_numpy(np.array(_image(given, form, name))[None])
-    if isinstance(given, list | tuple):
-        if given and all(isinstance(one, Image.Image) for one in given):
-            return torch.from_numpy(np.stack([_image(one, form, name) for one in given]))
-        given = _stacked(given, name)
-    if isinstance(given, Tensor):
-        values = given.detach()
-    else:
-        array = np.asarray(given)
-        if array.dtype.kind not in "fiub":
-            raise DataError(f"{name} has values of type {array.dtype}; they must be numbers")
-        if array.dtype.kind in "fiu" and not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-            array = array.astype(np.int64)  # torch does little with other unsigned integers
-        # torch cannot share negative strides or read-only memory, so such arrays are copied.
-        shared = array.flags.writeable and all(step >= 0 for step in array.strides)
-        values = torch.from_numpy(array if shared else array.copy())
-    return _typed(_batch(values, form, name), form, name)
-
-
-def _stacked(given: Any, name: str) -> Array:
-    try:
-        return np.asarray([np.asarray(one) for one in given])
-    except ValueError:
-        raise DataError(f"{name} is a list of examples of different shapes") from None
-
-
-def _image(image: Image.Image, form: Form, name: str) -> Array:
-    if not form.is_image or form.shape[0] not in (1, 3) or form.dtype != "uint8":
-        raise DataError(f"{name} is an image; the model takes {_values_of(form)}")
-    try:
-        return image_bytes(image, form.shape)
-    except ValueError as error:
-        _, height, width = form.shape
-        raise DataError(
-            f"{name} is an image that {error}; the model takes {width} × {height} of bytes, "
-            f"and image.resize(({width}, {height})) brings others there"
-        ) from None
-
-
-def _batch(values: Tensor, form: Form, name: str) -> Tensor:
-    """Return [N, ...], whether one example or several are given."""
-    shape, wanted = tuple(values.shape), form.shape
-    grey = form.is_image and wanted[0] == 1
-    if shape == wanted:
-        values = values[None]
-    elif grey and shape == wanted[1:]:
-        values = values[None, None]
-    elif grey and len(shape) == 3 and shape[1:] == wanted[1:]:
-        values = values[:, None]
-    elif len(shape) != len(wanted) + 1 or shape[1:] != wanted:
-        last = form.is_image and len(shape) in (3, 4) and shape[-3:] == (*wanted[1:], wanted[0])
-        remedy = (
-            "; it has the channels last, but they must come before height and width" if last else ""
-        )
-        several = ", ".join(["N", *map(str, wanted)])
-        raise DataError(f"{name} has the shape {shape}; the model takes ({several}){remedy}")
-    if not len(values):
-        raise DataError(f"{name} holds no examples")
-    return values
-
-
-def _typed(values: Tensor, form: Form, name: str) -> Tensor:
-    """Return bytes, or finite float32."""
-    if values.dtype == torch.bool or values.is_complex():
-        raise DataError(
-            f"{name} has values of type {values.dtype}; the model takes {_values_of(form)}"
-        )
-    if form.dtype == "uint8":
-        if values.dtype == torch.uint8:
-            return values
-        low, high = (float(v) for v in values.aminmax())
-        if values.is_floating_point():
-            remedy = (
-                "; if it was divided by 255, (255 * x).round().astype('uint8') undoes that"
-                if low >= 0 and high <= 1
-                else ", as the data set had them"
-            )
-            raise DataError(
-                f"{name} has reals from {low:g} to {high:g}, but the model takes {_values_of(form)}"
-                f"{remedy}"
-            )
-        if low < 0 or high > 255:
-            value = low if low < 0 else high
-            raise DataError(f"{name} has the value {value:g}; the model takes {_values_of(form)}")
-        return values.to(torch.uint8)
-    if form.is_image and values.dtype == torch.uint8:
-        raise DataError(
-            f"{name} has bytes, but the model takes {_values_of(form)} in the units of its data set"
-        )
-    values = values.to(getattr(torch, form.dtype))
-    check_finite(values, name)
-    return values
-
-
-def _values_of(form: Form) -> str:
-    return "bytes, 0 to 255 (uint8)" if form.dtype == "uint8" else f"reals ({form.dtype})"

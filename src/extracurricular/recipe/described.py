@@ -83,6 +83,7 @@ class Kind:
 KINDS = {
     "data": Kind("data sets", "DATA", ("data/sets",)),
     "model": Kind("models", "MODELS", ("models",), ("inputs", "outputs", "pixels")),
+    "estimator": Kind("estimators", "ESTIMATORS", ("models/estimators.py",)),
     "teacher": Kind("teachers", "ENTRIES", ("teachers/named.py", "knowledge/named.py")),
     "generator": Kind("generators", "GENERATORS", ("generators",)),
     "sampler": Kind(

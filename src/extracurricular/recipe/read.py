@@ -7,7 +7,8 @@ goes through these steps:
    (:mod:`~extracurricular.recipe.paths`).
 2. The budget and the overrides are applied (:mod:`~extracurricular.recipe.overrides`).
 3. Named chains are written out (:mod:`~extracurricular.recipe.chains`).
-4. The section ``defaults`` is merged into the students.
+4. The section ``defaults`` is merged into the students, and their sizes become students of their
+   own (:mod:`~extracurricular.recipe.sizes`).
 5. The schema checks the result (:mod:`~extracurricular.recipe.schema`).
 """
 
@@ -36,10 +37,12 @@ from extracurricular.recipe.schema import (
     Recipe,
     RecordSection,
     TeacherSection,
+    WithinSection,
     roles,
 )
 from extracurricular.recipe.ships import shipped_recipes
-from extracurricular.recipe.students import StudentSection
+from extracurricular.recipe.sizes import expand_sizes
+from extracurricular.recipe.students import FOR_NETWORKS, LimitSection, StudentSection
 from extracurricular.registry import explain_validation, first_complaint
 from extracurricular.training import Training
 
@@ -133,6 +136,7 @@ def _parse(loaded: Any, overrides: Sequence[str], base: Path | None = None) -> t
     absolute_paths(values, Path.cwd())
     expand_chains(values)
     _merge_defaults(values)
+    expand_sizes(values)
     try:
         return Recipe.model_validate(values), notes
     except ValidationError as error:
@@ -179,6 +183,10 @@ def _with_defaults(student: Any, defaults: Mapping[str, Any]) -> Any:
         student = {}
     if not isinstance(student, Mapping):
         return student
+    if student.get("estimator") is not None:
+        defaults = {key: value for key, value in defaults.items() if key not in FOR_NETWORKS}
+    elif student.get("model") is not None:
+        defaults = {k: value for k, value in defaults.items() if k not in ("estimator", "draws")}
     merged = {**defaults, **student}
     for key in ("training", "matching"):
         base, own = defaults.get(key), student.get(key)
@@ -196,6 +204,8 @@ def _explain(error: ValidationError, given: Mapping[str, Any]) -> RecipeError:
         "generators": GeneratorSection,
         "evaluation": EvaluationSection,
         "device": DeviceSection,
+        "limit": LimitSection,
+        "within": WithinSection,
     }
     top = [field.alias or name for name, field in Recipe.model_fields.items()]
     known: Sequence[str] = [*top, "defaults", "budgets", "chains"]

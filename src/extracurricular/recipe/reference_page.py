@@ -20,6 +20,7 @@ _TEXTS = {
     "data": "The value of `data` ([data.md](data.md)).",
     "model": "The value of `teacher.model` and of a student's `model` ([models.md](models.md)). "
     "`{depth}` is a number in the name, as in `resnet20`.",
+    "estimator": "The value of a student's `estimator` ([models.md](models.md#trees)).",
     "teacher": "Teachers that are no networks of ours ([teachers.md](teachers.md)): `onnx`, "
     "`function` and `answers` stand at `teacher`, the others at `teacher.estimator`.",
     "generator": "The `model` of a generator ([examples.md](examples.md#generators)).",

@@ -20,10 +20,13 @@ from pydantic import (
 )
 
 from extracurricular.errors import known_names, shorten
+from extracurricular.recipe.calibrate import spelt_out as calibrations
 from extracurricular.recipe.old_words import spelt_out
 from extracurricular.recipe.overrides import FULL
 from extracurricular.recipe.students import (
+    CalibrateSection,
     Chain,
+    LimitSection,
     Loss,
     Section,
     Spec,
@@ -110,6 +113,8 @@ class TeacherSection(Section):
         per_seed: Train a teacher for each seed, so that the interval covers its luck too; or one
             for all, which costs less.
         record: Ask the teacher once and keep its answers; null to ask it in every training.
+        calibrate: Calibration of the teacher on the validation examples before any student learns
+            from it: as for a student.
     """
 
     model: Any = None
@@ -130,6 +135,7 @@ class TeacherSection(Section):
     mc_dropout: Annotated[int, Field(ge=1, le=10_000)] | None = None
     per_seed: bool = False
     record: Annotated[RecordSection | None, BeforeValidator(_check_record)] = None
+    calibrate: Annotated[CalibrateSection | None, BeforeValidator(calibrations)] = None
 
     @property
     def networks(self) -> list[Spec]:
@@ -285,6 +291,20 @@ class DeviceSection(Section):
     threads: Annotated[int, Field(ge=1)] = 1
 
 
+class WithinSection(Section):
+    """The choice that a time budget made, by which the recipe that a run keeps was cut.
+
+    Args:
+        minutes: The budget.
+        part: Part of the steps that each training keeps, in (0, 1].
+        without: Candidates and sizes that are left out, by their keys.
+    """
+
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    part: Annotated[float, Field(gt=0, le=1)]
+    without: list[str] = Field(default_factory=list)
+
+
 _LONGEST_NAME = 100
 _MOST_TRAININGS = 20_000
 
@@ -321,6 +341,12 @@ class Recipe(Section):
         subject: The student that the verdict, the gallery, ``export`` and ``load`` are about; by
             default the first that learns from the teacher and is neither ``reference`` nor
             ``plain``.
+        front: Students whose error is shown against time, bytes and multiply-adds of their exported
+            files; by default those with ``sizes``, or all if there is a ``limit``.
+        limit: The most that a student may cost on its target; the best student of ``front`` within
+            it is named, by its error on validation examples. Null for no limit.
+        within: What ``--minutes`` chose, once it is done to the recipe; null in a recipe of your
+            own.
         evaluation: The measurement of results.
         device: The device to compute on.
         keep: The most examples of a split that a run keeps: of the split that results are measured
@@ -342,6 +368,9 @@ class Recipe(Section):
     reference: str | None = None
     plain: str | None = None
     subject: str = ""
+    front: list[str] = Field(default_factory=list)
+    limit: LimitSection | None = None
+    within: WithinSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
     device: DeviceSection = DeviceSection()
     keep: Annotated[int, Field(ge=0)] = 256
@@ -358,6 +387,13 @@ class Recipe(Section):
         students = info.data.get("students")
         if value is not None and students is not None and value not in students:
             raise ValueError(f"is {value!r}, which is no student; {known_names(value, students)}")
+        return value
+
+    @field_validator("front")
+    @classmethod
+    def _check_front(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        for name in value:
+            cls._check_role(name, info)
         return value
 
     @model_validator(mode="after")

@@ -6,11 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from extracurricular.errors import RecipeError, known_names, shorten
+from extracurricular.recipe.calibrate import spelt_out, stated, switch
 from extracurricular.registry import split_spec
 from extracurricular.training import Training
+from extracurricular.training.settings import MOST_BATCH
 
 
 def check_spec(value: Any) -> Any:
@@ -47,6 +57,21 @@ def _name_classes(matching: dict[str, Any]) -> dict[str, Any]:
 
 # Settings of a loss; which there are is for the loss to say.
 Loss = Annotated[dict[str, Any], AfterValidator(_name_classes)]
+
+# Draws that an estimator is fitted to, where the recipe sets none.
+DRAWS = 20_000
+
+FOR_NETWORKS = (
+    "model",
+    "distribution",
+    "matching",
+    "training",
+    "mastery",
+    "choose",
+    "cost",
+    "sizes",
+)
+"""The settings of a student that an estimator has not; it takes none of them from ``defaults``."""
 
 
 class Section(BaseModel):
@@ -127,6 +152,73 @@ class CostSection(Section):
     unit: Literal["multiply_adds", "steps"] = "multiply_adds"
 
 
+class LimitSection(Section):
+    """The most that a student may cost on its target; at least one of them is set.
+
+    Args:
+        ms: Milliseconds for one example, measured on this machine, on one thread of its CPU, with
+            the exported file; null for no limit.
+        bytes: Bytes of the exported file; null for no limit.
+        multiply_adds: Multiply-adds for one example; null for no limit.
+    """
+
+    ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    bytes: Annotated[int, Field(ge=1)] | None = None
+    multiply_adds: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_some(self) -> LimitSection:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("has no limit; set ms, bytes or multiply_adds")
+        return self
+
+
+class ConformalSection(Section):
+    """Intervals or sets of a stated coverage.
+
+    Args:
+        coverage: The part of new examples whose label is inside. It needs at least
+            1 / (1 - coverage) - 1 validation examples: 9 for 0.9, 99 for 0.99.
+    """
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
+class CalibrateSection(Section):
+    """Calibrate a finished model on the validation examples; nothing is trained again.
+
+    It is written as the name of a method, ``temperature``, ``variance`` or ``conformal``; as a list
+    of these; or as below (docs/calibrate.md).
+
+    Args:
+        temperature: Divide the logits of classes or labels by the number that has the least NLL.
+        variance: Multiply the variance of each real target by the number that has the least NLL.
+        conformal: Give intervals of real targets, or sets of classes, with a stated coverage; null
+            for none. They are those of the answers as the others have changed them.
+    """
+
+    temperature: Annotated[bool, BeforeValidator(switch)] = False
+    variance: Annotated[bool, BeforeValidator(switch)] = False
+    conformal: Annotated[ConformalSection | None, BeforeValidator(stated)] = None
+
+    @model_validator(mode="after")
+    def _check_any(self) -> CalibrateSection:
+        if self.temperature and self.variance:
+            raise ValueError(
+                "has both temperature, which is for classes and labels, and variance, which is for "
+                "real targets; it needs only one of them"
+            )
+        if not self.temperature and not self.variance and self.conformal is None:
+            raise ValueError("names no method; set it to null for none")
+        return self
+
+    @property
+    def changes(self) -> dict[str, bool]:
+        """The methods that change distributions, as plain values; empty where none does."""
+        methods = {"temperature": self.temperature, "variance": self.variance}
+        return {name: True for name, used in methods.items() if used}
+
+
 class StudentSection(Section):
     """One student.
 
@@ -135,6 +227,10 @@ class StudentSection(Section):
         model: The network.
         distribution: The family of its distributions, such as ``student_t`` or ``dirichlet``; null
             for the usual one, a Gaussian or probabilities.
+        estimator: A student that is no network: trees of scikit-learn, fitted to the teacher's
+            distributions on draws (``gradient_boosting``, ``random_forest``, ``extra_trees``,
+            ``sklearn``); null for a network.
+        draws: Draws that an estimator is fitted to; null for 20,000.
         sampler: The source of its training examples.
         matching: Divergence, temperature, weight of the label term, weights of the classes in what
             comes from labels, and weight of the variance.
@@ -144,19 +240,49 @@ class StudentSection(Section):
         choose: Candidates among which its sampler or loss is chosen; null for no choice.
         cost: Another student whose training costs as much: ``training.steps`` is set by it; null to
             train as many steps as that says.
+        sizes: Further networks, each of which becomes a student that is trained as this one is;
+            they are shown with their cost, float and 8 bits (docs/models.md).
+        calibrate: Calibration of the trained student on the validation examples: ``temperature``,
+            ``variance``, ``conformal``, a list of these, or a section; null for none.
     """
 
     learns_from: Literal["teacher", "labels"] = "teacher"
-    model: Spec
+    model: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = None
     distribution: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = (
         None
     )
+    estimator: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = None
+    draws: Annotated[int, Field(ge=2, le=MOST_BATCH)] | None = None
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: Loss = Field(default_factory=dict)
     training: Training = Training()
     mastery: MasterySection | None = None
     choose: ChooseSection | None = None
     cost: CostSection | None = None
+    sizes: list[Spec] = Field(default_factory=list)
+    calibrate: Annotated[CalibrateSection | None, BeforeValidator(spelt_out)] = None
+
+    @property
+    def budget(self) -> int:
+        """Draws that an estimator is fitted to."""
+        return DRAWS if self.draws is None else self.draws
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> StudentSection:
+        if self.estimator is None:
+            if self.model is None:
+                raise ValueError("has neither model nor estimator; it needs one of them")
+            if self.draws is not None:
+                raise ValueError(
+                    f"draws is {self.draws}, but a network has training.steps of "
+                    "training.batch_size; remove draws"
+                )
+            return self
+        for key in FOR_NETWORKS:
+            usual = StudentSection.model_fields[key].get_default(call_default_factory=True)
+            if getattr(self, key) != usual:
+                raise ValueError(f"{key} is for networks, but estimator is set; remove one of them")
+        return self
 
 
 def check_cost(name: str, other: str, students: Mapping[str, StudentSection]) -> None:
@@ -171,3 +297,5 @@ def check_cost(name: str, other: str, students: Mapping[str, StudentSection]) ->
     if other == name or students[other].cost is not None:
         what = "the student itself" if other == name else "whose own steps are set by its cost"
         raise ValueError(f"{key}, {what}; name one that has a number of steps of its own")
+    if students[other].estimator is not None:
+        raise ValueError(f"{key}, which is an estimator and has no steps; name a network")

@@ -22,11 +22,14 @@ from extracurricular.distributions import Distribution
 from extracurricular.errors import XclError
 from extracurricular.evaluation.entries import mean_error, measure_of
 from extracurricular.evaluation.summary import Parts
+from extracurricular.export.front import read_front
+from extracurricular.export.front import report as front_report
 from extracurricular.files import curing, read_checked
 from extracurricular.recipe.read import read_recipe
 from extracurricular.recipe.ships import shipped_recipes
 from extracurricular.report.costs import latencies
 from extracurricular.report.curves import Array, confusion
+from extracurricular.report.differing import Differing, differing
 from extracurricular.report.gallery import Gallery, galleries
 from extracurricular.report.logs import Choice, Curves, choices_of, curves_of
 from extracurricular.run.answers import FILE, read_answers, summed_up
@@ -99,6 +102,9 @@ class Report:
         choices: How students were chosen among candidates.
         learned: Sentences on what students learn of transformed targets.
         damaged: A sentence for each damaged file that was made anew.
+        front: Error against the cost of exported files, as :func:`~.export.front.report` gives it;
+            None where the run has none.
+        differing: The examples on which the subject and its teacher differ most.
         latency: Result of :func:`~extracurricular.report.costs.latencies`.
         galleries: Draws of each sampler.
         time: Rows of the table of times.
@@ -126,6 +132,8 @@ class Report:
     choices: list[Choice] = field(default_factory=list)
     learned: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    front: dict[str, Any] | None = None
+    differing: Differing | None = None
 
 
 def collect(finished: Finished) -> Report:
@@ -163,7 +171,14 @@ def collect(finished: Finished) -> Report:
         choices=choices_of(finished),
         learned=learned(data),
         damaged=damaged,
+        front=_front(finished),
+        differing=differing(finished),
     )
+
+
+def _front(finished: Finished) -> dict[str, Any] | None:
+    found = read_front(finished.folder) if finished.recipe.front else None
+    return None if found is None else front_report(found, finished.recipe)
 
 
 def _check_metrics(finished: Finished) -> None:
@@ -339,6 +354,7 @@ def _time(finished: Finished) -> Iterator[Stretch]:
             "teacher": "teacher",
             "generators": f"generator {name}",
             "knowledge": "recording the teacher",
+            "calibration": "calibrating the teacher",
             "students": name,
         }[kind]
         own = finished.folder / stage.path

@@ -86,7 +86,10 @@ def _networks(finished: Finished) -> dict[str, Any]:
     teacher = {key: recipe["teacher"][key] for key in keys}
     if recipe["teacher"].get("answers") is not None:  # runs from before have no such key
         teacher["answers"] = recipe["teacher"]["answers"]
-    students = {name: section["model"] for name, section in recipe["students"].items()}
+    students = {
+        name: section["model"] or {"estimator": section.get("estimator")}
+        for name, section in recipe["students"].items()
+    }
     return {"data": data_settings(recipe["data"]), "teacher": teacher, "students": students}
 
 

@@ -20,6 +20,7 @@ from extracurricular.matching.course import Course, read_course
 from extracurricular.registry import split_spec
 from extracurricular.report.curves import Array, Band, band
 from extracurricular.run.chosen import ChosenStage
+from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.finished import Finished
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.stages import LOG
@@ -59,7 +60,8 @@ class Curves:
 def curves_of(finished: Finished, shown: Sequence[str]) -> Curves:
     """Read the curves of some students from the logs of a run."""
     damaged: list[str] = []
-    logs = {name: _Log.all(finished, name, damaged) for name in shown}
+    trained = [name for name in shown if not _is_fitted(finished, name)]
+    logs = {name: _Log.all(finished, name, damaged) for name in trained}
 
     def bands(value: Callable[[dict[str, Any]], float | None]) -> dict[str, Band]:
         found = {}
@@ -205,6 +207,11 @@ def share_curve(lines: Sequence[dict[str, Any]], steps: int) -> tuple[Array, Arr
     if len(x) == 1:
         return None
     return np.array([*x, max(steps, x[-1])], dtype=np.float64), np.array([*y, y[-1]])
+
+
+def _is_fitted(finished: Finished, name: str) -> bool:
+    """Return whether a student is an estimator, which has no steps and so no curves."""
+    return isinstance(finished.stage(name, finished.recipe.seeds[0]), EstimatorStage)
 
 
 def _trained(finished: Finished, stage: NetworkStage) -> NetworkStage:

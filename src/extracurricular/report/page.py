@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from extracurricular.errors import XclError
+from extracurricular.evaluation.calibrated import calibration_rows
 from extracurricular.evaluation.labels import label_rows
 from extracurricular.evaluation.summary import Parts, sentences
 from extracurricular.evaluation.words import Words, figure_text, known
-from extracurricular.report import cells, sections
+from extracurricular.report import cells, front, sections
 from extracurricular.report.classes import class_tables, recall_table
 from extracurricular.report.collect import Report, Stretch
 from extracurricular.report.confusions import confusions, own_confusions
@@ -91,9 +92,12 @@ def render(report: Report, fingerprint: str) -> str:
         labels=label_tables(report.summary),
         kept=parts.named,
         overview=figures(sections.overview(report)),
+        front_figures=figures(front.figures(report)),
+        front_table=front.table(report),
         learning=figures(learning(report)),
         mastery=figures(mastery(report)),
         calibration=figures(sections.calibration(report)),
+        calibrated=calibrated_table(report.summary),
         fidelity=figures(sections.fidelity(report)),
         confusions=confusions(report),
         own_confusions=own_confusions(report),
@@ -123,6 +127,11 @@ def full_table(summary: Mapping[str, Any]) -> list[tuple[Words, list[str]]]:
         (words, [figure_text(words, figures.get(words.name)) for figures in entries])
         for words in known(names)
     ]
+
+
+def calibrated_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of the calibrated models; no rows where none is."""
+    return calibration_rows({"teacher": summary["teacher"], **summary["students"]})
 
 
 def label_tables(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

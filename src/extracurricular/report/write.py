@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extracurricular.evaluation import words
+from extracurricular.export.front import read_front
 from extracurricular.files import read_checked, read_json, sha256, write_if_changed
 from extracurricular.run.environment import trained_in
 from extracurricular.run.evaluation import SUMMARY
@@ -110,6 +111,7 @@ def fingerprint(finished: Finished) -> str:
         "summary": finished.summary,
         "trained": trained_in(finished.folder),
         "stages": [read_record(own) if (own / RECORD).is_file() else None for own in stages],
+        **({"front": read_front(finished.folder)} if finished.recipe.front else {}),
         "version": version("extracurricular"),
         "made_by": [sha256(file.read_bytes()) for file in made_by],
     }

@@ -54,7 +54,7 @@ def tell_of_chance(plan: Plan, workspace: Workspace) -> None:
         data = workspace.data(one.data)
         if data.task.kind == "classification":
             try:
-                said = sentence(workspace.made(one), data)
+                said = sentence(workspace.made(one.uncalibrated), data)
             except ValueError as error:  # a teacher from elsewhere raises what it likes
                 raise RecipeError("teacher", str(error)) from error
             if said is not None:

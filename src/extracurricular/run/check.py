@@ -69,7 +69,8 @@ def _try_teacher(plan: Plan, workspace: Workspace, checks: Checks) -> None:
     seed = plan.recipe.seeds[0]
     source, data = plan.teachers[seed], workspace.data_of(seed)
     waits = not all(stage.is_done(workspace) for stage in plan.trained)
-    teacher = workspace.made(source) if source.weights is not None else checks.teacher
+    given = source.weights is not None
+    teacher = workspace.made(source.uncalibrated) if given else checks.teacher
     if teacher is None or not source.needs_no_training or not waits:
         return
     rows = torch.arange(PROBE, device=data.device) % len(data.train)

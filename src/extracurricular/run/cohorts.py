@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.network import NetworkStage, drawn_with
 from extracurricular.run.stages import Stage
 from extracurricular.run.workspace import Workspace
@@ -37,11 +38,11 @@ def next_group(ready: Sequence[Stage], most: int = 1) -> list[Stage]:
         most: Independent trainings at once, at least 1; a cohort counts as one.
     """
     first = ready[0]
-    if not isinstance(first, NetworkStage):
+    if not _trains(first):
         return [first]
     lanes: dict[str, list[Stage]] = {}
     for stage in ready:
-        if isinstance(stage, NetworkStage):
+        if _trains(stage):
             lanes.setdefault(_lane(stage), []).append(stage)
     return [stage for lane in list(lanes.values())[:most] for stage in lane]
 
@@ -72,6 +73,11 @@ def do_in_order(stages: Sequence[Stage], workspace: Workspace) -> None:
         group = next_group(ready, most)
         do_group(group, workspace)
         waiting = [stage for stage in waiting if stage not in group]
+
+
+def _trains(stage: Stage) -> bool:
+    """Return whether a stage is a training; an estimator is fitted, which goes with no other."""
+    return isinstance(stage, NetworkStage) and not isinstance(stage, EstimatorStage)
 
 
 def _lane(stage: Stage) -> str:

@@ -38,7 +38,11 @@ def with_defaults(recipe: Recipe, workspace: Workspace) -> Recipe:
             teacher.training, kept, workspace, teacher.networks[0], seed, "teacher.model"
         )
         changes["teacher"] = teacher.model_copy(update={"training": training})
-    waiting = {name: one for name, one in recipe.students.items() if is_open(one.training)}
+    waiting = {
+        name: one
+        for name, one in recipe.students.items()
+        if one.estimator is None and is_open(one.training)
+    }
     if waiting:
         students = dict(recipe.students)
         for name, section in waiting.items():

@@ -143,7 +143,7 @@ def _draws_of(
     workspace: Workspace, stage: NetworkStage, teacher: Made[Teacher], names: list[str]
 ) -> Drawn:
     """Return draws of a stage's sampler, evenly spaced among those that its student saw."""
-    seen = stage.training.steps * stage.training.batch_size
+    seen = stage.length
     empty = Drawn(names, stage.sampler, seen)
     count = min(DRAWS, workspace.recipe.keep, seen)
     if not count:

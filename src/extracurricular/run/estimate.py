@@ -12,12 +12,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.check import check
+from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.executors import threads
 from extracurricular.run.families import shaped
 from extracurricular.run.loss import loss_for
@@ -27,7 +28,7 @@ from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Context, Share
 from extracurricular.teachers import LabelTeacher
-from extracurricular.training import Execution, train
+from extracurricular.training import Execution, Training, train
 
 WARM_UP = 5
 TIMED = 20
@@ -76,8 +77,8 @@ def estimate(
     for stage in plan.stages:
         done = stage.is_done(workspace)
         seconds = None
-        if timed and not done and isinstance(stage, NetworkStage):
-            pair = _pair(stage)
+        if timed and not done and is_training(stage):
+            pair = pair_of(stage)
             if pair not in known:
                 if tell is not None:
                     tell(stage.title)
@@ -115,11 +116,8 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     given = labelled and (stage.record is not None or known)
     asks = stage.learns_from == "teacher" and not given
     teacher = checks.teacher if asks and checks.teacher is not None else LabelTeacher()
-    moments: list[float] = []
 
-    def steps(count: int) -> None:
-        changes: dict[str, Any] = {"steps": count, "warmup": 0, "lr": stage.training.rate / 1e3}
-        moments.clear()
+    def steps(count: int, on_progress: Callable[[int, float], None]) -> None:
         train(
             model,
             sampler,
@@ -131,15 +129,38 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
                 workspace.data(stage.data),
                 stage.learns_from,
             ),
-            settings=stage.training.model_copy(update=changes),
+            settings=for_timing(stage.training, count),
             seed=stage.seed,
             fabric=workspace.fabric,
-            on_progress=lambda step, loss: moments.append(time.perf_counter()),
+            on_progress=on_progress,
             execution=Execution(capture=workspace.recipe.device.capture),
         )
 
-    steps(WARM_UP)
-    steps(TIMED)
+    return time_steps(steps)
+
+
+def for_timing(training: Training, steps: int) -> Training:
+    """Return a training of some steps that hardly changes the network it trains."""
+    changes: dict[str, Any] = {"steps": steps, "warmup": 0, "lr": training.rate / 1e3}
+    return training.model_copy(update=changes)
+
+
+def time_steps(
+    steps: Callable[[int, Callable[[int, float], None]], None],
+) -> tuple[float, float]:
+    """Time :data:`TIMED` steps after some to warm up; return the bounds of the mean time of one.
+
+    Args:
+        steps: Does a number of steps, and calls a function after each of them.
+    """
+    moments: list[float] = []
+
+    def note(step: int, loss: float) -> None:
+        moments.append(time.perf_counter())
+
+    steps(WARM_UP, note)
+    moments.clear()
+    steps(TIMED, note)
     # The first step may have been captured before it was done, so time counts from its end.
     each = [after - before for before, after in itertools.pairwise(moments)]
     mean = statistics.mean(each)
@@ -148,7 +169,12 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
     return max(mean - around, min(each)), mean + around
 
 
-def _pair(stage: NetworkStage) -> bytes:
+def is_training(stage: Stage) -> TypeGuard[NetworkStage]:
+    """Return whether a stage has steps to time; the fit of an estimator has none."""
+    return isinstance(stage, NetworkStage) and not isinstance(stage, EstimatorStage)
+
+
+def pair_of(stage: NetworkStage) -> bytes:
     """Return all that the time of a step depends on."""
     training = stage.training
     recorded = stage.record is not None

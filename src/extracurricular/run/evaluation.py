@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from extracurricular.data.base import Data
 from extracurricular.distributions import Distribution
 from extracurricular.errors import DataError, RecipeError, TrainingError
 from extracurricular.evaluation import metrics
+from extracurricular.evaluation.calibrated import calibration_figures
 from extracurricular.evaluation.classes import counted, each_class, without
 from extracurricular.evaluation.labels import each_label
 from extracurricular.evaluation.marks import marks_of
@@ -23,6 +24,7 @@ from extracurricular.files import json_bytes, sha256, write_if_changed, write_se
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.answers import FILE as ANSWERS
 from extracurricular.run.answers import keep_answers, summed_up
+from extracurricular.run.calibrated import CalibrationStage, calibrated_by
 from extracurricular.run.data_sets import data_specs
 from extracurricular.run.drawn import keep_draws
 from extracurricular.run.judged import KEY, judgement, of_members
@@ -31,6 +33,7 @@ from extracurricular.run.settings import SCHEMA
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.teacher import TeacherPlan
 from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace
+from extracurricular.teachers import Teacher
 
 SUMMARY, METRICS = "summary.json", "metrics.json"
 _TAKEN = ("steps", "seconds", "parameters")
@@ -45,10 +48,12 @@ class EvaluationStage(Stage):
     Args:
         teachers: The teacher of each seed.
         students: The stage of each student and seed.
+        calibrations: The calibration of those that have one.
     """
 
     teachers: dict[int, TeacherPlan]
     students: dict[tuple[str, int], NetworkStage]
+    calibrations: dict[tuple[str, int], CalibrationStage] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -59,7 +64,7 @@ class EvaluationStage(Stage):
     def needs(self) -> tuple[Stage, ...]:
         """All students, and the teachers."""
         parts = [stage for teacher in self.teachers.values() for stage in teacher.stages]
-        return (*parts, *self.students.values())
+        return (*parts, *self.students.values(), *self.calibrations.values())
 
     def is_done(self, workspace: Workspace) -> bool:
         """Return whether there are figures of finished students."""
@@ -108,14 +113,15 @@ class EvaluationStage(Stage):
             if answers is not None:
                 row["metrics"] = metrics.figures(answers, labels, angular=angular)
                 row |= _apart(answers, labels, data, row["metrics"])
-                known_of = [workspace.record(stage.path).get(KEY) for stage in teacher.stages]
+                known_of = [workspace.record(stage.path).get(KEY) for stage in teacher.trained]
                 row[KEY] = of_members(known_of) or judgement(answers, labels, data)
+                row |= _calibration(teacher.calibration, workspace, answers, labels)
             teacher_rows.append({**row, **teacher.taken(workspace)})
             for name, rows in student_rows.items():
                 stage = self.students[name, seed]
-                prediction = workspace.answers(
-                    stage.path, data, partial(stage.as_teacher, workspace)
-                )
+                fitted = self.calibrations.get((name, seed))
+                ask = partial(_student, workspace, stage, fitted)
+                prediction = workspace.answers(stage.path, data, ask)
                 figures = metrics.figures(prediction, labels, teacher=answers, angular=angular)
                 record = workspace.record(stage.path)
                 own = workspace.folder / stage.path
@@ -126,6 +132,7 @@ class EvaluationStage(Stage):
                 mastery = record.get("mastery")
                 row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
                 row |= _apart(prediction, labels, data, figures, answers)
+                row |= _calibration(fitted, workspace, prediction, labels)
                 # Runs from before it was kept are judged by these examples.
                 row[KEY] = record.get(KEY) or judgement(prediction, labels, data)
                 # Runs from before multiply-adds were counted have none.
@@ -168,6 +175,21 @@ def teacher_answers(workspace: Workspace, teacher: TeacherPlan, data: Data) -> D
         raise TrainingError(f"{teacher.title}: {error}") from error
     check_finite(said, teacher.title, data, split)
     return said
+
+
+def _student(workspace: Workspace, stage: NetworkStage, fitted: CalibrationStage | None) -> Teacher:
+    return calibrated_by(stage.as_teacher(workspace), fitted, workspace)[0]
+
+
+def _calibration(
+    stage: CalibrationStage | None, workspace: Workspace, answers: Distribution, labels: Tensor
+) -> dict[str, Any]:
+    """Return the calibration of a model, and its figures; {} without one."""
+    if stage is None:
+        return {}
+    found = stage.load(workspace)
+    figures = calibration_figures(found, answers, labels)
+    return {"calibration": {"fitted": found.dump(), "figures": figures}}
 
 
 def _apart(

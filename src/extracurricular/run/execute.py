@@ -72,7 +72,7 @@ def execute(
         tell_of_chance(whole, workspace)
         waiting = [stage for stage in whole.trained if not stage.is_done(workspace)]
         do_stages(whole.trained, workspace, job_count(jobs, recipe, waiting))
-        for stage in (whole.evaluation, *whole.last):
+        for stage in (*whole.calibrations.values(), whole.evaluation, *whole.last):
             stage.do(workspace)
     summary: dict[str, Any] = read_json(workspace.folder / SUMMARY)
     return summary

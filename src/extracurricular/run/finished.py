@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from extracurricular.data.base import Data
+from extracurricular.distributions import Calibration
 from extracurricular.errors import RecipeError, StorageError, known_names, reading
 from extracurricular.evaluation.summary import SCHEMA
 from extracurricular.files import curing, read_json
@@ -17,12 +18,13 @@ from extracurricular.recipe.paths import absolute_spec
 from extracurricular.recipe.read import parse_recipe, read_recipe
 from extracurricular.recipe.schema import DeviceSection, Recipe
 from extracurricular.registry import split_spec
+from extracurricular.run.calibrated import calibrated_by
 from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan, plan
 from extracurricular.run.settings import PLACE, data_settings
 from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace, read_record, recorded_files
-from extracurricular.teachers import NetworkTeacher, Teacher
+from extracurricular.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,27 @@ class Finished:
         self.check_seed(seed)
         return self.plan.students[name, seed]
 
-    def student(self, name: str, seed: int) -> NetworkTeacher:
-        """Read a trained student.
+    def student(self, name: str, seed: int) -> Teacher:
+        """Read a trained student, with calibrated answers.
 
         Raises:
             RecipeError: There is no such student or seed.
             StorageError: Its weights are missing or damaged.
         """
-        return self.stage(name, seed).as_teacher(self.workspace)
+        student, fitted = self.stage(name, seed), self.plan.calibrations.get((name, seed))
+        return calibrated_by(student.as_teacher(self.workspace), fitted, self.workspace)[0]
+
+    def calibration(self, name: str | None, seed: int) -> Calibration | None:
+        """Return the calibration of a student, or of the teacher where None; None without one.
+
+        Raises:
+            StorageError: It is missing or damaged.
+        """
+        if name is None:
+            stage = self.plan.teachers[seed].calibration
+        else:
+            stage = self.plan.calibrations.get((name, seed))
+        return None if stage is None else stage.load(self.workspace)
 
     def teacher(self, seed: int) -> Teacher:
         """Return the trained teacher of the students of a seed."""

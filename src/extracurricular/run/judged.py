@@ -53,7 +53,7 @@ def judged(
     network: Teacher,
     data: Data,
     path: str,
-    training: Training,
+    training: Training | None,
     teachers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what ``stage.json`` says of a trained network beside a constant; {} without labels.
@@ -63,7 +63,7 @@ def judged(
         network: The network.
         data: Its data set.
         path: Its folder, with its log.
-        training: Its training.
+        training: Its training; None for an estimator, which is fitted.
         teachers: Folders of the networks that it learned from.
     """
     name, split = _held(data)
@@ -214,13 +214,15 @@ def _cause(
     network: Teacher,
     data: Data,
     path: str,
-    training: Training,
+    training: Training | None,
     teachers: Sequence[str],
 ) -> str:
     """Return the likely cause, as a clause."""
-    rate = f"lr {training.rate:g}, {training.steps:,} steps of {training.optimizer or 'sgd'}"
     if any(problem_of(_record(workspace, teacher)) for teacher in teachers):
         return "its teacher, which is no better itself"
+    if training is None:
+        return "inputs that say little of the target, or too few draws"
+    rate = f"lr {training.rate:g}, {training.steps:,} steps of {training.optimizer or 'sgd'}"
     if is_dead(found):
         return f"a variance thrown out of its bounds; a smaller lr or a clip_norm may help ({rate})"
     fell = _fall(workspace, path)

@@ -120,6 +120,13 @@ class Kept:
         ids = self._ids[place] if place < len(self._ids) else None
         return changes(known["description"], known["splits"], data, fresh, ids)
 
+    def names(self, spec: Any, part: str) -> list[Any]:
+        """Return what identifies the examples of a split at their source; empty if unknown."""
+        place = self.place(spec)
+        if place is None or place >= len(self._ids):
+            return []
+        return list(self._ids[place].get(part, ()))
+
     @cached_property
     def _ids(self) -> list[dict[str, Any]]:
         try:

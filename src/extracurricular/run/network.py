@@ -192,7 +192,7 @@ class NetworkStage(Stage):
         data = shaped(self, workspace.data(self.data))
         if self.learns_from == "labels" or self.teacher is None or not self.teacher.is_stored:
             return data
-        answered = getattr(workspace.made(self.teacher), "answered", None)
+        answered = getattr(workspace.made(self.teacher.uncalibrated), "answered", None)
         return data if answered is None else drawing(data, answered)
 
     def build_sampler(

@@ -10,6 +10,8 @@ A run is a folder::
     generators/NAME/SEED/            one fitted generator, with quality.json and contact.png
     knowledge/KEY/                   the teacher recorded on the draws of one sampler
     students/NAME/seed-0/            the same for a student, and metrics.json, answers.safetensors
+    calibration/students/NAME/seed-0 the calibration of a student: stage.json alone
+    calibration/teacher/SEED/        that of a teacher
     environment.json                 versions and hardware of what was trained
     draws.json, draws.safetensors    draws of each sampler, for the page
     summary.json                     the figures of teacher and students
@@ -22,7 +24,7 @@ how it is done (``stage.do(workspace)``), and which stages must be done before i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from extracurricular import rng
@@ -30,8 +32,11 @@ from extracurricular.errors import RecipeError
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.models.families import read_family
 from extracurricular.recipe.schema import Recipe
+from extracurricular.recipe.students import CalibrateSection
 from extracurricular.registry import split_spec
+from extracurricular.run.calibrated import CalibrationStage
 from extracurricular.run.chosen import ChosenStage, chosen_stage
+from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.evaluation import EvaluationStage
 from extracurricular.run.families import asks_members, own_matching, own_spec
 from extracurricular.run.generator import GeneratorStage
@@ -39,8 +44,9 @@ from extracurricular.run.network import NetworkStage
 from extracurricular.run.recorded import RecordStage, belongs_to
 from extracurricular.run.settings import data_settings, recorded_chain
 from extracurricular.run.stages import Stage
-from extracurricular.run.teacher import FittedStage, TeacherPlan, given_weights
+from extracurricular.run.teacher import FittedStage, TeacherPlan, Uncalibrated, given_weights
 from extracurricular.samplers.build import Requirements, requirements
+from extracurricular.training import Training
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Plan:
         students: The stage of each student and seed, in the order in which they are trained.
         records: The records of the teacher.
         evaluation: The stage that measures all of them.
+        calibrations: The calibration of each student and seed that has one.
         last: Stages that the caller adds at the end, such as the page.
     """
 
@@ -64,6 +71,7 @@ class Plan:
     records: tuple[RecordStage, ...]
     evaluation: EvaluationStage
     last: tuple[Stage, ...] = ()
+    calibrations: dict[tuple[str, int], CalibrationStage] = field(default_factory=dict)
 
     @property
     def preparations(self) -> tuple[Stage, ...]:
@@ -80,7 +88,7 @@ class Plan:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Everything to do, in order: each stage stands behind all that it needs."""
-        return (*self.trained, self.evaluation, *self.last)
+        return (*self.trained, *self.calibrations.values(), self.evaluation, *self.last)
 
 
 def plan(recipe: Recipe, last: Sequence[Stage] = ()) -> Plan:
@@ -110,16 +118,58 @@ def plan(recipe: Recipe, last: Sequence[Stage] = ()) -> Plan:
                 stage, record = recorded_student(recipe, stage)
                 records.setdefault(record.path, record)
             students[name, seed] = stage
-    evaluation = EvaluationStage(
-        "", "evaluation", "evaluation", recipe.data_of(recipe.seeds[0]), teachers, students
-    )
+    fitted = {
+        (name, seed): student_calibration(stage, methods)
+        for (name, seed), stage in students.items()
+        if (methods := recipe.students[name].calibrate) is not None
+    }
+    data = recipe.data_of(recipe.seeds[0])
+    evaluation = EvaluationStage("", "evaluation", "evaluation", data, teachers, students, fitted)
     return Plan(
-        recipe, teachers, generators, students, tuple(records.values()), evaluation, tuple(last)
+        recipe,
+        teachers,
+        generators,
+        students,
+        tuple(records.values()),
+        evaluation,
+        tuple(last),
+        fitted,
+    )
+
+
+def student_calibration(student: NetworkStage, methods: CalibrateSection) -> CalibrationStage:
+    """Return the stage that calibrates a student."""
+    return CalibrationStage(
+        path=f"calibration/{student.path}",
+        title=f"calibration of {student.title}",
+        key=student.key,
+        data=student.data,
+        methods=methods,
+        made=(student.settings,),
+        parts=(student,),
+        ask=student.as_teacher,
     )
 
 
 def teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
-    """Return the teacher that students of a seed learn from."""
+    """Return the teacher that students of a seed learn from, as the recipe calibrates it."""
+    found, methods = _teacher_plan(recipe, seed), recipe.teacher.calibrate
+    if methods is None:
+        return found
+    calibration = CalibrationStage(
+        path=f"calibration/{found.path}",
+        title="calibration of the teacher" + (f", seed {seed}" if recipe.teacher.per_seed else ""),
+        key="teacher",
+        data=found.data,
+        methods=methods,
+        made=tuple(found.settings),
+        parts=found.stages,
+        ask=lambda workspace: workspace.made(Uncalibrated(found)),
+    )
+    return replace(found, calibration=calibration)
+
+
+def _teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
     section = recipe.teacher
     which = f"seed-{seed}" if section.per_seed else "shared"
     suffix = f", seed {seed}" if section.per_seed else ""
@@ -215,14 +265,21 @@ def student_stage(
     used = {key: stage for key, stage in generators.items() if key in names}
     asks = section.learns_from == "teacher" or any(part.teacher for part in required)
     parts = [*(teacher.stages if asks else ()), *used.values()]
-    stage = NetworkStage(
+    estimator: dict[str, Any] = {}
+    training, model = section.training, section.model
+    kind: type[NetworkStage] = NetworkStage
+    if section.estimator is not None:
+        kind, estimator = EstimatorStage, {"estimator": section.estimator}
+        training = Training(steps=1, batch_size=section.budget)
+        model = {**estimator, "draws": section.budget}
+    stage = kind(
         path=f"students/{name}/seed-{seed}",
         title=f"{name}, seed {seed}",
         key=key,
         data=recipe.data_of(seed),
-        model=section.model,
+        model=model,
         sampler=section.sampler,
-        training=section.training,
+        training=training,
         # Not the student's name: all students of a seed start from the same weights.
         seed=seed,
         precision=recipe.device.precision,
@@ -233,6 +290,7 @@ def student_stage(
         teacher=teacher,
         generators=tuple(used.values()),
         parts=tuple(parts),
+        **estimator,
     )
     return stage if section.choose is None else chosen_stage(stage, section.choose, used)
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from extracurricular.data.base import Split
 from extracurricular.generators import Generator
 from extracurricular.run.stages import Stage
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.workspace import Made, Workspace
 from extracurricular.samplers import Sampler
 from extracurricular.teachers import Teacher
 
@@ -33,6 +33,11 @@ class TeacherSource(Protocol):
     @property
     def is_stored(self) -> bool:
         """Whether its answers are in a file, so that it knows no others."""
+        ...
+
+    @property
+    def uncalibrated(self) -> Made[Teacher]:
+        """The teacher as it answers before it is calibrated."""
         ...
 
     def load(self, workspace: Workspace) -> Teacher:

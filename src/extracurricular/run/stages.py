@@ -194,7 +194,8 @@ class Stage:
             if path == "upstream":
                 raise StorageError(
                     f"{where} made from other stages than the recipe names: another number of "
-                    f"teachers or generators, or with a record where there is none now; {way_out}"
+                    "teachers or generators, another teacher.calibrate, or with a record where "
+                    f"there is none now; {way_out}"
                 )
             raise StorageError(
                 f"{where} made with {path} = {shorten(was)}, "

@@ -22,6 +22,7 @@ from extracurricular.models import parameter_count
 from extracurricular.models.weights import checksum, load_pretrained
 from extracurricular.registry import split_spec
 from extracurricular.run.answering import answering
+from extracurricular.run.calibrated import CalibrationStage, calibrated_by
 from extracurricular.run.expense import forward_cost
 from extracurricular.run.families import shaped
 from extracurricular.run.network import NetworkStage
@@ -29,7 +30,7 @@ from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import data_settings
 from extracurricular.run.stages import Checks, Stage, begun
 from extracurricular.run.trial import try_answer
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.workspace import Made, Workspace
 from extracurricular.teachers import (
     DropoutTeacher,
     EnsembleTeacher,
@@ -37,6 +38,7 @@ from extracurricular.teachers import (
     Teacher,
 )
 from extracurricular.teachers.base import on_split
+from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.named import ENTRIES, few, files_of
 from extracurricular.teachers.order import Reordered, reordered
 
@@ -149,6 +151,7 @@ class TeacherPlan:
         classes: Names of that network's classes in its own order; that of the data where None.
         fitted: The stage of a teacher that is no network.
         mc_dropout: Passes of Monte Carlo dropout; None for none.
+        calibration: The calibration of its answers; None for none.
     """
 
     path: str
@@ -159,10 +162,16 @@ class TeacherPlan:
     classes: tuple[Any, ...] | None = None
     fitted: FittedStage | None = None
     mc_dropout: int | None = None
+    calibration: CalibrationStage | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages to do before it can be asked; none where its weights are given."""
+        """The stages to do before it can be asked."""
+        return self.trained if self.calibration is None else (*self.trained, self.calibration)
+
+    @property
+    def trained(self) -> tuple[Stage, ...]:
+        """The stages that train or fit it; none where its weights are given."""
         if self.fitted is not None:
             return (self.fitted,)
         return () if self.weights is not None else self.members
@@ -185,7 +194,10 @@ class TeacherPlan:
     def settings(self) -> list[dict[str, Any]]:
         """All that its answers depend on, as plain values."""
         parts: list[Stage] = list(self.members) if self.fitted is None else [self.fitted]
-        return [*(part.settings for part in parts), {"mc_dropout": self.mc_dropout}]
+        known = [*(part.settings for part in parts), {"mc_dropout": self.mc_dropout}]
+        # Intervals and sets change no answer.
+        changes = {} if self.calibration is None else self.calibration.methods.changes
+        return [*known, {"calibrate": changes}] if changes else known
 
     @property
     def is_stored(self) -> bool:
@@ -193,11 +205,23 @@ class TeacherPlan:
         return self.fitted is not None and self.fitted.is_stored
 
     def load(self, workspace: Workspace) -> Teacher:
-        """Return the trained teacher.
+        """Return the trained teacher, with calibrated answers.
 
         Raises:
             XclError: A file is missing or damaged, or the teacher answers differently.
         """
+        if self.calibration is None:
+            return self.load_uncalibrated(workspace)
+        found = workspace.made(Uncalibrated(self))
+        return calibrated_by(found, self.calibration, workspace)[0]
+
+    @property
+    def uncalibrated(self) -> Made[Teacher]:
+        """The teacher as it answers itself, which can be asked before it is calibrated."""
+        return self if self.calibration is None else Uncalibrated(self)
+
+    def load_uncalibrated(self, workspace: Workspace) -> Teacher:
+        """Return the trained teacher as it answers itself; see :meth:`load`."""
         if self.fitted is not None:
             return workspace.made(self.fitted)
         if self.weights is None:
@@ -290,7 +314,7 @@ class TeacherPlan:
             sizes = [parameter_count(one.untrained(workspace)) for one in self.members]
             nothing = {"steps": 0, "seconds": 0.0, "multiply_adds": None}
             return {**nothing, "parameters": sum(sizes)}
-        records = [workspace.record(stage.path) for stage in self.stages]
+        records = [workspace.record(stage.path) for stage in self.trained]
         known = [record["parameters"] for record in records]
         spent = [record.get("multiply_adds") for record in records]
         return {
@@ -299,6 +323,26 @@ class TeacherPlan:
             "parameters": None if None in known else sum(known),
             "multiply_adds": None if None in spent else sum(spent),
         }
+
+
+@dataclass(frozen=True)
+class Uncalibrated:
+    """A teacher as it answers before it is calibrated.
+
+    Args:
+        plan: The teacher.
+    """
+
+    plan: TeacherPlan
+
+    @property
+    def path(self) -> str:
+        """The path that distinguishes it from the calibrated one."""
+        return f"{self.plan.path}/uncalibrated"
+
+    def load(self, workspace: Workspace) -> Teacher:
+        """Return the trained teacher; see :meth:`TeacherPlan.load`."""
+        return self.plan.load_uncalibrated(workspace)
 
 
 def given_weights(
@@ -326,7 +370,8 @@ def identity(teacher: Teacher) -> str | None:
 
 def first_network(teacher: Teacher) -> nn.Module | None:
     """Return the first network of a teacher, for its features; None if it is no network."""
-    teacher = teacher.teacher if isinstance(teacher, Reordered) else teacher
+    while isinstance(teacher, Reordered | Calibrated):
+        teacher = teacher.teacher
     first = teacher.teachers[0] if isinstance(teacher, EnsembleTeacher) else teacher
     network = first.network if isinstance(first, DropoutTeacher) else first
     return network.module if isinstance(network, NetworkTeacher) else None

@@ -28,6 +28,7 @@ from extracurricular.teachers.estimators import (
     has_own_spread,
     training_table,
 )
+from extracurricular.teachers.networks import EnsembleTeacher
 from extracurricular.teachers.onnx import OnnxTeacher
 from extracurricular.teachers.order import reordered
 from extracurricular.teachers.raw import LEAST_STD, Array, FunctionTeacher, Output
@@ -272,6 +273,38 @@ class Estimator:
             return made.set_params(**open_states)
 
         return _fitted(make(), data, make, self.folds, seed)
+
+
+@ENTRIES.register("mixed")
+@dataclass(frozen=True)
+class Mixed:
+    """Several estimators as one, each fitted here: an ensemble of different kinds.
+
+    Args:
+        of: The estimators, as ``estimator`` names one: ``[gradient_boosting, random_forest]``. One
+            that stands there twice is fitted from two seeds.
+    """
+
+    of: list[Any]
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not self.of:
+            raise ValueError("of is an empty list; it needs at least one estimator")
+        self._entries()
+
+    def _entries(self) -> list[Entry]:
+        return [ENTRIES.build(spec, key=f"of.{place}") for place, spec in enumerate(self.of)]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that its members are in."""
+        return [file for entry in self._entries() for file in files_of(entry)]
+
+    def fit(self, data: Data, seed: int) -> Teacher:
+        """Fit them on the training split."""
+        made = [entry.fit(data, seed + place) for place, entry in enumerate(self._entries())]
+        return EnsembleTeacher(made)
 
 
 def _fitted(

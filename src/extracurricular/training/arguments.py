@@ -33,6 +33,23 @@ def check_arguments(
             "student",
             f"is {_a(student)}; it must be a torch module, such as xcl.build_model(…) makes",
         )
+    check_sampler(sampler)
+    if isinstance(teacher, Seeded):
+        raise RecipeError("teacher", f"is {_a(teacher)}, which is a sampler; {_ORDER}")
+    check_teacher(teacher)
+    if not isinstance(task, Task):
+        raise RecipeError("task", f"is {_a(task)}; it must be a Task, such as data.task")
+    for name, given, kind in (("matching", matching, Matching), ("settings", settings, Training)):
+        if given is not None and not isinstance(given, kind):
+            raise RecipeError(name, f"is {_a(given)}; it must be xcl.{kind.__name__}(…)")
+
+
+def check_sampler(sampler: Any) -> None:
+    """Refuse what cannot be a sampler.
+
+    Raises:
+        RecipeError: It is something else; the sentence says how to make one.
+    """
     if isinstance(sampler, _TEACHERS):
         raise RecipeError("sampler", f"is {_a(sampler)}, which is a teacher; {_ORDER}")
     if isinstance(sampler, str | list | dict):
@@ -46,14 +63,6 @@ def check_arguments(
         raise RecipeError(
             "sampler", f"is {_a(sampler)}; it must be a sampler, such as xcl.Empirical(data)"
         )
-    if isinstance(teacher, Seeded):
-        raise RecipeError("teacher", f"is {_a(teacher)}, which is a sampler; {_ORDER}")
-    check_teacher(teacher)
-    if not isinstance(task, Task):
-        raise RecipeError("task", f"is {_a(task)}; it must be a Task, such as data.task")
-    for name, given, kind in (("matching", matching, Matching), ("settings", settings, Training)):
-        if given is not None and not isinstance(given, kind):
-            raise RecipeError(name, f"is {_a(given)}; it must be xcl.{kind.__name__}(…)")
 
 
 def _a(given: Any) -> str:

@@ -19,6 +19,7 @@ from extracurricular.samplers.base import Sampler
 from extracurricular.samplers.stored import Empirical
 from extracurricular.teachers.apart import Apart
 from extracurricular.teachers.base import Teacher
+from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.networks import DropoutTeacher, EnsembleTeacher, NetworkTeacher
 from extracurricular.teachers.raw import RawTeacher
 from extracurricular.training.settings import Training
@@ -91,4 +92,6 @@ def _by_example_alone(teacher: Teacher) -> bool:
         return _by_example_alone(teacher.teacher)
     if isinstance(teacher, EnsembleTeacher):
         return all(map(_by_example_alone, teacher.teachers))
+    if isinstance(teacher, Calibrated):
+        return _by_example_alone(teacher.teacher)
     return isinstance(teacher, NetworkTeacher | DropoutTeacher | RawTeacher)
