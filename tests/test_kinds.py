@@ -8,10 +8,24 @@ one of them.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+
+import extracurricular as xcl
 from extracurricular.distributions import FAMILIES
+from extracurricular.errors import XclError
+from extracurricular.export import export_run
+from extracurricular.files import read_json
+from extracurricular.models.families import DISTRIBUTIONS, read_family
+from extracurricular.recipe.read import parse_recipe
+from extracurricular.report.write import ReportStage
+from extracurricular.run.execute import execute
 
 SRC = Path(__file__).parents[1] / "src" / "extracurricular"
 
@@ -76,7 +90,14 @@ PLACES = {
     "data.transformed.own_kind": "stay as they are",
     "distillation.default_matching": "no temperature",
     "distributions.calibration.Calibration._tempered": "a temperature, as for classes",
+    "distributions.dirichlet.Dirichlets": "a family of classes",
+    "distributions.dirichlet.Ensembles": "a family of classes",
+    "distributions.family": "a kind, which families have none of for them",
     "distributions.filed.gathered": "in memory: labels are few",
+    "distributions.full_covariance.FullGaussians": "a family of real targets",
+    "distributions.gaussian_mixture.GaussianMixtures": "a family of real targets",
+    "distributions.quantiles.Quantiles": "a family of real targets",
+    "distributions.student_t.StudentTs": "a family of real targets",
     "distributions.task": "Bernoulli, one logit for each label",
     "distributions.task.Task.binary": "yes",
     "distributions.task.Task.classes": "none",
@@ -89,6 +110,7 @@ PLACES = {
     "evaluation.calibrate.variance_factors": "refused: they have no variance",
     "evaluation.calibrated._ece": "of all pairs of example and label",
     "evaluation.calibrated.calibration_figures": "NLL and ECE alone: no sets",
+    "distributions.task.together": "refused by name",
     "evaluation.classes.each_class": "none: see evaluation.labels",
     "evaluation.classes.without": "labels are told by name",
     "evaluation.constant._errors": "Hamming loss",
@@ -143,7 +165,9 @@ PLACES = {
     "matching.standardised.Standardised.traits": "refused by name: kinds of Traits",
     "models.estimators.BoostedStudent.fit": "one fit of two classes for each label",
     "models.estimators._of_regressors": "log-odds of mean probabilities",
+    "models.families": "families are refused by name",
     "models.heads.check_head": "the head natural is refused by name",
+    "predictors.disagreement.disagreement": "mutual information, summed over labels",
     "predictors.exported": "one output, probs",
     "predictors.exported.exported.ask": "no units",
     "predictors.given._counted_from_one": "no classes to count",
@@ -155,7 +179,6 @@ PLACES = {
     "predictors.predictor.Prediction.in_set": "refused by name",
     "predictors.predictor.Prediction.labels": "0 and 1, from 0.5 on",
     "predictors.predictor.Prediction.names": "the names of those that are predicted",
-    "predictors.predictor.Predictor.epistemic": "mutual information, summed over labels",
     "predictors.predictor.Predictor.names": "names of the labels",
     "predictors.predictor.Predictor.score": "share of examples whose labels are all right",
     "predictors.units._constant_error": "the commoner value of each label",
@@ -264,3 +287,142 @@ def test_the_page_asks_in_one_template() -> None:
     assert asking == {"report.html.j2"}
     text = (SRC / "report" / "templates" / "report.html.j2").read_text(encoding="utf-8")
     assert '"multilabel"' in text
+
+
+# Families of distributions: each goes the whole way, from a recipe to an exported file.
+
+# A family and its settings, for each that is registered; the first test sees to it.
+WAYS: dict[str, Any] = {
+    "gaussian": "gaussian",
+    "categorical": "categorical",
+    "student_t": "student_t",
+    "mixture": {"mixture": {"components": 2}},
+    "quantiles": {"quantiles": {"levels": 5}},
+    "full": "full",
+    "normal_inverse_gamma": "normal_inverse_gamma",
+    "dirichlet": "dirichlet",
+}
+CLASSES = ("categorical", "dirichlet")
+
+
+def test_each_family_goes_the_whole_way() -> None:
+    assert sorted(WAYS) == DISTRIBUTIONS.names()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Two runs of 5 steps from a recorded ensemble: families of classes, and of two targets."""
+    folder = tmp_path_factory.mktemp("ways")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3))
+    y = x[:, :2] @ np.array([[100.0, 1.0], [0.0, 1.0]]) + [5000.0, 0.0]
+    found = {}
+    for classes in (True, False):
+        file = folder / f"{classes}.csv"
+        target = ["kind"] if classes else ["a", "b"]
+        labels = np.where(x[:, :1] > 0, "up", "down") if classes else y.astype(str)
+        lines = [",".join(["u", "v", "w", *target])]
+        lines += [",".join([*map(str, row), *own]) for row, own in zip(x, labels, strict=True)]
+        file.write_text("\n".join(lines) + "\n")
+        training = {"steps": 5, "batch_size": 8, "optimizer": "adamw", "lr": 0.01}
+        network = {"model": {"mlp": {"hidden": [4]}}, "training": training}
+        ways = {name: way for name, way in WAYS.items() if (name in CLASSES) == classes}
+        recipe = {
+            "name": "ways",
+            "data": {"table": {"path": str(file), "target": target[0] if classes else target}},
+            "teacher": {**network, "members": 2, "record": {"draws": 60}},
+            "defaults": network,
+            "students": {name: {"distribution": way} for name, way in ways.items()},
+        }
+        found[classes] = folder / f"run-{classes}"
+        execute(parse_recipe(recipe), found[classes], last=[ReportStage()])
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(WAYS))
+def test_a_family_is_trained_recorded_loaded_saved_and_exported(
+    name: str, runs: dict[bool, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extracurricular.export.ship._SECONDS", 0.0)
+    run, family = runs[name in CLASSES], read_family(WAYS[name])
+    settings = read_json(run / "students" / name / "seed-0" / "stage.json")["settings"]
+    assert settings.get("distribution") == (None if family is None else family.spec)
+    figures = read_json(run / "summary.json")["students"][name]["metrics"]
+    assert all(np.isfinite(one["mean"]) for one in figures.values())
+    assert name in (run / "report.html").read_text(encoding="utf-8")
+    rows = {"u": [0.1, -2.0, 1.0], "v": [0.0, 0.5, 1.0], "w": [1.0, 1.0, -1.0]}
+    student = xcl.load(run, student=name)
+    said = student(rows).distribution
+    assert said.family == family
+    knows = said.disagreement is not None
+    assert knows == (family is not None and family.members == "needed")
+    apart = student.epistemic(student.read(rows))
+    assert (apart is not None) == knows
+    shipped = export_run(run, tmp_path / "it.onnx", student=name)
+    checked = shipped.metadata["files"]["it.onnx"]
+    assert checked["verified"]
+    assert checked["difference"] < 1e-4
+    again = xcl.load(tmp_path / "it.onnx")(rows).distribution
+    assert again.family == family
+    torch.testing.assert_close(again.mean, said.mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again.entropy(), said.entropy(), rtol=1e-3, atol=1e-3)
+    if knows:
+        torch.testing.assert_close(again.disagreement, said.disagreement, rtol=1e-3, atol=1e-4)
+    for output in () if family is None else family.more:
+        assert f"| {output} |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["student_t", "dirichlet"])
+def test_distill_keeps_the_family_of_a_saved_student(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 3)).astype(np.float32)
+    y = x[:, :1] if name == "student_t" else (x[:, 0] > 0).astype(np.int64)
+    width = 2
+    torch.manual_seed(0)
+    teachers = [torch.nn.Linear(3, width) for _ in range(2)]
+    made = xcl.distill(
+        teachers, {"mlp": {"hidden": [4]}}, (x, y), raw=False, steps=4, distribution=name,
+        sampler=["empirical"],
+    )  # fmt: skip
+    made.save(tmp_path / "kept")
+    again = xcl.load(tmp_path / "kept")
+    said, kept = made(x[:5]).distribution, again(x[:5]).distribution
+    assert kept.family == said.family == read_family(name)
+    torch.testing.assert_close(kept.parameters, said.parameters)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "complaint"),
+    [
+        ({"distribution": "student"}, {}, "unknown distribution 'student'; did you mean"),
+        ({"distribution": "mine:Own"}, {}, "students.s.distribution: is 'mine:Own', and must be"),
+        ({"distribution": {"mixture": {"components": 1}}}, {}, "components is 1; it must be from"),
+        ({"distribution": "dirichlet"}, {}, "students.s.distribution: is 'dirichlet', which is for "
+         "classes, but the data have real targets"),
+        ({"distribution": "full"}, {}, "'full' is for several targets, and the data have one"),
+        ({"distribution": "normal_inverse_gamma"}, {}, "this teacher is a single network or model; "
+         "set teacher.members to 2 or more"),
+        ({"distribution": "normal_inverse_gamma", "learns_from": "labels"}, {"members": 2},
+         "labels have none"),
+        ({"distribution": "normal_inverse_gamma", "matching": {"divergence": "js"}},
+         {"members": 2}, "matching.divergence: is 'js', which does not see the members"),
+        ({"distribution": {"mixture": {"components": 2}}, "model": {"mlp": {"head": "natural"}}},
+         {}, "head is 'natural', which is for Gaussians, but the distribution is 'mixture'"),
+        ({}, {"distribution": "normal_inverse_gamma"},
+         "teacher.distribution: is 'normal_inverse_gamma', which learns"),
+        ({}, {"distribution": "student_t", "record": {"draws": 24, "codec": "uint8"}}, "codec"),
+    ],
+)  # fmt: skip
+def test_a_family_that_does_not_fit_is_refused_in_one_sentence(
+    student: dict[str, Any], teacher: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("u,v,y\n" + "".join(f"{k},{k * k % 7},{k / 3}\n" for k in range(40)))
+    recipe = {
+        "name": "wrong",
+        "data": {"table": {"path": str(file), "target": "y"}},
+        "teacher": {"model": {"mlp": {"hidden": [4]}}, "training": {"steps": 3}, **teacher},
+        "students": {"s": {"model": {"mlp": {"hidden": [4]}}, "training": {"steps": 3}, **student}},
+    }
+    with pytest.raises(XclError, match=re.escape(complaint)):
+        execute(parse_recipe(recipe), tmp_path / "run")

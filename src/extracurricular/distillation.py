@@ -32,6 +32,7 @@ from extracurricular.knowledge.fingerprint import data_fingerprint, describe
 from extracurricular.matching import Matching
 from extracurricular.matching import describe as loss_settings
 from extracurricular.models import parameter_count
+from extracurricular.models.families import read_family, with_family
 from extracurricular.predictors.given import modules_of, read_data, read_teacher
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
@@ -43,6 +44,7 @@ from extracurricular.recipe.students import ChooseSection
 from extracurricular.registry import explain_validation
 from extracurricular.run.contest import Candidate, Contest, Lessons, contest, read_loss
 from extracurricular.run.executors import threads as cpu_threads
+from extracurricular.run.families import check_needed, own_loss, told_apart
 from extracurricular.run.lock import locked
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
@@ -104,6 +106,7 @@ def distill(
     sampler: Any = None,
     choose: Any = None,
     matching: Matching | dict[str, Any] | None = None,
+    distribution: Any = None,
     training: Training | dict[str, Any] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -150,6 +153,9 @@ def distill(
             worse half stops, by KL from the teacher on training examples that none of them drew.
             Two candidates cost 1.5 trainings; ``choice`` of the student has the steps in all.
         matching: The loss; KL where None, at temperature 4 for classes.
+        distribution: The family of the student's distributions, as a recipe names it, such as
+            ``"student_t"`` or ``{"mixture": {"components": 5}}``; the usual one where None. One
+            that keeps an ensemble's disagreement (``"dirichlet"``) needs a teacher with members.
         training: Settings of the training; AdamW where None (:func:`default_training`). A dict
             changes single settings of that.
         seed: Seed of everything random.
@@ -184,15 +190,21 @@ def distill(
     settings = _training(training, steps, size)
     with _as_they_were(modules_of(teacher)), cpu_threads(threads):
         asked = read_teacher(teacher, read, seed, raw)
+        read, family = with_family(read, distribution), read_family(distribution)
         spec = None if isinstance(student, nn.Module) else student
         first = _network(student, read, seed)
         first.to(fabric.device)
         chain = SAMPLER if sampler is None else sampler
         given = default_matching(read.task) if matching is None else matching
+        if family is not None:
+            given = own_loss(family, matching)
+            asked = told_apart(family, asked)
         lessons = Lessons(read, asked, first, settings, seed, fabric, on_progress)
         single = Candidate(chain, read_loss(given, read.task))
         choice = None if choose is None else contest(lessons, choose, chain, given)
         for candidate in [single] if choice is None else choice.among.values():
+            if family is not None and family.members == "needed":
+                check_needed(family, asked, candidate.loss, "")
             _try(lessons, candidate, fabric)
         cut: dict[str, Any] = {}
         if minutes is not None:
@@ -216,6 +228,8 @@ def distill(
                 "data": data_fingerprint(read),
                 "teacher": identity(asked),
             }
+            if family is not None:
+                wanted["distribution"] = family.spec
             if choice is not None:
                 wanted["choose"] = choice.section.model_dump(mode="json")
             _is_done(folder, wanted)  # refuse the folder before there is a lock in it

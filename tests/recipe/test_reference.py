@@ -25,6 +25,7 @@ from extracurricular.matching import Matching
 from extracurricular.matching.divergences import DIVERGENCES
 from extracurricular.models import MODELS
 from extracurricular.models.estimators import ESTIMATORS
+from extracurricular.models.families import DISTRIBUTIONS
 from extracurricular.recipe import schema, students
 from extracurricular.recipe.described import KINDS, entries, section
 from extracurricular.recipe.plain_values import Loader
@@ -44,7 +45,8 @@ ROOT = Path(__file__).parents[2]
 REGISTRIES: dict[str, Registry[Any]] = {
     "data": DATA, "model": MODELS, "teacher": ENTRIES, "generator": GENERATORS,
     "sampler": SAMPLERS, "score": SCORES, "divergence": DIVERGENCES, "codec": CODECS,
-    "logger": LOGGERS, "optimizer": OPTIMIZERS, "estimator": ESTIMATORS,
+    "logger": LOGGERS, "optimizer": OPTIMIZERS, "distribution": DISTRIBUTIONS,
+    "estimator": ESTIMATORS,
 }  # fmt: skip
 SECTIONS = {
     **{name: value for module in (schema, students) for name, value in vars(module).items()

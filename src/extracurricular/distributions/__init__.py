@@ -15,13 +15,21 @@ precision the network ran in, and have the same methods:
 ``epistemic(members)`` the part of an ensemble's uncertainty that is disagreement
 =====================  ==========================================================================
 
+Richer families are subclasses of these, with all their figures and their own shapes. A
+:class:`Family` describes one, and a :class:`Task` carries it: :class:`StudentT`,
+:class:`GaussianMixture`, :class:`Quantiled`, :class:`FullGaussian`, :class:`NormalInverseGamma`,
+:class:`Dirichlet`.
+
 Reduction has one definition everywhere: sum over outputs here, mean over examples in the loss.
 """
 
 from extracurricular.distributions.bernoulli import Bernoulli
 from extracurricular.distributions.calibration import Calibration, Conformal
 from extracurricular.distributions.categorical import Categorical
+from extracurricular.distributions.dirichlet import Dirichlet, Dirichlets, Ensembled
+from extracurricular.distributions.family import MEASURES, Family, Kind
 from extracurricular.distributions.filed import Filed, gathered
+from extracurricular.distributions.full_covariance import FullGaussian, FullGaussians
 from extracurricular.distributions.gaussian import (
     MAX_LOG_VAR,
     OWN_LOG_VAR,
@@ -30,20 +38,30 @@ from extracurricular.distributions.gaussian import (
     Gaussian,
     bent,
 )
+from extracurricular.distributions.gaussian_mixture import GaussianMixture, GaussianMixtures
+from extracurricular.distributions.normal_inverse_gamma import (
+    NormalInverseGamma,
+    NormalInverseGammas,
+)
+from extracurricular.distributions.quantiles import Quantiled, Quantiles
+from extracurricular.distributions.student_t import StudentT, StudentTs
 from extracurricular.distributions.task import (
     FAMILIES,
     Distribution,
-    Kind,
     Task,
     concatenate,
     epistemic,
     kind_of_distribution,
     mixture,
+    reader_of,
+    together,
+    usual_of,
 )
 
 __all__ = [
     "FAMILIES",
     "MAX_LOG_VAR",
+    "MEASURES",
     "OWN_LOG_VAR",
     "SOFT_LOG_VAR",
     "WIDE_LOG_VAR",
@@ -51,10 +69,24 @@ __all__ = [
     "Calibration",
     "Categorical",
     "Conformal",
+    "Dirichlet",
+    "Dirichlets",
     "Distribution",
+    "Ensembled",
+    "Family",
     "Filed",
+    "FullGaussian",
+    "FullGaussians",
     "Gaussian",
+    "GaussianMixture",
+    "GaussianMixtures",
     "Kind",
+    "NormalInverseGamma",
+    "NormalInverseGammas",
+    "Quantiled",
+    "Quantiles",
+    "StudentT",
+    "StudentTs",
     "Task",
     "bent",
     "concatenate",
@@ -62,4 +94,7 @@ __all__ = [
     "gathered",
     "kind_of_distribution",
     "mixture",
+    "reader_of",
+    "together",
+    "usual_of",
 ]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from extracurricular.distributions.categorical import TINY, Categorical
+from extracurricular.distributions.family import Shaped
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Shaped):
     """Independent labels of 0 and 1 for each example: multi-label classification.
 
     A label is a distribution over two classes of its own, and those of one example are independent

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from extracurricular.distributions.family import Shaped
+
 TINY = torch.finfo(torch.float32).tiny
 # This replaces infinite logits: it is far beyond any real one, yet differences and products of it
 # stay finite.
@@ -23,7 +25,7 @@ def _xlogx(p: Tensor, log_p: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(Shaped):
     """A distribution over C classes for each example.
 
     Args:

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from extracurricular.distributions.family import Shaped
 from extracurricular.distributions.intervals import Intervals
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -43,7 +44,7 @@ def bent(log_var: Tensor, bound: float = SOFT_LOG_VAR) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Gaussian(Intervals):
+class Gaussian(Shaped, Intervals):
     """A diagonal Gaussian, with a mean and a variance for each example and output.
 
     Args:
@@ -154,6 +155,8 @@ class Gaussian(Intervals):
         It is summed over outputs, each times its ``weight`` [B, D] where one is given; the class
         describes point masses.
         """
+        if other.richer:
+            return other.kl_from(self, weight)
         difference = self._log_var - other._log_var
         error = (self._real(self.mean) - other._real(other.mean)).square() * (-other._log_var).exp()
         # expm1 keeps the digits where the two variances are nearly equal: e^d - 1 - d.
@@ -168,6 +171,8 @@ class Gaussian(Intervals):
         mixture's mean and variance (our choice). This is an upper bound of the exact divergence:
         the mixture itself is the distribution that minimises the mean of the two KL terms.
         """
+        if other.richer:
+            return other.js(self)
         middle = Gaussian.mixture([self, other])
         mean_log_var = 0.5 * (self._log_var + other._log_var)
         return 0.5 * (middle._log_var - mean_log_var).sum(-1)
@@ -191,17 +196,7 @@ class Gaussian(Intervals):
         mass, the distance is twice the continuous ranked probability score (Gneiting and Raftery
         2007, section 4.2; Gneiting et al. 2005 have its closed form).
         """
-        difference = self._real(self.mean) - other._real(other.mean)
-        # The floor is the least variance there is; it counts where both are point masses.
-        scale = (self.var + other.var).clamp_min(math.exp(-max(self.limit, other.limit))).sqrt()
-        # Beyond this bound erf is 1 and the exponential 0.
-        u = (difference / scale).clamp(-_FAR, _FAR)
-        shift = difference * torch.erf(u * math.sqrt(0.5))
-        shift = shift + scale * math.sqrt(2 / math.pi) * torch.expm1(-0.5 * u.square())
-        # √2 s - σ - σ', of which every digit would cancel where the deviations are equal.
-        mine, theirs = self._deviation, other._deviation
-        spread = (mine - theirs).square() / (math.sqrt(2) * scale + (mine + theirs))
-        return 2 * (shift + spread / math.sqrt(math.pi)).sum(-1)
+        return other.energy_from(self) if other.richer else _energy(self, other)
 
     def tempered(self, temperature: float | Tensor) -> Gaussian:
         """Return the density to the power 1/T, normalised: the variance is multiplied by T."""
@@ -242,3 +237,18 @@ class Gaussian(Intervals):
 def _summed(terms: Tensor, weight: Tensor | None) -> Tensor:
     """Sum over the last dimension, each term times its weight where one is given."""
     return (terms if weight is None else terms * weight).sum(-1)
+
+
+def _energy(p: Gaussian, q: Gaussian) -> Tensor:
+    """Return the energy distance of two Gaussians (:meth:`Gaussian.energy`), [B]."""
+    difference = p._real(p.mean) - q._real(q.mean)
+    # The floor is the least variance there is; it counts where both are point masses.
+    scale = (p.var + q.var).clamp_min(math.exp(-max(p.limit, q.limit))).sqrt()
+    # Beyond this bound erf is 1 and the exponential 0.
+    u = (difference / scale).clamp(-_FAR, _FAR)
+    shift = difference * torch.erf(u * math.sqrt(0.5))
+    shift = shift + scale * math.sqrt(2 / math.pi) * torch.expm1(-0.5 * u.square())
+    # √2 s - σ - σ', of which every digit would cancel where the deviations are equal.
+    mine, theirs = p._deviation, q._deviation
+    spread = (mine - theirs).square() / (math.sqrt(2) * scale + (mine + theirs))
+    return 2 * (shift + spread / math.sqrt(math.pi)).sum(-1)

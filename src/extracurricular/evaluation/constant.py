@@ -165,6 +165,8 @@ def _nll(said: Distribution, y: Tensor, data: Data) -> Tensor:
         return said.nll(y).double()
     own = _standardised(said, data)
     target = _standardised(Gaussian.point(y.double()), data).mean
+    if own.richer:
+        return own.nll(target).double()
     return Gaussian(own.mean, own.log_var, limit=said.limit).nll(target).double()
 
 
@@ -177,6 +179,8 @@ def _standardised(said: Gaussian, data: Data) -> Gaussian:
         if bool(torch.isneginf(said.log_var).all()):
             return Gaussian((data.y_transform.apply(said.mean) - shift) / scale, said.log_var)
         said = inner_of(said, data.y_transform)
+    if said.richer:
+        return said.scaled(1 / scale, -shift / scale)
     log_var = said.log_var.double() - 2 * scale.log()
     return Gaussian((said.mean.double() - shift) / scale, log_var)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from extracurricular.data.transformed import Transformed, inner_of
 from extracurricular.distributions import Bernoulli, Categorical, Distribution, Filed, Gaussian
+from extracurricular.distributions.richer import Richer
 from extracurricular.evaluation.classes import by_class, over_classes
 from extracurricular.evaluation.labels import auroc as auroc
 from extracurricular.evaluation.labels import flat_pairs, label_figures
@@ -217,10 +218,10 @@ def sharpness(prediction: Gaussian, mass: float = 0.9) -> float:
 def crps(prediction: Gaussian, y: Tensor) -> Tensor:
     """Return the continuous ranked probability score, in units of the target, [N, D].
 
-    This is the closed form for a Gaussian (Gneiting and Raftery 2007, section 4.2), or that of a
-    transformed target (:meth:`.Rule.crps`).
+    This is the closed form for a Gaussian (Gneiting and Raftery 2007, section 4.2), that of a
+    transformed target (:meth:`.Rule.crps`), or that of a richer family.
     """
-    if isinstance(prediction, Transformed):
+    if isinstance(prediction, Transformed | Richer):
         return prediction.crps(y)
     std = prediction.std
     # A point prediction has the absolute error; the tiny deviation avoids 0/0 on the way there.

@@ -10,7 +10,14 @@ from torch import Tensor
 from extracurricular.data.base import Data, Split
 from extracurricular.data.images.stream import announce_split
 from extracurricular.data.transformed import Transformed
-from extracurricular.distributions import Categorical, Distribution, Filed, Gaussian, gathered
+from extracurricular.distributions import (
+    Categorical,
+    Distribution,
+    Filed,
+    Gaussian,
+    gathered,
+    reader_of,
+)
 from extracurricular.errors import RecipeError, TrainingError, shorten
 from extracurricular.inputs import Batch, leaves
 from extracurricular.teachers.base import Teacher, check_teacher
@@ -124,7 +131,7 @@ def own_units(standardised: Distribution, data: Data) -> Distribution:
     """Bring a standardised prediction to the target's own units, on the CPU; others have none."""
     if isinstance(standardised, Filed):
         return standardised
-    found = type(standardised).from_output(standardised.parameters.float().cpu())
+    found = reader_of(standardised)(standardised.parameters.float().cpu())
     if not isinstance(found, Gaussian) or data.y_scale is None:
         return found
     own = found.scaled(data.y_scale.scale.cpu(), data.y_scale.shift.cpu())

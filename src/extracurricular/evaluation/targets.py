@@ -14,6 +14,7 @@ from torch import Tensor
 from extracurricular.data.base import Data
 from extracurricular.data.transformed import Transformed
 from extracurricular.distributions import Distribution, Gaussian
+from extracurricular.distributions.richer import Richer
 from extracurricular.evaluation import metrics
 
 SHOWN = ("rmse", "mae", "nll", "crps", "coverage90")
@@ -32,6 +33,8 @@ def one_target(prediction: Gaussian, k: int) -> Gaussian:
     if isinstance(prediction, Transformed):
         inner = one_target(prediction.inner, k)
         return Transformed.of(inner, prediction.transform.of_output(k))
+    if isinstance(prediction, Richer):
+        return prediction.output(k)
     return Gaussian(
         prediction.mean[:, k : k + 1], prediction.log_var[:, k : k + 1], limit=prediction.limit
     )

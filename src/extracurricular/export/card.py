@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -171,6 +172,7 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
         lines.append(f"| variance | [N, {size}] | {kind} | in these units, squared |")
         for name in ("lower", "upper") if stated is not None else ():
             lines.append(f"| {name} | [N, {size}] | {kind} | bound of the {stated} interval |")
+    lines += _of_family(subject)
     text = "\n".join(lines)
     text += "\n\nN is any number of examples. Normalisation is part of the model."
     data = subject.data
@@ -185,6 +187,21 @@ def _contract(subject: Subject, metadata: dict[str, Any]) -> str:
             text += f" {noun}, in order: {names}{more}."
     text += _transforms(metadata) + _calibration(subject)
     return f"{text} `metadata.json` holds all this for programs, and an ONNX file carries a copy."
+
+
+def _of_family(subject: Subject) -> list[str]:
+    """Return a line for each output that a family of distributions has besides the usual ones."""
+    family, lines = subject.data.task.family, []
+    if family is None:
+        return []
+    settings = {
+        "D": subject.data.task.size,
+        **{f.name: getattr(family, f.name) for f in fields(family)},
+    }
+    for name, (shape, words) in family.more.items():
+        sizes = ", ".join(str(settings.get(part, part)) for part in shape.split(", "))
+        lines.append(f"| {name} | [N, {sizes}] | float32 | {words} |")
+    return lines
 
 
 def _figures(subject: Subject, metadata: dict[str, Any], rows: list[Row]) -> str:

@@ -39,7 +39,8 @@ STATED: dict[str, tuple[str, ...]] = {
 def output_names(task: Task, calibration: Calibration | None) -> tuple[str, ...]:
     """Return the names of the outputs, in order."""
     stated = calibration is not None and calibration.conformal is not None
-    return OUTPUTS[task.kind] + (STATED[task.kind] if stated else ())
+    more = () if task.family is None else tuple(task.family.more)
+    return OUTPUTS[task.kind] + (STATED[task.kind] if stated else ()) + more
 
 
 def input_names(data: Data, calibration: Calibration | None = None) -> dict[str, str]:
@@ -74,8 +75,8 @@ class Exported(nn.Module):
     It is called with a dict of raw tensors [N, ...] by name (:func:`input_names`), in the data's
     own dtype. It returns ``{"probs": [N, K]}`` for classes and for labels, or
     ``{"mean": [N, D], "variance": [N, D]}`` with means in the target's own units and variances in
-    these squared. Conformal sets add ``in_set``, bools [N, K], and intervals ``lower`` and
-    ``upper``, [N, D], in these units.
+    these squared; and what a family has besides (:func:`output_names`). Conformal sets add
+    ``in_set``, bools [N, K], and intervals ``lower`` and ``upper``, [N, D], in these units.
     """
 
     def __init__(
@@ -132,12 +133,23 @@ class Exported(nn.Module):
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters of the distribution, in the type of the target's scale."""
         said = self.task.distribution(self.network(self.normalised(raw)))
-        conformal = self.calibration.conformal
+        conformal, family = self.calibration.conformal, self.task.family
         if isinstance(said, Categorical | Bernoulli):
-            probs = self.calibration(said).mean
-            if conformal is None or conformal.least is None:
-                return {"probs": probs}
-            return {"probs": probs, "in_set": probs >= conformal.least}
+            calibrated = self.calibration(said)
+            found = {"probs": calibrated.mean}
+            if conformal is not None and conformal.least is not None:
+                found["in_set"] = calibrated.mean >= conformal.least
+            return found if family is None else found | family.named(calibrated)
+        if family is not None:
+            own = self.calibration(said)
+            assert isinstance(own, Gaussian)
+            if self.scaled:
+                scale = self.get_buffer("target_scale")
+                own = own.scaled(scale, self.get_buffer("target_shift"))
+            found = {"mean": own.mean, "variance": own._log_var.exp()}
+            if conformal is not None:
+                found["lower"], found["upper"] = conformal.bounds(own)
+            return found | family.named(own)
         # This is Gaussian.scaled and Gaussian.var without point masses: a network gives none, so
         # the graph needs no operators that look for them.
         mean, log_var = said.mean.float(), _bounded(said.log_var.float())

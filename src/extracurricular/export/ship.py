@@ -281,8 +281,11 @@ def _build(subject: Subject, model: Exported, out: Path, format: Format, int8: b
 
 
 def _takes_rows(data: Data) -> bool:
-    """Return whether the one input is made of a table's columns."""
-    return data.fields is not None and input_names(data) == {"": "x"}
+    """Return whether the one input is made of a table's columns, none called as an output is."""
+    if data.fields is None or input_names(data) != {"": "x"}:
+        return False
+    own = () if data.task.family is None else data.task.family.more
+    return not set(own) & set(data.fields.names)
 
 
 def _same(file: _File, content: bytes, subject: Subject) -> None:
@@ -400,6 +403,7 @@ def _metadata(
     return {
         "schema": SCHEMA,
         "task": data.task.kind,
+        **({} if data.task.family is None else {"distribution": data.task.family.spec}),
         "classes": list(data.classes),
         "outputs": list(data.outputs),
         "columns": list(data.columns),

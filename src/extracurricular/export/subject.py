@@ -17,6 +17,7 @@ from extracurricular.distributions import Calibration
 from extracurricular.errors import RecipeError, XclError
 from extracurricular.evaluation.entries import is_imbalanced
 from extracurricular.recipe.schema import DeviceSection
+from extracurricular.run.families import shaped
 from extracurricular.run.finished import Finished, open_run
 from extracurricular.samplers import Empirical, Sampler
 from extracurricular.teachers import NetworkTeacher, Teacher
@@ -122,7 +123,7 @@ def _student_of(found: Finished, name: str, seed: int | None) -> Subject:
     whole = 0 if kept is None else kept.count(recipe.data_of(seed), recipe.evaluation.split)
     return Subject(
         network=stage.as_teacher(workspace),
-        data=data,
+        data=shaped(stage, data),
         split=split,
         split_name=recipe.evaluation.split,
         name=name,

@@ -12,6 +12,7 @@ from extracurricular.data.fields import Fields
 from extracurricular.export.graph import OUTPUTS, STATED
 from extracurricular.export.raw_rows import raw_row
 from extracurricular.export.subject import Subject
+from extracurricular.models.families import read_family
 
 _PHOTOGRAPH = "photograph.jpg"
 
@@ -102,9 +103,11 @@ def _picture(image: dict[str, Any], metadata: dict[str, Any], file: str) -> str:
 
 
 def _call(metadata: dict[str, Any], file: str, made: str, imports: list[str]) -> str:
+    family = read_family(metadata.get("distribution"))
     outputs = OUTPUTS[metadata["task"]]
     if metadata.get("calibration", {}).get("conformal") is not None:
         outputs += STATED[metadata["task"]]
+    outputs += () if family is None else tuple(family.more)
     names = ", ".join(outputs)
     left = names if len(outputs) > 1 else f"({names},)"
     first, *rest = imports

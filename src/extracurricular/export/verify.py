@@ -15,6 +15,7 @@ from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.transform import Transform
 from extracurricular.data.transformed import own_kind
 from extracurricular.distributions import (
+    MEASURES,
     OWN_LOG_VAR,
     WIDE_LOG_VAR,
     Bernoulli,
@@ -111,19 +112,26 @@ def torch_runner(content: bytes) -> Runner:
 def outputs_of(said: Distribution, conformal: Conformal | None = None) -> dict[str, Tensor]:
     """Return a distribution as the outputs of an exported model, with its sets or intervals."""
     if isinstance(said, Categorical | Bernoulli):
-        if conformal is None or isinstance(said, Bernoulli):
-            return {"probs": said.probs}
-        return {"probs": said.probs, "in_set": conformal.contains(said)}
-    found = {"mean": said.mean.to(said.var.dtype), "variance": said.var}
-    if conformal is not None:
-        found["lower"], found["upper"] = conformal.bounds(said)
-    return found
+        found = {"probs": said.probs}
+        if conformal is not None and not isinstance(said, Bernoulli):
+            found["in_set"] = conformal.contains(said)
+    else:
+        found = {"mean": said.mean.to(said.var.dtype), "variance": said.var}
+        if conformal is not None:
+            found["lower"], found["upper"] = conformal.bounds(said)
+    return found if said.family is None else found | said.family.named(said)
 
 
 def read_outputs(
     outputs: dict[str, Tensor], task: Task, transform: Transform | None = None
 ) -> Distribution:
     """Return the outputs of an exported model as a distribution."""
+    if task.family is not None:
+        real = outputs.get("mean")
+        double = real is not None and real.dtype == torch.float64
+        return task.family.from_named(  # type: ignore[no-any-return]
+            outputs, WIDE_LOG_VAR if double else OWN_LOG_VAR
+        )
     if task.kind == "multilabel":
         return Bernoulli.from_probs(outputs["probs"])
     if task.kind == "classification":
@@ -147,8 +155,9 @@ def differences(
     units of the target's deviation, or of the mean's own distance from the target's average if that
     is larger, as float32 has no more digits; for bounds of intervals too. A class that is in one
     set alone is as far as its probability is from the bound. For variances it is the difference of
-    the natural logarithms, which is the relative difference if it is small. A value that is not
-    finite is infinitely far.
+    the natural logarithms, which is the relative difference if it is small. What a family has
+    besides is compared in one of these ways (:data:`~extracurricular.distributions.MEASURES`). A
+    value that is not finite is infinitely far.
 
     Args:
         found: Outputs of a file.
@@ -167,14 +176,18 @@ def differences(
             far = (wanted["probs"].double() - least).abs().masked_fill(value == right, 0.0)
             result[name] = far.flatten(1).amax(1)
             continue
-        real = name in ("mean", "lower", "upper")
-        if name == "variance":
+        how = MEASURES.get(name)
+        if how == "factor":
             value, right = value.log(), right.log()
         far = (value - right).abs()
-        if real and transform is not None:
+        if how == "place" and transform is not None:
             far = far / torch.maximum(wanted["variance"].sqrt(), right.abs())
-        elif real and target is not None:
-            far = far / torch.maximum(target.scale.abs(), (right - target.shift).abs())
+        elif how == "place" and target is not None:
+            # Quantiles and components have a dimension more than the target.
+            scale, shift = (
+                part.reshape(-1, *[1] * (right.ndim - 2)) for part in (target.scale, target.shift)
+            )
+            far = far / torch.maximum(scale.abs(), (right - shift).abs())
         far = torch.where(torch.isfinite(far), far, torch.inf)
         result[name] = far.flatten(1).amax(1)
     return result

@@ -21,6 +21,7 @@ from extracurricular.distributions import (
     Categorical,
     Distribution,
     Task,
+    usual_of,
 )
 from extracurricular.errors import TrainingError
 from extracurricular.registry import Registry
@@ -92,7 +93,12 @@ class _Floats:
         Raises:
             TrainingError: The type cannot hold a mean, which is too large.
         """
-        if isinstance(distribution, Categorical):
+        if distribution.family != self.task.family:
+            # Of a family that the record was not made for, mean and variance are kept.
+            distribution = usual_of(distribution)
+        if self.task.family is not None:
+            values = distribution.parameters.float()
+        elif isinstance(distribution, Categorical):
             values = -depths(distribution)
         elif isinstance(distribution, Bernoulli):
             # A label given for certain has log-odds of ±87, and infinite ones are as good.
@@ -111,6 +117,8 @@ class _Floats:
     def decode(self, rows: Tensor) -> Distribution:
         """Read the parameters, as float32."""
         values = _read(rows, self._type).float()
+        if self.task.family is not None:
+            return self.task.family.stored(values)  # type: ignore[no-any-return]
         return FAMILIES[self.task.kind].from_output(values)
 
 
@@ -230,6 +238,11 @@ def need_classes(task: Task, name: str) -> None:
         what = "regression" if task.kind == "regression" else "labels of 0 and 1"
         raise ValueError(
             f"the codec {name!r} is for classes; for {what} use 'float16' or 'float32'"
+        )
+    if task.family is not None:
+        raise ValueError(
+            f"the codec {name!r} keeps probabilities alone; for {task.family.noun} use 'float16' "
+            "or 'float32'"
         )
     if task.size > 65536:
         raise ValueError(f"the codec {name!r} holds up to 65536 classes, not {task.size}")

@@ -21,6 +21,7 @@ from extracurricular.errors import shorten
 from extracurricular.inputs import leaves
 from extracurricular.knowledge.answers import StoredTeacher
 from extracurricular.teachers import DropoutTeacher, EnsembleTeacher, LabelTeacher, NetworkTeacher
+from extracurricular.teachers.apart import Apart
 from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.order import Reordered
 from extracurricular.teachers.raw import RawTeacher
@@ -111,6 +112,8 @@ def describe(thing: Any) -> Any:
         return "labels"
     if isinstance(thing, NetworkTeacher):
         return {"network": _state(thing.module), "task": describe(thing.task)}
+    if isinstance(thing, Apart):
+        return {"apart": describe(thing.teacher)}
     if isinstance(thing, EnsembleTeacher):
         return {"ensemble": describe(thing.teachers)}
     if isinstance(thing, RawTeacher | StoredTeacher):

@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from extracurricular.distributions import Kind
 from extracurricular.errors import StorageError, shorten
@@ -48,6 +55,7 @@ class Origin(_Plain):
         codec: Spec of the codec.
         members: Ensemble members in a row; 0 where a row holds only their mixture.
         choice: Whether a row ends in the index of the chosen candidate, one byte.
+        family: The family of the answers as a recipe writes it; None for the usual one.
     """
 
     kind: Kind
@@ -60,6 +68,13 @@ class Origin(_Plain):
     codec: Any
     members: Annotated[int, Field(ge=0)] = 0
     choice: bool = False
+    family: Any = None
+
+    @model_serializer(mode="wrap")
+    def _plain(self, make: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Records from before there were families have no such field, and their checksums neither.
+        found: dict[str, Any] = make(self)
+        return {k: v for k, v in found.items() if k != "family" or v is not None}
 
 
 class Price(_Plain):

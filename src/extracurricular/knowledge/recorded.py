@@ -18,7 +18,7 @@ from torch import Tensor
 
 from extracurricular import rng
 from extracurricular.data.base import Data
-from extracurricular.distributions import Distribution, Task, mixture
+from extracurricular.distributions import Distribution, Task, mixture, reader_of
 from extracurricular.errors import NoteWarning, StorageError
 from extracurricular.inputs import Batch, Capturable, is_static, obstacle
 from extracurricular.knowledge.codecs import build_codec
@@ -31,6 +31,7 @@ from extracurricular.knowledge.fingerprint import (
 )
 from extracurricular.knowledge.manifest import Manifest, check_origin, read_manifest
 from extracurricular.knowledge.store import Store
+from extracurricular.models.families import read_family
 from extracurricular.samplers.base import Sampler, Seeded, announce
 from extracurricular.samplers.share import Share, Slots
 
@@ -138,7 +139,7 @@ class Recorded(Capturable):
     def __init__(self, store: Store) -> None:
         origin = store.manifest.origin
         self.store = store
-        self.task = Task(origin.kind, origin.size)
+        self.task = Task(origin.kind, origin.size, read_family(origin.family))
         self.codec = build_codec(origin.codec, self.task)
         stored = max(1, origin.members) * self.codec.bytes_per_draw + int(origin.choice)
         if stored != store.manifest.bytes_per_draw:
@@ -193,9 +194,7 @@ class Recorded(Capturable):
             return stored
         # A draw that is not in the record shows as NaN, for which the loop looks.
         wrong = ((batch.ids < 0) | (batch.ids >= len(self._table))).unsqueeze(1)
-        return [
-            type(one).from_output(one.parameters.masked_fill(wrong, torch.nan)) for one in stored
-        ]
+        return [reader_of(one)(one.parameters.masked_fill(wrong, torch.nan)) for one in stored]
 
     def choices(self, ids: Tensor) -> Tensor:
         """Return the candidates that the sampler chose for draws ``ids``, int64, [B].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ from extracurricular.knowledge.recorded import (
 )
 from extracurricular.knowledge.store import Recording
 from extracurricular.samplers.base import Sampler, announced, is_pure
+from extracurricular.teachers import DropoutTeacher, EnsembleTeacher, NetworkTeacher
 from extracurricular.teachers.base import HasMembers, Teacher, check_answer, check_teacher
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ def _origin(asker: _Asker, data: Data, options: RecordOptions) -> Origin:
         codec=asker.spec,
         members=asker.members,
         choice=asker.choice,
+        family=None if asker.family is None else asker.family.spec,
     )
 
 
@@ -197,6 +199,15 @@ def _record_all(asker: _Asker, recording: Recording, draws: int, options: Record
                     if options.on_progress is not None:
                         options.on_progress(held)
     return recorded
+
+
+def _may_be_richer(teacher: Teacher) -> bool:
+    """Return whether a network of a teacher gives distributions that are not the usual ones."""
+    if isinstance(teacher, DropoutTeacher):
+        teacher = teacher.network
+    if isinstance(teacher, EnsembleTeacher):
+        return any(map(_may_be_richer, teacher.teachers))
+    return isinstance(teacher, NetworkTeacher) and teacher.task.family is not None
 
 
 class _Asker:
@@ -222,7 +233,13 @@ class _Asker:
             )
         self.fabric = fabric
         self.spec = plain(codec or default_codec(data.task))
-        self.codec: Codec = build_codec(self.spec, data.task)
+        self.family = None
+        if _may_be_richer(teacher):
+            batch, _ = self.draw(torch.arange(1))
+            said = self._members(batch)[0] if members else self.ask(batch)
+            self.family = said.family
+        task = replace(data.task, family=self.family)
+        self.codec: Codec = build_codec(self.spec, task)
         self.choice = isinstance(sampler, Chooser)
         self.members = len(self._members(self.draw(torch.arange(1))[0])) if members else 0
         self.width = max(1, self.members) * self.codec.bytes_per_draw + int(self.choice)

@@ -261,7 +261,7 @@ def _over_classes(
 
 
 def _same(teacher: Distribution, student: Distribution) -> Distribution:
-    if type(teacher) is not type(student):
+    if kind_of_distribution(teacher) != kind_of_distribution(student):
         raise ValueError(
             f"the teacher gives a {type(teacher).__name__}, "
             f"the student a {type(student).__name__}; they must give the same kind of distribution"

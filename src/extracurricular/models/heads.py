@@ -90,7 +90,13 @@ def check_head(model: nn.Module, task: Task, key: str) -> None:
     Raises:
         RecipeError: The network gives classes, and has such a head.
     """
-    if task.kind != "regression" and any(isinstance(m, NaturalHead) for m in model.modules()):
+    natural = any(isinstance(m, NaturalHead) for m in model.modules())
+    if natural and task.family is not None:
+        raise RecipeError(
+            key, f"head is 'natural', which is for Gaussians, but the distribution is "
+            f"{task.family.name!r}; leave head out"
+        )  # fmt: skip
+    if task.kind != "regression" and natural:
         what = "classes" if task.kind == "classification" else "labels of 0 and 1"
         raise RecipeError(
             key, f"head is 'natural', which is for real targets, but the data have {what}; "

@@ -21,7 +21,8 @@ from extracurricular.distributions import (
     Kind,
     Task,
 )
-from extracurricular.errors import StorageError, shorten
+from extracurricular.errors import RecipeError, StorageError, shorten
+from extracurricular.models.families import read_family
 from extracurricular.predictors.predictor import Form, Predictor
 from extracurricular.registry import first_complaint
 from extracurricular.teachers.raw import read_answer
@@ -59,6 +60,7 @@ class Metadata(_Strict):
         student, seed: Name and seed of the student.
         files: The files of the export by name; ``rows`` has the inputs of one for raw rows, by
             column.
+        distribution: The family as a recipe writes it; None for the usual one.
         target_transform: As :func:`~extracurricular.data.transformed.transform_of` reads it.
         calibration: What the model was calibrated by, which its outputs know already, but for
             intervals and sets.
@@ -75,6 +77,7 @@ class Metadata(_Strict):
     columns: list[str] = Field(default_factory=list)
     reading: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, _File] = Field(default_factory=dict)
+    distribution: Any = None
     target_transform: Any = None
     calibration: Any = None
 
@@ -124,7 +127,15 @@ def exported(path: Path, session: Any, text: str) -> Predictor:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where} has damaged metadata: {error!r}") from None
     forms = {name: Form(tuple(one.shape), one.dtype) for name, one in about.inputs.items()}
-    wanted = _OUTPUTS[about.task]
+    try:
+        family = read_family(about.distribution)
+    except RecipeError as error:
+        raise StorageError(f"{where} has damaged metadata: {error}") from None
+    wanted = [*_OUTPUTS[about.task], *(() if family is None else family.more)]
+    if family is not None and family.kind != about.task:
+        raise StorageError(
+            f"{where} has damaged metadata: {about.distribution!r} is no {about.task}"
+        )
     found = {one.name: one.shape for one in session.get_outputs()}
     takes = {one.name: one.type for one in session.get_inputs()}
     if _takes_rows(about, takes):
@@ -147,6 +158,10 @@ def exported(path: Path, session: Any, text: str) -> Predictor:
         except Exception as error:  # onnxruntime has a class of its own for each way to fail
             problem = " ".join(str(error).split())
             raise StorageError(f"{where} cannot be run: {problem}") from None
+        if family is not None:
+            named = {name: torch.from_numpy(v) for name, v in zip(wanted, answers, strict=True)}
+            limit = WIDE_LOG_VAR if answers[0].dtype == "float64" else OWN_LOG_VAR
+            return family.from_named(named, limit)  # type: ignore[no-any-return]
         answer = answers[0] if len(wanted) == 1 else answers
         try:
             read = read_answer(answer, task, "probs" if len(wanted) == 1 else "mean_var")

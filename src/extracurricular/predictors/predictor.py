@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -26,11 +26,11 @@ from extracurricular.distributions import (
     Gaussian,
     Task,
     concatenate,
-    epistemic,
     gathered,
 )
 from extracurricular.errors import DataError, StorageError
 from extracurricular.inputs import Inputs, is_leaf, leaves
+from extracurricular.predictors.disagreement import disagreement
 from extracurricular.predictors.forms import Array, read_input
 from extracurricular.predictors.forms import Form as Form
 from extracurricular.predictors.raw_rows import Intake, from_raw, intake_of
@@ -283,17 +283,14 @@ class Predictor:
         return gathered(self._asked(self.ask, parts, None), len(next(iter(parts.values()))))
 
     def epistemic(self, x: dict[str, Tensor], batch_size: int | None = None) -> Array | None:
-        """Return the part of the uncertainty that is disagreement of members; None without any.
+        """Return the part of the uncertainty that is disagreement; None where nothing knows any.
 
         Returns:
             The mutual information in nats, summed over labels, [N]; for real targets the standard
             deviation of the members' means, in the target's own units, [N, D].
         """
-        if self.members is None:
-            return None
-        apart = torch.cat([epistemic(m) for m in self._asked(self.members, x, batch_size)])
-        found = apart.sqrt() if self.task.kind == "regression" else apart
-        return found.cpu().numpy()
+        asked = partial(self._asked, self.members or self.ask)
+        return disagreement(asked, x, batch_size, self.task)
 
     def _asked(
         self, ask: Callable[[Any], Any], x: dict[str, Tensor], size: int | None

@@ -101,6 +101,7 @@ KINDS = {
         ("groups", "lr", "momentum", "fused"),
     ),
     "codec": Kind("codecs", "CODECS", ("knowledge",), ("task",)),
+    "distribution": Kind("distributions", "DISTRIBUTIONS", ("models/families.py",)),
     "logger": Kind(
         "loggers", "LOGGERS", ("run/loggers.py",), ("folder", "title", "group", "start")
     ),

@@ -65,6 +65,8 @@ _NAMES = {
     ("RecordSection", "codec"): "codec",
     ("Matching", "divergence"): "divergence",
     ("Training", "optimizer"): "optimizer",
+    ("TeacherSection", "distribution"): "distribution",
+    ("StudentSection", "distribution"): "distribution",
 }
 # Keys whose value is the settings of one entry.
 _ENTRIES = {
@@ -114,6 +116,9 @@ EXAMPLES = {
     "students.NAME.estimator": "{gradient_boosting: {rounds: 500, leaves: 15}}",
     "students.NAME.draws": "50000",
     "students.NAME.model": "{mlp: {hidden: [32]}}",
+    "students.NAME.distribution": "{mixture: {components: 5}}",
+    "teacher.distribution": "student_t",
+    "levels": "19",
     "sizes": "[{mlp: {hidden: [16]}}, {mlp: {hidden: [64]}}]",
     "students.NAME.sampler": "[empirical, {mixup: {alpha: 1.0}}, {noise: {std: 0.1}}]",
     "matching": "{temperature: 2.0}",

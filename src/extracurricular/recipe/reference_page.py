@@ -29,6 +29,8 @@ _TEXTS = {
     "divergence": "The `divergence` of a `matching` ([method.md](method.md#divergences)).",
     "optimizer": "The `optimizer` of a `training` ([recipes.md](recipes.md#optimiser-and-rate)).",
     "codec": "The `codec` of a record ([knowledge.md](knowledge.md)).",
+    "distribution": "The `distribution` of a student, or of a teacher's networks "
+    "([distributions.md](distributions.md)).",
     "logger": "The value of `log` ([compare.md](compare.md#while-it-runs)).",
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ValidationInfo,
@@ -97,6 +98,7 @@ class TeacherSection(Section):
         answers: A file of a teacher's answers, which is all that is left of it: its path, or
             ``{path: FILE, id: COLUMN, probabilities: COLUMNS}``.
         members: Networks of each model, trained from different seeds.
+        distribution: The family of the networks' distributions, as a student's; null for the usual.
         sampler: The source of the teacher's training examples.
         matching: The loss of that training, from labels.
         training: The training of each network.
@@ -121,6 +123,9 @@ class TeacherSection(Section):
     function: dict[str, Any] | None = None
     answers: dict[str, Any] | None = None
     members: Annotated[int, Field(ge=1, le=1000)] = 1
+    distribution: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = (
+        None
+    )
     sampler: Chain = Field(default_factory=lambda: ["empirical"])
     matching: Loss = Field(default_factory=dict)
     training: Training = Training()
@@ -205,7 +210,8 @@ class TeacherSection(Section):
                 "classes by their names"
             )
         for_networks = (
-            "model", "members", "sampler", "matching", "training", "weights", "key", "mc_dropout",
+            "model", "members", "distribution", "sampler", "matching", "training", "weights",
+            "key", "mc_dropout",
         )  # fmt: skip
         for key in for_networks if kinds else ():
             usual = [TeacherSection.model_fields[key].get_default(call_default_factory=True)]

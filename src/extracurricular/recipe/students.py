@@ -62,8 +62,8 @@ Loss = Annotated[dict[str, Any], AfterValidator(_name_classes)]
 DRAWS = 20_000
 
 FOR_NETWORKS = (
-    "model", "matching", "training", "mastery", "choose", "cost", "sizes", "start", "features",
-    "quantise",
+    "model", "distribution", "matching", "training", "mastery", "choose", "cost", "sizes",
+    "start", "features", "quantise",
 )  # fmt: skip
 """The settings of a student that an estimator has not; it takes none of them from ``defaults``."""
 
@@ -260,6 +260,8 @@ class StudentSection(Section):
     Args:
         learns_from: ``teacher``, or ``labels`` for training without one (ERM).
         model: The network.
+        distribution: The family of its distributions, such as ``student_t`` or ``dirichlet``; null
+            for the usual one, a Gaussian or probabilities.
         estimator: A student that is no network: trees of scikit-learn, fitted to the teacher's
             distributions on draws (``gradient_boosting``, ``random_forest``, ``extra_trees``,
             ``sklearn``); null for a network.
@@ -286,6 +288,9 @@ class StudentSection(Section):
 
     learns_from: Literal["teacher", "labels"] = "teacher"
     model: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = None
+    distribution: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = (
+        None
+    )
     estimator: Annotated[Any, AfterValidator(lambda v: None if v is None else check_spec(v))] = None
     draws: Annotated[int, Field(ge=2, le=MOST_BATCH)] | None = None
     sampler: Chain = Field(default_factory=lambda: ["empirical"])

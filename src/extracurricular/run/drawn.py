@@ -18,7 +18,7 @@ from torch import Tensor
 
 from extracurricular.data.base import Data
 from extracurricular.data.images.contact_sheet import to_bytes
-from extracurricular.distributions import Distribution
+from extracurricular.distributions import Distribution, usual_of
 from extracurricular.errors import StorageError, XclError
 from extracurricular.files import (
     curing,
@@ -167,7 +167,7 @@ def shown(drawn: Drawn, data: Data, batch: Batch, said: Distribution) -> Drawn:
         said: The teacher's distributions, in the units that networks see.
     """
     raw = {name: data.x_scale[name].undo(values).cpu() for name, values in leaves(batch.x).items()}
-    tensors = {"ids": batch.ids.cpu(), "said": said.parameters.cpu()}
+    tensors = {"ids": batch.ids.cpu(), "said": usual_of(said).parameters.cpu()}
     image = next((name for name, values in raw.items() if values.ndim == 4), None)
     if image is None:
         return replace(drawn, tensors=tensors | {f"x/{name}": v for name, v in raw.items()})

@@ -20,6 +20,7 @@ from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.check import check
 from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.executors import threads
+from extracurricular.run.families import shaped
 from extracurricular.run.loss import loss_for
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.plan import Plan
@@ -121,7 +122,7 @@ def step_seconds(stage: NetworkStage, workspace: Workspace, checks: Checks) -> t
             model,
             sampler,
             teacher,
-            workspace.data(stage.data).task,
+            shaped(stage, workspace.data(stage.data)).task,
             matching=loss_for(
                 stage.matching,
                 f"{stage.key}.matching",

@@ -21,9 +21,11 @@ from extracurricular.models.weights import checksum, files_of
 from extracurricular.run.answering import check_draws
 from extracurricular.run.expense import questions, spent
 from extracurricular.run.extras import Extras
+from extracurricular.run.families import as_taught, asks_members, check_members, shaped
 from extracurricular.run.judged import blaming, judged, tell_of_teachers, validation
 from extracurricular.run.loggers import Curves
 from extracurricular.run.loss import loss_for
+from extracurricular.run.mastery import check_mastery
 from extracurricular.run.precision import autocast
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
@@ -66,6 +68,7 @@ class NetworkStage(Stage):
         given: Checksums of the files of weights that replace its training.
         held_out: Part of the training examples to measure mastery on; None where none is.
         extras: First weights, features to match, simulated 8 bits.
+        distribution: The family of its distributions; None for the usual one.
 
     The files of weights that the model's spec names are among the settings by their content.
     """
@@ -84,6 +87,7 @@ class NetworkStage(Stage):
     given: tuple[dict[str, Any], ...] = ()
     held_out: float | None = None
     extras: Extras = field(default_factory=Extras)
+    distribution: Any = None
 
     @property
     def steps(self) -> int:
@@ -138,8 +142,8 @@ class NetworkStage(Stage):
         return {
             "data": data_settings(self.data),
             "model": self.model,
-            **({"files": files} if files else {}),
-            **({"held_out": self.held_out} if self.held_out is not None else {}),
+            **_set(files=files or None),
+            **_set(held_out=self.held_out, distribution=self.distribution),
             "sampler": self.sampler,
             "training": training_settings(self.training),
             "matching": self.matching,
@@ -158,7 +162,7 @@ class NetworkStage(Stage):
 
     def untrained(self, workspace: Workspace) -> nn.Module:
         """Return the network with its first weights, on the CPU."""
-        data = workspace.described(self.data)
+        data = shaped(self, workspace.described(self.data))
         return workspace.network(self.model, data, self.seed, f"{self.key}.model")
 
     def trained(self, workspace: Workspace) -> nn.Module:
@@ -174,7 +178,8 @@ class NetworkStage(Stage):
 
     def as_teacher(self, workspace: Workspace) -> NetworkTeacher:
         """Return the trained network as something that gives distributions."""
-        return NetworkTeacher(self.trained(workspace), workspace.described(self.data).task)
+        data = shaped(self, workspace.described(self.data))
+        return NetworkTeacher(self.trained(workspace), data.task)
 
     def draws(
         self, workspace: Workspace, student: nn.Module | None = None, seed: int | None = None
@@ -203,12 +208,7 @@ class NetworkStage(Stage):
 
     def lesson(self, workspace: Workspace, student: nn.Module) -> tuple[Sampler, Teacher]:
         """Return the source of the student's examples, and the teacher or labels it learns from."""
-        if self.record is not None:
-            return self.record.replay(workspace, self.seed)
-        sampler = self.draws(workspace, student)
-        if self.learns_from == "labels" or self.teacher is None:
-            return sampler, LabelTeacher()
-        return sampler, workspace.made(self.teacher)
+        return _lesson(self, workspace, student)
 
     # -- doing ------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ def train_network(
             :class:`~extracurricular.training.mastery.Mastery`.
         stop: The step to stop at; None for the end.
     """
-    data = workspace.data(stage.data)
+    data = shaped(stage, workspace.data(stage.data))
     student = stage.untrained(workspace).to(workspace.device)
     for sentence in stage.extras.begin(student, stage.key):
         _tell(stage.title, workspace, sentence)
@@ -300,7 +300,8 @@ def keep_network(
     stage: NetworkStage, workspace: Workspace, student: nn.Module, result: TrainingResult
 ) -> dict[str, Any]:
     """Write a trained network to its stage's folder; return what ``stage.json`` holds of it."""
-    file, data = workspace.folder / stage.path / "weights.safetensors", workspace.data(stage.data)
+    file = workspace.folder / stage.path / "weights.safetensors"
+    data = shaped(stage, workspace.data(stage.data))
     return {
         "sha256": save_weights(file, student.state_dict()),
         "steps": result.steps,
@@ -323,11 +324,29 @@ def keep_network(
 
 def answered_examples(stage: NetworkStage, workspace: Workspace) -> Data:
     """Return a stage's data set, without examples whose answer a stored teacher lacks."""
-    data = workspace.data(stage.data)
+    data = shaped(stage, workspace.data(stage.data))
     if stage.learns_from == "labels" or stage.teacher is None or not stage.teacher.is_stored:
         return data
     answered = getattr(workspace.made(stage.teacher.uncalibrated), "answered", None)
     return data if answered is None else drawing(data, answered)
+
+
+def _lesson(
+    stage: NetworkStage, workspace: Workspace, student: nn.Module
+) -> tuple[Sampler, Teacher]:
+    """Return the source of a student's examples, and the teacher or labels it learns from."""
+    if stage.record is not None:
+        sampler, teacher = stage.record.replay(workspace, stage.seed)
+        return sampler, as_taught(stage, teacher)
+    sampler = stage.draws(workspace, student)
+    if stage.learns_from == "labels" or stage.teacher is None:
+        return sampler, LabelTeacher()
+    return sampler, as_taught(stage, workspace.made(stage.teacher))
+
+
+def _set(**settings: Any) -> dict[str, Any]:
+    """Return the settings that are set; stages from before there were such ones have none."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def asks_at_each_step(stage: NetworkStage) -> bool:
@@ -349,6 +368,8 @@ def drawn_with(stage: NetworkStage) -> str | None:
         return None
     parts = [stage.data, stage.sampler, stage.seed, stage.teacher.path]
     parts += [stage.training.steps] if moves(stage.sampler) else []
+    # Answers with the members apart are others.
+    parts += ["apart"] if asks_members(stage.distribution) else []
     drawn_from = [generator.path for generator in stage.generators]
     return canonical([*parts, drawn_from, stage.training.batch_size]).decode()
 
@@ -407,28 +428,6 @@ def mastery_in(
         raise RecipeError(f"{stage.key}.mastery.held_out", str(error)) from error
 
 
-def _check_mastery(stage: NetworkStage) -> None:
-    """Refuse to measure mastery where there is no teacher to ask.
-
-    Raises:
-        RecipeError: The student learns from labels, or, without an ``auto`` share, from a record.
-    """
-    auto = share_is_auto(stage.sampler)
-    if not auto and stage.held_out is None:
-        return
-    key = f"{stage.key}.sampler" if auto else f"{stage.key}.mastery"
-    what = "has a share of 'auto'" if auto else "is set"
-    if stage.learns_from == "labels":
-        raise RecipeError(
-            key, f"{what}, which compares the student with a teacher, but it learns from labels"
-        )
-    if stage.record is not None and not auto:
-        raise RecipeError(
-            key, f"{what}, which asks the teacher about draws that no record holds; "
-            "set teacher.record to null"
-        )  # fmt: skip
-
-
 def _tell(title: str, workspace: Workspace, text: str) -> None:
     workspace.watcher.tell(f"{title}: {text}")
 
@@ -459,19 +458,21 @@ def _check(stage: NetworkStage, workspace: Workspace, checks: Checks, tried: boo
     if stage.teacher is not None:
         checks.teacher = checks.teacher or stage.teacher.preview(workspace)
         context = Context(checks.teacher, model, checks.generators)
-    _check_mastery(stage)
+    recorded = stage.record is not None
+    check_mastery(stage.sampler, stage.held_out, stage.learns_from, recorded, stage.key)
     sampler = stage.build_sampler(workspace, context)
     if stage.learns_from == "teacher" and checks.teacher is not None:
         check_draws(checks.teacher, sampler, stage.key)
     batch = try_sampler(sampler, torch.arange(PROBE).to(device), f"{stage.key}.sampler")
-    data = workspace.data(stage.data)
+    data = shaped(stage, workspace.data(stage.data))
     matching = loss_for(stage.matching, f"{stage.key}.matching", data, stage.learns_from)
+    check_members(stage, checks.teacher, matching)
     check_loss(matching, stage.learns_from, batch, data.task, stage.key)
     check_optimizer(stage.training.optimizer or "sgd", f"{stage.key}.training.optimizer")
     asked = checks.teacher if stage.learns_from == "teacher" else None
-    recorded = stage.record is not None
     stage.extras.check(model, asked, recorded, batch.x, stage.key, stage.training.freeze)
     if tried:
+        asked = None if asked is None else as_taught(stage, asked)
         trial = Trial(model, data.task, probe_of(data), stage.key, stage._spec)
         with workspace.exact(), autocast(workspace.precision, device):
             lesson = LabelTeacher() if asked is None else lesson_of(asked, sampler, data.task)

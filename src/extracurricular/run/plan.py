@@ -30,6 +30,7 @@ from typing import Any
 from extracurricular import rng
 from extracurricular.errors import RecipeError
 from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.models.families import read_family
 from extracurricular.recipe.schema import Recipe
 from extracurricular.recipe.students import CalibrateSection
 from extracurricular.registry import split_spec
@@ -38,6 +39,7 @@ from extracurricular.run.chosen import ChosenStage, chosen_stage
 from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.evaluation import EvaluationStage
 from extracurricular.run.extras import Extras
+from extracurricular.run.families import asks_members, own_matching, own_spec
 from extracurricular.run.generator import GeneratorStage
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.recorded import RecordStage, belongs_to
@@ -187,6 +189,7 @@ def _teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
         )
         return TeacherPlan(root, data, fitted=fitted)
     count = len(section.networks)
+    read_family(section.distribution, "teacher.distribution")
     members = tuple(
         NetworkStage(
             path=f"{root}/member-{number}",
@@ -198,7 +201,8 @@ def _teacher_plan(recipe: Recipe, seed: int) -> TeacherPlan:
             training=section.training,
             seed=rng.fold(own, "teacher", number) >> 1,
             precision=recipe.device.precision,
-            matching=section.matching,
+            matching=own_matching(section.distribution, section.matching),
+            distribution=own_spec(section.distribution),
             given=tuple(given_weights(section.weights, section.key, section.classes)),
         )
         for number, model in enumerate(section.networks)
@@ -249,6 +253,8 @@ def student_stage(
     """Return one student of one seed, which asks its teacher itself."""
     section = recipe.students[name]
     key = f"students.{name}"
+    distribution = section.distribution
+    read_family(distribution, f"{key}.distribution")
     required = [_requirements(section.sampler, f"{key}.sampler")]
     if section.choose is not None:
         required += [
@@ -278,7 +284,8 @@ def student_stage(
         # Not the student's name: all students of a seed start from the same weights.
         seed=seed,
         precision=recipe.device.precision,
-        matching=section.matching,
+        matching=own_matching(distribution, section.matching),
+        distribution=own_spec(distribution),
         learns_from=section.learns_from,
         held_out=None if section.mastery is None else section.mastery.held_out,
         teacher=teacher,
@@ -299,6 +306,8 @@ def recorded_student(recipe: Recipe, student: NetworkStage) -> tuple[NetworkStag
     source = [recorded_chain(student.sampler), data_settings(student.data)]
     # One of draws that belong to a training depends on the training too.
     source += [belongs_to(student)] if belongs_to(student) else []
+    # A record of the members is another than that of their mixture.
+    source += ["members"] if asks_members(student.distribution) else []
     key = rng.fold(own, canonical(source).decode())
     whose = student.title if own else student.key.partition(".")[2]
     record = RecordStage(

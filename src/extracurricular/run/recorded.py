@@ -22,6 +22,7 @@ from extracurricular.knowledge import (
     record,
     recorded_form,
 )
+from extracurricular.run.families import asks_members
 from extracurricular.run.network import NetworkStage, context_of, mastery_in
 from extracurricular.run.settings import data_settings, recorded_chain
 from extracurricular.run.stages import Checks, Price, Stage, begun
@@ -29,7 +30,7 @@ from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Sampler, Share
 from extracurricular.samplers.build import is_share, moves, share_is_auto
 from extracurricular.samplers.share import in_phases
-from extracurricular.teachers import Teacher
+from extracurricular.teachers import HasMembers, Teacher
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class RecordStage(Stage):
             "precision": self.student.precision,
             "upstream": self.student.upstream,
             **belongs_to(self.student),
+            **({"members": True} if asks_members(self.student.distribution) else {}),
         }
 
     def is_finished(self, record: dict[str, Any]) -> bool:
@@ -132,13 +134,15 @@ class RecordStage(Stage):
     def _record(self, workspace: Workspace, on_progress: Any) -> Report:
         teacher = self.student.teacher
         assert teacher is not None
+        asked = workspace.made(teacher)
         return record(
             recorded_draws(self.student, workspace, self.seed, self.draws),
-            workspace.made(teacher),
+            asked,
             workspace.data(self.data),
             self.draws,
             workspace.folder / self.path,
             codec=self.codec,
+            members=asks_members(self.student.distribution) and isinstance(asked, HasMembers),
             temperature=self.student.last_temperature,
             options=RecordOptions(
                 description=description(self.student, self.draws),

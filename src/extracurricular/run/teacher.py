@@ -24,6 +24,7 @@ from extracurricular.registry import split_spec
 from extracurricular.run.answering import answering
 from extracurricular.run.calibrated import CalibrationStage, calibrated_by
 from extracurricular.run.expense import forward_cost
+from extracurricular.run.families import shaped
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.precision import teacher_dtype
 from extracurricular.run.settings import data_settings
@@ -279,7 +280,7 @@ class TeacherPlan:
         Raises:
             RecipeError: Monte Carlo dropout is asked of a network without dropout.
         """
-        data, passes = workspace.described(self.data), self.mc_dropout
+        data, passes = shaped(self.members[0], workspace.described(self.data)), self.mc_dropout
         task = data.task
         teachers: list[Teacher]
         if passes is not None:
@@ -299,9 +300,8 @@ class TeacherPlan:
         """Return the trained teacher as it answers, and tell how."""
         dtype = teacher_dtype(workspace.precision, workspace.hardware)
         with workspace.exact():
-            found = answering(
-                modules, workspace.examples(self.data), dtype, workspace.recipe.device.compile
-            )
+            data = shaped(self.members[0], workspace.examples(self.data))
+            found = answering(modules, data, dtype, workspace.recipe.device.compile)
         workspace.answering[self.path] = found.facts
         for sentence in found.sentences:
             workspace.watcher.tell(sentence)

@@ -205,9 +205,10 @@ def try_answer(teacher: Teacher, batch: Batch, task: Task, key: str) -> Distribu
         raise RecipeError(
             key, f"the teacher gives a {type(said).__name__}; a teacher gives a Distribution"
         )
-    shape, wanted = tuple(said.parameters.shape), (len(batch), task.outputs)
+    own = replace(task, family=said.family)
+    shape, wanted = tuple(said.parameters.shape), (len(batch), own.outputs)
     if shape != wanted:
-        raise RecipeError(key, f"the teacher gives {shape}, and {_needs(task, len(batch))}")
+        raise RecipeError(key, f"the teacher gives {shape}, and {_needs(own, len(batch))}")
     return said
 
 
@@ -443,6 +444,8 @@ def try_lesson(
 def _needs(task: Task, count: int) -> str:
     """Return the shape that a task needs, as the end of a sentence."""
     wanted = f"({count}, {task.outputs})"
+    if task.family is not None:
+        return f"{task.family.noun} need {wanted}: {task.needs}"
     if task.kind == "regression":
         if task.size == 1:
             return f"a real target needs {wanted}: a mean and a log variance"

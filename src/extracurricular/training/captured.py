@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from extracurricular.distributions import Distribution
+from extracurricular.distributions import Distribution, reader_of
 from extracurricular.inputs import Batch, Inputs, leaves, obstacle, static_shapes, tree_map
 from extracurricular.matching import Matching
 from extracurricular.samplers.base import Sampler
@@ -133,7 +133,7 @@ class Slots:
     def __init__(
         self, batch: Batch, target: Distribution, steps: int, size: int, images: bool
     ) -> None:
-        self.kind, self.size = type(target), size
+        self.read, self.size = reader_of(target), size
         self.classes, self.binary = batch.classes, batch.binary
         self._form: Inputs = batch.x
         self._last = {name for name, leaf in leaves(batch.x).items() if images and leaf.ndim == 4}
@@ -166,7 +166,7 @@ class Slots:
         x = tree_map(lambda _: flat[f"x.{next(names)}"], self._form)
         y, weight = flat.get("y"), flat.get("weight")
         batch = Batch(flat["ids"], x, y, self.classes, weight, self.binary)
-        return batch, self.kind.from_output(flat["target"])
+        return batch, self.read(flat["target"])
 
 
 class Drawn:

@@ -6,17 +6,19 @@ the teacher's answers on them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from extracurricular.data.images.stream import streamed
-from extracurricular.distributions import Distribution
+from extracurricular.distributions import Distribution, reader_of
 from extracurricular.inputs import Batch, Capturable
 from extracurricular.samplers.base import Sampler
 from extracurricular.samplers.stored import Empirical
 from extracurricular.samplers.weak import seen_by_teacher
+from extracurricular.teachers.apart import Apart
 from extracurricular.teachers.base import Teacher
 from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.networks import DropoutTeacher, EnsembleTeacher, NetworkTeacher
@@ -36,17 +38,19 @@ class RememberedTeacher(Capturable):
 
     Args:
         answers: Raw distribution parameters of the N training examples, [N, K].
-        kind: The kind of distribution that they are.
+        read: Reads such parameters as distributions.
         sampler: The sampler whose draws are these examples.
     """
 
-    def __init__(self, answers: Tensor, kind: type[Distribution], sampler: Empirical) -> None:
-        self.answers, self.kind, self.sampler = answers, kind, sampler
+    def __init__(
+        self, answers: Tensor, read: Callable[[Tensor], Distribution], sampler: Empirical
+    ) -> None:
+        self.answers, self.read, self.sampler = answers, read, sampler
 
     def __call__(self, batch: Batch) -> Distribution:
         """Return the answers on the examples of a batch."""
         rows = self.sampler.index(batch.ids)
-        return self.kind.from_output(self.answers.index_select(0, rows))
+        return self.read(self.answers.index_select(0, rows))
 
 
 def pays(teacher: Teacher, sampler: Sampler, settings: Training) -> bool:
@@ -82,11 +86,13 @@ def remembered(teacher: Teacher, sampler: Sampler, settings: Training, fabric: F
         with fabric.autocast():
             parts.append(teacher(Batch(ids, sampler.data.inputs(raw.x))))
     answers = torch.cat([part.parameters for part in parts])
-    return RememberedTeacher(answers, type(parts[0]), sampler)
+    return RememberedTeacher(answers, reader_of(parts[0]), sampler)
 
 
 def _by_example_alone(teacher: Teacher) -> bool:
     """Whether a teacher is of a kind whose answer depends on the example alone."""
+    if isinstance(teacher, Apart):
+        return _by_example_alone(teacher.teacher)
     if isinstance(teacher, EnsembleTeacher):
         return all(map(_by_example_alone, teacher.teachers))
     if isinstance(teacher, Calibrated):

@@ -19,6 +19,7 @@ from extracurricular.data.transform import Transform, load_transform
 from extracurricular.distributions import Kind, Task
 from extracurricular.errors import DataError, shorten
 from extracurricular.inputs import Inputs, is_leaf, leaves
+from extracurricular.models.families import with_family
 from extracurricular.registry import explain_validation
 
 _Count = Annotated[int, Field(ge=1)]
@@ -46,6 +47,7 @@ class _Input(_Scale):
 class _Task(_Strict):
     kind: Kind
     size: _Count
+    distribution: Any = None
 
 
 class Description(_Strict):
@@ -78,7 +80,7 @@ def describe_data(data: Data) -> dict[str, Any]:
     x = data.train.x
     return {
         "data": data.name,
-        "task": {"kind": data.task.kind, "size": data.task.size},
+        "task": _task(data.task),
         "structure": "one" if is_leaf(x) else "dict" if isinstance(x, dict) else "tuple",
         "inputs": [
             {
@@ -96,6 +98,12 @@ def describe_data(data: Data) -> dict[str, Any]:
         "angular": data.angular,
         **({"reading": dict(data.reading)} if data.reading else {}),
     }
+
+
+def _task(task: Task) -> dict[str, Any]:
+    # Without a family of its own there is no such key, as in the files of earlier versions.
+    own = {} if task.family is None else {"distribution": task.family.spec}
+    return {"kind": task.kind, "size": task.size, **own}
 
 
 def read_description(found: Any) -> Data:
@@ -147,7 +155,7 @@ def frame(known: Description) -> Data:
         x = tuple(parts.values())
     _check_names(known)
     split, target = Split(x), known.target
-    return Data(
+    data = Data(
         name=known.data,
         task=Task(known.task.kind, known.task.size),
         train=split,
@@ -168,6 +176,7 @@ def frame(known: Description) -> Data:
         fields=_fields(known.reading),
         y_transform=None if target is None else _transform(target, known.task.size),
     )
+    return with_family(data, known.task.distribution)
 
 
 def _transform(target: _Target, size: int) -> Transform | None:
