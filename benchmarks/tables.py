@@ -45,7 +45,10 @@ NETWORKS = {
 TEACHERS: dict[str, dict[str, Any]] = {
     "energy": MIXED, "concrete": MIXED, "kin8nm": NETWORKS, "power-plant": MIXED,
 }  # fmt: skip
-LARGE = {"mlp": {"hidden": [66, 62], "activation": "silu"}}
+# Trees learn steps, and so does a network that has embeddings of the columns; kin8nm is smooth.
+JAGGED = {"periodic_mlp": {"hidden": [52, 44], "frequencies": 8, "size": 4, "scale": 1.0}}
+SMOOTH = {"mlp": {"hidden": [66, 62], "activation": "silu"}}
+LARGE = {"energy": JAGGED, "concrete": JAGGED, "kin8nm": SMOOTH, "power-plant": JAGGED}
 SMALL = {"mlp": {"hidden": [16, 10], "activation": "silu"}}
 TRAINING = {"steps": 4000, "batch_size": 128, "optimizer": "adamw", "lr": 1.0e-2,
             "weight_decay": 1.0e-4, "warmup": 100}  # fmt: skip
@@ -150,14 +153,14 @@ def recipe(given: Any, name: str, split: int, peer: Path | None) -> dict[str, An
     beyond: Any = HALVES
     if peer is None and "model" in teacher:
         beyond = {"share": {"extended": DRAWN}}
-    labels = {"learns_from": "labels"}
+    large, labels = LARGE[name], {"learns_from": "labels"}
     students: dict[str, Any] = {
         "erm-350": {"model": SMALL, **labels},
         "kd-350": {"model": SMALL},
         "xcl-350": {"model": SMALL, "sampler": beyond},
-        "erm-5000": {"model": LARGE, **labels},
-        "kd-5000": {"model": LARGE},
-        "xcl-5000": {"model": LARGE, "sampler": beyond},
+        "erm-5000": {"model": large, **labels},
+        "kd-5000": {"model": large},
+        "xcl-5000": {"model": large, "sampler": beyond},
         "trees": {"estimator": TREES, "draws": DRAWS, "sampler": SWAPPED},
         "trees-labels": {"estimator": BOOSTED, "draws": DRAWS, **labels},
     }

@@ -41,6 +41,8 @@ EXAMPLES = [
     Example("mlp", (13,)),
     Example({"mlp": {"hidden": [8, 7], "norm": True}}, (1, 8, 8)),
     Example({"mlp": {"hidden": [6], "activation": "tanh"}}, MIXED),
+    Example({"periodic_mlp": {"hidden": [6], "size": 2}}, (5,)),
+    Example({"periodic_mlp": {"hidden": [6], "frequencies": 2}}, MIXED),
     Example("digits_cnn", (1, 8, 8)),
     Example({"digits_cnn": {"width": 2, "depth": 1}}, (3, 32, 32)),
     Example("resnet8", (1, 8, 8)),

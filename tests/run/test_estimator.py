@@ -249,7 +249,7 @@ MIXED = ["empirical", "mixup"]
             "draws that depend on the student",
         ),
         (
-            {"estimator": "extra_trees", "sampler": {"share": {"extended": MIXED}}},
+            {"estimator": "extra_trees", "sampler": [{"share": {"extended": MIXED}}]},
             "share",
         ),
     ],

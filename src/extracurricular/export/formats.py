@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from extracurricular.errors import ExportError, first_line, from_extra
 from extracurricular.export.graph import Exported
-from extracurricular.models.trees import OPERATOR
+from extracurricular.models.trees import OPERATOR, Trees
 
 OPSET = 18
 """Version of the ONNX operators: torch writes it without conversion; it dates from 2022."""
@@ -112,7 +112,8 @@ def _planted(proto: Any, model: Exported) -> Any:
 
     for node in proto.graph.node:
         if node.op_type == OPERATOR:
-            for name, values in model.network.onnx_attributes().items():
+            [trees] = [part for part in model.modules() if isinstance(part, Trees)]
+            for name, values in trees.onnx_attributes().items():
                 node.attribute.append(onnx.helper.make_attribute(name, values))
     return proto
 

@@ -30,8 +30,8 @@ def grown(estimator: Any) -> tuple[list[Tree], Array]:
     if isinstance(estimator, ensemble.GradientBoostingRegressor):
         return _stages(estimator)
     if isinstance(estimator, tree.BaseDecisionTree):
-        found = _of_tree(estimator.tree_)
-        return [found], np.zeros(found.value.shape[1])
+        one = _of_tree(estimator.tree_)
+        return [one], np.zeros(one.value.shape[1])
     trees_alone = isinstance(estimator, ensemble.BaggingRegressor) and all(
         isinstance(one, tree.BaseDecisionTree) for one in estimator.estimators_
     )

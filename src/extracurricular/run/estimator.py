@@ -143,8 +143,9 @@ class EstimatorStage(NetworkStage):
         """Return the draws that differ, their distributions, and how often each was drawn."""
         x, said = [], []
         with torch.no_grad(), autocast(workspace.precision, workspace.device):
-            for ids in torch.arange(self.length, device=workspace.device).split(_AT_ONCE):
-                batch = sampler(ids)
+            for start in range(0, self.length, _AT_ONCE):
+                end = min(start + _AT_ONCE, self.length)
+                batch = sampler(torch.arange(start, end, device=workspace.device))
                 x.append(table(batch))
                 said.append(on_cpu(teacher(batch)))
         return gathered(np.concatenate(x), concatenate(said))
