@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -141,8 +142,7 @@ class Exported(nn.Module):
                 found["in_set"] = calibrated.mean >= conformal.least
             return found if family is None else found | family.named(calibrated)
         if family is not None:
-            own = self.calibration(said)
-            assert isinstance(own, Gaussian)
+            own: Any = self.calibration(said)
             if self.scaled:
                 scale = self.get_buffer("target_scale")
                 own = own.scaled(scale, self.get_buffer("target_shift"))
