@@ -211,3 +211,24 @@ def test_mistakes_of_the_command_are_told(arguments: list[str], said: str, tmp_p
     done = CliRunner().invoke(app, ["sweep-students", "digits", *arguments, "--out", str(tmp_path)])
     assert isinstance(done.exception, RecipeError), done.output
     assert str(done.exception).startswith(said)
+
+
+def test_trees_and_calibrated_students_have_their_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SECONDS", 0.01)
+    trees = {"estimator": {"extra_trees": {"trees": 3}}, "draws": 100}
+    students = {"kd": {"calibrate": "temperature"}, "trees": trees}
+    one = recipe(students=students, limit={"ms": 100})
+    summary = execute(one, tmp_path / "run", last=[FrontStage()])
+    found = read_front(tmp_path / "run")
+    assert found is not None
+    assert found["without"] == {}
+    points = {point.name: point for point in points_of(found)}
+    assert list(points) == ["kd", "kd (int8)", "trees"]
+    for name in ("kd", "trees"):
+        accuracy = summary["students"][name]["metrics"]["accuracy"]["mean"]
+        assert points[name].error == pytest.approx(1 - accuracy, abs=1e-9)
+    # Another calibration asks for another measurement.
+    students["kd"] = {}
+    assert not FrontStage().is_done(Workspace(recipe(students=students), tmp_path / "run"))

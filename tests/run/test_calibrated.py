@@ -402,11 +402,9 @@ def test_stored_answers_are_calibrated_before_they_are_matched(tmp_path: Path) -
 
 
 def test_stored_answers_without_some_of_validation_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        XclError, match=r"teacher\.calibrate: asks the teacher about all validation"
-    ):
-        values = stored(tmp_path, missing=60)
-        values["teacher"]["answers"]["missing"] = "drop"
+    values = stored(tmp_path, missing=60)
+    values["teacher"]["answers"]["missing"] = "drop"
+    with pytest.raises(XclError, match=r"teacher\.calibrate: asks the teacher about all valida"):
         run(values, tmp_path / "run")
 
 

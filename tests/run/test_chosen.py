@@ -128,6 +128,18 @@ def test_a_choice_that_lost_its_training_has_the_same_log_again(tmp_path: Path) 
     assert [line["step"] for line in before if "evaluation" in line] == [32, 64, 128]
 
 
+def test_checkpoints_of_a_finished_stage_are_removed_by_the_next_run(tmp_path: Path) -> None:
+    execute(parse_recipe(recipe()), tmp_path)
+    left = [
+        tmp_path / "students" / name / f"step-0000000001.{'0' * 32}.ckpt"
+        for name in ("best/seed-0/kd", "best/seed-0/mixed", "kd/seed-0")
+    ]
+    for file in left:
+        file.write_bytes(b"left by a process that was killed")
+    execute(parse_recipe(recipe()), tmp_path)
+    assert not [file for file in left if file.exists()]
+
+
 def without_clock(line: dict[str, Any]) -> dict[str, Any]:
     return {key: line[key] for key in line if key not in ("seconds", "examples_per_second")}
 

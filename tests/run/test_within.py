@@ -98,6 +98,13 @@ def test_a_teacher_that_is_not_trained_stays(teacher: dict[str, Any]) -> None:
     assert cut(whole, section()).teacher == whole.teacher
 
 
+def test_trees_keep_their_draws() -> None:
+    whole = recipe(students={"kd": {}, "trees": {"estimator": "random_forest"}})
+    found = cut(whole, section())
+    assert found.students["trees"] == whole.students["trees"]
+    assert parse_recipe(found.dump()) == found
+
+
 def test_sizes_and_candidates_may_be_left_out_but_no_role() -> None:
     assert candidates(recipe()) == (
         "students.mine-mlp-6",
@@ -155,9 +162,11 @@ def test_what_was_chosen_is_said_and_kept(given_times: list[float], tmp_path: Pa
     assert said.endswith("as was chosen when the run began.")
     execute(again, tmp_path / "run")
     assert within(kept, tmp_path / "run", minutes=1)[0] == kept
-    with pytest.raises(RecipeError, match="is 2, but this recipe was cut to 1 minute; give the"):
+    with pytest.raises(RecipeError, match="is 2, but this recipe was cut to 1 minute; give that"):
         within(kept, tmp_path / "run", minutes=2)
     # Another time is another run.
+    with pytest.raises(RecipeError, match=r"is 2, but the run in '.*' was cut to 1 minute; give"):
+        within(small, tmp_path / "run", minutes=2)
     with pytest.raises(StorageError, match=r"made with training\.steps"):
         execute(cut(small, section(minutes=2, part=0.2)), tmp_path / "run")
 

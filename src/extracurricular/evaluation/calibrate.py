@@ -133,8 +133,8 @@ def variance_factors(said: Distribution, y: Tensor) -> tuple[float, ...]:
     """Return the factor of the variance of each real target with the least NLL.
 
     It is the mean of (y - μ)² / σ², where the slope of log c + (y - μ)² / (c σ²) by c is zero: the
-    closed form of Laves et al. 2020, "Well-calibrated regression uncertainty", equation 7, for each
-    output. It is bounded to [1e-6, 1e6].
+    closed form of Laves et al. 2020, "Well-calibrated regression uncertainty in medical imaging
+    with deep learning", for each output. It is bounded to [1e-6, 1e6].
 
     Raises:
         ValueError: The answers are of no real targets, or an answer with an error has no variance.
@@ -164,7 +164,8 @@ def rank(count: int, coverage: float) -> int:
 
     The score of a new example is as likely to have any of n + 1 ranks among those of n others, if
     all are exchangeable, so it is at most that bound with a probability of at least the coverage,
-    and of at most coverage + 1 / (n + 1) without ties (Lei et al. 2018, theorem 2).
+    and of at most coverage + 1 / (n + 1) without ties (Lei et al. 2018, "Distribution-free
+    predictive inference for regression", section 2.2).
     """
     # As a fraction, since 0.55 · 100 is more than 55 in binary.
     return math.ceil((count + 1) * Fraction(str(coverage)))
@@ -175,7 +176,8 @@ def fit_conformal(said: Distribution, y: Tensor, coverage: float) -> Conformal:
 
     The score of a real target is |y - μ| / σ, for each output on its own (Papadopoulos et al. 2008,
     normalised). That of a class is one minus its probability, which gives the smallest sets on
-    average, some of them empty (LAC: Sadinle, Lei and Wasserman 2019, section 2).
+    average, some of them empty (LAC: Sadinle, Lei and Wasserman 2019, "Least ambiguous set-valued
+    classifiers with bounded error levels").
 
     Raises:
         ValueError: The answers are of several labels, or there are too few.

@@ -34,6 +34,7 @@ from extracurricular.export.verify import Checked, Runner, check, enforce, onnx_
 from extracurricular.files import read_json, read_sealed, write_sealed
 from extracurricular.inputs import leaves
 from extracurricular.models import parameter_count
+from extracurricular.models.trees import Trees
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.environment import cpu_name
 from extracurricular.run.evaluation import SUMMARY
@@ -44,6 +45,7 @@ from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.workspace import Workspace
 from extracurricular.samplers import Empirical
 from extracurricular.teachers import NetworkTeacher
+from extracurricular.teachers.calibrated import calibrated
 
 SCHEMA = 1
 FILE = "front.json"
@@ -186,12 +188,14 @@ def measured(workspace: Workspace) -> dict[str, Any]:
 def _networks(workspace: Workspace) -> dict[str, Any]:
     """Return all that the front depends on, as plain values: its networks and its examples."""
     recipe, whole = workspace.recipe, plan(workspace.recipe)
-    weights = {
-        name: [workspace.record(whole.students[name, seed].path).get("sha256")
-               for seed in recipe.seeds]
-        for name in recipe.front
-    }  # fmt: skip
-    return {"weights": weights, "split": recipe.evaluation.split}
+    pairs = [(name, seed) for name in recipe.front for seed in recipe.seeds]
+    found: dict[str, Any] = {
+        whole.students[pair].path: workspace.record(whole.students[pair].path).get("sha256")
+        for pair in pairs
+    }
+    for fitted in (whole.calibrations[pair] for pair in pairs if pair in whole.calibrations):
+        found[fitted.path] = workspace.record(fitted.path).get("calibration")
+    return {"made": found, "split": recipe.evaluation.split}
 
 
 def _student(
@@ -214,12 +218,18 @@ def _student(
     for seed in recipe.seeds:
         data = workspace.data_of(seed).to(_CPU)
         module = copy.deepcopy(whole.students[name, seed].trained(workspace)).cpu().eval()
+        fitted = whole.calibrations.get((name, seed))
+        calibration = None if fitted is None else fitted.load(workspace)
         count = parameter_count(module), forward_cost(module, data)
-        asked = NetworkTeacher(module, data.task)
-        model = Exported(module, data)
+        asked = calibrated(NetworkTeacher(module, data.task), calibration)
+        model = Exported(module, data, calibration)
+        trees = [part for part in model.modules() if isinstance(part, Trees)]
+        for part in trees:
+            part.in_onnx = True
         made = {"float32": to_onnx(model, trace(model))}
         try:
-            made["int8"] = quantise(made["float32"], raw_draws(Empirical(data), data))
+            if not trees:
+                made["int8"] = quantise(made["float32"], raw_draws(Empirical(data), data))
         except ExportError as error:
             reason = str(error)
         names = ("validation", recipe.evaluation.split)
@@ -230,7 +240,8 @@ def _student(
             runner = onnx_runner(content)
             found: list[Checked] = []
             for which, split, original in zip(names, splits, originals, strict=True):
-                found.append(check(runner, data, split, original))
+                stated = None if calibration is None else calibration.conformal
+                found.append(check(runner, data, split, original, stated))
                 # The difference of 8 bits has no limit: the figures judge it.
                 enforce(found[-1], _LIMIT if precision == "float32" else math.inf, which)
             file = own.setdefault(precision, _File(len(content), runner, _one(data)))

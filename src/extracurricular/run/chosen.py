@@ -72,6 +72,11 @@ class ChosenStage(NetworkStage):
         """The logs of the candidates, and how they were judged."""
         return (FILE, *(f"{name}/{LOG}" for name, _ in self.candidates))
 
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """Its own folder, and those of the candidates."""
+        return (self.path, *(stage.path for _, stage in self.candidates))
+
     def chosen(self, workspace: Workspace) -> NetworkStage:
         """Return the candidate that was chosen; the first where none is yet."""
         name = workspace.record(self.path).get("chosen") if self.is_done(workspace) else None
@@ -110,8 +115,6 @@ class ChosenStage(NetworkStage):
             outcome["held_out_kl"] = results.plain()
             done = results.steps() | {name: self.training.steps}
             outcome["multiply_adds"] = self._spent(workspace, student, done)
-        for _, stage in self.candidates:
-            Checkpoints(workspace.folder / stage.path).clear()
         told = results.told(halving.names, halving.until)
         workspace.watcher.tell(f"{self.title}: chose {name} by held-out KL ({told})")
 

@@ -155,8 +155,10 @@ def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Che
         measured=recipe.evaluation.split,
     )
     waiting = [stage for stage in stages if not stage.is_done(workspace)]
-    for stage in stages:
-        for sentence in stage.damaged(workspace) if stage not in waiting else ():
+    for stage in (one for one in stages if one not in waiting):
+        # Of a process that ended just after it had finished the stage.
+        stage.clear_checkpoints(workspace)
+        for sentence in stage.damaged(workspace):
             watcher.tell(sentence)
     if waiting:
         note_environment(folder, workspace.device, watcher.tell)

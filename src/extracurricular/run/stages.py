@@ -116,6 +116,16 @@ class Stage:
         """The files that it leaves in its folder besides weights, with paths from there."""
         return ()
 
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """The folders of its trainings, relative to the run, in which checkpoints are kept."""
+        return (self.path,)
+
+    def clear_checkpoints(self, workspace: Workspace) -> None:
+        """Remove the checkpoints of its trainings, which a finished stage needs no longer."""
+        for folder in self.trainings:
+            Checkpoints(workspace.folder / folder).clear()
+
     def settings_in(self, workspace: Workspace) -> dict[str, Any]:
         """Return the settings with what ``auto`` became, as ``stage.json`` holds them."""
         found = settled(self.settings, workspace.precision, workspace.recipe.device.tf32)
@@ -250,7 +260,7 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     seconds = outcome.setdefault("seconds", round(time.perf_counter() - started, 3))
     outcome["files"] = {name: sha256(read_checked(folder / name, None)) for name in stage.leaves}
     write_sealed(folder / RECORD, record | {"done": True} | outcome)
-    Checkpoints(folder).clear()
+    stage.clear_checkpoints(workspace)
     judged = outcome.get("against_constant") or {}
     problem = [judged["problem"]] if "problem" in judged else []
     workspace.watcher.end(stage.title, stage.steps, seconds, *problem)

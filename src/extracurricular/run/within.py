@@ -75,11 +75,13 @@ def within(
     """
     if not 0 < minutes < float("inf"):
         raise RecipeError("--minutes", f"is {minutes:g}; it must be above 0")
-    known = recipe.within or _kept(folder, minutes)
+    known = recipe.within or _kept(folder)
     if known is not None and known.minutes != minutes:
+        whose = "this recipe" if recipe.within is not None else f"the run in {str(folder)!r}"
+        cure = "the recipe that it was made from" if recipe.within is not None else "another --out"
         raise RecipeError(
-            "--minutes", f"is {minutes:g}, but this recipe was cut to {minutes_of(known.minutes)}; "
-            "give the recipe that it was made from"
+            "--minutes", f"is {minutes:g}, but {whose} was cut to {minutes_of(known.minutes)}; "
+            f"give that, or {cure}"
         )  # fmt: skip
     if known is not None:
         cut_down = recipe if recipe.within is not None else cut(recipe, known)
@@ -123,9 +125,12 @@ def _kept_steps(recipe: Recipe, section: WithinSection) -> str:
     gone = f", without {', '.join(section.without)}" if section.without else ""
     if section.part == 1:
         return f"Within {minutes_of(section.minutes)} all trainings have all of their steps{gone}"
-    # The steps of a student with a cost are set by those of another.
-    own = {name: one for name, one in recipe.students.items() if one.cost is None}
-    steps = [f"{name} {one.training.steps:,}" for name, one in own.items()]
+    # The steps of a student with a cost are set by those of another; trees have none.
+    steps = [
+        f"{name} {one.training.steps:,}"
+        for name, one in recipe.students.items()
+        if one.cost is None and one.estimator is None
+    ]
     if _is_trained(recipe.teacher):
         steps.insert(0, f"teacher {recipe.teacher.training.steps:,}")
     shown = ", ".join(steps[:6]) + (", …" if len(steps) > 6 else "")
@@ -172,6 +177,9 @@ def cut(recipe: Recipe, section: WithinSection) -> Recipe:
     for name, one in recipe.students.items():
         if f"students.{name}" in gone:
             continue
+        if one.estimator is not None:
+            students[name] = one  # a fit has no steps
+            continue
         own: dict[str, Any] = {"training": _shorter(one.training, part)}
         if one.choose is not None:
             key = f"students.{name}.choose.among"
@@ -200,16 +208,15 @@ def _shorter(training: Training, part: float) -> Training:
     return training.model_copy(update={"steps": steps_of(training.steps, part), "warmup": warmup})
 
 
-def _kept(folder: Path, minutes: float) -> WithinSection | None:
-    """Return what was chosen for the run that was begun in a folder with the same time."""
+def _kept(folder: Path) -> WithinSection | None:
+    """Return what was chosen for the run that was begun in a folder; None where nothing was."""
     file = folder / "recipe.yaml"
     if not file.is_file():
         return None
     try:
-        found = read_recipe(str(file), quiet=True).within
+        return read_recipe(str(file), quiet=True).within
     except XclError:
         return None  # whoever needs that recipe says so
-    return found if found is not None and found.minutes == minutes else None
 
 
 # -- times ----------------------------------------------------------------------------------------
@@ -269,7 +276,7 @@ def _timed(
                     lambda stage=stage: _answer(stage, workspace, checks),  # type: ignore[misc]
                 )
                 found[stage.path] = stage.rows * each
-            else:
+            elif stage.steps:  # a calibration has none, and takes moments
                 untimed.append(stage.title)
     return found, untimed
 
