@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from extracurricular.distributions import Bernoulli, Categorical, Distribution, Gaussian
 from extracurricular.errors import RecipeError, StorageError
 from extracurricular.models import parameter_count
-from extracurricular.models.estimators import ESTIMATORS, LEAST_VARIANCE
+from extracurricular.models.estimators import ESTIMATORS, LEAST_VARIANCE, apart
 from extracurricular.models.grown import grown
 from extracurricular.models.trees import Block, Tree, Trees, planted, restored
 
@@ -220,6 +220,22 @@ def test_the_variance_of_a_sure_teacher_is_the_error_of_the_student() -> None:
 def test_a_wrong_setting_is_named(spec: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         ESTIMATORS.build(spec, key="estimator")
+
+
+def test_no_threshold_stands_on_the_value_of_a_draw_and_no_draw_changes_its_leaf() -> None:
+    x = rows(1999)
+    boosted = ensemble.HistGradientBoostingRegressor(max_iter=30, max_bins=16).fit(x, curve(x))
+    trees, bias = grown(boosted)
+    column = np.unique(x[:, 0])
+    on = [np.isin(one.threshold[one.feature == 0], column).any() for one in trees]
+    assert any(on), "such trees do split at values"
+    moved = apart(trees, x)
+    for one in moved:
+        assert not np.isin(one.threshold[one.feature == 0].astype(np.float32), column).any()
+    before, after = (planted([Block(some, bias)]) for some in (trees, moved))
+    assert np.array_equal(asked(after, x), asked(before, x))
+    near = np.nextafter(x, np.float32(np.inf))
+    assert np.array_equal(asked(after, near), asked(after, x))
 
 
 def test_fewer_draws_than_folds_are_refused() -> None:

@@ -272,7 +272,7 @@ def _of_regressors(
         return _gaussian(x, target, weight, make, of_variances, "log", folds, seed)
     reading: Reading = "log" if isinstance(target, Categorical) else "logit"
     found = _fits(make, x, target.mean.numpy().astype(np.float64), weight)
-    return planted([Block(*one, reading, LEAST_PROBABILITY) for one in _grown(found)])
+    return planted([Block(*one, reading, LEAST_PROBABILITY) for one in _grown(found, x)])
 
 
 def _gaussian(
@@ -295,8 +295,8 @@ def _gaussian(
         for place, one in _fits(make, x[rest], mean[rest], weight[rest]):
             own[part, place] = one.predict(x[part]).reshape(len(part), -1)
     wanted = np.maximum(var + np.square(mean - own), LEAST_VARIANCE)
-    means = [Block(*one) for one in _grown(_fits(make, x, mean, weight))]
-    spreads = _grown(_fits(of_variances, x, wanted, weight))
+    means = [Block(*one) for one in _grown(_fits(make, x, mean, weight), x)]
+    spreads = _grown(_fits(of_variances, x, wanted, weight), x)
     return planted([*means, *(Block(*one, reading, LEAST_VARIANCE) for one in spreads)])
 
 
@@ -321,9 +321,31 @@ def _fits(make: Callable[[], Any], x: Array, y: Array, weight: Array) -> list[tu
     return found
 
 
-def _grown(fitted: list[tuple[slice, Any]]) -> Iterator[tuple[list[Tree], Array]]:
+def _grown(fitted: list[tuple[slice, Any]], x: Array) -> Iterator[tuple[list[Tree], Array]]:
     for _, one in fitted:
-        yield grown(one)
+        trees, bias = grown(one)
+        yield apart(trees, x), bias
+
+
+def apart(trees: list[Tree], x: Array) -> list[Tree]:
+    """Return trees with no threshold on the value of a draw: it moves halfway to the next one.
+
+    Boosted trees split at values of draws. A row with such a value, standardised elsewhere, may
+    differ in its last bit and would go the other way. No draw changes its leaf.
+    """
+    known = [np.unique(column).astype(np.float64) for column in x.T]
+    found = []
+    for tree in trees:
+        threshold = tree.threshold.astype(np.float64)
+        for column in np.unique(tree.feature):
+            values, own = known[column], tree.feature == column
+            above = np.searchsorted(values, threshold[own], side="right")
+            low = values[np.maximum(above - 1, 0)]
+            high = values[np.minimum(above, len(values) - 1)]
+            near = np.abs(threshold[own] - low) <= 1e-6 * np.maximum(1, np.abs(low))
+            threshold[own] = np.where(near & (high > low), (low + high) / 2, threshold[own])
+        found.append(tree._replace(threshold=threshold))
+    return found
 
 
 # Classes
@@ -340,7 +362,7 @@ def _of_classes(estimator: Any, x: Array, probs: Array, weight: Array) -> list[B
     if len(known) == 1:
         return list((never | {int(known[0]): Block([], np.zeros(1))}).values())
     estimator.fit(x[row], label, sample_weight=probs[row, label] * weight[row])
-    found = [Block(trees, np.array([start])) for trees, start in boosted(estimator)]
+    found = [Block(apart(trees, x), np.array([start])) for trees, start in boosted(estimator)]
     # Of two classes it has the log-odds of the second.
     found = [Block([], np.zeros(1)), *found] if len(found) == 1 else found
     return list((never | dict(zip(known.tolist(), found, strict=True))).values())
