@@ -1,8 +1,8 @@
 """Matchings side by side: the same teacher, draws, steps and rate; only the loss differs.
 
-Each matching has a small grid of settings. The one with the best NLL on the validation rows of one
-seed is trained with five other seeds and measured on the test split: accuracy, NLL, and KL from
-the teacher, as means with the standard error of the difference to ``forward_kl`` over seeds.
+Each matching has a small grid of settings, or one. The one with the best NLL on the validation
+rows of one seed is trained with five others and measured on the test split: accuracy, NLL, and KL
+from the teacher, as means with the standard error of the difference to ``forward_kl`` over seeds.
 Students start from the same weights and see the same draws, seed by seed.
 
 ``plant`` is the UCI power-plant table with its target in ten classes of equal size. ``hints``
