@@ -202,7 +202,6 @@ PLACES = {
     "run.evaluation._counts": "none: classes alone are balanced",
     "run.generator_pictures._rows": "rows by the last label",
     "run.generator_pictures.image_sheets": "between the lowest and the highest",
-    "run.teacher.TeacherPlan.load": "the word outputs",
     "run.trial._check_kind": "a divergence for classes is refused by name",
     "run.teacher.TeacherPlan.load_uncalibrated": "the word outputs",
     "run.trial._needs": "one logit for each label",
