@@ -168,3 +168,19 @@ def test_a_figure_that_a_seed_lacks_is_left_out_and_told() -> None:
         "there is no macro AUROC: that needs a class or label that some examples of the split have "
         "and others have not."
     ]
+
+
+def test_calibrations_of_many_students_are_told_for_the_judged_one_alone() -> None:
+    names = ["ref", "s1", "s2", "s3", "s4"]
+    found = summary({name: [0.3] for name in names}, reference="ref", subject="s2")
+    of = {"examples": 9, "temperature": 0.5}
+    keys = ("nll", "nll_before", "ece", "ece_before")
+    figures = {key: {"mean": 0.2, "std": 0.0} for key in keys}
+    for name in names:
+        found["students"][name]["calibration"] = {"fitted": [of], "figures": figures}
+    told = [text.split()[0] for text in texts(found) if "is calibrated" in text]
+    assert told == ["s2"]
+    for name in ("s1", "s3"):
+        del found["students"][name]["calibration"]
+    told = [text.split()[0] for text in texts(found) if "is calibrated" in text]
+    assert told == ["ref", "s2", "s4"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -131,10 +131,11 @@ def _beside(name: str, value: float, before: float) -> dict[str, float]:
 # In words
 
 
-def calibration_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on each calibrated model of a run, the teacher first."""
+def calibration_sentences(summary: Mapping[str, Any], students: Iterable[str]) -> list[str]:
+    """Return a sentence on the teacher and on each of these students, if they are calibrated."""
     split = summary["recipe"]["evaluation"]["split"]
-    entries = {"the teacher": summary["teacher"], **summary["students"]}
+    entries = {"the teacher": summary["teacher"]}
+    entries |= {name: summary["students"][name] for name in students}
     found = {name: entry.get("calibration") for name, entry in entries.items()}
     return [calibration_sentence(name, one, split) for name, one in found.items() if one]
 

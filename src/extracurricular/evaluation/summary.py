@@ -275,6 +275,13 @@ def _choice(summary: Mapping[str, Any], name: str) -> str:
     )
 
 
+def _told_calibrated(summary: Mapping[str, Any]) -> list[str]:
+    """Return the calibrated students that have a sentence: all of few, or those judged of many."""
+    found = [name for name, entry in summary["students"].items() if entry.get("calibration")]
+    judged = judged_students(summary)
+    return found if len(found) <= _MOST_TOLD else [name for name in found if name in judged]
+
+
 def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
     texts = mark_sentences(summary)
     fitted = fitted_students(summary)
@@ -292,7 +299,7 @@ def _notes(summary: Mapping[str, Any]) -> list[Sentence]:
             texts.append(_choice(summary, name))
     if summary["recipe"]["evaluation"]["split"] != "test":
         texts.append("these are figures on the validation split.")
-    texts += calibration_sentences(summary)
+    texts += calibration_sentences(summary, _told_calibrated(summary))
     parts = Parts.of(summary)
     balance = of_balance(summary)
     texts += [] if balance is None else [balance]
