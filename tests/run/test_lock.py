@@ -134,3 +134,12 @@ def test_a_log_on_a_full_disk_is_told_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot write '.*log\.jsonl': No space left"):
         log.write({"step": 1})
     log.close()
+
+
+def test_data_that_jobs_shared_are_removed_after_a_run_was_killed(tmp_path: Path) -> None:
+    left, own = tmp_path / ".data-123-0", tmp_path / ".data-mine"
+    left.write_bytes(b"1")
+    own.write_bytes(b"1")
+    with locked(tmp_path):
+        assert not left.exists()
+        assert own.exists()

@@ -36,6 +36,7 @@ from extracurricular.errors import (
 from extracurricular.files import telling
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_group, do_in_order, next_group
+from extracurricular.run.lock import remove_data
 from extracurricular.run.network import NetworkStage, asks_at_each_step
 from extracurricular.run.plan import plan
 from extracurricular.run.shared_data import Mapped, mapped, read_mapped
@@ -124,7 +125,6 @@ def _data_files(stages: Sequence[Stage], workspace: Workspace) -> Iterator[list[
     """Put the data sets of stages into files that all jobs map, for the time of a block."""
     specs = {repr(stage.data): stage.data for stage in stages}
     files: list[Mapped] = []
-    _remove_data(workspace.folder)  # of a run that was killed; nobody else is in this folder
     try:
         for number, spec in enumerate(specs.values()):
             file = workspace.folder / f".data-{os.getpid()}-{number}"
@@ -134,13 +134,7 @@ def _data_files(stages: Sequence[Stage], workspace: Workspace) -> Iterator[list[
             files += [found] if found is not None else []
         yield files
     finally:
-        _remove_data(workspace.folder)
-
-
-def _remove_data(folder: Path) -> None:
-    for file in folder.glob(".data-*"):
-        with telling(file, "remove"):
-            file.unlink(missing_ok=True)
+        remove_data(workspace.folder)
 
 
 # -- the parent -----------------------------------------------------------------------------------

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from extracurricular.errors import StorageError
-from extracurricular.files import sweep
+from extracurricular.files import sweep, telling
 
 # Folders of stages.
-_STAGES = ("teacher", "generators", "knowledge", "students")
+_STAGES = ("teacher", "generators", "knowledge", "students", "calibration")
+_DATA = re.compile(r"\.data-\d+-\d+")
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
@@ -38,9 +40,21 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         _take(handle, folder)
         sweep(folder, _STAGES)
+        remove_data(folder)
         yield
     finally:
         os.close(handle)
+
+
+def remove_data(folder: Path) -> None:
+    """Remove the data sets that jobs share, of a run that was killed or has ended.
+
+    Only the run that has locked the folder may have some in use.
+    """
+    for file in folder.glob(".data-*"):
+        if _DATA.fullmatch(file.name):
+            with telling(file, "remove"):
+                file.unlink(missing_ok=True)
 
 
 def _take(handle: int, folder: Path) -> None:
