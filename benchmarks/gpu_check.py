@@ -60,6 +60,7 @@ CHAINS: dict[str, list[Any]] = {
     "colour": ["empirical", "colour"],
     "trivial_augment": ["empirical", "trivial_augment"],
     "rand_augment": ["empirical", {"rand_augment": {"count": 2, "magnitude": 15}}],
+    "weak": ["empirical", {"augment": {"pad": 1}}, "weak", {"noise": {"std": 0.2}}, "cutout"],
     "swap": ["empirical", {"swap": {"p": 0.4}}],
     "gibbs": ["empirical", {"gibbs": {"steps": 2}}],
     "neighbours": [{"neighbours": {"count": 2}}],
@@ -78,7 +79,9 @@ CHAINS: dict[str, list[Any]] = {
     ],
 }
 # The data that a chain takes, where it does not take all.
-OF_IMAGES = ("augment", "cutmix", "affine", "cutout", "colour", "trivial_augment", "rand_augment")
+OF_IMAGES = (
+    "augment", "cutmix", "affine", "cutout", "colour", "trivial_augment", "rand_augment", "weak",
+)  # fmt: skip
 TAKES = dict.fromkeys(OF_IMAGES, ("images", "eyes"))
 TAKES |= dict.fromkeys(("swap", "gibbs", "neighbours"), ("table",))
 TAKES |= {"balanced": ("images",)}

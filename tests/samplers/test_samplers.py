@@ -369,7 +369,7 @@ def test_every_shipped_sampler_is_public() -> None:
     sources = {"empirical", "generated", "neighbours", "pool", "resized_crop"}
     registered = sources | {"augment", "cutmix", "mixup", "noise", "uncertain", "balanced"}
     registered |= {"affine", "colour", "cutout", "rand_augment", "trivial_augment"}
-    registered |= {"gibbs", "swap"}
+    registered |= {"gibbs", "swap", "weak"}
     assert set(SAMPLERS.names()) == registered
     classes = {
         name

@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -302,12 +303,7 @@ def test_chains_from_recipes_train_too() -> None:
         {"momentum": 1.0},
         {"weight_decay": -1e-4},
         {"ema": 1.0},
-        {"optimizer": "lions"},
-        {"optimizer": {"adam": {"betas": [0.9, 1.5]}}},
-        {"optimizer": "torch.optim:LBFGS", "lr": 0.1},
-        {"optimizer": "mine:Optimizer"},
         {"accumulate": 0},
-        {"accumulate": 5},
         {"freeze": "stem"},
         {"clip_norm": 0},
         {"step": 5},
@@ -317,6 +313,21 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> No
     [name] = wrong
     with pytest.raises(RecipeError, match=f"^{name}: (is|unknown key)"):
         Training(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"optimizer": "lions"}, "optimizer: unknown optimizer 'lions'; did you mean 'lion'?"),
+        ({"optimizer": {"adam": {"betas": [0.9, 1.5]}}}, "optimizer: adam: Invalid beta"),
+        ({"optimizer": "mine:Optimizer"}, "lr is not set, and the optimizer 'mine:Optimizer' "),
+        ({"accumulate": 5}, "accumulate is 5, but batch_size, 64, cannot be cut into"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Training(**wrong)
+    assert str(caught.value).startswith(said)
 
 
 def test_a_log_is_continued_where_the_training_was(tmp_path: Path) -> None:

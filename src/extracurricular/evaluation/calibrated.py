@@ -134,7 +134,7 @@ def _beside(name: str, value: float, before: float) -> dict[str, float]:
 def calibration_sentences(summary: Mapping[str, Any], students: Iterable[str]) -> list[str]:
     """Return a sentence on the teacher and on each of these students, if they are calibrated."""
     split = summary["recipe"]["evaluation"]["split"]
-    entries = {"the teacher": summary["teacher"]}
+    entries = {"the teacher": summary.get("teacher", {})}
     entries |= {name: summary["students"][name] for name in students}
     found = {name: entry.get("calibration") for name, entry in entries.items()}
     return [calibration_sentence(name, one, split) for name, one in found.items() if one]

@@ -55,7 +55,7 @@ def _read_optimizer(value: Any) -> Any:
         if not OPTIMIZERS.names_own_code(name):
             check_optimizer(value, "")
     except RecipeError as error:
-        where = f"{error.key} " if error.key else ""
+        where = f"{error.key}: " if error.key else ""
         raise ValueError(f"{where}{error.problem}") from None
     return {name: given} if given else name
 
