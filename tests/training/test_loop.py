@@ -320,6 +320,7 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> No
     [
         ({"optimizer": "lions"}, "optimizer: unknown optimizer 'lions'; did you mean 'lion'?"),
         ({"optimizer": {"adam": {"betas": [0.9, 1.5]}}}, "optimizer: adam: Invalid beta"),
+        ({"optimizer": "torch.optim:LBFGS", "lr": 0.1}, "optimizer: is 'torch.optim:LBFGS'; "),
         ({"optimizer": "mine:Optimizer"}, "lr is not set, and the optimizer 'mine:Optimizer' "),
         ({"accumulate": 5}, "accumulate is 5, but batch_size, 64, cannot be cut into"),
     ],

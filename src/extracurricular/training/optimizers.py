@@ -238,7 +238,7 @@ def build_optimizer(
         RecipeError: There is no such optimiser, a setting is wrong, or it needs a closure.
     """
     name, given = split_spec(spec, "optimizer", key)
-    _refuse_closures(name, key)
+    refuse_closures(name, key)
     entry, _ = OPTIMIZERS.find(name, key=key)
     supplied = {"groups": groups, "lr": lr, "momentum": momentum, "fused": fused}
     if not OPTIMIZERS.names_own_code(name):
@@ -259,8 +259,12 @@ def build_optimizer(
     return made
 
 
-def _refuse_closures(name: str, key: str) -> None:
-    """Refuse, by its name, an optimiser that computes the loss several times a step."""
+def refuse_closures(name: str, key: str) -> None:
+    """Refuse, by its name, an optimiser that computes the loss several times a step.
+
+    Raises:
+        RecipeError: It does.
+    """
     known = _CLOSURES.get(name.rpartition(":")[2].lower())
     if known is not None:
         raise RecipeError(key, f"is {name!r}; {known} {_CLOSURE}")

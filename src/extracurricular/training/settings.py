@@ -18,7 +18,7 @@ from pydantic import (
 
 from extracurricular.errors import RecipeError, shorten
 from extracurricular.registry import explain_validation, split_spec
-from extracurricular.training.optimizers import OPTIMIZERS, check_optimizer
+from extracurricular.training.optimizers import OPTIMIZERS, check_optimizer, refuse_closures
 
 
 def _read_milestones(value: Any) -> tuple[float, ...]:
@@ -52,6 +52,7 @@ def _read_optimizer(value: Any) -> Any:
     try:
         name, given = split_spec(value, "optimizer", "")
         # Whose code it is imports nothing yet: a recipe may be read to be looked at.
+        refuse_closures(name, "")
         if not OPTIMIZERS.names_own_code(name):
             check_optimizer(value, "")
     except RecipeError as error:
