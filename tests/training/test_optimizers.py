@@ -101,7 +101,7 @@ def test_settings_of_an_optimizer_are_read_and_refused_by_key() -> None:
         r"unknown optimizer 'adamm'; did you mean 'adam'": "adamm",
         r"optimizer: adam\.beta: unknown key 'beta'; did you mean 'betas'": {"adam": {"beta": 1}},
         r"optimizer: adam: Invalid beta parameter": {"adam": {"betas": [0.9, 2.0]}},
-        r"optimizer: lion betas is \[0.9, 1.0\]; each must be": {"lion": {"betas": [0.9, 1.0]}},
+        r"optimizer: lion: betas is \[0.9, 1.0\]; each must be": {"lion": {"betas": [0.9, 1.0]}},
         r"L-BFGS computes the loss several times a step": "lbfgs",
         r"SAM computes the loss several times a step": "sam_pytorch:SAM",
     }
