@@ -24,7 +24,7 @@ from extracurricular.recipe.read import parse_recipe
 from extracurricular.report.comparison import render_comparison
 from extracurricular.report.comparison_table import better, difference_text, findings, lines
 from tests.chromium import browser
-from tests.cli.test_cli import xcl
+from tests.cli.called import xcl
 from tests.conftest import small_recipe
 from tests.report.test_page import SEEN
 

@@ -31,7 +31,7 @@ from extracurricular.files import save_weights
 from extracurricular.predictors.predictor import Predictor, input_forms
 from extracurricular.recipe.lookup import find_data
 from extracurricular.run.finished import open_run
-from tests.cli.test_cli import xcl as process
+from tests.cli.called import xcl as process
 from tests.conftest import eye_data, image_data, table_data
 
 WEIGHT = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 4))).float() / 255

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from extracurricular.data.base import Data, Split, make_data
 from extracurricular.distributions import Task
 from extracurricular.errors import DataError
 from extracurricular.inputs import leaves
+from tests.cli.called import xcl
 from tests.conftest import eye_data, image_data, table_data
 
 Array = np.ndarray[Any, Any]
@@ -210,18 +209,12 @@ def test_tables_have_no_contact_sheet() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    def xcl(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "extracurricular.cli", "data", *arguments],
-            capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False,
-        )  # fmt: skip
-
-    done = xcl("digits", "train=50", "--sheet", "contact.png")
+    done = xcl("data", "digits", "train=50", "--sheet", "contact.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for word in ("classification, 10 classes", "1 × 8 × 8", "Look at contact.png"):
         assert word in done.stdout
     assert (tmp_path / "contact.png").read_bytes()[:4] == b"\x89PNG"
-    wrong = xcl("table", "path=gone.csv")
+    wrong = xcl("data", "table", "path=gone.csv", cwd=tmp_path)
     assert wrong.returncode == 2
     assert wrong.stderr == (
         f"error: the file {str(tmp_path / 'gone.csv')!r} does not exist; path must name a .csv "

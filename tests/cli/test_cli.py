@@ -15,18 +15,8 @@ from extracurricular import __version__
 from extracurricular.cli import base
 from extracurricular.cli.progress import Progress
 from extracurricular.data.progress import reading, watched_by
+from tests.cli.called import xcl
 from tests.run.test_run import TINY
-
-
-def xcl(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "extracurricular.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=cwd,
-        check=False,
-    )
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import extracurricular as xcl_package
 from extracurricular.data.sets.digits import digits
 from extracurricular.files import load_weights, save_weights
 from extracurricular.models import build_model
-from tests.cli.test_cli import xcl
+from tests.cli.called import xcl
 from tests.teachers.test_onnx import linear
 
 DATA = "{digits: {train: 100, validation: 50}}"

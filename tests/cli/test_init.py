@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.cli.test_cli import xcl
+from tests.cli.called import xcl
 from tests.data.test_warts import rows, saved, text
 from tests.teachers.test_onnx import linear
 

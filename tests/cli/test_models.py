@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cli.test_cli import xcl
+from tests.cli.called import xcl
 
 
 def test_networks_are_listed() -> None:

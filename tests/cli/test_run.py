@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cli.test_cli import xcl
+from tests.cli.called import xcl
 from tests.run.test_run import TINY
 
 

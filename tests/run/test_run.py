@@ -340,7 +340,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(tmp_path: Path) 
 
     moments = random.Random(0)
     kills = 0
-    while kills < 5:
+    while kills < 3:
         process = start("killed")
         # The clock starts with the first checkpoint, as start-up takes most of the time.
         before = len(list((tmp_path / "killed").rglob("*.ckpt")))

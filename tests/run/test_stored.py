@@ -24,7 +24,7 @@ from extracurricular.recipe.read import parse_recipe
 from extracurricular.report.write import ReportStage
 from extracurricular.run.execute import execute
 from extracurricular.run.finished import open_run
-from tests.cli.test_cli import xcl
+from tests.cli.called import xcl
 
 ROWS = 120
 
