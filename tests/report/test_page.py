@@ -175,3 +175,13 @@ def test_what_has_no_report_is_told_in_one_sentence(
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_damaged_file_of_names_is_told_and_places_stand_for_them(copy: Path) -> None:
+    told: list[str] = []
+    file = copy / "ids.json.gz"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert write_report(open_run(copy), again=True, tell=told.append)
+    [sentence] = told
+    assert sentence.startswith(f"the file {str(file)!r} is damaged")
+    assert sentence.endswith("without it, examples are told by their places")

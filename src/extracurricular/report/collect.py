@@ -101,7 +101,7 @@ class Report:
         curves: Loss, validation error, mastery and shares of the students shown, by step.
         choices: How students were chosen among candidates.
         learned: Sentences on what students learn of transformed targets.
-        damaged: A sentence for each damaged file that was made anew.
+        damaged: A sentence for each damaged file that was made anew, or is done without.
         front: Error against the cost of exported files, as :func:`~.export.front.report` gives it;
             None where the run has none.
         differing: The examples on which the subject and its teacher differ most.
@@ -145,7 +145,9 @@ def collect(finished: Finished) -> Report:
     workspace = finished.workspace
     data = finished.described
     shown = shown_students(finished.summary)
-    damaged: list[str] = []
+    kept = finished.workspace.kept
+    unnamed = None if kept is None else kept.without_names
+    damaged: list[str] = [] if unnamed is None else [unnamed]
     _check_metrics(finished)
     teacher, students, entropy, examples = _answers(finished, shown)
     classes: tuple[str, ...] = ()

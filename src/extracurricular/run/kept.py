@@ -127,13 +127,24 @@ class Kept:
             return []
         return list(self._ids[place].get(part, ()))
 
+    @property
+    def without_names(self) -> str | None:
+        """The reason why examples have no names, as a sentence; None where their file is whole."""
+        if self.content.get("ids") is None:
+            return None
+        try:
+            read_checked(self.folder / IDS, self.content["ids"])
+        except StorageError as error:
+            return f"{error}; without it, examples are told by their places"
+        return None
+
     @cached_property
     def _ids(self) -> list[dict[str, Any]]:
         try:
             packed = read_checked(self.folder / IDS, self.content.get("ids"))
             found = json.loads(gzip.decompress(packed))
         except (StorageError, OSError, EOFError, ValueError):
-            return []  # they only make a sentence clearer
+            return []  # they only make a sentence clearer; see without_names
         return found if isinstance(found, list) else []
 
     @cached_property
