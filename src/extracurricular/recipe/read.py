@@ -116,13 +116,17 @@ def _load(source: str) -> tuple[Any, Path]:
             f"{known_names(source, shipped)}"
         )  # fmt: skip
     try:
-        return yaml.load(text, Loader=Loader), base
+        loaded = yaml.load(text, Loader=Loader)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # A date such as 2001-99-99, or an integer of too many digits, is a ValueError.
         where = " ".join(str(error).split())
         raise RecipeError("", f"the recipe {source!r} is not valid YAML: {where}") from None
     except RecursionError:
         raise RecipeError("", f"the recipe {source!r} is nested too deeply") from None
+    if not isinstance(loaded, Mapping):
+        what = f"not {shorten(loaded)}"
+        raise RecipeError("", f"in {source!r}, a recipe is a mapping of keys to values, {what}")
+    return loaded, base
 
 
 def _parse(loaded: Any, overrides: Sequence[str], base: Path | None = None) -> tuple[Recipe, Notes]:
