@@ -41,6 +41,8 @@ def refused(tmp_path: Path, text: str) -> str:
         ("zz: " + "[" * 500 + "]" * 500, "nested"),
         ("zz: " + "[" * 20_000 + "]" * 20_000, "is nested too deeply"),
         ("zz: " + "9" * 5000, "is not valid YAML: Exceeds the limit"),
+        ("zz: {null: 1}", "zz: has the key None; a key should be a text or a number"),
+        ("zz: {a: {1: 2, b: 3}}", "zz.a: has the keys"),
         ("zz: .inf", "zz: is inf; it should be a finite number"),
         ("zz: {a: [1, .nan]}", "zz.a.1: is nan; it should be a finite number"),
         ("zz: !!binary aGVsbG8=", "zz: is b'hello'; it must be a text"),

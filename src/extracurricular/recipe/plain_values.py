@@ -52,6 +52,7 @@ def unshared(loaded: Any, *start: str) -> Any:
         if isinstance(value, Mapping):
             for key in value:
                 _check(key, (*place, key))
+            _check_keys(value, place)
             return {key: copied(part, (*place, key)) for key, part in value.items()}
         if isinstance(value, list | tuple):
             return [copied(part, (*place, number)) for number, part in enumerate(value)]
@@ -91,6 +92,18 @@ def _check(value: Any, place: tuple[Any, ...]) -> None:
         problem = f"is {shorten(value)}; it must be a text, a number, or a list"
     if problem is not None:
         raise RecipeError(_key(place), problem)
+
+
+def _check_keys(value: Mapping[Any, Any], place: tuple[Any, ...]) -> None:
+    """Refuse keys that have no order among them, as settings are written in the order of keys."""
+    for key in value:
+        if not isinstance(key, str | int | float):
+            raise RecipeError(_key(place), f"has the key {key}; a key should be a text or a number")
+    if len({isinstance(key, str) for key in value}) > 1:
+        shown = ", ".join(map(repr, value))
+        raise RecipeError(
+            _key(place), f"has the keys {shorten(shown)}; all should be texts, or all numbers"
+        )
 
 
 def _is_writable(text: str) -> bool:
