@@ -238,6 +238,15 @@ def test_a_changed_figure_is_never_shown_and_made_anew(run: Path, name: str) -> 
     assert {path: kept[0] for path, kept in after.items()} == {p: k[0] for p, k in before.items()}
 
 
+def test_where_a_checksum_differs_both_files_are_named(run: Path) -> None:
+    record = run / "stage.json"
+    kept = read_sealed(record)
+    kept["files"]["summary.json"] = "0" * 64  # as that of another run has it
+    write_sealed(record, kept)
+    with pytest.raises(StorageError, match=r"summary\.json' is damaged.*or stage\.json beside it"):
+        open_run(run)
+
+
 @pytest.mark.parametrize("name", ["answers.safetensors", "weights.safetensors", "stage.json"])
 def test_files_of_other_students_are_named(run: Path, name: str) -> None:
     one, other = (run / f"students/{student}/seed-0" / name for student in ("kd", "xcl"))

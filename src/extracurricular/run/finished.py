@@ -189,7 +189,9 @@ def _open_run(
             f"`xcl run {recipe_file} --out {folder}` goes on with it"
         )
     measured = recorded_files(folder)
-    with curing(remake(folder)):
+    # A checksum that differs does not tell which of the two files is wrong.
+    either = f"or {RECORD} beside it, which has its checksum, is another run's; "
+    with curing((either if SUMMARY in measured else "") + remake(folder)):
         summary = _summary(summary_file, measured.get(SUMMARY))
     recipe = read_recipe(str(recipe_file), quiet=True)
     if _but_device(summary["recipe"]) != _but_device(recipe.dump()):
