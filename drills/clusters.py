@@ -23,8 +23,10 @@ from drills.common import Dice, Ended, Result, Tally, xcl
 COUNT = 20
 KINDS = ("worker", "node", "run")
 _WORDS = ("run", "r.yaml", "--on", "ray", "--out")
+# Words of Ray that no terminal shows.
+_TALK = ("raylet", "ray::", ".cc:", ".h:", "WARNING", "INFO")
 # Kills of one trial.
-_WORKERS = 3
+_WORKERS = 2
 # Seconds in which a cluster begins a stage, or a worker that was killed another one.
 _PATIENCE = 120.0
 
@@ -32,7 +34,7 @@ _PATIENCE = 120.0
 def drill(dice: Dice, count: int, folder: Path) -> Result:
     """Make ``count`` trials."""
     tally = Tally()
-    training = {"steps": 4000, "batch_size": 16, "lr": 0.003, "checkpoint_every": 100}
+    training = {"steps": 2500, "batch_size": 16, "lr": 0.003, "checkpoint_every": 100}
     model = {"mlp": {"hidden": [8]}}
     whole = base(
         "plain",
@@ -41,9 +43,10 @@ def drill(dice: Dice, count: int, folder: Path) -> Result:
         teacher={"model": model, "members": 2, "training": training},
         defaults={"model": model, "training": training},
     )
-    for number, own in dice.trials(count):
-        tally.tried += 1
-        with _Nodes() as nodes:
+    with _Nodes() as nodes:
+        for number, own in dice.trials(count):
+            tally.tried += 1
+            nodes.renew()
             _trial(number, own, whole, nodes, tally)
     return tally.result()
 
@@ -79,7 +82,7 @@ def _trial(number: int, dice: Dice, whole: Base, nodes: _Nodes, tally: Tally) ->
 
 def _fine(number: int, ended: Ended, tally: Tally) -> bool:
     """Return whether a command did nothing that none may do, such as Ray's own talk."""
-    talk = [line for line in ended.text.splitlines() if "raylet" in line or "ray::" in line]
+    talk = [line for line in ended.text.splitlines() if any(word in line for word in _TALK)]
     fault = ended.fault or (f"talk of the engine: {talk[0]}" if talk else None)
     if fault is not None:
         tally.fault(number, fault)
@@ -131,7 +134,7 @@ class _Nodes:
             self.cluster: Any = Cluster(
                 initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
             )
-            self.second = self.cluster.add_node(num_cpus=1)
+        self.second: Any = None
         self.before = os.environ.get("RAY_ADDRESS")
         os.environ["RAY_ADDRESS"] = self.cluster.address
         return self
@@ -143,14 +146,22 @@ class _Nodes:
         with _silent():
             self.cluster.shutdown()
 
+    def renew(self) -> None:
+        """Begin the second node, unless it is alive."""
+        if self.second is None:
+            with _silent():
+                self.second = self.cluster.add_node(num_cpus=1)
+
     def kill(self) -> None:
         """Kill the second node."""
+        second, self.second = self.second, None
         with _silent():
-            self.cluster.remove_node(self.second, allow_graceful=False)
+            self.cluster.remove_node(second, allow_graceful=False)
 
     def at_work(self, second: bool = False) -> list[int]:
         """Return the processes that do a stage, on the second node or on both."""
         nodes = [self.second] if second else [self.cluster.head_node, self.second]
+        nodes = [node for node in nodes if node is not None]
         raylets = {
             one.process.pid for node in nodes for one in node.all_processes.get("raylet", [])
         }

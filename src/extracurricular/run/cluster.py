@@ -29,6 +29,8 @@ ADDRESS = "RAY_ADDRESS"
 """The variable of the environment with the address of a cluster, as all programs of Ray read it."""
 # The variable by which Ray encrypts what it sends.
 _TLS = "RAY_USE_TLS"
+# The variable by which it shows a token.
+_AUTH = "RAY_AUTH_MODE"
 # Seconds in which a machine answers that is there.
 _PATIENCE = 5.0
 # Memory of a process that has imported all it needs.
@@ -172,18 +174,15 @@ def cluster(on: str, jobs: int | None, workspaces: Sequence[Workspace]) -> Itera
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         count = (jobs or max(1, (cores or 1) // threads)) * threads
         given |= {"num_cpus": count, "include_dashboard": False}
-    # What it logs before it has joined goes to the terminal.
-    log = {} if address is None else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     try:
-        with quiet(), environment(**log):
+        with quiet():
             ray.init(address or "local", **given)
     except Exception as error:  # it has many kinds of them
-        where = (
-            "a cluster cannot be started here"
-            if address is None
-            else (f"the cluster at {address!r} cannot be joined")
-        )
-        raise XclError(f"--on {on}: {where}: {first_line(error)}") from error
+        where, hint = "a cluster cannot be started here", ""
+        if address is not None:
+            where = f"the cluster at {address!r} cannot be joined"
+            hint = f"; one that asks for a token wants {_AUTH}=token here too"
+        raise XclError(f"--on {on}: {where}: {first_line(error)}{hint}") from error
     try:
         yield ray
     finally:

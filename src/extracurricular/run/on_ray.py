@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,12 @@ class _Driver:
         # Where the driver's own process is, if it is in the cluster: it lives as long as the run.
         here = ray.get_runtime_context().get_node_id()
         near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        own = ray.remote(_Reports).options(num_cpus=0, scheduling_strategy=near, max_restarts=-1)
-        self.reports = own.remote()
+        own = {"num_cpus": 0, "scheduling_strategy": near, "max_restarts": -1}
+        # The dashboard shows stages alone.
+        reports = ray.remote(_Reports).options(**own, enable_task_events=False)
+        self.reports = reports.remote()
         self.data = self._sent(tasks)
-        self.setting = _Setting(self.mark, socket.gethostname(), version("extracurricular"))
+        self.setting = _Setting(self.mark, socket.gethostname(), _version())
         self.do, self.needs = ray.remote(_do_task), Needs(ray)
         # The longest first, so that none is left alone at the end.
         waiting = sorted(tasks, key=lambda task: task.work, reverse=True)
@@ -257,6 +260,11 @@ def _recipe(workspace: Workspace) -> bytes:
     return pickle.dumps(recipe.model_copy(update={"device": device}))
 
 
+@cache
+def _version() -> str:
+    return version("extracurricular")
+
+
 # -- in the cluster -------------------------------------------------------------------------------
 
 
@@ -343,7 +351,7 @@ def _do_task(
 
 def _check_place(order: Order, setting: _Setting) -> None:
     """Refuse a machine that has another version, or that does not see the folder of the run."""
-    host, own = socket.gethostname(), version("extracurricular")
+    host, own = socket.gethostname(), _version()
     if own != setting.version:
         raise XclError(
             f"the machine {host} has extracurricular {own}, and this one {setting.version}; "
