@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -175,7 +177,7 @@ def cluster(on: str, jobs: int | None, workspaces: Sequence[Workspace]) -> Itera
         count = (jobs or max(1, (cores or 1) // threads)) * threads
         given |= {"num_cpus": count, "include_dashboard": False}
     try:
-        with quiet():
+        with quiet(), _own_signals():
             ray.init(address or "local", **given)
     except Exception as error:  # it has many kinds of them
         where, hint = "a cluster cannot be started here", ""
@@ -188,6 +190,17 @@ def cluster(on: str, jobs: int | None, workspaces: Sequence[Workspace]) -> Itera
     finally:
         with quiet():
             ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the end of this process as it is: Ray would print where it was at SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def own_modules(workspaces: Sequence[Workspace]) -> list[Path]:
