@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -34,6 +35,7 @@ from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
 from extracurricular.errors import (
+    TOLD,
     NoteWarning,
     OldWordWarning,
     XclError,
@@ -94,7 +96,8 @@ def main() -> None:
         # Typer turns an interruption into this status by itself.
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
-        typer.echo("\ninterrupted; the same command goes on from here", err=True)
+        if os.environ.get(TOLD) is None:  # whoever started this process says it once
+            typer.echo("\ninterrupted; the same command goes on from here", err=True)
         sys.exit(_INTERRUPTED)
     except Exception as error:
         # A mistake of the user's own code is told as one; a mistake of this package is shown whole.

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from extracurricular.errors import RecipeError, XclError, shorten
+from extracurricular.errors import TOLD, RecipeError, XclError, shorten
 from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.precision import hardware
-from extracurricular.run.watch import RESUMES, TOLD, killed
+from extracurricular.run.watch import RESUMES, killed
 
 # A CPU has no number of devices; this many processes for each core are surely a mistake.
 _MOST_FOR_A_CORE = 4
@@ -137,7 +137,9 @@ def launch(words: Sequence[str], devices: int, threads: int) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # What it says is said again below, in one sentence.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     with tempfile.TemporaryDirectory(prefix="xcl-") as folder:
         told = Path(folder) / "told"
         os.environ |= {TOLD: str(told), "TORCH_CPP_LOG_LEVEL": "ERROR"}

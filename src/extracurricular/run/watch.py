@@ -21,13 +21,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from extracurricular.errors import XclError, own_mistake, show_traceback
+from extracurricular.errors import TOLD, XclError, own_mistake, show_traceback
 
 LIMIT = 30.0
 """Seconds without a beat after which a process counts as hanging."""
-TOLD = "XCL_TOLD"
-"""The variable that names the file for the sentence of a failure, where `xcl` itself started the
-processes and tells it."""
 
 RESUMES = "the same command goes on from the checkpoints"
 
