@@ -117,10 +117,13 @@ def _disturbed(
             process.communicate(timeout=4 * _SOON)
             return None, 0.0, []
         os.kill(ranks[rank], sign)
-        told = process.communicate(timeout=4 * _SOON)
+        try:
+            told = process.communicate(timeout=4 * _SOON)
+        except subprocess.TimeoutExpired:
+            return Ended(-1, "", f"no end in {4 * _SOON:.0f} s", 4 * _SOON, hung=True), 0.0, []
     finally:
-        for one in (process.pid, *ranks_of(process.pid).values()):
-            if process.poll() is None:
+        if process.poll() is None:
+            for one in (*ranks_of(process.pid).values(), process.pid):
                 os.kill(one, signal.SIGKILL)
     seconds = time.monotonic() - started
     left = [one for one in ranks.values() if Path(f"/proc/{one}").exists()]

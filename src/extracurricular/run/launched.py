@@ -143,6 +143,8 @@ def launch(words: Sequence[str], devices: int, threads: int) -> None:
     with tempfile.TemporaryDirectory(prefix="xcl-") as folder:
         told = Path(folder) / "told"
         os.environ |= {TOLD: str(told), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        # A process ends at once when it is asked to, unless it hangs.
+        os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "5")
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
         config = LaunchConfig(

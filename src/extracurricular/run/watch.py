@@ -29,8 +29,8 @@ LIMIT = 30.0
 RESUMES = "the same command goes on from the checkpoints"
 
 _EVERY = 1.0
-# Seconds for all processes to come, and for the store to answer.
-_TO_COME, _TO_ANSWER = 300.0, 20.0
+# Seconds for all processes to come, on one machine and on several; and for the store to answer.
+_TO_COME_HERE, _TO_COME, _TO_ANSWER = 40.0, 300.0, 20.0
 # Seconds in which a dead process shows after another has failed, and after the network has.
 _SOON = 3.0
 _NETWORK = ("gloo", "nccl", "connection", "peer", "socket", "timed out")
@@ -92,12 +92,13 @@ class Watch:
         own = self.place
         self.store.set(f"beat/{own.rank}", "begun")
         self.store.set(f"place/{own.rank}", f"{own.process} {own.host}")
+        patience = _TO_COME if os.environ.get(TOLD) is None else _TO_COME_HERE
         for rank in range(own.world):
             try:
-                self.store.wait([f"place/{rank}"], timedelta(seconds=_TO_COME))
+                self.store.wait([f"place/{rank}"], timedelta(seconds=patience))
             except Exception:  # the store's own kinds, which differ by version
                 raise XclError(
-                    f"rank {rank} of {own.world} has not come in {_TO_COME:g} s"
+                    f"rank {rank} of {own.world} has not come in {patience:g} s; {RESUMES}"
                 ) from None
             process, _, host = self.store.get(f"place/{rank}").decode().partition(" ")
             if rank != own.rank:
