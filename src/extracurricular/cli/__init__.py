@@ -69,6 +69,8 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     # A recipe's my_file:Thing is found in the working directory.
     find_own_code_in(Path.cwd())
+    if "RANK" in os.environ:  # torch warns of what several processes mean to do
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     warnings.showwarning = _show_warning
     prepare_streams()
     try:

@@ -140,6 +140,7 @@ def launch(words: Sequence[str], devices: int, threads: int) -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="xcl-") as folder:
         told = Path(folder) / "told"
         os.environ |= {TOLD: str(told), "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -162,7 +163,8 @@ def launch(words: Sequence[str], devices: int, threads: int) -> None:
             name = signal.Signals(error.sigval).name
             raise XclError(f"the run was ended by {name}; {RESUMES}") from None
         finally:
-            del os.environ[TOLD]
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _sentence(told: Path, failure: tuple[int, Any], devices: int) -> str:
