@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 from torch.distributed import HashStore
 
+from extracurricular.cli.run import _launched
 from extracurricular.errors import TOLD, DataError, RecipeError
 from extracurricular.inputs import is_static
 from extracurricular.recipe.device import DeviceSection
@@ -281,15 +281,15 @@ def test_trainings_that_devices_cannot_share(
 
 
 def test_jobs_and_minutes_do_not_go_with_devices(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "extracurricular.cli", "run", "digits", "--devices", "2"]
-    command += ["--out", str(tmp_path / "run"), "device.accelerator=cpu"]
+    recipe = parse_recipe({**TINY, "device": CPU})
     for more, said in (
-        (["--jobs", "2"], "error: --jobs: is 2, but all 2 devices do one stage; leave it out"),
-        (["--minutes", "3"], "error: --minutes: times steps of one device, but there are 2"),
+        ((2, None), "--jobs: is 2, but all 2 devices do one stage; leave it out"),
+        ((1, 3.0), "--minutes: times steps of one device, but there are 2"),
     ):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr[: len(said)]) == (2, said)
-    assert not (tmp_path / "run").exists()
+        with pytest.raises(RecipeError) as told:
+            _launched(recipe, [], tmp_path, "2", *more)
+        assert str(told.value) == said
+    assert not _launched(recipe, [], tmp_path, "1", 2, 3.0)
 
 
 # The launcher

@@ -8,9 +8,10 @@ weights and checkpoints are the same for any number of processes.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -58,9 +59,25 @@ def _forward(part: _BatchNorm, world: int, x: Tensor) -> Tensor:
 
 
 def _mean_over_ranks(value: Tensor, world: int) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
+    found: Tensor = _Sum.apply(value) / world  # type: ignore[no-untyped-call]
+    return found
 
-    found: Tensor = all_reduce(value) / world  # type: ignore[no-untyped-call]
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is that of the sum of all losses."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _summed(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(value: Tensor) -> Tensor:
+    found = value.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(found)
     return found
 
 
