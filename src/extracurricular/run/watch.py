@@ -216,6 +216,8 @@ def _wait_for_the_dead(watch: Watch, store: Any, error: Exception) -> None:
     while time.monotonic() < until:
         dead = watch.dead()
         if dead is not None:
+            if os.environ.get(TOLD) is not None:
+                time.sleep(_SOON)  # whoever started it knows by what it died, and ends this one
             leave(watch.place, store, f"{dead} has died; {RESUMES}")
         time.sleep(0.02)
     if network:
