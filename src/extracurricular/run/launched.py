@@ -149,7 +149,7 @@ def launch(words: Sequence[str], devices: int, threads: int) -> None:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
         config = LaunchConfig(
-            min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id="xcl", rdzv_backend="c10d",
+            min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id="run", rdzv_backend="c10d",
             rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1,
         )  # fmt: skip
         try:

@@ -166,12 +166,8 @@ class NetworkStage(Stage):
         data = shaped(self, workspace.described(self.data))
         return workspace.network(self.model, data, self.seed, f"{self.key}.model")
 
-    def trained(self, workspace: Workspace) -> nn.Module:
-        """Return the trained network, on the device; see :meth:`loaded`."""
-        return self.loaded(workspace).to(workspace.device)
-
-    def loaded(self, workspace: Workspace) -> nn.Module:
-        """Return the trained network, on the CPU.
+    def trained(self, workspace: Workspace, device: torch.device | None = None) -> nn.Module:
+        """Return the trained network, on the device of the run or on another.
 
         Raises:
             StorageError: Its weights are missing or damaged.
@@ -179,7 +175,7 @@ class NetworkStage(Stage):
         state = workspace.weights(self.path)
         module = self.untrained(workspace)
         module.load_state_dict(state)
-        return module.eval()
+        return module.to(device or workspace.device).eval()
 
     def as_teacher(self, workspace: Workspace) -> NetworkTeacher:
         """Return the trained network as something that gives distributions."""

@@ -225,7 +225,7 @@ class TeacherPlan:
             return workspace.made(self.fitted)
         device = self._begin_to_shard(workspace, preview=False)
         if self.weights is None:
-            modules = [one.loaded(workspace).to(device) for one in self.members]
+            modules = [one.trained(workspace, device) for one in self.members]
             return self.of(modules, workspace, trained=True)
         module = self.members[0].untrained(workspace)
         data = workspace.described(self.data)
