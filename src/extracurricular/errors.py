@@ -135,6 +135,10 @@ def first_line(error: Exception) -> str:
 TRACEBACK = "XCL_TRACEBACK"
 """The variable of the environment that asks for tracebacks, as ``xcl --traceback`` sets it."""
 
+TOLD = "XCL_TOLD"
+"""The variable that names the file for the sentence of a failure, where `xcl` itself started this
+process with others, and tells it."""
+
 _HERE = str(Path(__file__).parent) + os.sep
 _INSTALLED = ("site-packages", "dist-packages")
 # Libraries that this package calls itself: where one of them raised, nobody's own code need be.

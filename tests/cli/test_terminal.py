@@ -120,10 +120,10 @@ def test_a_narrow_terminal_shows_fewer_columns_and_never_fewer_digits(width: int
         assert word in figures or not word[0].isdigit()
 
 
-def test_several_processes_are_no_run() -> None:
+def test_several_processes_that_torchrun_did_not_start_are_no_run() -> None:
     said = xcl("run", "digits", RANK="1", WORLD_SIZE="2")
     assert said.returncode == 2
-    assert said.stderr.startswith("error: WORLD_SIZE: is 2, as torchrun sets it")
+    assert said.stderr.startswith("error: WORLD_SIZE: is 2, but LOCAL_WORLD_SIZE is not set")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -38,6 +38,9 @@ from tests.recipe.small import SMALL, small
         ("device.precision=64", "device.precision", "is 64; it should be"),
         ("device.capture=on", "device.capture", "is True; it should be 'auto' or 'off'"),
         ("device.together=0", "device.together", "is 0; it should be a whole number of at least 1"),
+        ("device.devices=0", "device.devices", "is 0; it should be a whole number of at least 1"),
+        ("device.nodes=0", "device.nodes", "should be greater than or equal to 1"),
+        ("device.strategy=dp", "device.strategy", "'auto', 'ddp' or 'fsdp'"),
         ("device.together=all", "device.together", "is 'all'; it should be a whole number"),
         ("device.together=true", "device.together", "is True; it should be a whole number"),
         ("device.compile=1", "device.compile", "is 1; it should be"),
@@ -64,6 +67,10 @@ def test_the_device_is_read_as_it_is_written() -> None:
         "compile": False,
         "together": "auto",
         "threads": 1,
+        "devices": 1,
+        "nodes": 1,
+        "strategy": "auto",
+        "sync_batchnorm": True,
     }
     # YAML reads a bare off as false.
     for text in ("off", "'off'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -34,6 +35,7 @@ from extracurricular.cli.base import app as app
 from extracurricular.cli.base import escaped
 from extracurricular.cli.terminal import make_console, prepare_streams, safe
 from extracurricular.errors import (
+    TOLD,
     NoteWarning,
     OldWordWarning,
     XclError,
@@ -67,6 +69,8 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     # A recipe's my_file:Thing is found in the working directory.
     find_own_code_in(Path.cwd())
+    if "RANK" in os.environ:  # torch warns of what several processes mean to do
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     warnings.showwarning = _show_warning
     prepare_streams()
     try:
@@ -94,7 +98,8 @@ def main() -> None:
         # Typer turns an interruption into this status by itself.
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
-        typer.echo("\ninterrupted; the same command goes on from here", err=True)
+        if os.environ.get(TOLD) is None:  # whoever started this process says it once
+            typer.echo("\ninterrupted; the same command goes on from here", err=True)
         sys.exit(_INTERRUPTED)
     except Exception as error:
         # A mistake of the user's own code is told as one; a mistake of this package is shown whole.

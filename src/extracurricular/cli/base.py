@@ -67,6 +67,14 @@ On = Annotated[
     ),
 ]
 
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="Devices of this machine that share each training, a number or auto; processes on a "
+        "CPU. By default what the recipe says, one.",
+    ),
+]
+
 Minutes = Annotated[
     float | None,
     typer.Option(

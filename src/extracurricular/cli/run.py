@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,7 @@ def run(
     out: base.Out = None,
     jobs: base.Jobs = None,
     on: base.On = None,
+    devices: base.Devices = None,
     minutes: base.Minutes = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show the stages and their cost, and run none.")
@@ -39,13 +41,20 @@ def run(
     """
     from extracurricular.recipe.read import read_recipe
 
+    if os.environ.get("RANK", "0") != "0" and not plan:
+        from extracurricular.run.execute import take_part
+
+        take_part()
+        return
     if timed and not plan:
         raise RecipeError("--time", "is for --plan; give --plan too")
     read = read_recipe(recipe, overrides or [])
     folder = out or Path("runs") / read.folder_name
     if plan:
         _show_plan(cut_to(read, folder, minutes, jobs, base.console()), folder, timed)
-    else:
+    elif not _launched(
+        read, ["run", recipe, *(overrides or [])], folder, devices, (jobs, on, minutes)
+    ):
         execute_recipe(read, folder, jobs, minutes, on=on)
 
 
@@ -62,6 +71,48 @@ def demo(
     if name not in ("digits", "gaze"):
         raise RecipeError("", f"there is no demo {name!r}; {known_names(name, ['digits', 'gaze'])}")
     execute_recipe(read_recipe(name, overrides or []), out or Path("runs") / name, jobs)
+
+
+def _launched(
+    recipe: Recipe,
+    words: list[str],
+    out: Path,
+    devices: str | None,
+    others: tuple[int | None, str | None, float | None],
+) -> bool:
+    """Run a recipe in several processes of this machine; return False where one is to do it.
+
+    Args:
+        recipe: The recipe.
+        words: The command.
+        out: Folder of the run.
+        devices: What --devices says.
+        others: What --jobs, --on and --minutes say, which are for one device.
+    """
+    from extracurricular.run import launched, ranks
+
+    jobs, on, minutes = others
+    several, wanted = ranks.count(), launched.read_devices(devices)
+    if several > 1 and wanted is not None:
+        raise RecipeError("--devices", "is given, but torchrun started the processes; leave it out")
+    found = several if several > 1 else launched.device_count(recipe.device, wanted)
+    if found == 1:
+        return False
+    if jobs is not None and jobs > 1:
+        raise RecipeError(
+            "--jobs", f"is {jobs}, but all {found} devices do one stage; leave it out"
+        )
+    if on is not None:
+        raise RecipeError(
+            "--on", f"is {on!r}, which does each stage on one device, but there are {found}; leave "
+            "one of the two out"
+        )  # fmt: skip
+    if minutes is not None:
+        raise RecipeError("--minutes", f"times steps of one device, but there are {found}")
+    if several > 1:
+        return False
+    launched.launch([*words, "--out", str(out)], found, recipe.device.threads)
+    return True
 
 
 def cut_to(

@@ -25,6 +25,7 @@ from extracurricular.teachers.apart import Apart
 from extracurricular.teachers.calibrated import Calibrated
 from extracurricular.teachers.order import Reordered
 from extracurricular.teachers.raw import RawTeacher
+from extracurricular.teachers.sharded import Sharded
 
 _DIGITS = 32
 
@@ -107,11 +108,11 @@ def describe(thing: Any) -> Any:
     if isinstance(thing, Data):
         return {"data": data_fingerprint(thing)}
     if isinstance(thing, nn.Module):
-        return {"weights": _state(thing)}
+        return {"weights": state_fingerprint(thing)}
     if isinstance(thing, LabelTeacher):
         return "labels"
     if isinstance(thing, NetworkTeacher):
-        return {"network": _state(thing.module), "task": describe(thing.task)}
+        return {"network": state_fingerprint(thing.module), "task": describe(thing.task)}
     if isinstance(thing, Apart):
         return {"apart": describe(thing.teacher)}
     if isinstance(thing, EnsembleTeacher):
@@ -159,7 +160,10 @@ def _tensor(tensor: Tensor) -> str:
     return found.hexdigest()[:_DIGITS]
 
 
-def _state(module: nn.Module) -> str:
+def state_fingerprint(module: nn.Module) -> str:
+    """Return the fingerprint of a network's weights; a sharded one knows its own."""
+    if isinstance(module, Sharded):
+        return module.fingerprint
     return _digest({name: describe(value) for name, value in module.state_dict().items()})
 
 

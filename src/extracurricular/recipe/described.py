@@ -142,7 +142,10 @@ def entries(kind: str) -> dict[str, Entry]:
 @cache
 def section(name: str) -> Entry:
     """Return the section of a recipe whose class has this name."""
-    places = ("recipe/schema.py", "recipe/students.py", "training/settings.py", "matching/loss.py")
+    places = (
+        "recipe/schema.py", "recipe/device.py", "recipe/students.py", "training/settings.py",
+        "matching/loss.py",
+    )  # fmt: skip
     for module in _modules(places):
         for node in module.body:
             if isinstance(node, ast.ClassDef) and node.name == name:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from extracurricular.errors import known_names, shorten
 from extracurricular.recipe.calibrate import spelt_out as calibrations
+from extracurricular.recipe.device import DeviceSection as DeviceSection
 from extracurricular.recipe.old_words import spelt_out
 from extracurricular.recipe.overrides import FULL
 from extracurricular.recipe.students import (
@@ -56,17 +57,6 @@ def _check_record(value: Any) -> Any:
         raise ValueError(f"is {shorten(value)}; it should be {{draws: N, codec: …}}, or null")
     if isinstance(value, Mapping) and value.get("draws") is None and value.get("codec") is not None:
         raise ValueError("codec says how a record is stored, but draws, its size, is not set")
-    return value
-
-
-def _spell_off(value: Any) -> Any:
-    # YAML reads a bare off as false.
-    return "off" if value is False else value
-
-
-def _check_together(value: Any) -> Any:
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"is {shorten(value)}; it should be a whole number of at least 1, or auto")
     return value
 
 
@@ -258,37 +248,6 @@ class EvaluationSection(Section):
 
     split: Literal["test", "validation"] = "test"
     batch_size: Annotated[int, Field(ge=1)] = 1024
-
-
-class DeviceSection(Section):
-    """The device, the precision of computation, and how its steps are carried out.
-
-    Accelerators and precisions have their names in Lightning Fabric.
-
-    Args:
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; or ``auto``, which is ``bf16-mixed``
-            on a CUDA device that computes in bfloat16, and ``32-true`` elsewhere. The result is
-            written in each stage, and a run that was begun keeps it on whatever device it goes on.
-        tf32: Whether products of float32 may be computed in TF32, with 10 bits of mantissa instead
-            of 23, on CUDA devices.
-        capture: ``auto`` replays steps as CUDA graphs where they can be captured; ``off`` launches
-            each operation from Python.
-        compile: Whether ``torch.compile`` compiles students and teacher, which takes up to minutes
-            for each network and pays in long trainings.
-        together: Trainings at once on one GPU, each on a stream of its own; ``auto`` for as many as
-            pay. No number depends on it.
-        threads: Threads of one training on the CPU. Small networks gain nothing from more than
-            one, and as many trainings run at once as the cores allow.
-    """
-
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    tf32: bool = False
-    capture: Annotated[Literal["auto", "off"], BeforeValidator(_spell_off)] = "auto"
-    compile: bool = False
-    together: Annotated[int | str, BeforeValidator(_check_together)] = "auto"
-    threads: Annotated[int, Field(ge=1)] = 1
 
 
 class WithinSection(Section):

@@ -97,13 +97,13 @@ class EstimatorStage(NetworkStage):
         outputs = workspace.described(self.data).task.outputs
         return planted([Block([], np.zeros(outputs))])
 
-    def trained(self, workspace: Workspace) -> nn.Module:
-        """Return the fitted trees, on the device.
+    def trained(self, workspace: Workspace, device: torch.device | None = None) -> nn.Module:
+        """Return the fitted trees, on the device of the run or on another.
 
         Raises:
             StorageError: They are missing or damaged.
         """
-        return self._restored(workspace).to(workspace.device)
+        return self._restored(workspace).to(device or workspace.device)
 
     def _restored(self, workspace: Workspace) -> Trees:
         return restored(workspace.record(self.path).get("trees"), workspace.weights(self.path))

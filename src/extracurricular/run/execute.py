@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ from extracurricular.run.environment import note_environment
 from extracurricular.run.equal_cost import settled
 from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.executors import do_stages, job_context, job_count, threads
+from extracurricular.run.follow import check_trainings, do_one_by_one, follow, lead
 from extracurricular.run.kept import keep_data
+from extracurricular.run.launched import check_alone, check_world
 from extracurricular.run.lock import locked
 from extracurricular.run.plan import Plan, in_order, plan
+from extracurricular.run.ranks import Ranks
+from extracurricular.run.ranks import count as rank_count
 from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.watcher import Watcher
 from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace
@@ -47,7 +52,8 @@ def execute(
         watcher: Follows the run; may be None.
         last: Stages to do at the end, such as the page.
         jobs: How many stages are done at once, in processes of their own; None for as many as the
-            cores allow. No number depends on it.
+            cores allow. No number depends on it. Under ``torchrun`` stages are done one after the
+            other, and each training is shared by all processes.
         on: The Ray cluster that does the stages: ``ray`` for that of ``RAY_ADDRESS``, or else for
             one that is started here with ``jobs`` workers; or ``ray://HOST:PORT``. A cluster that
             is there has the workers that it has: ``jobs`` must be None. See docs/scale.md.
@@ -58,7 +64,28 @@ def execute(
     Raises:
         XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
-    _check_alone()
+    ranks = _joined(recipe, jobs)
+    if ranks is not None and not ranks.leads:
+        with ranks.answering():
+            follow(ranks)
+        return {}
+    with nullcontext() if ranks is None else ranks.answering():
+        jobs = 1 if ranks is not None else jobs
+        summary = _execute(recipe, folder, watcher, last, jobs, on, ranks)
+        if ranks is not None:
+            ranks.end()
+    return summary
+
+
+def _execute(
+    recipe: Recipe,
+    folder: str | Path,
+    watcher: Watcher | None,
+    last: Sequence[Stage],
+    jobs: int | None,
+    on: str | None,
+    ranks: Ranks | None,
+) -> dict[str, Any]:
     if not isinstance(recipe, Recipe):
         raise RecipeError(
             "recipe", f"is {shorten(recipe)}; it must be a Recipe, as xcl.read_recipe(name) and "
@@ -69,37 +96,58 @@ def execute(
 
         check_cluster(on, jobs)
     workspace = Workspace(recipe, Path(folder), watcher)
+    if ranks is not None:
+        lead(ranks, workspace)
     recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe, last)
+    if ranks is not None:
+        ranks.tell("plan", recipe=recipe.dump())
+        check_trainings(whole, workspace, ranks.place.world)
     if on is None and job_count(jobs, recipe, whole.trained) > 1:
         job_context(workspace)  # it imports while the data are read
     checks = check(whole, workspace)
     with locked(workspace.folder), threads(recipe.device.threads):
         check_folder(whole, workspace)  # another run may have been at work until now
+        if ranks is not None:
+            ranks.meet(workspace.folder)
         begin(whole, workspace, whole.trained, checks)
         tell_of_chance(whole, workspace)
         waiting = [stage for stage in whole.trained if not stage.is_done(workspace)]
-        count = jobs if on is not None else job_count(jobs, recipe, waiting)
-        do_stages(whole.trained, workspace, count, on)
+        if ranks is None:
+            count = jobs if on is not None else job_count(jobs, recipe, waiting)
+            do_stages(whole.trained, workspace, count, on)
+        else:
+            do_one_by_one(whole.trained, workspace, ranks)
         for stage in (*whole.calibrations.values(), whole.evaluation, *whole.last):
             stage.do(workspace)
     summary: dict[str, Any] = read_json(workspace.folder / SUMMARY)
     return summary
 
 
-def _check_alone() -> None:
-    """Refuse to be one of several processes that each would do the whole run.
+def take_part() -> None:
+    """Take part in a run that another process of ``torchrun`` does, until it ends."""
+    ranks = Ranks.join()
+    with ranks.answering():
+        follow(ranks)
+
+
+def _joined(recipe: Recipe, jobs: int | None) -> Ranks | None:
+    """Return this process among those of ``torchrun``; None where it is alone.
 
     Raises:
-        RecipeError: ``torchrun`` or a scheduler started several.
+        RecipeError: They are not those that the recipe asks for.
     """
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdigit() and int(count) > 1:
-        raise RecipeError(
-            "WORLD_SIZE",
-            f"is {count}, as torchrun sets it, but a run is one process, which starts its own; "
-            "start it without torchrun (`--jobs N` does stages at once)",
-        )
+    if rank_count() == 1:
+        if isinstance(recipe, Recipe):
+            check_alone(recipe.device)
+        return None
+    ranks = Ranks.join()
+    with ranks.answering():
+        if isinstance(recipe, Recipe) and ranks.leads:
+            check_world(recipe.device, ranks.place.world, ranks.local)
+        if jobs is not None and jobs > 1:
+            raise RecipeError("--jobs", f"is {jobs}, but all devices do one stage; leave it out")
+    return ranks
 
 
 def generate(

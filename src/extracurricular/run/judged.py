@@ -37,7 +37,7 @@ _RATIOS = {
 }
 
 
-def validation(workspace: Workspace, module: nn.Module, data: Data) -> dict[str, float]:
+def validation(workspace: Workspace, data: Data, module: nn.Module) -> dict[str, float]:
     """Return figures on the validation split, for the log alone: they decide nothing."""
     if len(data.validation) == 0:
         return {}

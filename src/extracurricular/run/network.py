@@ -27,6 +27,7 @@ from extracurricular.run.loggers import Curves
 from extracurricular.run.loss import loss_for
 from extracurricular.run.mastery import check_mastery
 from extracurricular.run.precision import autocast
+from extracurricular.run.ranks import by_all, follows
 from extracurricular.run.settings import data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import LOG, Checks, Price, Stage, begun
@@ -165,8 +166,8 @@ class NetworkStage(Stage):
         data = shaped(self, workspace.described(self.data))
         return workspace.network(self.model, data, self.seed, f"{self.key}.model")
 
-    def trained(self, workspace: Workspace) -> nn.Module:
-        """Return the trained network, on the device.
+    def trained(self, workspace: Workspace, device: torch.device | None = None) -> nn.Module:
+        """Return the trained network, on the device of the run or on another.
 
         Raises:
             StorageError: Its weights are missing or damaged.
@@ -174,7 +175,7 @@ class NetworkStage(Stage):
         state = workspace.weights(self.path)
         module = self.untrained(workspace)
         module.load_state_dict(state)
-        return module.to(workspace.device).eval()
+        return module.to(device or workspace.device).eval()
 
     def as_teacher(self, workspace: Workspace) -> NetworkTeacher:
         """Return the trained network as something that gives distributions."""
@@ -248,6 +249,7 @@ class NetworkStage(Stage):
         return Price(self.steps, self.length, asked, bytes=4 * size, parameters=size)
 
 
+@by_all
 def train_network(
     stage: NetworkStage,
     workspace: Workspace,
@@ -283,7 +285,7 @@ def train_network(
             fabric=workspace.fabric,
             folder=workspace.folder / stage.path,
             bound=stage.bound(workspace),
-            evaluate=lambda module: validation(workspace, module, data),
+            evaluate=None if follows(workspace.ranks) else partial(validation, workspace, data),
             on_progress=advance or partial(workspace.watcher.advance, stage.title),
             on_log=curves,
             execution=workspace.execution,

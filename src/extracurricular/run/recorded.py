@@ -6,6 +6,7 @@ student's seed, so that all seeds and students with that sampler share it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,7 +112,10 @@ class RecordStage(Stage):
         if self.is_done(workspace):
             return
         with begun(workspace, self) as outcome:
-            report = self._record(
+            ranks = workspace.ranks
+            if ranks is not None and not ranks.shards:
+                ranks.tell("record", path=self.path, content=workspace.content(self.data))
+            report = self.record(
                 workspace,
                 lambda done: workspace.watcher.advance(
                     self.title, done * self.steps // self.rows, None
@@ -131,7 +135,10 @@ class RecordStage(Stage):
         if report.note is not None:
             workspace.watcher.tell(f"{self.title}: {report.note}")
 
-    def _record(self, workspace: Workspace, on_progress: Any) -> Report:
+    def record(
+        self, workspace: Workspace, on_progress: Callable[[int], None] | None = None
+    ) -> Report:
+        """Record the teacher, together with others that do the same in this folder."""
         teacher = self.student.teacher
         assert teacher is not None
         asked = workspace.made(teacher)

@@ -223,8 +223,9 @@ class TeacherPlan:
         """Return the trained teacher as it answers itself; see :meth:`load`."""
         if self.fitted is not None:
             return workspace.made(self.fitted)
+        device = self._begin_to_shard(workspace, preview=False)
         if self.weights is None:
-            modules = [one.trained(workspace) for one in self.members]
+            modules = [one.trained(workspace, device) for one in self.members]
             return self.of(modules, workspace, trained=True)
         module = self.members[0].untrained(workspace)
         data = workspace.described(self.data)
@@ -235,7 +236,7 @@ class TeacherPlan:
             raise RecipeError("teacher.weights", str(error)) from error
         for note in notes:
             workspace.watcher.tell(note)
-        found = self.of([module.to(workspace.device).eval()], workspace, trained=True)
+        found = self.of([module.to(device).eval()], workspace, trained=True)
         return self._ordered(found, data)
 
     def _ordered(self, teacher: Teacher, data: Data) -> Teacher:
@@ -253,7 +254,7 @@ class TeacherPlan:
         if self.fitted is not None:
             data = workspace.data(self.data)
             return self.fitted.build(data if self.fitted.is_stored else few(data))
-        device = workspace.device
+        device = self._begin_to_shard(workspace, preview=True)
         modules = [one.untrained(workspace).to(device).eval() for one in self.members]
         return self._ordered(self.of(modules, workspace), workspace.described(self.data))
 
@@ -281,7 +282,13 @@ class TeacherPlan:
             RecipeError: Monte Carlo dropout is asked of a network without dropout.
         """
         data, passes = shaped(self.members[0], workspace.described(self.data)), self.mc_dropout
-        task = data.task
+        task, ranks = data.task, workspace.ranks
+        if ranks is not None and ranks.shards:
+            name = self.path if trained else f"preview/{self.path}"
+            modules = [
+                ranks.shard(f"{name}/{number}", one, workspace.device)
+                for number, one in enumerate(modules)
+            ]
         teachers: list[Teacher]
         if passes is not None:
             try:
@@ -290,11 +297,18 @@ class TeacherPlan:
                 raise RecipeError("teacher.mc_dropout", f"is {passes}, but {error}") from error
             if trained and workspace.recipe.device.compile:
                 workspace.watcher.tell("the teacher is not compiled: it has mc_dropout")
-        elif trained:
+        elif trained and not (ranks is not None and ranks.shards):
             return self._ready(modules, workspace)
         else:
             teachers = [NetworkTeacher(one, task) for one in modules]
         return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers)
+
+    def _begin_to_shard(self, workspace: Workspace, *, preview: bool) -> torch.device:
+        """Return the device to load the networks on; the CPU where they are sharded from there."""
+        if workspace.ranks is None or not workspace.ranks.shards:
+            return workspace.device
+        workspace.ranks.tell("shard", path=self.path, preview=preview)
+        return torch.device("cpu")
 
     def _ready(self, modules: list[nn.Module], workspace: Workspace) -> Teacher:
         """Return the trained teacher as it answers, and tell how."""

@@ -35,6 +35,7 @@ from extracurricular.run.precision import (
     resolve,
     sentence,
 )
+from extracurricular.run.ranks import Ranks
 from extracurricular.run.watcher import Silent, Watcher
 from extracurricular.samplers import Context, Sampler, build_sampler
 from extracurricular.teachers import Teacher
@@ -100,6 +101,8 @@ class Workspace(DataSets):
         self.answering: dict[str, dict[str, Any]] = {}
         # Folders of networks that are no better than a constant, of which the person has been told.
         self.told: set[str] = set()
+        # The processes that do the run together; None where it is one.
+        self.ranks: Ranks | None = None
         # The draws of students that are trained at once and see the same, by their name.
         self.shared: dict[str, Shared] = {}
 
@@ -132,7 +135,7 @@ class Workspace(DataSets):
     def execution(self) -> Execution:
         """How the steps of its trainings are carried out."""
         chosen = self.recipe.device
-        return Execution(capture=chosen.capture, compile=chosen.compile)
+        return Execution(chosen.capture, chosen.compile, chosen.sync_batchnorm)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -153,6 +156,8 @@ class Workspace(DataSets):
         chosen = self.recipe.device
         precision: Any = self.precision
         try:
+            if self.ranks is not None:
+                return self.ranks.fabric(chosen.accelerator, precision)
             return Fabric(accelerator=chosen.accelerator, devices=1, precision=precision)
         except Exception as error:
             # Fabric reports a missing accelerator by exceptions of several kinds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -118,6 +119,16 @@ class Faults:
         draws.add_(len(ids))
         faulty.add_(bad.sum())
         first.clamp_max_(torch.where(bad, ids, _NO_ID).amin())
+
+    def gather(self, total: Callable[[Tensor], Tensor], least: Callable[[Tensor], Tensor]) -> None:
+        """Take in what other processes noted.
+
+        Args:
+            total: Returns the sum of a tensor over all processes.
+            least: Returns its least value over all of them.
+        """
+        counts, first = self._found[:2].clone(), self._found[2:].clone()
+        self._found.copy_(torch.cat([total(counts), least(first)]))
 
     def check(self) -> None:
         """Refuse the draws at fault; this waits for the device.

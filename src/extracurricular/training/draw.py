@@ -44,22 +44,25 @@ def step_ids(
     rank: int = 0,
     world: int = 1,
     device: torch.device | None = None,
+    parts: int = 1,
 ) -> Tensor:
     """Return the draw ids of one process for some steps, int64, [steps · B / world].
 
     The steps are [step, step + steps). Every step's ids are cut into ``world`` equal slices, so
-    that all devices together see the examples that one device would see. They are made on
-    ``device``, the CPU if None.
+    that all devices together see the examples that one device would see. Where gradients are
+    accumulated, each of the ``parts`` is cut, so that all devices together work on the same part.
+    They are made on ``device``, the CPU if None.
 
     Raises:
-        ValueError: The batch cannot be cut into ``world`` equal slices.
+        ValueError: The batch cannot be cut into ``world`` equal slices of each part.
     """
-    if batch_size % world:
+    if batch_size % (world * parts):
         raise ValueError(
-            f"batch_size is {batch_size}; it must be a multiple of the {world} devices"
+            f"batch_size is {batch_size}; it must be a multiple of {world * parts}, the {world} "
+            "devices" + (f" times accumulate, {parts}" if parts > 1 else "")
         )
     ids = torch.arange(step * batch_size, (step + steps) * batch_size, device=device)
-    return ids.view(steps, world, -1)[:, rank].reshape(-1)
+    return ids.view(steps * parts, world, -1)[:, rank].reshape(-1)
 
 
 def ids_in(sampler: Sampler, slots: Tensor, batch_size: int, shares: Tensor | None) -> Tensor:
@@ -170,15 +173,24 @@ def chunks(
     shared: Shared | None = None,
     shares: Tensor | None = None,
     end: int | None = None,
+    whole: bool = False,
 ) -> Iterator[Chunk]:
     """Yield the draws of a training from the chunk of step ``start`` on; see :func:`draws`."""
     rhythm = Rhythm.of(sampler, settings, start, fabric.device, end)
-    rank, world = fabric.global_rank, fabric.world_size
+    rank, world = (0, 1) if whole else (fabric.global_rank, fabric.world_size)
     # A sampler that a CUDA graph can hold has nothing to prepare, and its ids need no copy.
     fed = obstacle(sampler) is not None
     device = torch.device("cpu") if fed else fabric.device
     each: Iterator[Tensor] = (
-        step_ids(first, rhythm.length(first), settings.batch_size, rank, world, device)
+        step_ids(
+            first,
+            rhythm.length(first),
+            settings.batch_size,
+            rank,
+            world,
+            device,
+            settings.accumulate,
+        )
         for first in rhythm.starts
     )
     to_ids = partial(ids_in, sampler, batch_size=settings.batch_size, shares=shares)
@@ -227,6 +239,7 @@ def draws(
     shared: Shared | None = None,
     shares: Tensor | None = None,
     end: int | None = None,
+    whole: bool = False,
 ) -> Iterator[tuple[Batch, Distribution]]:
     """Yield the examples of each step from ``start`` on, with the teacher's distribution on them.
 
@@ -244,14 +257,15 @@ def draws(
         shares: For a :class:`~extracurricular.samplers.share.Share` that is ``auto``: the share at
             each step, float32, [steps], on the device. It may change between chunks.
         end: The step after the last; that of the settings where None.
+        whole: Whether this process draws the slices of all.
 
     Raises:
         TrainingError: The teacher gave NaN or infinity, and ``faults`` is None.
     """
-    size = settings.batch_size // fabric.world_size
+    size = settings.batch_size // (1 if whole else fabric.world_size)
     for chunk in chunks(
         sampler, teacher, settings, start,
-        fabric=fabric, faults=faults, shared=shared, shares=shares, end=end,
+        fabric=fabric, faults=faults, shared=shared, shares=shares, end=end, whole=whole,
     ):  # fmt: skip
         for k in range(max(0, start - chunk.first), len(chunk.batch) // size):
             part = slice(k * size, (k + 1) * size)

@@ -30,6 +30,7 @@ from extracurricular.training.draw import Shared, draws
 from extracurricular.training.launch import Launcher
 from extracurricular.training.mastery import Mastery
 from extracurricular.training.optimizer import learning_rate
+from extracurricular.training.ranks import gather_faults, mean_over_ranks, read_by_first
 from extracurricular.training.remembered import remembered
 from extracurricular.training.settings import Execution, Training
 from extracurricular.training.simulated import Ranges
@@ -143,9 +144,12 @@ def train(
         student.to(fabric.device)
         added = Added(additions or Additions(), student, sampler, teacher, seed)
         _check_added(additions, fabric, execution)
-        loop = _Loop(student, task, matching, settings, seed, fabric, checkpoints, mastery, added)
+        execution = execution or Execution()
+        loop = _Loop(
+            student, task, matching, settings, seed, fabric, checkpoints, mastery, added, execution
+        )
         loop.evaluate, loop.on_progress, loop.on_log = evaluate, on_progress, on_log
-        loop.execution, loop.shared = execution or Execution(), shared
+        loop.shared = shared
         loop.tell, loop.stop = tell or loop.tell, settings.steps if stop is None else stop
         loop.interrupted = interrupted
         try:
@@ -168,21 +172,22 @@ class _Loop:
         checkpoints: Checkpoints | None,
         mastery: Mastery | None,
         added: Added,
+        execution: Execution,
     ) -> None:
-        self.task, self.mastery = task, mastery
-        self.steps = Steps(student, task, matching, settings, seed, fabric, added)
+        self.task, self.mastery, self.execution = task, mastery, execution
+        sync = execution.sync_batchnorm
+        self.steps = Steps(student, task, matching, settings, seed, fabric, added, sync)
         self.student, self.settings, self.fabric = student, settings, fabric
         self.evaluate: Callable[[nn.Module], dict[str, float]] | None = None
         self.on_progress: Callable[[int, float], None] | None = None
         self.on_log: Callable[[dict[str, Any]], None] | None = None
-        self.execution = Execution()
         self.shared: Shared | None = None
         self.tell: Callable[[str], None] = _nothing
         self.stop = settings.steps
         self.interrupted: Callable[[], bool] | None = None
         self.checkpoints = checkpoints
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
-        state = None if checkpoints is None else checkpoints.newest()
+        state = None if checkpoints is None else read_by_first(checkpoints.newest, fabric)
         if state is not None:
             self.steps.restore(state)
             self.step, self.seconds = state["step"], state["seconds"]
@@ -270,6 +275,8 @@ class _Loop:
         assert mastery is not None
         self.student.eval()
         found = mastery.measure(self.student, self.task, self.fabric, self.step)
+        # Another kind of device may have rounded otherwise, and so have come to other draws.
+        mastery.restore(read_by_first(mastery.state, self.fabric))
         self.steps.wake()
         if self.shares is not None and mastery.sets_share:
             self.shares[self.step :] = mastery.share
@@ -279,9 +286,10 @@ class _Loop:
         """Read from the device what gathered since the last line of the log; return the loss."""
         first = self.step - len(losses)
         try:
+            gather_faults(self.steps.faults, self.fabric)
             self.steps.faults.check()
             self.steps.faults.clear()
-            loss = float(torch.stack(losses).mean())
+            loss = float(mean_over_ranks(torch.stack(losses).mean(), self.fabric))
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss became {loss} between steps {first + 1} and {self.step}; "
@@ -292,7 +300,7 @@ class _Loop:
             with static_shapes(False):
                 again = draws(
                     self.source, self.asked, self.settings, first,
-                    fabric=self.fabric, shares=self.shares,
+                    fabric=self.fabric, shares=self.shares, whole=True,
                 )  # fmt: skip
                 for _ in zip(range(first, self.step), again, strict=False):
                     pass
@@ -339,8 +347,7 @@ class _Loop:
     def close(self) -> None:
         if self.execution.compile:
             as_written(self.student)
-        if self.steps.added is not None:
-            self.steps.added.stop()
+        self.steps.stop()
         if self.log is not None:
             self.log.close()
 

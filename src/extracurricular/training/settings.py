@@ -202,7 +202,11 @@ class Execution:
         capture: ``auto`` replays draws and steps as CUDA graphs, on CUDA devices and where they can
             be captured; ``off`` launches each operation from Python.
         compile: Whether ``torch.compile`` compiles the student.
+        sync_batchnorm: Whether batch norms take their statistics over the batch of all devices, as
+            one device would. If False, those of each device are other ones, and the numbers depend
+            on the number of devices.
     """
 
     capture: Literal["auto", "off"] = "auto"
     compile: bool = False
+    sync_batchnorm: bool = True

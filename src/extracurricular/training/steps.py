@@ -21,6 +21,7 @@ from extracurricular.training.optimizer import Schedule, Temperature, average, m
 from extracurricular.training.optimizers import obstacle_of
 from extracurricular.training.settings import Training
 from extracurricular.training.simulated import Ranges
+from extracurricular.training.synchronised import Synchronised
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,6 +38,7 @@ class Steps:
         seed: Seed of its dropout.
         fabric: Device and precision.
         added: What there is besides the loss; nothing where None.
+        sync: Whether batch norms take their statistics over the batch of all processes.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Steps:
         seed: int,
         fabric: Fabric,
         added: Added | None = None,
+        sync: bool = True,
     ) -> None:
         self.added = added
         self.student, self.task, self.matching = student, task, matching
@@ -75,6 +78,7 @@ class Steps:
         trained = nn.ModuleList([student] if added is None else [student, added.projector])
         optimizer = make_optimizer(trained, settings, fused, self.schedule.rate)
         self.temperature = Temperature(matching.temperature, settings.steps, fabric.device)
+        self.synchronised = Synchronised(student, fabric.world_size if sync else 1)
         self.model, self.optimizer = fabric.setup(student, optimizer)
         self.ema = copied(student) if settings.ema is not None else None
         self.faults = Faults(fabric.device)
@@ -192,6 +196,12 @@ class Steps:
         if self.added is not None:
             self.added.restore(state)
 
+    def stop(self) -> None:
+        """Leave the student's layers as they were, however the training ended."""
+        self.synchronised.stop()
+        if self.added is not None:
+            self.added.stop()
+
     def finish(self) -> Ranges | None:
         """Leave the student in evaluation mode, with its average where there is one.
 
@@ -199,6 +209,7 @@ class Steps:
             The ranges of its layers, where 8 bits were simulated.
         """
         self.frozen.thaw()
+        self.synchronised.stop()
         ranges = None if self.added is None else self.added.stop()
         if self.ema is not None:
             self.student.load_state_dict(self.ema)
