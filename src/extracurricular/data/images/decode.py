@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from extracurricular.data.images.packed import is_packed, read_place
+from extracurricular.data.images.packed import is_packed, read_place, read_remote
+from extracurricular.data.remote import SourceError
 from extracurricular.errors import DataError
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -36,6 +37,8 @@ _RARE = (
 _ORIENTATION = ExifTags.Base.Orientation.value
 _SIDEWAYS = (5, 6, 7, 8)
 _TRIES = 10
+# Marks an answer that is a whole sentence, about the file that an image lies in and not about it.
+_SOURCE = "\0"
 
 _MASK = (1 << 64) - 1
 
@@ -343,9 +346,24 @@ def problem(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         # Pillow's own text names an object in memory.
         return f"cannot be read: it is none of {', '.join((*_USUAL, *rare_formats()))}"
+    if isinstance(error, SourceError):
+        return f"{_SOURCE}{error}"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return f"cannot be read: {error or type(error).__name__}"
+
+
+def check_source(why: str) -> None:
+    """Raise an error where the fault is not that of an image, so that no other may replace it.
+
+    Args:
+        why: What :func:`problem` returned.
+
+    Raises:
+        SourceError: The file that the image lies in cannot be reached, or has changed.
+    """
+    if why.startswith(_SOURCE):
+        raise SourceError(why.removeprefix(_SOURCE))
 
 
 # A worker reads one order per line of its standard input and writes one answer per line of output.
@@ -378,11 +396,15 @@ def obey(line: bytes, pixels: Array) -> bytes:
     given = json.loads(line)
     view = _view(json.dumps(given["view"]))
     size = math.prod(view.shape)
-    wrong: dict[int, str] = {}
-    for k, (file, word) in enumerate(given["images"], start=given["first"]):
+    images, wrong = given["images"], dict[int, str]()
+    try:
+        far = read_remote([file for file, _ in images])
+    except Exception as error:  # a back end of fsspec may raise anything
+        return json.dumps(dict.fromkeys(range(len(images)), problem(error))).encode() + b"\n"
+    for k, (file, word) in enumerate(images, start=given["first"]):
         row = pixels[k * size : (k + 1) * size].reshape(view.shape)
         try:
-            decode(file, view, word, row)
+            decode(far.get(file, file), view, word, row)
         except Exception as error:  # decoders raise all kinds for a damaged file
             wrong[k - given["first"]] = problem(error)
     return json.dumps(wrong).encode() + b"\n"

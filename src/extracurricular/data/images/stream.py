@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
-from extracurricular.data.images.decode import Crop, View
-from extracurricular.data.images.packed import Store
+from extracurricular.data.images.decode import Crop, View, check_source
+from extracurricular.data.images.packed import Extents, Store
 from extracurricular.data.images.sizes import quoted
 from extracurricular.data.images.workers import Picture, Workers, cpu_count, workers
 from extracurricular.data.progress import FEWEST_IMAGES, reading
@@ -257,20 +257,25 @@ class Streamed(Deferred):
                 self.announce(places[start + _BLOCK : start + 2 * _BLOCK])
                 block = places[start : start + _BLOCK]
                 wrong = self._collect(block, None, None, lambda k, images: None)
+                for why in wrong.values():
+                    check_source(why)
                 good[block[list(wrong)]] = False
                 tell(start + len(block))
         return good, self.names(places[~good])
 
     def identity(self) -> dict[str, Any]:
-        """Return plain values that identify these images: names and sizes of files, and the view.
+        """Return plain values that identify these images: their files, and the view.
 
-        A file that is replaced by another of the same name and size is not noticed.
+        Images in shards enter by the checksums of their bytes, which the shards' index has; others
+        by names and sizes of files, so that a file which is replaced by another of the same name
+        and size is not noticed.
         """
-        digest = hashlib.sha256()
+        digest, members = hashlib.sha256(), self.files.store.members
         for row in self.rows.tolist():
             name = self.files.names[row]
-            size = self.files.store.size(name)
-            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+            checksum = members.checksum(name) if isinstance(members, Extents) else None
+            line = f"{name}\0{self.files.store.size(name)}\n" if checksum is None else checksum
+            digest.update(line.encode("utf-8", "surrogateescape"))
         view = self.files.view
         return {
             "files": digest.hexdigest()[:32],
@@ -290,6 +295,8 @@ class Streamed(Deferred):
         return self.files.pool.collect(self._pictures(places, crop, words), put)
 
     def _fail(self, places: Tensor, wrong: dict[int, str]) -> None:
+        for why in wrong.values():
+            check_source(why)
         if not self.files.skip:
             first = min(wrong)
             row = int(self.rows[places[first]])
