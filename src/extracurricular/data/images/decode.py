@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from extracurricular.data.images import plain_jpeg
 from extracurricular.data.images.packed import is_packed, read_place, read_remote
 from extracurricular.data.remote import SourceError
 from extracurricular.errors import DataError
@@ -187,7 +188,7 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     Raises:
         ValueError: The pixels have no meaning as bytes.
     """
-    channels, height, width = view.shape
+    _, height, width = view.shape
     jpeg = image.format in ("JPEG", "MPO")
     # A JPEG's draft must be requested before anything is decoded, so before it is upright.
     tagged = jpeg and ("exif" in image.info or "xmp" in image.info)
@@ -196,13 +197,26 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     if not jpeg:
         image = ImageOps.exif_transpose(image)
     size = image.size[::-1] if sideways else image.size
-    if view.crop is None:
-        box, mirrored = central_box(size, (width, height), view.centre), False
-    else:
-        box, mirrored = random_box(size, view.crop, word)
+    box, mirrored = _box(size, view, word)
     shrink = _draft(image, box, (width, height)) if jpeg and view.draft else 1
     if turn != 1:
         ImageOps.exif_transpose(image, in_place=True)
+    return _taken(image, view, box, mirrored, shrink, out)
+
+
+def _box(size: tuple[int, int], view: View, word: int) -> tuple[Box, bool]:
+    """Return the part of an image that a view takes, and whether it is mirrored."""
+    if view.crop is None:
+        _, height, width = view.shape
+        return central_box(size, (width, height), view.centre), False
+    return random_box(size, view.crop, word)
+
+
+def _taken(
+    image: Image.Image, view: View, box: Box, mirrored: bool, shrink: int, out: Array | None
+) -> Array:
+    """Return a part of an upright image, whose sides are ``shrink`` times as small as ``box``'s."""
+    channels, height, width = view.shape
     image = _convert(image, channels)
     left, top, right, bottom = (edge / shrink for edge in box)
     box = (left, top, min(right, image.size[0]), min(bottom, image.size[1]))
@@ -217,10 +231,15 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     return out
 
 
+def _shrink(box: Box, wanted: tuple[int, int]) -> int:
+    """Return how far the sides of a part may shrink and still have the pixels that are wanted."""
+    enough = min((box[2] - box[0]) / wanted[0], (box[3] - box[1]) / wanted[1])
+    return next((k for k in (8, 4, 2) if k <= enough), 1)
+
+
 def _draft(image: Image.Image, box: Box, wanted: tuple[int, int]) -> int:
     """Let a JPEG be decoded at the smallest scale that is enough; return how far sides shrink."""
-    enough = min((box[2] - box[0]) / wanted[0], (box[3] - box[1]) / wanted[1])
-    shrink = next((k for k in (8, 4, 2) if k <= enough), 1)
+    shrink = _shrink(box, wanted)
     if shrink == 1:
         return 1
     width, height = image.size
@@ -332,8 +351,26 @@ def decode(file: Path | str | bytes, view: View, word: int = 0, out: Array | Non
     Raises:
         Exception: The file is damaged. The decoder chooses the kind; :func:`problem` explains it.
     """
-    with open_image(file) as image:
+    content = _content(file)
+    if isinstance(content, bytes) and (known := plain_jpeg.plain(content)) is not None:
+        box, mirrored = _box(known[:2], view, word)
+        if not view.draft or _shrink(box, view.shape[:0:-1]) == 1:
+            image = plain_jpeg.pixels(content, known)
+            if image is not None:
+                return _taken(image, view, box, mirrored, 1, out)
+    with open_image(content) as image:
         return view_bytes(image, view, word, out)
+
+
+def _content(file: Path | str | bytes) -> Path | str | bytes:
+    """Return the content of a small file, and otherwise the file."""
+    if isinstance(file, bytes):
+        return file
+    if isinstance(file, str) and is_packed(file):
+        return read_place(file)
+    with open(file, "rb", buffering=0) as opened:  # noqa: PTH123 - many times as fast as Path
+        size = os.fstat(opened.fileno()).st_size
+        return opened.read(size) if size <= plain_jpeg.LARGEST else file
 
 
 def problem(error: Exception) -> str:

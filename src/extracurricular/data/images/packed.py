@@ -14,6 +14,8 @@ import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from unicodedata import normalize
@@ -184,6 +186,9 @@ def read_place(place: str) -> bytes:
     if is_url(archive):
         return _checked(archive, member, read_ranges([_range(archive, member)])[0])
     try:
+        if member.crc and member.method == -1:
+            kept = _kept_open(archive)
+            return _checked(archive, member, os.pread(kept.fileno(), member.size, member.offset))
         with open(archive, "rb", buffering=0) as opened:  # noqa: PTH123
             opened.seek(member.offset)
             if member.method != -1:
@@ -198,6 +203,12 @@ def read_place(place: str) -> bytes:
             raise
         raise SourceError(f"the shard {archive!r} cannot be read: {error.strerror}") from error
     return _checked(archive, member, content)
+
+
+@lru_cache(maxsize=32)
+def _kept_open(shard: str) -> FileIO:
+    """Open a shard for many readings; it is closed once nobody holds it any more."""
+    return open(shard, "rb", buffering=0)  # noqa: PTH123, SIM115
 
 
 def _at(place: str) -> tuple[str, Member]:

@@ -6,6 +6,7 @@ import hashlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -90,6 +91,8 @@ class Files:
         self._views: dict[Crop | None, View] = {None: view}
         self.buffers = _Buffers()
         self._pool: Workers | None = None
+        # An image is announced first and asked for later.
+        self._place = lru_cache(maxsize=2**15)(store.place)
         self.forget()
 
     def forget(self) -> None:
@@ -115,7 +118,7 @@ class Files:
         """Return the pictures to decode for images, given by their places among the names."""
         # All pictures share one view object, so that comparing their views is fast.
         view = self._views.setdefault(crop, View(self.view.shape, 1.0, self.view.draft, crop))
-        where, names = self.store.place, self.names
+        where, names = self._place, self.names
         return [
             Picture(where(names[place]), word, view)
             for place, word in zip(places, words, strict=True)
