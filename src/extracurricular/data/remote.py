@@ -70,7 +70,7 @@ def check_url(url: str) -> None:
     Raises:
         DataError: It has a person's name, a password or a signature.
     """
-    if _PERSON.search(url) or _SIGNED.search(url):
+    if is_url(url) and (_PERSON.search(url) or _SIGNED.search(url)):
         raise DataError(
             f"the URL {shown(url)!r} is given with a password, a key or a signature, which would "
             "be kept in run folders; leave them out, and set them in the environment or in "
@@ -203,9 +203,7 @@ def read_ranges(ranges: Sequence[Range]) -> list[bytes]:
         else:
             joined.append([k])
             end = stop
-    wide = [
-        (ranges[own[0]][0], ranges[own[0]][1], max(ranges[k][2] for k in own)) for own in joined
-    ]
+    wide = [(*ranges[own[0]][:2], max(ranges[k][2] for k in own)) for own in joined]
     found = [b""] * len(ranges)
     for own, (url, first_byte, stop), content in zip(joined, wide, _fetch(wide), strict=True):
         if len(content) != stop - first_byte:
