@@ -37,7 +37,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from folder_throughput import Bare, cpu_seconds, picture, warm
 from lightning_fabric import Fabric
 from PIL import Image
 
@@ -52,6 +51,7 @@ from extracurricular.samplers.stored import Empirical
 from extracurricular.teachers import Labels
 from extracurricular.training import Training, draws
 from extracurricular.training.draw import _together_and_ahead
+from folder_throughput import Bare, cpu_seconds, picture, warm
 
 CLASSES = 100
 DISTINCT = 400

@@ -91,7 +91,12 @@ def telling(url: str) -> Iterator[None]:
     except XclError:
         raise
     except FileNotFoundError as error:
-        raise SourceError(f"{where} does not exist") from error
+        # fsspec says so of a web server that is not there, too.
+        if error.__cause__ is not None and "404" not in str(error.__cause__)[:8]:
+            raise SourceError(f"{where} cannot be read: {_said(error.__cause__)}") from error
+        alone = url.lower().startswith("memory://")
+        more = " in this process, and memory:// is of one process alone" if alone else ""
+        raise SourceError(f"{where} does not exist{more}") from error
     except PermissionError as error:
         raise SourceError(
             f"{where} is not open to you; credentials come from the environment or from fsspec's "
@@ -140,6 +145,8 @@ def _opened(url: str) -> tuple[Any, str]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENT)
         given["client_kwargs"] = {"timeout": timeout}
     system, path = fsspec.core.url_to_fs(url, **given)
+    if protocol in ("s3", "s3a"):
+        system.retries = _TRIES
     return system, str(path)
 
 
@@ -206,7 +213,12 @@ def read_ranges(ranges: Sequence[Range]) -> list[bytes]:
     wide = [(*ranges[own[0]][:2], max(ranges[k][2] for k in own)) for own in joined]
     found = [b""] * len(ranges)
     for own, (url, first_byte, stop), content in zip(joined, wide, _fetch(wide), strict=True):
-        if len(content) != stop - first_byte:
+        if len(content) > stop - first_byte:
+            raise SourceError(
+                f"the URL {shown(url)!r} cannot be read in parts, as its server sends whole files; "
+                "copy it to a disk"
+            )
+        if len(content) < stop - first_byte:
             raise SourceError(f"the URL {shown(url)!r} is shorter than it was")
         for k in own:
             found[k] = content[ranges[k][1] - first_byte : ranges[k][2] - first_byte]

@@ -208,7 +208,7 @@ def read_place(place: str) -> bytes:
 @lru_cache(maxsize=32)
 def _kept_open(shard: str) -> FileIO:
     """Open a shard for many readings; it is closed once nobody holds it any more."""
-    return open(shard, "rb", buffering=0)  # noqa: PTH123, SIM115
+    return open(shard, "rb", buffering=0)  # noqa: PTH123
 
 
 def _at(place: str) -> tuple[str, Member]:
