@@ -1,4 +1,4 @@
-"""How much memory a large parquet takes while it is read and drawn from: in memory, and on the disk.
+"""How much memory a large parquet takes while it is read: in memory, and on the disk.
 
 A file of random reals is made, and each way runs in a process of its own: it reads the table, draws
 200 batches of 1,024 rows spread over all of it, and takes the checksum of the training split as a

@@ -125,10 +125,12 @@ class _Source:
         """Yield rows, some at once, by the row groups of the files."""
         for file in self.files:
             with opened(file) as content:
-                for batch in content.iter_batches(batch_size=_ROWS, columns=names):
-                    frame = pl.from_arrow(batch)
-                    assert isinstance(frame, pl.DataFrame)
-                    yield frame
+                # pyarrow would read ahead all groups that it is asked for.
+                for group in range(content.num_row_groups):
+                    for batch in content.iter_batches(_ROWS, [group], names):
+                        frame = pl.from_arrow(batch)
+                        assert isinstance(frame, pl.DataFrame)
+                        yield frame
 
 
 def make_large_table(name: str, path: Path, reading: Reading, choices: Choices) -> Data:
