@@ -41,7 +41,7 @@ from extracurricular.errors import DataError, first_line
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _ROW = " row of the table"
-_ROWS = 2**15
+_ROWS = 2**13
 _PARTS = ("train", "validation", "test", "unlabelled")
 
 

@@ -29,7 +29,7 @@ _SCHEMA = 1
 _ENTRY = "entry.json"
 _BLOCK = 2**20
 # Rows of which a scale is summed up at once.
-_ROWS = 2**16
+_ROWS = 2**13
 
 
 def on_disk(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from extracurricular.data.remote import check_url, is_url, listing, local_path, shown
 from extracurricular.data.splits import SPLIT_NAMES
-from extracurricular.errors import DataError, shorten
+from extracurricular.errors import DataError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -141,9 +141,8 @@ def parts_of(shards: Sequence[str], root: str) -> dict[str, list[str]]:
     if set(found) == {""}:
         return {"train": found[""]}
     if "" in found:
-        named = shorten(shown(found[""][0]))
         raise DataError(
-            f"the shard {named} is of no split, while others are called train, val or test; name "
-            "the shards by path, validation and test"
+            f"the shard {shown(found[''][0])!r} is of no split, while others are called train, val "
+            "or test; name the shards by path, validation and test"
         )
     return found

@@ -15,7 +15,6 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from unicodedata import normalize
@@ -187,8 +186,12 @@ def read_place(place: str) -> bytes:
         return _checked(archive, member, read_ranges([_range(archive, member)])[0])
     try:
         if member.crc and member.method == -1:
-            kept = _kept_open(archive)
-            return _checked(archive, member, os.pread(kept.fileno(), member.size, member.offset))
+            content = _kept_open(archive).read(member)
+            if zlib.crc32(content) != member.crc:
+                # Another file may have taken the place of the one that is open.
+                _kept_open.cache_clear()
+                content = _kept_open(archive).read(member)
+            return _checked(archive, member, content)
         with open(archive, "rb", buffering=0) as opened:  # noqa: PTH123
             opened.seek(member.offset)
             if member.method != -1:
@@ -205,10 +208,22 @@ def read_place(place: str) -> bytes:
     return _checked(archive, member, content)
 
 
-@lru_cache(maxsize=32)
-def _kept_open(shard: str) -> FileIO:
-    """Open a shard for many readings; it is closed once nobody holds it any more."""
-    return open(shard, "rb", buffering=0)  # noqa: PTH123
+class _Open:
+    """A file that is kept open for many readings, and closed once nobody holds it any more."""
+
+    def __init__(self, file: str) -> None:
+        self._number = os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def read(self, member: Member) -> bytes:
+        return os.pread(self._number, member.size, member.offset)
+
+    def __del__(self) -> None:
+        number = getattr(self, "_number", None)
+        if number is not None:
+            os.close(number)
+
+
+_kept_open = lru_cache(maxsize=32)(_Open)
 
 
 def _at(place: str) -> tuple[str, Member]:

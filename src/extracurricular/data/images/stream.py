@@ -273,15 +273,9 @@ class Streamed(Deferred):
         by names and sizes of files, so that a file which is replaced by another of the same name
         and size is not noticed.
         """
-        digest, members = hashlib.sha256(), self.files.store.members
-        for row in self.rows.tolist():
-            name = self.files.names[row]
-            checksum = members.checksum(name) if isinstance(members, Extents) else None
-            line = f"{name}\0{self.files.store.size(name)}\n" if checksum is None else checksum
-            digest.update(line.encode("utf-8", "surrogateescape"))
         view = self.files.view
         return {
-            "files": digest.hexdigest()[:32],
+            "files": _digest(self.files.store, [self.files.names[k] for k in self.rows.tolist()]),
             "shape": list(view.shape),
             "centre": view.centre,
             "draft": view.draft,
@@ -329,6 +323,16 @@ class Streamed(Deferred):
         given = [*args, *(kwargs or {}).values()]
         flat = [part for arg in given for part in (arg if isinstance(arg, list | tuple) else [arg])]
         next(part for part in flat if isinstance(part, Streamed))._refuse()
+
+
+def _digest(store: Store, names: Sequence[str]) -> str:
+    """Return what tells these images from others, by the checksums of their bytes if known."""
+    digest, members = hashlib.sha256(), store.members
+    for name in names:
+        checksum = members.checksum(name) if isinstance(members, Extents) else None
+        line = f"{name}\0{store.size(name)}\n" if checksum is None else checksum
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
 
 
 def _at(rows: list[int], put: Put) -> Put:

@@ -14,6 +14,7 @@ from extracurricular.data.formats.labelled_images import Labelled, Settings, loa
 from extracurricular.data.formats.pictures import view_of
 from extracurricular.data.formats.trees import Tree
 from extracurricular.data.images.sizes import quoted
+from extracurricular.data.remote import is_url, local_path, shown
 from extracurricular.data.sets import DATA
 from extracurricular.data.splits import SPLIT_NAMES, name_splits
 from extracurricular.data.transform import Setting
@@ -86,7 +87,13 @@ def imagefolder(
         DataError: The folder has no classes or images, an image cannot be read, or the images do
             not fit into memory.
     """
+    path = local_path(path)
     where = f"data {path!r}"
+    if is_url(path):
+        raise DataError(
+            f"data {shown(path)!r}: a folder of images is not read from a URL; make shards of it, "
+            "tar files of KEY.jpg and KEY.cls, and read these as `webdataset`"
+        )
     view_of(where, size, channels, centre, draft)  # a mistake there is told before files are listed
     found = _find_images(where, Path(path))
     if limit is not None:

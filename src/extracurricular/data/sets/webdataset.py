@@ -71,8 +71,13 @@ def webdataset(
             image where None.
         label: Ending of the files of labels, or ``json.FIELD``; ``cls`` where None, else the field
             ``label``, ``class``, ``cls`` or ``target`` of ``json``.
-        size, channels, seed, damaged, memory, cache, stream, workers, centre, draft, duplicates:
-            As for a folder of images (:func:`.imagefolder`).
+        size, channels, centre, draft: The part of an image that is shown (:func:`.imagefolder`).
+        seed: Seed of the choice of images that are set aside.
+        damaged: What an image does that cannot be read: ``error`` ends with its name, ``skip``
+            leaves it out. A shard that cannot be read, or is not that of its index, always ends.
+        memory, cache, stream, workers: How images are read (:func:`.imagefolder`).
+        duplicates: Whether to ``drop`` test and validation images that equal a training image in
+            all pixels; streamed images are decoded once for that.
         task: Kind of the labels. Texts are classes, and so are whole numbers of at most 20 kinds,
             all of 0 to C - 1, or where classes are named; other numbers are real.
         group: Regular expression that is searched in ``SHARD/KEY.jpg``; images where it finds the
