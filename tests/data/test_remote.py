@@ -17,9 +17,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import extracurricular as xcl
-from extracurricular.cli import main
+from extracurricular.cli import app
 from extracurricular.data import remote
 from extracurricular.data.images import decode as module
 from extracurricular.data.sets.imagefolder import imagefolder
@@ -31,7 +32,7 @@ from extracurricular.recipe.read import parse_recipe
 from extracurricular.run.finished import open_run
 from extracurricular.samplers.stored import Empirical
 from tests.conftest import small_recipe
-from tests.data.shard_files import CLASSES, both, encoded
+from tests.data.shard_files import CLASSES, both, encoded, labelled, write_shard
 
 fsspec = pytest.importorskip("fsspec")
 IDS = torch.arange(60)
@@ -93,11 +94,14 @@ def test_shards_behind_a_url_are_those_on_the_disk(
 
 
 def test_an_index_is_kept_until_the_object_changes(
-    bucket: str, same: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = fsspec.filesystem("s3")
-    system.put_file(str(same[1] / "s-000.tar"), f"{bucket}/two/x.tar")
     url = f"{bucket}/two/x.tar"
+    first = [("a.png", encoded(np.random.default_rng(9), "png")), ("a.cls", b"a")]
+    members = labelled(["a", "b"] * 6)
+    shards = [write_shard(tmp_path / "x", members), write_shard(tmp_path / "y", first + members)]
+    system.put_file(str(shards[0]), url)
     webdataset(url, size=8, stream=False)
     requests = Requests(monkeypatch)
     webdataset(url, size=8, stream=False)
@@ -105,7 +109,7 @@ def test_an_index_is_kept_until_the_object_changes(
     assert len(requests.seen) == 1
     requests.seen.clear()
     data = webdataset(url, size=8, stream=True, workers=1)
-    system.put_file(str(same[1] / "s-001.tar"), url)
+    system.put_file(str(shards[1]), url)
     with pytest.raises(DataError, match=r"the shard 's3://a-bucket/two/x.tar' is not what it was"):
         Empirical(data)(IDS)
     assert webdataset(url, size=8, stream=False).notes[0].startswith("1 index was made")
@@ -168,7 +172,7 @@ def test_tables_behind_a_url(bucket: str, tmp_path: Path) -> None:
 
 
 def test_a_finished_run_needs_no_network_and_holds_no_secret(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"path": f"{bucket}/set", "size": 8, "stream": False}
     recipe = small_recipe({"webdataset": settings}, {"mlp": {"hidden": [8]}}, seeds=[0])
@@ -182,11 +186,11 @@ def test_a_finished_run_needs_no_network_and_holds_no_secret(
     image = tmp_path / "new.png"
     image.write_bytes(encoded(np.random.default_rng(3), "png"))
     assert xcl.load(run, student="kd").predict(image).probs.shape == (1, 3)
-    assert main(["show", str(run)]) == 0
+    shown = CliRunner().invoke(app, ["report", str(run)])
+    assert shown.exit_code == 0, shown.output
     assert f"{bucket}/set" in (run / "data.json").read_text()
     for file in run.rglob("*"):
         assert not file.is_file() or b"unseen-secret" not in file.read_bytes(), file
-    capsys.readouterr()
 
 
 # Without a bucket

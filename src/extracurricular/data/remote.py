@@ -91,9 +91,10 @@ def telling(url: str) -> Iterator[None]:
     except XclError:
         raise
     except FileNotFoundError as error:
+        cause = error.__cause__
         # fsspec says so of a web server that is not there, too.
-        if error.__cause__ is not None and "404" not in str(error.__cause__)[:8]:
-            raise SourceError(f"{where} cannot be read: {_said(error.__cause__)}") from error
+        if url.lower().startswith("http") and cause is not None and str(cause)[:3] != "404":
+            raise SourceError(f"{where} cannot be read: {_said(cause)}") from error
         alone = url.lower().startswith("memory://")
         more = " in this process, and memory:// is of one process alone" if alone else ""
         raise SourceError(f"{where} does not exist{more}") from error
