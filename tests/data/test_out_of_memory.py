@@ -213,7 +213,7 @@ def test_the_memory_is_that_of_a_few_columns(tmp_path: Path) -> None:
     )
     assert answer.returncode == 0, answer.stderr
     # In memory, the frame alone takes 98 MB, and the reading of it three times as much.
-    assert float(answer.stdout.splitlines()[-1]) < size
+    assert float(answer.stdout.splitlines()[-1]) < 1.5 * size
 
 
 # hf
