@@ -206,7 +206,8 @@ def measure(
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, help="kept, and made where it does not exist")
-    parser.add_argument("--count", type=int, default=50_000, help="images to make, and to take")
+    parser.add_argument("--count", type=int, default=50_000, help="images to make")
+    parser.add_argument("--take", type=int, help="images to take in all rounds, not all of them")
     parser.add_argument("--side", type=int, default=64, help="height and width of the images")
     parser.add_argument("--workers", type=int, default=cpu_count())
     parser.add_argument("--rounds", type=int, default=9)
@@ -235,8 +236,9 @@ def main() -> int:
             f"{seconds[1]:.1f} s without"
         )
         found = measure(
-            shards, folder, arguments.workers, arguments.rounds, arguments.count, arguments.bare
-        )
+            shards, folder, arguments.workers, arguments.rounds,
+            arguments.take or arguments.count, arguments.bare,
+        )  # fmt: skip
     for side, pairs in found.items():
         for name, k in (("speed", 0), ("CPU time", 1)):
             of = [pair[k] for pair in pairs]

@@ -119,6 +119,11 @@ def telling(url: str) -> Iterator[None]:
             "others"
         ) from error
     except Exception as error:  # each back end has errors of its own
+        if "Credentials" in type(error).__name__:
+            raise SourceError(
+                f"{where} is not open to you, as there are no credentials; set them in the "
+                f"environment or in fsspec's configuration files ({_said(error)})"
+            ) from error
         raise SourceError(f"{where} cannot be read: {_said(error)}") from error
 
 
