@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import extracurricular as xcl
+from extracurricular.assess.assess import Settings, assess
 from extracurricular.data.base import Data
 from extracurricular.data.formats import shards as module
 from extracurricular.data.formats import tar
@@ -28,6 +29,7 @@ from extracurricular.data.sets.imagefolder import imagefolder
 from extracurricular.data.sets.webdataset import webdataset
 from extracurricular.errors import DataError
 from extracurricular.recipe.read import parse_recipe
+from extracurricular.run.finished import open_run
 from extracurricular.samplers.resized_crop import ResizedCrop
 from extracurricular.samplers.stored import Empirical
 from tests.conftest import small_recipe
@@ -313,6 +315,10 @@ def test_a_run_on_shards_is_predicted_evaluated_and_looked_at(
     xcl.execute(parse_recipe(recipe), run)
     model = xcl.load(run, student="kd")
     assert model.classes == CLASSES
+    found = open_run(run)
+    known = found.summary["students"]["kd"]["metrics"]["nll"]["mean"]
+    said = assess(model, found.data, Settings())
+    assert said["metrics"]["nll"] == pytest.approx(known, rel=1e-5)
     image = tmp_path / "new.png"
     image.write_bytes(encoded(np.random.default_rng(3), "png"))
     probs = model.predict(image).probs
