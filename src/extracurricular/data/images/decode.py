@@ -224,6 +224,12 @@ def _taken(
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return _bytes(image, view, out)
+
+
+def _bytes(image: Image.Image, view: View, out: Array | None) -> Array:
+    """Return the pixels of an image that has the shape of a view, uint8, [C, H, W]."""
+    channels, height, width = view.shape
     out = np.empty(view.shape, np.uint8) if out is None else out
     # Each row comes as its reds, its greens and its blues, so that runs of bytes are copied.
     lines = image.tobytes("raw", "L" if channels == 1 else "RGB;L")
@@ -353,6 +359,10 @@ def decode(file: Path | str | bytes, view: View, word: int = 0, out: Array | Non
     """
     content = _content(file)
     if isinstance(content, bytes) and (known := plain_jpeg.plain(content)) is not None:
+        if view.crop is None and view.centre == 1 and known[:2] == view.shape[:0:-1]:
+            image = plain_jpeg.pixels(content, known)
+            if image is not None:
+                return _bytes(_convert(image, view.shape[0]), view, out)
         box, mirrored = _box(known[:2], view, word)
         if not view.draft or _shrink(box, view.shape[:0:-1]) == 1:
             image = plain_jpeg.pixels(content, known)
