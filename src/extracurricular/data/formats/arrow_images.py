@@ -51,11 +51,11 @@ def arrow_store(splits: Mapping[str, Any], column: str) -> tuple[Store, list[str
         if rows != len(split):
             return None
         names += [f"{part}, row {row}" for row in range(rows)]
-    numbers = [np.concatenate(one).tolist() for one in (which, offsets, sizes)]
+    own, starts, counts = (np.concatenate(one).tolist() for one in (which, offsets, sizes))
     root = Path(os.path.commonpath([str(Path(file).parent) for file in files]))
-    there = Store(root, Extents(list(files), names, *numbers))
+    there = Store(root, Extents(list(files), names, own, starts, counts))
     known = checksums(there, names)
-    return Store(root, Extents(list(files), names, *numbers, checksums=known)), names
+    return Store(root, Extents(list(files), names, own, starts, counts, None, known)), names
 
 
 def _places(file: str, column: str) -> list[tuple[Array, Array, dict[int, str]]] | None:

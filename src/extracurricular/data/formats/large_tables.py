@@ -155,7 +155,7 @@ def make_large_table(name: str, path: Path, reading: Reading, choices: Choices) 
         for key in ("split", "group", "time", "id")
         if (which := getattr(choices, key)) is not None
     }
-    given = choices.target
+    given: Any = choices.target
     wanted = list(given) if isinstance(given, list | tuple) else [given]
     targets = [column_named(source.where, kept, one, "target") for one in wanted]
     thin = source.table(list(dict.fromkeys([*targets, *special.values()])))
@@ -265,12 +265,12 @@ def _split_up(
     name: str,
     thin: Table,
     targets: list[str],
-    special: Mapping[str, str],
+    given: Mapping[str, str],
     rows: Array,
     choices: Choices,
 ) -> tuple[Data, dict[str, Array]]:
     """Return a data set whose one input is the number of a row, and the rows of each split."""
-    own = [one for one in thin.columns if one != special.get("id")]
+    own = [one for one in thin.columns if one != given.get("id")]
     columns = {one: thin.columns[one] for one in own}
     if len(rows) < len(thin):
         columns = {
@@ -279,11 +279,9 @@ def _split_up(
         }
     short = replace(thin, columns=columns, place=lambda row: thin.place(int(rows[row])), empty={})
     counted = with_rows(short, _ROW)
-    made = make_table(
-        name, counted, replace(choices, target=targets, id=None, missing="error", **{
-            key: one for key, one in special.items() if key != "id"
-        }),
-    )  # fmt: skip
+    special = {key: given.get(key) for key in ("split", "group", "time")}
+    settings: Any = {**special, "target": targets, "id": None, "missing": "error"}
+    made = make_table(name, counted, replace(choices, **settings))
     found = rows_of(replace(made, unlabelled=None))
     places = {part: rows[own] for part, own in found.items() if part in _PARTS}
     # float32 does not count rows far enough, so that these are found by their missing targets.

@@ -100,11 +100,11 @@ def _in_folder(given: str) -> list[str] | None:
             return None
         root = given.rstrip("/")
         return listing(f"{root}/*.tar") + listing(f"{root}/*/*.tar")
-    root = Path(given)
-    if not root.is_dir():
+    folder = Path(given)
+    if not folder.is_dir():
         return None
-    found = [*root.glob("*.tar"), *root.glob("*/*.tar")]
-    packed = [*root.glob("*.tar.*"), *root.glob("*.tgz")]
+    found = [*folder.glob("*.tar"), *folder.glob("*/*.tar")]
+    packed = [*folder.glob("*.tar.*"), *folder.glob("*.tgz")]
     packed = [file for file in packed if file.name.lower().endswith(_PACKED)]
     return [str(file) for file in sorted(found or packed) if not file.name.startswith(".")]
 

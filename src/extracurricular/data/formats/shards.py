@@ -314,7 +314,7 @@ def _read(shard: str, now: Stamp, image: str | None, label: str | None) -> Index
 def _is_sound(index: Index) -> bool:
     """Return whether an index holds what an index holds, whoever wrote it."""
     numbers = [index.offsets, index.sizes, index.crcs]
-    columns = [index.names, *numbers, index.checksums, index.labels]
+    columns: list[list[Any]] = [index.names, *numbers, index.checksums, index.labels]
     return (
         {len(one) for one in columns} == {len(index.names)}
         and all(type(v) is int and v >= 0 for one in numbers for v in one)

@@ -235,7 +235,8 @@ def _at(place: str) -> tuple[str, Member]:
     archive, _, *numbers = place.split(_SIGN)
     if not numbers:
         raise ValueError("it is not in the archive")
-    member = Member(*map(int, numbers))
+    offset, packed, size, method, crc = map(int, numbers)
+    member = Member(offset, packed, size, method, crc)
     if member.method == -2:
         raise ValueError("it is encrypted; unpack the archive")
     if member.method not in (-1, _STORED, _DEFLATED):

@@ -21,7 +21,7 @@ _FRAMES = (0xC0, 0xC1, 0xC2)
 _HARMLESS = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)
 _SCAN, _PROFILE = 0xDA, 0xE2
 _MODES = {1: "L", 3: "RGB"}
-_decoder: Any = getattr(Image.core, "jpeg_decoder", None)
+_decoder: Any = getattr(getattr(Image, "core", None), "jpeg_decoder", None)
 _local = threading.local()
 
 
