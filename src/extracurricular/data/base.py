@@ -16,7 +16,7 @@ from torch import Tensor
 
 from extracurricular.data.fields import Fields
 from extracurricular.data.scales import Affine as Affine
-from extracurricular.data.scales import moments_of_bytes, wide
+from extracurricular.data.scales import fitted, moments_of_bytes, wide
 from extracurricular.data.several import alike, check_columns, meaning_of, summing_to_1, why
 from extracurricular.data.transform import Transform
 from extracurricular.distributions import Kind, Task
@@ -472,13 +472,9 @@ def fit_scale(values: Tensor) -> Affine:
         reals = values.double()
         mean = reals.mean(dims)
         std = reals.std(dims, correction=0)
-    # A constant column carries nothing; it becomes 0 instead of being divided by 0.
-    double = values.dtype == torch.float64
-    least = 1e-15 * mean.abs() if double else 1e-8 * mean.abs().clamp_min(1e-8)
-    std = torch.where(std > least, std, torch.ones_like(std))
+    found = fitted(mean, std, values.dtype == torch.float64)
     shape = (-1, 1, 1) if image else mean.shape
-    dtype = torch.float64 if double else torch.float32
-    return Affine(mean.to(dtype).view(shape), std.to(dtype).view(shape))
+    return Affine(found.shift.view(shape), found.scale.view(shape))
 
 
 def spaced(count: int, most: int) -> Tensor:

@@ -83,6 +83,15 @@ class Affine:
         return Affine(self.shift.to(device), self.scale.to(device))
 
 
+def fitted(mean: Tensor, deviation: Tensor, double: bool) -> Affine:
+    """Return the map to mean 0 and deviation 1, [D], in float64 for raw values in float64."""
+    # A constant column carries nothing; it becomes 0 instead of being divided by 0.
+    least = 1e-15 * mean.abs() if double else 1e-8 * mean.abs().clamp_min(1e-8)
+    deviation = torch.where(deviation > least, deviation, torch.ones_like(deviation))
+    dtype = torch.float64 if double else torch.float32
+    return Affine(mean.to(dtype), deviation.to(dtype))
+
+
 def moments_of_bytes(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation per channel, float64, without a float64 copy of all pixels."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)

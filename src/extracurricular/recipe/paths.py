@@ -2,7 +2,7 @@
 
 A relative path in a recipe file is relative to the folder of that file; one on the command line, in
 Python or in a shipped recipe to the working directory. ``~`` and environment variables are
-expanded.
+expanded. URLs stay as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from extracurricular.data.remote import check_url, is_url
 from extracurricular.data.sets import DATA
 
 # Settings that name files or folders, wherever they stand.
@@ -69,7 +70,12 @@ def absolute_paths(values: dict[str, Any], base: Path) -> None:
 
 
 def absolute_spec(spec: Any, base: Path) -> Any:
-    """Return the spec of a data set with its paths absolute."""
+    """Return the spec of a data set with its paths absolute.
+
+    Raises:
+        DataError: A URL in it holds credentials, which a run folder would keep.
+    """
+    _check_urls(spec)
     if isinstance(spec, str):
         name, colon, path = spec.partition(":")
         if colon and path and name in DATA and _is_local(name, path, base):
@@ -77,6 +83,16 @@ def absolute_spec(spec: Any, base: Path) -> Any:
         return spec
     _spec(spec, base)
     return spec
+
+
+def _check_urls(spec: Any) -> None:
+    """Refuse URLs with credentials anywhere in a spec."""
+    if isinstance(spec, str):
+        name, colon, path = spec.partition(":")
+        check_url(path if colon and name in DATA else spec)
+    elif isinstance(spec, Mapping | list):
+        for part in spec.values() if isinstance(spec, Mapping) else spec:
+            _check_urls(part)
 
 
 def _changes(budget: dict[str, Any], base: Path) -> None:
@@ -118,8 +134,8 @@ def _settings(settings: Any, name: str, base: Path) -> None:
 
 
 def _is_local(name: str, path: str, base: Path) -> bool:
-    """Return whether a path is one of this machine, and no name on the Hub."""
-    if path == "$seed":
+    """Return whether a path is one of this machine, and neither a name on the Hub nor a URL."""
+    if path == "$seed" or is_url(path):
         return False
     hub = name.partition(":")[0] in _HUB
     return not hub or path[0] in "./~$" or Path(absolute(path, base)).exists()

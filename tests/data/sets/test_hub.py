@@ -149,7 +149,7 @@ def test_images_that_cannot_be_used(tmp_path: Path) -> None:
         hf(path)
     assert hf(path, size=8).shapes == (3, 8, 8)
     with pytest.raises(DataError, match=r"take 0.0 GB, and memory is 1e-06"):
-        hf(path, size=8, memory=1e-6)
+        hf(path, size=8, memory=1e-6, stream=False)
     none = [{"bytes": None, "path": None}, *good[1:]]
     file = str(tmp_path / "x.parquet")
     pq.write_table(pa.table({"image": pa.array(none), "label": [k % 2 for k in range(20)]}), file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from extracurricular.data.formats.cache import cache_folder
-from extracurricular.data.images.packed import Store, is_packed, read_place
+from extracurricular.data.images.packed import Extents, Store, is_packed, read_place
 from extracurricular.errors import StorageError
 from extracurricular.files import sha256, write_atomic
 
@@ -37,9 +37,13 @@ def checksums(store: Store, names: Sequence[str]) -> list[str]:
         names: Path of each file within it. A file that cannot be read has a checksum of dashes.
     """
     root = store.root
+    if isinstance(store.members, Extents):
+        noted = [store.members.checksum(name) for name in names]
+        found = [one for one in noted if one is not None]
+        if len(found) == len(noted):
+            return found
     known = _read(root)
-    packed = _stamp(root) if store.members is not None else None
-    stamps = {name: packed or _stamp(root / name) for name in dict.fromkeys(names)}
+    stamps = _stamps(store, names)
     changed = [n for n, stamp in stamps.items() if stamp and known.get(n, ("", None))[1] != stamp]
     if changed:
         # Reading and hashing both leave the interpreter to other threads.
@@ -53,6 +57,16 @@ def checksums(store: Store, names: Sequence[str]) -> list[str]:
                 stamps[name] = None
         _write(root, known)
     return [known[name][0] if stamps[name] else _MISSING for name in names]
+
+
+def _stamps(store: Store, names: Sequence[str]) -> dict[str, _Stamp | None]:
+    """Return size and time of the file that each image lies in."""
+    if store.members is None:
+        return {name: _stamp(store.root / name) for name in dict.fromkeys(names)}
+    if not isinstance(store.members, Extents):
+        return dict.fromkeys(names, _stamp(store.root))
+    files = {file: _stamp(Path(file)) for file in store.members.files}
+    return {name: files[store.members[name].file] for name in dict.fromkeys(names)}
 
 
 def _stamp(file: Path) -> _Stamp | None:

@@ -35,6 +35,7 @@ from extracurricular.data.images.decode import (
 )
 from extracurricular.data.images.sizes import quoted
 from extracurricular.data.progress import FEWEST_IMAGES, reading
+from extracurricular.data.remote import SourceError
 from extracurricular.errors import DataError
 from extracurricular.inputs import Inputs, is_leaf, leaves
 
@@ -267,6 +268,8 @@ def _decode(source: Source, row: Array, resize: bool | View, skip: bool) -> bool
     """Decode an image into a row; return False if it cannot be read and may be skipped."""
     try:
         _decode_one(source, row, resize)
+    except SourceError:
+        raise
     except DataError:
         if not skip:
             raise
@@ -285,6 +288,8 @@ def _decode_one(source: Source, row: Array, resize: bool | View) -> None:
                 row[...] = image_bytes(image, row.shape, resize)
     except SizeError as error:
         error.name = name
+        raise
+    except SourceError:
         raise
     except Exception as error:  # decoders raise all kinds for a damaged file
         raise ImageError(name, problem(error)) from error

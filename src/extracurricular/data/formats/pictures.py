@@ -15,7 +15,7 @@ from extracurricular.data.base import SAMPLE
 from extracurricular.data.formats.cache import Arrays, cached
 from extracurricular.data.formats.examples import Source, decode_images
 from extracurricular.data.images.decode import ImageError, View
-from extracurricular.data.images.packed import Store
+from extracurricular.data.images.packed import Extents, Store, read_remote
 from extracurricular.data.images.sizes import check_memory, gigabytes, left_out, pair
 from extracurricular.data.images.stream import Files, Streamed
 from extracurricular.data.progress import FEWEST_IMAGES, reading
@@ -102,7 +102,10 @@ class Pictures:
         """
         check_memory(self.where, len(self.names), self.view.shape, self.memory)
         shape, centre, draft = self.view.shape, self.view.centre, self.view.draft
-        members = {} if self.store.members is None else {"names": self.names}
+        packed = self.store.members
+        members: dict[str, Any] = {} if packed is None else {"names": self.names}
+        if isinstance(packed, Extents):
+            members["contents"] = [packed.checksum(name) for name in self.names]
         kept = cached(
             self.kind,
             self.store.files(self.names),
@@ -116,7 +119,7 @@ class Pictures:
 
     def _decode(self) -> Arrays:
         sources: list[Source] = [(name, self.store.place(name)) for name in self.names]
-        blocks = (sources[k : k + _BLOCK] for k in range(0, len(sources), _BLOCK))
+        blocks = (_near(sources[k : k + _BLOCK]) for k in range(0, len(sources), _BLOCK))
         damaged: list[int] | None = [] if self.skip else None
         try:
             x = decode_images(
@@ -154,6 +157,12 @@ class Pictures:
                 images[part] = Streamed(files, torch.from_numpy(rows[part]))
         notes.append(_how(files, len(rows["train"]), len(self.names)))
         return images, rows, notes
+
+
+def _near(sources: list[Source]) -> list[Source]:
+    """Return images of a block, with the contents of those that lie behind URLs, read at once."""
+    far = read_remote([place for _, place in sources if isinstance(place, str)])
+    return [(name, far.get(str(place), place)) for name, place in sources] if far else sources
 
 
 def _how(files: Files, train: int, count: int) -> str:

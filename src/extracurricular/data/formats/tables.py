@@ -60,7 +60,7 @@ def read_raw(path: Path, reading: Reading, texts: Collection[str] | None = None)
     count = len(paths) if len(paths) > 1 else None
     with watched("reading a table", count, "files", size >= FEWEST_BYTES) as tell:
         for file in paths:
-            parts.append(_without_index(_one(file, reading, texts), reading))
+            parts.append(without_index(_one(file, reading, texts), reading))
             tell(len(parts))
     if len(parts) == 1:
         return parts[0]
@@ -113,7 +113,7 @@ def raw_frame(name: str, rows: Any, reading: Reading) -> Raw:
     if not frame.width:
         raise DataError(f"the frame {name!r} has no columns")
     raw = Raw(f"the frame {name!r}", frame, lambda row: f"row {row}")
-    return _without_index(raw, reading)
+    return without_index(raw, reading)
 
 
 def kind_of_file(path: Path) -> str:
@@ -144,7 +144,7 @@ def _one(path: Path, reading: Reading, texts: Collection[str] | None) -> Raw:
     return Raw(where, readers[kind](path, reading), lambda row: f"row {row}")
 
 
-def _without_index(raw: Raw, reading: Reading) -> Raw:
+def without_index(raw: Raw, reading: Reading) -> Raw:
     """Leave out columns that count the rows and have the name that pandas and R give them."""
     frame, notes = raw.frame, list(raw.notes)
     for name in frame.select(pl.col(_INDEX)).columns if frame.width else ():

@@ -113,7 +113,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
         for setting, column in special.items()
         if setting != "split"
     ]
-    ids = _ids(table, special["id"]) if "id" in special else np.arange(len(table))
+    ids = ids_of_rows(table, special["id"]) if "id" in special else np.arange(len(table))
     kept, told = _whole_rows(table, inputs, labels, choices)
     notes += told
     kept, labels, told = _without_rare(table, kept, labels, choices.fewest)
@@ -154,7 +154,7 @@ def make_table(name: str, table: Table, choices: Choices) -> Data:
     return transform_targets(made, choices.target_transform)
 
 
-def _ids(table: Table, name: str) -> Array:
+def ids_of_rows(table: Table, name: str) -> Array:
     """Return the id of each row, as a text."""
     values = table.columns[name].values.cast(pl.String)
     odd = values.is_null() | values.is_duplicated()
@@ -268,7 +268,7 @@ def _whole_rows(
     }
     kept = np.ones(len(table), dtype=bool)
     if holes and choices.missing == "error":
-        raise _holes(table, holes)
+        raise holes_in(table, holes)
     if holes and choices.missing == "drop":
         for absent in holes.values():
             kept &= ~absent
@@ -288,7 +288,7 @@ def _whole_rows(
     return kept, notes
 
 
-def _holes(table: Table, holes: dict[str, Array]) -> DataError:
+def holes_in(table: Table, holes: dict[str, Array]) -> DataError:
     """Return an error that names all columns with holes."""
     first = min(holes, key=lambda name: int(np.flatnonzero(holes[name])[0]))
     row = int(np.flatnonzero(holes[first])[0])
@@ -436,28 +436,35 @@ def _given_split(
 # Inputs
 
 
+def fit_input(table: Table, name: str, train: Array, choices: Choices) -> Field:
+    """Describe a column by its values in the training rows.
+
+    Raises:
+        DataError: It has too many different texts, or no value.
+    """
+    column = table.columns[name]
+    if column.kind == "text" and (kinds := column.values.n_unique()) > MOST_CATEGORIES:
+        raise DataError(
+            f"{table.source}: the column {name!r} has {kinds} different texts, and a category "
+            f"has at most {MOST_CATEGORIES}; name it in `drop`"
+        )
+    try:
+        return fit_field(
+            name, column.values.gather(train), column.kind, column.form,
+            date_format=column.date_format, impute=choices.missing == "impute",
+            parts=choices.dates == "parts",
+        )  # fmt: skip
+    except DataError as error:
+        raise DataError(f"{table.source}: {error}") from error
+
+
 def _fit(
     table: Table, inputs: list[str], labels: _Labels, train: Array, choices: Choices
 ) -> Fields:
     """Describe the columns by their training values."""
     made = []
     for name in inputs:
-        column = table.columns[name]
-        if column.kind == "text" and (kinds := column.values.n_unique()) > MOST_CATEGORIES:
-            raise DataError(
-                f"{table.source}: the column {name!r} has {kinds} different texts, and a category "
-                f"has at most {MOST_CATEGORIES}; name it in `drop`"
-            )
-        try:
-            made.append(
-                fit_field(
-                    name, column.values.gather(train), column.kind, column.form,
-                    date_format=column.date_format, impute=choices.missing == "impute",
-                    parts=choices.dates == "parts",
-                )
-            )  # fmt: skip
-        except DataError as error:
-            raise DataError(f"{table.source}: {error}") from error
+        made.append(fit_input(table, name, train, choices))
     targets = []
     for name in labels.names:
         column = flags(table.columns[name])

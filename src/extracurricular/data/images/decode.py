@@ -21,7 +21,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from extracurricular.data.images.packed import is_packed, read_place
+from extracurricular.data.images import plain_jpeg
+from extracurricular.data.images.packed import is_packed, read_place, read_remote
+from extracurricular.data.remote import SourceError
 from extracurricular.errors import DataError
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -36,6 +38,8 @@ _RARE = (
 _ORIENTATION = ExifTags.Base.Orientation.value
 _SIDEWAYS = (5, 6, 7, 8)
 _TRIES = 10
+# Marks an answer that is a whole sentence, about the file that an image lies in and not about it.
+_SOURCE = "\0"
 
 _MASK = (1 << 64) - 1
 
@@ -184,7 +188,7 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     Raises:
         ValueError: The pixels have no meaning as bytes.
     """
-    channels, height, width = view.shape
+    _, height, width = view.shape
     jpeg = image.format in ("JPEG", "MPO")
     # A JPEG's draft must be requested before anything is decoded, so before it is upright.
     tagged = jpeg and ("exif" in image.info or "xmp" in image.info)
@@ -193,13 +197,26 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     if not jpeg:
         image = ImageOps.exif_transpose(image)
     size = image.size[::-1] if sideways else image.size
-    if view.crop is None:
-        box, mirrored = central_box(size, (width, height), view.centre), False
-    else:
-        box, mirrored = random_box(size, view.crop, word)
+    box, mirrored = _box(size, view, word)
     shrink = _draft(image, box, (width, height)) if jpeg and view.draft else 1
     if turn != 1:
         ImageOps.exif_transpose(image, in_place=True)
+    return _taken(image, view, box, mirrored, shrink, out)
+
+
+def _box(size: tuple[int, int], view: View, word: int) -> tuple[Box, bool]:
+    """Return the part of an image that a view takes, and whether it is mirrored."""
+    if view.crop is None:
+        _, height, width = view.shape
+        return central_box(size, (width, height), view.centre), False
+    return random_box(size, view.crop, word)
+
+
+def _taken(
+    image: Image.Image, view: View, box: Box, mirrored: bool, shrink: int, out: Array | None
+) -> Array:
+    """Return a part of an upright image, whose sides are ``shrink`` times as small as ``box``'s."""
+    channels, height, width = view.shape
     image = _convert(image, channels)
     left, top, right, bottom = (edge / shrink for edge in box)
     box = (left, top, min(right, image.size[0]), min(bottom, image.size[1]))
@@ -207,6 +224,12 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return _bytes(image, view, out)
+
+
+def _bytes(image: Image.Image, view: View, out: Array | None) -> Array:
+    """Return the pixels of an image that has the shape of a view, uint8, [C, H, W]."""
+    channels, height, width = view.shape
     out = np.empty(view.shape, np.uint8) if out is None else out
     # Each row comes as its reds, its greens and its blues, so that runs of bytes are copied.
     lines = image.tobytes("raw", "L" if channels == 1 else "RGB;L")
@@ -214,10 +237,15 @@ def view_bytes(image: Image.Image, view: View, word: int = 0, out: Array | None 
     return out
 
 
+def _shrink(box: Box, wanted: tuple[int, int]) -> int:
+    """Return how far the sides of a part may shrink and still have the pixels that are wanted."""
+    enough = min((box[2] - box[0]) / wanted[0], (box[3] - box[1]) / wanted[1])
+    return next((k for k in (8, 4, 2) if k <= enough), 1)
+
+
 def _draft(image: Image.Image, box: Box, wanted: tuple[int, int]) -> int:
     """Let a JPEG be decoded at the smallest scale that is enough; return how far sides shrink."""
-    enough = min((box[2] - box[0]) / wanted[0], (box[3] - box[1]) / wanted[1])
-    shrink = next((k for k in (8, 4, 2) if k <= enough), 1)
+    shrink = _shrink(box, wanted)
     if shrink == 1:
         return 1
     width, height = image.size
@@ -329,8 +357,30 @@ def decode(file: Path | str | bytes, view: View, word: int = 0, out: Array | Non
     Raises:
         Exception: The file is damaged. The decoder chooses the kind; :func:`problem` explains it.
     """
-    with open_image(file) as image:
+    content = _content(file)
+    if isinstance(content, bytes) and (known := plain_jpeg.plain(content)) is not None:
+        if view.crop is None and view.centre == 1 and known[:2] == view.shape[:0:-1]:
+            image = plain_jpeg.pixels(content, known)
+            if image is not None:
+                return _bytes(_convert(image, view.shape[0]), view, out)
+        box, mirrored = _box(known[:2], view, word)
+        if not view.draft or _shrink(box, view.shape[:0:-1]) == 1:
+            image = plain_jpeg.pixels(content, known)
+            if image is not None:
+                return _taken(image, view, box, mirrored, 1, out)
+    with open_image(content) as image:
         return view_bytes(image, view, word, out)
+
+
+def _content(file: Path | str | bytes) -> Path | str | bytes:
+    """Return the content of a small file, and otherwise the file."""
+    if isinstance(file, bytes):
+        return file
+    if isinstance(file, str) and is_packed(file):
+        return read_place(file)
+    with open(file, "rb", buffering=0) as opened:  # noqa: PTH123 - many times as fast as Path
+        size = os.fstat(opened.fileno()).st_size
+        return opened.read(size) if size <= plain_jpeg.LARGEST else file
 
 
 def problem(error: Exception) -> str:
@@ -343,9 +393,24 @@ def problem(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         # Pillow's own text names an object in memory.
         return f"cannot be read: it is none of {', '.join((*_USUAL, *rare_formats()))}"
+    if isinstance(error, SourceError):
+        return f"{_SOURCE}{error}"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return f"cannot be read: {error or type(error).__name__}"
+
+
+def check_source(why: str) -> None:
+    """Raise an error where the fault is not that of an image, so that no other may replace it.
+
+    Args:
+        why: What :func:`problem` returned.
+
+    Raises:
+        SourceError: The file that the image lies in cannot be reached, or has changed.
+    """
+    if why.startswith(_SOURCE):
+        raise SourceError(why.removeprefix(_SOURCE))
 
 
 # A worker reads one order per line of its standard input and writes one answer per line of output.
@@ -378,11 +443,15 @@ def obey(line: bytes, pixels: Array) -> bytes:
     given = json.loads(line)
     view = _view(json.dumps(given["view"]))
     size = math.prod(view.shape)
-    wrong: dict[int, str] = {}
-    for k, (file, word) in enumerate(given["images"], start=given["first"]):
+    images, wrong = given["images"], dict[int, str]()
+    try:
+        far = read_remote([file for file, _ in images])
+    except Exception as error:  # a back end of fsspec may raise anything
+        return json.dumps(dict.fromkeys(range(len(images)), problem(error))).encode() + b"\n"
+    for k, (file, word) in enumerate(images, start=given["first"]):
         row = pixels[k * size : (k + 1) * size].reshape(view.shape)
         try:
-            decode(file, view, word, row)
+            decode(far.get(file, file), view, word, row)
         except Exception as error:  # decoders raise all kinds for a damaged file
             wrong[k - given["first"]] = problem(error)
     return json.dumps(wrong).encode() + b"\n"

@@ -6,6 +6,7 @@ import hashlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
-from extracurricular.data.images.decode import Crop, View
-from extracurricular.data.images.packed import Store
+from extracurricular.data.images.decode import Crop, View, check_source
+from extracurricular.data.images.packed import Extents, Store
 from extracurricular.data.images.sizes import quoted
 from extracurricular.data.images.workers import Picture, Workers, cpu_count, workers
 from extracurricular.data.progress import FEWEST_IMAGES, reading
@@ -90,6 +91,8 @@ class Files:
         self._views: dict[Crop | None, View] = {None: view}
         self.buffers = _Buffers()
         self._pool: Workers | None = None
+        # An image is announced first and asked for later.
+        self._place = lru_cache(maxsize=2**15)(store.place)
         self.forget()
 
     def forget(self) -> None:
@@ -115,7 +118,7 @@ class Files:
         """Return the pictures to decode for images, given by their places among the names."""
         # All pictures share one view object, so that comparing their views is fast.
         view = self._views.setdefault(crop, View(self.view.shape, 1.0, self.view.draft, crop))
-        where, names = self.store.place, self.names
+        where, names = self._place, self.names
         return [
             Picture(where(names[place]), word, view)
             for place, word in zip(places, words, strict=True)
@@ -257,23 +260,22 @@ class Streamed(Deferred):
                 self.announce(places[start + _BLOCK : start + 2 * _BLOCK])
                 block = places[start : start + _BLOCK]
                 wrong = self._collect(block, None, None, lambda k, images: None)
+                for why in wrong.values():
+                    check_source(why)
                 good[block[list(wrong)]] = False
                 tell(start + len(block))
         return good, self.names(places[~good])
 
     def identity(self) -> dict[str, Any]:
-        """Return plain values that identify these images: names and sizes of files, and the view.
+        """Return plain values that identify these images: their files, and the view.
 
-        A file that is replaced by another of the same name and size is not noticed.
+        Images in shards enter by the checksums of their bytes, which the shards' index has; others
+        by names and sizes of files, so that a file which is replaced by another of the same name
+        and size is not noticed.
         """
-        digest = hashlib.sha256()
-        for row in self.rows.tolist():
-            name = self.files.names[row]
-            size = self.files.store.size(name)
-            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         view = self.files.view
         return {
-            "files": digest.hexdigest()[:32],
+            "files": _digest(self.files.store, [self.files.names[k] for k in self.rows.tolist()]),
             "shape": list(view.shape),
             "centre": view.centre,
             "draft": view.draft,
@@ -290,6 +292,8 @@ class Streamed(Deferred):
         return self.files.pool.collect(self._pictures(places, crop, words), put)
 
     def _fail(self, places: Tensor, wrong: dict[int, str]) -> None:
+        for why in wrong.values():
+            check_source(why)
         if not self.files.skip:
             first = min(wrong)
             row = int(self.rows[places[first]])
@@ -319,6 +323,16 @@ class Streamed(Deferred):
         given = [*args, *(kwargs or {}).values()]
         flat = [part for arg in given for part in (arg if isinstance(arg, list | tuple) else [arg])]
         next(part for part in flat if isinstance(part, Streamed))._refuse()
+
+
+def _digest(store: Store, names: Sequence[str]) -> str:
+    """Return what tells these images from others, by the checksums of their bytes if known."""
+    digest, members = hashlib.sha256(), store.members
+    for name in names:
+        checksum = members.checksum(name) if isinstance(members, Extents) else None
+        line = f"{name}\0{store.size(name)}\n" if checksum is None else checksum
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
 
 
 def _at(rows: list[int], put: Put) -> Put:

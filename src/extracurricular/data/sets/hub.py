@@ -14,9 +14,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from extracurricular.data.base import Data, make_data
+from extracurricular.data.formats.arrow_images import arrow_store
 from extracurricular.data.formats.examples import Source, decode_images
-from extracurricular.data.images.decode import open_image
-from extracurricular.data.images.sizes import check_memory, left_out, pair
+from extracurricular.data.formats.pictures import Pictures
+from extracurricular.data.images.decode import View, open_image
+from extracurricular.data.images.sizes import check_memory, gigabytes, left_out, pair
 from extracurricular.data.sets import DATA
 from extracurricular.data.several import meaning_of, strata_of
 from extracurricular.data.splits import name_splits, set_aside
@@ -45,6 +47,8 @@ def hf(
     seed: int = 0,
     damaged: Literal["error", "skip"] = "error",
     memory: int | float = 4,
+    stream: bool | Literal["auto"] = "auto",
+    workers: int | None = None,
     task: Literal["classification", "regression", "multilabel"] | None = None,
     target_transform: Setting = None,
 ) -> Data:
@@ -66,6 +70,10 @@ def hf(
         seed: Seed of the choice.
         damaged: ``error``, or ``skip`` to leave out images that cannot be read.
         memory: Most memory that the images may take, in GB (10^9 bytes).
+        stream: Whether images stay in the package's Arrow files and are decoded as they are needed,
+            in worker processes; ``auto`` streams those that exceed ``memory``. ``size`` must be
+            set.
+        workers: Processes that decode streamed images; one for each CPU where None.
         task: Kind of the labels. Without it classes and texts are classes, and so are whole numbers
             of at most 20 kinds, or all of 0 to C - 1; others are real.
         target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
@@ -99,20 +107,32 @@ def hf(
         made = Task(task or kind_of(label_name, y)[0] or "regression", y.shape[1])
     notes = [*notes, *([why] if why else [])]
     count = len(y)
-    blocks = _blocks(where, splits, image_name)
     shape = _shape(where, splits["train"], image_name, size, channels)
-    check_memory(where, count, shape, memory)
-    lost: list[int] | None = [] if damaged == "skip" else None
-    remedy = "; `size` brings all to one size"
-    x = decode_images(blocks, count, shape, size is not None, remedy, lost).numpy()
-    whole = np.ones(count, dtype=bool)
-    whole[lost or []] = False
+    pictures = None
+    if stream is True or (stream == "auto" and gigabytes(count, shape) > memory):
+        pictures = _left_there(where, splits, image_name, size, shape, damaged == "skip", workers)
     which = np.repeat(list(splits), [len(split) for split in splits.values()])
-    if lost:
-        notes = [*notes, left_out([f"row {k}" for k in lost], count)]
-    rows = {name: np.flatnonzero((which == name) & whole) for name in splits}
-    rows = set_aside(where, rows, _strata(y), {"test": test, "validation": validation}, seed)
-    pairs = {name: (x[places], y[places]) for name, places in rows.items()}
+    parts = {"test": test, "validation": validation}
+    images: dict[str, Any]
+    if pictures is not None:
+        rows = {name: np.flatnonzero(which == name) for name in splits}
+        rows = set_aside(where, rows, _strata(y), parts, seed)
+        images, rows, told = pictures.streamed(rows)
+        notes = [*notes, *told]
+    else:
+        check_memory(where, count, shape, memory)
+        lost: list[int] | None = [] if damaged == "skip" else None
+        remedy = "; `size` brings all to one size"
+        blocks = _blocks(where, splits, image_name)
+        x = decode_images(blocks, count, shape, size is not None, remedy, lost).numpy()
+        whole = np.ones(count, dtype=bool)
+        whole[lost or []] = False
+        if lost:
+            notes = [*notes, left_out([f"row {k}" for k in lost], count)]
+        rows = {name: np.flatnonzero((which == name) & whole) for name in splits}
+        rows = set_aside(where, rows, _strata(y), parts, seed)
+        images = {name: x[places] for name, places in rows.items()}
+    pairs = {name: (images[name], y[places]) for name, places in rows.items()}
     read_from = f"Images are read from the column {image_name!r}, labels from {label_name!r}."
     data = make_data(
         path.rstrip("/").rpartition("/")[2],
@@ -125,6 +145,39 @@ def hf(
         notes=[*notes, *([] if image and label else [read_from])],
     )
     return transform_targets(data, target_transform)
+
+
+def _left_there(
+    where: str,
+    splits: dict[str, Any],
+    name: str,
+    size: int | list[int] | None,
+    shape: tuple[int, int, int],
+    skip: bool,
+    workers: int | None,
+) -> Pictures:
+    """Return the images of all splits, which stay in their Arrow files.
+
+    Raises:
+        DataError: They are in none, or their size is not set.
+    """
+    if size is None:
+        raise DataError(
+            f"{where}: the images are streamed, since `stream` is true or they exceed `memory`, so "
+            f"`size` must be set; the first image has [{shape[1]}, {shape[2]}]"
+        )
+    found = arrow_store(splits, name)
+    if found is None:
+        raise DataError(
+            f"{where}: the images of the column {name!r} cannot be streamed, as they do not lie in "
+            "uncompressed Arrow files; save the data set by save_to_disk, or set `stream: false` "
+            "and `memory` to as much as this machine can spare"
+        )
+    store, names = found
+    # The whole size is decoded, as in memory.
+    view = View(shape, draft=False)
+    title = where.removeprefix("data ").strip("'")
+    return Pictures("hf", where, title, store, names, view, skip, 0, False, True, workers)
 
 
 def _strata(y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
-from extracurricular.data.base import Data, make_data
+from extracurricular.data.base import Data
 from extracurricular.data.formats.examples import told_passed
-from extracurricular.data.formats.pictures import Pictures, view_of, without_repeats
+from extracurricular.data.formats.labelled_images import Labelled, Settings, load_labelled
+from extracurricular.data.formats.pictures import view_of
 from extracurricular.data.formats.trees import Tree
-from extracurricular.data.images.decode import view_settings
 from extracurricular.data.images.sizes import quoted
+from extracurricular.data.remote import is_url, local_path, shown
 from extracurricular.data.sets import DATA
-from extracurricular.data.splits import (
-    SPLIT_NAMES,
-    name_splits,
-    set_aside,
-    stratified_order,
-)
-from extracurricular.data.target_transform import transform_targets
+from extracurricular.data.splits import SPLIT_NAMES, name_splits
 from extracurricular.data.transform import Setting
-from extracurricular.distributions import Task
 from extracurricular.errors import DataError, shorten
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @DATA.register("imagefolder")
@@ -96,50 +87,31 @@ def imagefolder(
         DataError: The folder has no classes or images, an image cannot be read, or the images do
             not fit into memory.
     """
+    path = local_path(path)
     where = f"data {path!r}"
-    view = view_of(where, size, channels, centre, draft)
+    if is_url(path):
+        raise DataError(
+            f"data {shown(path)!r}: a folder of images is not read from a URL; make shards of it, "
+            "tar files of KEY.jpg and KEY.cls, and read these as `webdataset`"
+        )
+    view_of(where, size, channels, centre, draft)  # a mistake there is told before files are listed
     found = _find_images(where, Path(path))
     if limit is not None:
         found = found.some(limit, seed)
-    pictures = Pictures(
-        "imagefolder", where, found.name, found.tree.store,
-        [found.tree.top + name for name in found.names], view, damaged == "skip", memory, cache,
-        stream, workers,
+    how = Settings(
+        size, channels, test, validation, seed, damaged, memory, cache, stream, workers, centre,
+        draft, group, duplicates, target_transform,
     )  # fmt: skip
-    by = None if group is None else found.groups(group)
-    images: dict[str, Any]
-    if pictures.streams:
-        every = np.ones(len(found.names), dtype=bool)
-        images, rows, notes = pictures.streamed(found.split(every, test, validation, seed, by))
-    else:
-        x, whole, notes = pictures.decoded()
-        rows = found.split(whole, test, validation, seed, by)
-        images = {part: x[own] for part, own in rows.items()}
-    if duplicates == "drop":
-        images, rows, told = without_repeats(images, rows)
-        notes += told
-    y, why = _targets(where, found, task)
-    classes = [] if y.dtype.kind == "f" else found.classes
-    made = make_data(
-        found.name,
-        train=(images["train"], y[rows["train"]]),
-        validation=(images["validation"], y[rows["validation"]]),
-        test=(images["test"], y[rows["test"]]),
-        task=Task("classification", len(classes)) if classes else None,
-        classes=classes,
-        notes=[*found.notes, *why, *notes],
-        reading={"image": view_settings(view)},
-        ids={part: [found.names[k] for k in own.tolist()] for part, own in rows.items()},
-    )
-    return transform_targets(made, target_transform)
+    return load_labelled("imagefolder", _with_targets(found, task), how)
 
 
-def _targets(where: str, found: _Found, task: str | None) -> tuple[Array, list[str]]:
-    """Return class indices, or the numbers that the folders are called, and a note on the choice.
+def _with_targets(found: Labelled, task: str | None) -> Labelled:
+    """Return the images with the numbers that their folders are called, or with classes.
 
     Raises:
         DataError: A folder's name is no number, but the task is regression.
     """
+    where = found.where
     if task == "multilabel":
         raise DataError(
             f"{where}: task is 'multilabel', but the folder of an image gives it one class; give "
@@ -152,13 +124,14 @@ def _targets(where: str, found: _Found, task: str | None) -> tuple[Array, list[s
             raise DataError(
                 f"{where}: task is 'regression', but the folder {name!r} is not called by a number"
             )
-        return np.array(numbers, dtype=np.float64)[found.y], []
+        return replace(found, reals=np.array(numbers, dtype=np.float64)[found.y])
     if task is None and None not in numbers:
-        return found.y, [
+        told = (
             f"The folders are called by numbers, such as {found.classes[0]!r}, which are read as "
             f"{len(numbers)} classes; `task: regression` reads them as numbers."
-        ]
-    return found.y, []
+        )
+        return replace(found, notes=[*found.notes, told])
+    return found
 
 
 def _number(name: str) -> float | None:
@@ -169,101 +142,7 @@ def _number(name: str) -> float | None:
     return value if np.isfinite(value) else None
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The images of a folder, not yet opened.
-
-    Args:
-        where: The data, for errors.
-        tree: The folder.
-        classes: Names of the classes.
-        names: Path of each image within the folder, N of them.
-        y: Class of each image, int64, [N].
-        parts: Name of each image's split, [N].
-        notes: Notes on what was found.
-    """
-
-    where: str
-    tree: Tree
-    classes: list[str]
-    names: list[str]
-    y: Array
-    parts: Array
-    notes: list[str]
-
-    @property
-    def name(self) -> str:
-        """Name of the data set."""
-        name = self.tree.root.absolute().name
-        return name if self.tree.store.members is None else name.rpartition(".")[0]
-
-    def some(self, limit: int, seed: int) -> _Found:
-        """Return at most ``limit`` of the images, with splits and classes in proportion.
-
-        Raises:
-            DataError: There are fewer than classes.
-        """
-        if limit < len(self.classes):
-            raise DataError(
-                f"{self.where}: limit is {limit}; there are {len(self.classes)} classes, and each "
-                "needs images"
-            )
-        if limit >= len(self.names):
-            return self
-        known = np.unique(self.parts, return_inverse=True)[1]
-        chosen = np.sort(stratified_order(known * len(self.classes) + self.y, seed)[:limit])
-        note = f"{limit:,} of {len(self.names):,} images are read (`limit`)."
-        return replace(
-            self,
-            names=[self.names[k] for k in chosen.tolist()],
-            y=self.y[chosen],
-            parts=self.parts[chosen],
-            notes=[*self.notes, note],
-        )
-
-    def groups(self, pattern: str) -> Array:
-        """Return the group of each image: what a regular expression finds in its path, [N].
-
-        Raises:
-            DataError: It is no regular expression, or finds nothing in a path.
-        """
-        try:
-            seek = re.compile(pattern)
-        except re.error as error:
-            raise DataError(
-                f"{self.where}: group is {pattern!r}, which is no regular expression: {error}"
-            ) from error
-        matches = [seek.search(name) for name in self.names]
-        if None in matches:
-            name = self.names[matches.index(None)]
-            raise DataError(f"{self.where}: group is {pattern!r}, which {name!r} does not match")
-        return np.array([m[1 if seek.groups else 0] or "" for m in matches if m is not None])
-
-    def split(
-        self, whole: Array, test: float, validation: float, seed: int, group: Array | None
-    ) -> dict[str, Array]:
-        """Return the rows of each split, with missing splits set aside.
-
-        Args:
-            whole: Whether each image can be read, bool, [N].
-            test, validation, seed: See :func:`imagefolder`.
-            group: Group of each image, [N]; None for none.
-
-        Raises:
-            DataError: A class has no training images left.
-        """
-        known = dict.fromkeys(self.parts.tolist())
-        rows = {part: np.flatnonzero((self.parts == part) & whole) for part in known}
-        sizes = {"test": test, "validation": validation}
-        rows = set_aside(self.where, rows, self.y, sizes, seed, group)
-        present = np.bincount(self.y[rows["train"]], minlength=len(self.classes))
-        if present.min() == 0:
-            gone = self.classes[int(present.argmin())]
-            raise DataError(f"{self.where}: no image of the class {gone!r} is left to train on")
-        return rows
-
-
-def _find_images(where: str, root: Path) -> _Found:
+def _find_images(where: str, root: Path) -> Labelled:
     """List the images of a folder, without opening them."""
     if not root.exists():
         raise DataError(
@@ -295,7 +174,11 @@ def _find_images(where: str, root: Path) -> _Found:
         word = "folder has" if len(empty) == 1 else "folders have"
         notes.append(f"{len(empty)} {word} no images and no class of its own: {quoted(empty)}.")
     notes += told_passed(list(tree.passed))
-    return _Found(where, tree, classes, names, np.array(labels), np.array(parts), notes)
+    name = root.absolute().name
+    name = name if tree.store.members is None else name.rpartition(".")[0]
+    return Labelled(
+        where, name, tree.store, tree.top, classes, names, np.array(labels), np.array(parts), notes
+    )
 
 
 def _folders(tree: Tree) -> tuple[dict[str, str], list[str]]:

@@ -45,6 +45,8 @@ def table(
     fewest: int = 1,
     seed: int = 0,
     target_transform: Setting = None,
+    memory: int | float = 4,
+    on_disk: bool | Literal["auto"] = "auto",
 ) -> Data:
     """Read a table from a text, parquet, Excel or .npz file, or from several.
 
@@ -54,7 +56,8 @@ def table(
 
     Args:
         path: The file, or a pattern with ``*`` for several of the same columns (see
-            :func:`extracurricular.data.formats.tables.read_raw`).
+            :func:`extracurricular.data.formats.tables.read_raw`); or a URL of such, whose files are
+            copied to the user's cache folder.
         target: Name or position of the target's column, or a list of several; -1 is the last.
         task: Kind of the target. Without it texts are classes, and so are at most 20 different
             whole numbers; several targets are real.
@@ -92,6 +95,9 @@ def table(
         seed: Seed of the split.
         target_transform: What students learn of a real target: its ``log`` or ``asinh``, or a
             mapping of these by target (:func:`~.target_transform.transform_targets`).
+        memory: Most memory that the numbers of parquet files may take, in GB (10^9 bytes).
+        on_disk: Whether the inputs stay in a file in the user's cache folder, of which the system
+            reads what is needed; ``auto`` for parquet files that exceed ``memory``.
 
     Raises:
         DataError: The file or a value in it cannot be used, or a setting does not fit the file.
@@ -99,6 +105,8 @@ def table(
     # polars takes its time to import, which those who read no tables need not wait for.
     from extracurricular.data.formats.columns import Reading
     from extracurricular.data.formats.delimited import TextForm
+    from extracurricular.data.formats.large_tables import gigabytes_of, make_large_table
+    from extracurricular.data.formats.remote_files import here
     from extracurricular.data.formats.tables import read_table
     from extracurricular.data.formats.tabular import Choices, make_table
 
@@ -120,7 +128,10 @@ def table(
         time=time, id=id, stratify=stratify, duplicates=duplicates, missing=missing, dates=dates,
         fewest=fewest, seed=seed, target_transform=target_transform,
     )  # fmt: skip
-    return make_table(name_of(path), read_table(Path(path), reading), choices)
+    with here(path) as place:
+        if on_disk is True or (on_disk == "auto" and gigabytes_of(place) > memory):
+            return make_large_table(name_of(path), place, reading, choices)
+        return make_table(name_of(path), read_table(place, reading), choices)
 
 
 def name_of(path: str) -> str:
