@@ -174,7 +174,7 @@ class EstimatorStage(NetworkStage):
         Raises:
             RecipeError: Something cannot be built, or the draws need a student in training.
         """
-        name = f"{self.key} {self.estimator}"
+        name = f"{self.key} {self.estimator} {self._checked}"
         if name in checks.seen:
             return
         checks.seen.add(name)

@@ -94,6 +94,8 @@ class Workspace(DataSets):
         self.watcher: Watcher = watcher or Silent()
         self._made: dict[str, Any] = {}
         self._answers: dict[str, Distribution] = {}
+        # The figures of these answers: plain values.
+        self.figured: dict[str, dict[str, Any]] = {}
         # How the networks of each teacher answer, by the path of the teacher: plain values.
         self.answering: dict[str, dict[str, Any]] = {}
         # Folders of networks that are no better than a constant, of which the person has been told.
@@ -240,7 +242,15 @@ class Workspace(DataSets):
         found: T = self._made[thing.path]
         return found
 
+    def share_made(self, other: Workspace) -> None:
+        """Have in common with another run what is made of equal stages: teachers, generators."""
+        self._made, self.answering = other._made, other.answering
+
     # -- answers ----------------------------------------------------------------------------------
+
+    def remembered(self) -> dict[str, Distribution]:
+        """The answers on the measured split that are remembered, by path; they may be changed."""
+        return self._answers
 
     def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
         """Predict a split in the target's own units, on the CPU, at the run's precision."""
