@@ -8,12 +8,16 @@ Neither changes a number: each stage does what it would do alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+
+import torch
 
 from extracurricular.run.estimator import EstimatorStage
 from extracurricular.run.network import NetworkStage, drawn_with
 from extracurricular.run.stages import Stage
+from extracurricular.run.tasks import Task, ready_tasks
 from extracurricular.run.workspace import Workspace
 from extracurricular.training import Shared, together
 
@@ -64,15 +68,36 @@ def do_group(group: Sequence[Stage], workspace: Workspace) -> None:
         workspace.shared.clear()
 
 
-def do_in_order(stages: Sequence[Stage], workspace: Workspace) -> None:
-    """Do stages in this process, in the order of the plan where they do not go together."""
-    waiting, most = list(stages), most_together(workspace)
+def do_in_order(
+    tasks: Sequence[Task],
+    workspaces: Mapping[Path, Workspace],
+    finished: Callable[[Task], None] = lambda task: None,
+) -> None:
+    """Do tasks in this process, in their order where they do not go together.
+
+    Args:
+        tasks: The tasks.
+        workspaces: The workspace of each run.
+        finished: Called with each task that is done, before any that needs it begins.
+    """
+    waiting = list(tasks)
     while waiting:
-        ahead = {stage.path for stage in waiting}
-        ready = [s for s in waiting if not any(need.path in ahead for need in s.needs)]
-        group = next_group(ready, most)
-        do_group(group, workspace)
-        waiting = [stage for stage in waiting if stage not in group]
+        ready = ready_tasks(waiting, (task.key for task in waiting))
+        group = group_of(ready, most_together(workspaces[ready[0].run]))
+        workspace = workspaces[group[0].run]
+        torch.set_num_threads(workspace.recipe.device.threads)
+        do_group([task.stage for task in group], workspace)
+        for task in group:
+            finished(task)
+        keys = {task.key for task in group}
+        waiting = [task for task in waiting if task.key not in keys]
+
+
+def group_of(ready: Sequence[Task], most: int = 1) -> list[Task]:
+    """Return the tasks to do at once: the first, and those of its run that go with it."""
+    own = [task for task in ready if task.run == ready[0].run]
+    stages = {task.stage.path: task for task in own}
+    return [stages[stage.path] for stage in next_group([task.stage for task in own], most)]
 
 
 def _trains(stage: Stage) -> bool:

@@ -3,52 +3,45 @@
 A training has the same number of threads either way (``device.threads``, 1 unless the recipe says
 otherwise), so the numbers do not depend on the number of jobs. A job is a process of the standard
 library's pool: it builds the plan again, gets the data set from the parent as a mapped file, and
-keeps the teachers and generators that it has loaded for its next stage.
+keeps the teachers and generators that it has loaded for its next stage. Stages of several runs are
+done in the same way as those of one.
 """
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
+import pickle
 import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from extracurricular.errors import (
-    RecipeError,
-    TrainingError,
-    XclError,
-    own_mistake,
-    show_traceback,
-)
+from extracurricular.errors import TrainingError
 from extracurricular.files import telling
+from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.recipe.schema import Recipe
-from extracurricular.run.cohorts import do_group, do_in_order, next_group
+from extracurricular.run.cohorts import do_in_order, group_of
+from extracurricular.run.jobs import Failed, Job, Order, keep_memory
 from extracurricular.run.lock import remove_data
-from extracurricular.run.network import NetworkStage, asks_at_each_step
-from extracurricular.run.plan import plan
-from extracurricular.run.shared_data import Mapped, mapped, read_mapped
+from extracurricular.run.shared_data import Mapped, mapped
 from extracurricular.run.stages import Stage
+from extracurricular.run.tasks import Task, as_tasks, ready_tasks
 from extracurricular.run.workspace import Workspace
 
 # A process takes as long to start as some thousand steps of a small network.
 _FEWEST_STEPS = 2000
 # Seconds between two looks at what the jobs report.
 _POLL = 0.05
-# Freed memory that a process keeps.
-_KEPT_BYTES = 2**28
 
 
 def job_count(wanted: int | None, recipe: Recipe, stages: Sequence[Stage]) -> int:
@@ -82,22 +75,8 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _keep_memory() -> None:
-    """Let the C library keep the memory that tensors have freed, for the tensors of the next step.
-
-    By default glibc gives it back to the system, and gets it again, cleared, page by page: a sixth
-    of the time of a step on images of medium size.
-    """
-    if sys.platform == "linux":
-        trim_threshold, mmap_threshold = -1, -3
-        with suppress(AttributeError):  # another C library
-            library = ctypes.CDLL(None)
-            library.mallopt(trim_threshold, _KEPT_BYTES)
-            library.mallopt(mmap_threshold, _KEPT_BYTES // 8)
-
-
 def do_stages(stages: Sequence[Stage], workspace: Workspace, jobs: int = 1) -> None:
-    """Do stages, each after those that it needs.
+    """Do stages of one run, each after those that it needs.
 
     Args:
         stages: The stages, in an order in which each stands behind all that it needs.
@@ -107,26 +86,75 @@ def do_stages(stages: Sequence[Stage], workspace: Workspace, jobs: int = 1) -> N
     Raises:
         XclError: A stage failed, or the system killed a job. What is done is kept.
     """
-    _keep_memory()
-    if jobs == 1:
-        do_in_order(stages, workspace)
+    run, some = workspace.folder, stages
+    if jobs > 1:
+        done = [stage for stage in stages if stage.is_done(workspace)]
+        for stage in done:
+            stage.do(workspace)  # what is finished may still have something to look at
+        some = [stage for stage in stages if stage not in done]
+    do_tasks(as_tasks(some, run), {run: workspace}, jobs=jobs)
+
+
+def do_tasks(
+    tasks: Sequence[Task],
+    workspaces: Mapping[Path, Workspace],
+    *,
+    jobs: int = 1,
+    finished: Callable[[Task], None] = lambda task: None,
+) -> None:
+    """Do stages of one run or of several, each after those that it needs.
+
+    The caller has locked the folders of the runs (:func:`~extracurricular.run.lock.locked`).
+
+    Args:
+        tasks: The stages; one that needs another of them may stand before it.
+        workspaces: The workspace of each run, by its folder.
+        jobs: How many are done at once; 1 for one after the other in this process.
+        finished: Called in this process with each task that is done, before any task that needs it
+            begins.
+
+    Raises:
+        XclError: A stage failed, or the system killed a job. What is done is kept.
+    """
+    if not tasks:
         return
-    done = [stage for stage in stages if stage.is_done(workspace)]
-    for stage in done:
-        stage.do(workspace)  # what is finished may still have something to look at
-    waiting = [stage for stage in stages if stage not in done]
-    if waiting:
-        with _data_files(waiting, workspace) as files, _Pool(workspace, files, jobs) as pool:
-            pool.run(waiting, {stage.path for stage in done})
+    keep_memory()
+    some = {run: workspaces[run] for run in dict.fromkeys(task.run for task in tasks)}
+    _share_data(tasks, some)
+    if jobs == 1:
+        with threads(torch.get_num_threads()):
+            do_in_order(tasks, some, finished)
+        return
+    with _data_files(tasks, some) as files, _Pool(some, files, jobs) as pool:
+        pool.run(tasks, finished)
+
+
+def _by_data(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Return the tasks with each data set, by run the first alone."""
+    found: dict[bytes, dict[Path, Task]] = {}
+    for task in tasks:
+        found.setdefault(canonical(task.stage.data), {}).setdefault(task.run, task)
+    return [list(some.values()) for some in found.values()]
+
+
+def _share_data(tasks: Sequence[Task], workspaces: Mapping[Path, Workspace]) -> None:
+    """Read each data set once for all runs that have it."""
+    for first, *others in _by_data(tasks):
+        source, spec = workspaces[first.run], first.stage.data
+        for other in others:
+            workspaces[other.run].give(spec, source.data(spec), source.content(spec))
 
 
 @contextmanager
-def _data_files(stages: Sequence[Stage], workspace: Workspace) -> Iterator[list[Mapped]]:
-    """Put the data sets of stages into files that all jobs map, for the time of a block."""
-    specs = {repr(stage.data): stage.data for stage in stages}
+def _data_files(
+    tasks: Sequence[Task], workspaces: Mapping[Path, Workspace]
+) -> Iterator[list[Mapped]]:
+    """Put the data sets of tasks into files that all jobs map, for the time of a block."""
+    first = [some[0] for some in _by_data(tasks)]
     files: list[Mapped] = []
     try:
-        for number, spec in enumerate(specs.values()):
+        for number, task in enumerate(first):
+            workspace, spec = workspaces[task.run], task.stage.data
             file = workspace.folder / f".data-{os.getpid()}-{number}"
             data, content = workspace.data(spec), workspace.content(spec)
             with telling(file, "write"):
@@ -134,22 +162,11 @@ def _data_files(stages: Sequence[Stage], workspace: Workspace) -> Iterator[list[
             files += [found] if found is not None else []
         yield files
     finally:
-        remove_data(workspace.folder)
+        for run in {task.run for task in first}:
+            remove_data(workspaces[run].folder)
 
 
 # -- the parent -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """An error of a job, in a form that crosses to another process."""
-
-    kind: type[XclError]
-    arguments: tuple[str, ...]
-
-    def error(self) -> XclError:
-        """Return the error."""
-        return self.kind(*self.arguments)
 
 
 def job_context(workspace: Workspace) -> Any:
@@ -177,15 +194,22 @@ def _thread_counts(workspace: Workspace) -> dict[str, str]:
 
 
 class _Pool:
-    """The processes of a run, and the stages that they are at work on."""
+    """The processes of some runs, and the tasks that they are at work on."""
 
-    def __init__(self, workspace: Workspace, files: list[Mapped], jobs: int) -> None:
-        self.workspace, self.jobs = workspace, jobs
-        context = job_context(workspace)
+    def __init__(
+        self, workspaces: Mapping[Path, Workspace], files: list[Mapped], jobs: int
+    ) -> None:
+        self.workspaces, self.jobs = workspaces, jobs
+        self.first = next(iter(workspaces.values()))
+        self.watchers = {str(one.folder): one.watcher for one in workspaces.values()}
+        self.recipes = {run: pickle.dumps(one.recipe) for run, one in workspaces.items()}
+        context = job_context(self.first)
         self.reports = context.Queue()
-        given = (workspace.recipe, workspace.folder, files, self.reports, sys.path)
         self.executor = ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_begin_job, initargs=given
+            jobs,
+            mp_context=context,
+            initializer=_begin_job,
+            initargs=(files, self.reports, sys.path),
         )
 
     def __enter__(self) -> _Pool:
@@ -203,37 +227,44 @@ class _Pool:
         self.reports.close()
         self.reports.cancel_join_thread()
 
-    def run(self, stages: Sequence[Stage], done: set[str]) -> None:
-        """Do all stages; ``done`` are the paths of those that are finished already."""
-        waiting, running = list(stages), dict[Future[_Failed | None], list[Stage]]()
-        ahead = {stage.path for stage in stages}
+    def run(self, tasks: Sequence[Task], finished: Callable[[Task], None]) -> None:
+        """Do all tasks."""
+        # The longest first, so that none is left alone at the end.
+        waiting = sorted(tasks, key=lambda task: task.work, reverse=True)
+        running: dict[Future[Failed | None], list[Task]] = {}
+        ahead = {task.key for task in tasks}
         while waiting or running:
             while len(running) < self.jobs:
-                needed = ahead - done
-                ready = [s for s in waiting if not any(one.path in needed for one in s.needs)]
+                ready = ready_tasks(waiting, ahead)
                 if not ready:
                     break
-                # The longest first, so that none is left alone at the end.
-                group = next_group(sorted(ready, key=_work, reverse=True))
-                waiting = [stage for stage in waiting if stage not in group]
-                running[self._submit(group)] = group
-            finished, _ = wait(running, timeout=_POLL, return_when=FIRST_COMPLETED)
+                group = group_of(ready)
+                begun = {task.key for task in group}
+                waiting = [task for task in waiting if task.key not in begun]
+                at_work = [*itertools.chain(*running.values()), *group]
+                running[self._submit(group, at_work)] = group
+            ended, _ = wait(running, timeout=_POLL, return_when=FIRST_COMPLETED)
             self._pass_on()
-            for future in finished:
+            for future in ended:
                 group = running.pop(future)
                 self._check(future, [*group, *itertools.chain(*running.values())])
-                done |= {stage.path for stage in group}
+                for task in group:
+                    finished(task)
+                    ahead.discard(task.key)
         self._pass_on()
 
-    def _submit(self, group: list[Stage]) -> Future[_Failed | None]:
+    def _submit(self, group: list[Task], at_work: list[Task]) -> Future[Failed | None]:
+        run = group[0].run
+        paths = tuple(task.stage.path for task in group)
+        order = Order(self.workspaces[run].folder, self.recipes[run], paths)
         try:
             # The pool begins its processes as stages come.
-            with _environment(**_thread_counts(self.workspace)):
-                return self.executor.submit(_do_job, [stage.path for stage in group])
+            with _environment(**_thread_counts(self.first)):
+                return self.executor.submit(_do_job, order)
         except BrokenProcessPool:
-            raise _killed(group) from None
+            raise _killed(at_work) from None
 
-    def _check(self, future: Future[_Failed | None], at_work: list[Stage]) -> None:
+    def _check(self, future: Future[Failed | None], at_work: list[Task]) -> None:
         try:
             failed = future.result()
         except BrokenProcessPool:
@@ -243,24 +274,18 @@ class _Pool:
             raise failed.error()
 
     def _pass_on(self) -> None:
-        """Pass on to the watcher what jobs have reported."""
+        """Pass on to the watchers what jobs have reported."""
         # A report may still be on its way when its job is done.
         while True:
             try:
-                name, arguments = self.reports.get(timeout=0.001)
+                run, name, arguments = self.reports.get(timeout=0.001)
             except queue.Empty:
                 return
-            getattr(self.workspace.watcher, name)(*arguments)
+            getattr(self.watchers[run], name)(*arguments)
 
 
-def _work(stage: Stage) -> int:
-    """Return the steps of a stage, twice those of a student that asks its teacher at each."""
-    asks = isinstance(stage, NetworkStage) and asks_at_each_step(stage)
-    return stage.steps * (2 if asks else 1)
-
-
-def _killed(stages: list[Stage]) -> TrainingError:
-    titles = ", ".join(stage.title for stage in stages)
+def _killed(tasks: list[Task]) -> TrainingError:
+    titles = ", ".join(task.stage.title for task in tasks)
     return TrainingError(
         f"a job was killed, most likely for want of memory, while these were at work: {titles}; "
         "the same command goes on from their checkpoints, with --jobs 1 for less memory"
@@ -283,61 +308,16 @@ def _environment(**changes: str) -> Iterator[None]:
 
 # -- a job ----------------------------------------------------------------------------------------
 
-
-class _Reporter:
-    """A watcher that reports to the parent."""
-
-    def __init__(self, reports: Any) -> None:
-        self.reports = reports
-
-    def plan(self, steps: int, done: int) -> None:
-        """Report nothing: the parent knows."""
-
-    def begin(self, title: str, steps: int) -> None:
-        """Report that a stage begins."""
-        self.reports.put(("begin", (title, steps)))
-
-    def advance(self, title: str, step: int, loss: float | None) -> None:
-        """Report how many steps are done."""
-        self.reports.put(("advance", (title, step, loss)))
-
-    def end(self, title: str, steps: int, seconds: float, problem: str = "") -> None:
-        """Report that a stage has ended."""
-        self.reports.put(("end", (title, steps, seconds, problem)))
-
-    def tell(self, text: str) -> None:
-        """Report a sentence."""
-        self.reports.put(("tell", (text,)))
+_JOB: list[Job] = []
 
 
-@dataclass
-class _Job:
-    """What a job keeps between its stages."""
-
-    workspace: Workspace
-    stages: dict[str, Stage]
-
-
-_JOB: list[_Job] = []
-
-
-def _begin_job(
-    recipe: Recipe,
-    folder: Path,
-    files: list[Mapped],
-    reports: Any,
-    path: list[str],
-) -> None:
+def _begin_job(files: list[Mapped], reports: Any, path: list[str]) -> None:
     sys.path[:] = path
     # The parent hears an interruption from the keyboard, and ends its jobs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _keep_memory()
+    keep_memory()
     _end_with_parent()
-    torch.set_num_threads(recipe.device.threads)
-    workspace = Workspace(recipe, folder, _Reporter(reports))
-    for one in files:
-        workspace.give(one.spec, read_mapped(one), one.content)
-    _JOB[:] = [_Job(workspace, {stage.path: stage for stage in plan(recipe).trained})]
+    _JOB[:] = [Job(lambda *told: reports.put(told), files)]
 
 
 def _end_with_parent() -> None:
@@ -352,21 +332,6 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _do_job(paths: list[str]) -> _Failed | None:
+def _do_job(order: Order) -> Failed | None:
     [job] = _JOB
-    try:
-        do_group([job.stages[path] for path in paths], job.workspace)
-    except RecipeError as error:
-        show_traceback(error)
-        return _Failed(RecipeError, (error.key, error.problem))
-    except XclError as error:
-        show_traceback(error)
-        return _Failed(type(error), (str(error),))
-    except Exception as error:
-        # It leaves its place behind when it crosses to the parent.
-        text = own_mistake(error)
-        if text is None:
-            raise
-        show_traceback(error)
-        return _Failed(XclError, (text,))
-    return None
+    return job.do(order)
