@@ -144,15 +144,14 @@ def do_sweep(
         if read_sweep(folder) != known:
             raise StorageError(f"another sweep has been at work in {str(folder)!r}; try again")
         told = _begun(whole, folder, students, recipes[0])
-        stopped: list[dict[str, Any]] = []
-        if rungs is None:
-            write_sealed(folder / FILE, {**(known or told), **told, "rows": _kept(known)})
-        else:
+        # What was known before is kept until there is more.
+        write_sealed(folder / FILE, {**(known or {}), **told})
+        rows: list[dict[str, Any]] = []
+        if rungs is not None:
             runs.watcher.tell(rungs.sentence(len(whole)))
-            write_sealed(folder / FILE, {**told, "rows": _kept(known)})
-            whole, stopped = _halved(runs, rungs, whole, raw, folder, students[0])
+            whole, rows = _halved(runs, rungs, whole, raw, folder, students[0])
         runs.do(whole)
-        found = {**told, **_results(runs, whole, stopped, folder, students)}
+        found = {**told, **_results(runs, whole, rows, folder, students)}
         found["seconds"] = round(time.perf_counter() - started, 3)
         write_sealed(folder / FILE, found)
     return found
@@ -274,10 +273,6 @@ def _begun(
     }
 
 
-def _kept(known: Mapping[str, Any] | None) -> list[Any]:
-    return [] if known is None else list(known.get("rows", ()))
-
-
 def _halved(
     runs: Runs,
     rungs: Rungs,
@@ -286,8 +281,8 @@ def _halved(
     folder: Path,
     student: str,
 ) -> tuple[list[Prepared], list[dict[str, Any]]]:
-    """Train all with a part of their steps, and return those that go on, and rows of the others."""
-    alive, stopped = {one.combination.mark: one for one in whole}, list[dict[str, Any]]()
+    """Train all with a part of their steps; return those that go on, and the rows of all rungs."""
+    alive, found = {one.combination.mark: one for one in whole}, list[dict[str, Any]]()
     for part in rungs.parts:
         place = folder / _RUNGS / f"{part:g}"
         some = runs.prepare(
@@ -300,21 +295,21 @@ def _halved(
         rows = {one.combination.mark: _row(runs, one, student, folder, part) for one in some}
         order = sorted(rows, key=lambda mark: _rank(rows[mark]))
         going = better_half(order, len(alive))
-        stopped += [rows[mark] for mark in order if mark not in going]
+        found += [{**rows[mark], "stopped": mark not in going} for mark in order]
         alive = {mark: one for mark, one in alive.items() if mark in going}
         told = ", ".join(alive[mark].combination.label for mark in going)
         runs.watcher.tell(f"after {100 * part:g} % of the steps these go on: {told}")
-    return list(alive.values()), stopped
+    return list(alive.values()), found
 
 
 def _results(
     runs: Runs,
     whole: Sequence[Prepared],
-    stopped: list[dict[str, Any]],
+    rungs: list[dict[str, Any]],
     folder: Path,
     students: Sequence[str],
 ) -> dict[str, Any]:
-    """Return measure, rows and the best one, and what was done once."""
+    """Return measure, rows, those of the rungs, and what was done once."""
     rows = [_row(runs, one, name, folder) for one in whole for name in students]
     rows.sort(key=_rank)
     best = rows[0] if math.isfinite(_rank(rows[0])[0]) else None
@@ -324,10 +319,12 @@ def _results(
         if run.recipe.evaluation.split == "test":
             best["test"] = runs.entry(run, best["student"])["metrics"]
     # The last to stop come first: they were judged by more steps.
+    stopped = [row for row in rungs if row["stopped"]]
     late = sorted(stopped, key=lambda row: (-row["part"], *_rank(row)))
     return {
         "measure": rows[0]["measure"],
         "rows": [*rows, *late],
+        "rungs": rungs,
         "shared": runs.shared(whole),
     }
 
@@ -348,6 +345,7 @@ def _row(
         "run": str(one.folder.relative_to(folder)),
         "part": part,
         "best": False,
+        "stopped": False,
         "measure": measure,
         "error": error,
         "figures": figures,
