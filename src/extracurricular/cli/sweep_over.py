@@ -64,7 +64,9 @@ def sweep(
     folder = out or Path("runs") / f"{base_recipe.folder_name}-sweep"
     console = base.console(stderr=as_json)
     wanted = Wanted(recipe, over or [], overrides or [], student, halving, most or MOST)
-    console.print(f"[bold]{base.escaped(base_recipe.name)}[/bold]  {base.escaped(base_recipe.about)}")
+    console.print(
+        f"[bold]{base.escaped(base_recipe.name)}[/bold]  {base.escaped(base_recipe.about)}"
+    )
     with Progress(console) as progress:
         found = do_sweep(wanted, folder, jobs, progress)
         _write_pages(found, folder, progress, every=pages)
@@ -88,7 +90,7 @@ def sweep(
 
 
 def _write_pages(found: dict[str, Any], folder: Path, progress: Any, *, every: bool) -> None:
-    """Make the pages of runs: of all, or of the best alone; a failure is told, and fails nothing."""
+    """Make the pages of all runs, or of the best alone; a failure is told, and fails nothing."""
     from extracurricular.report.write import write_report
     from extracurricular.run.finished import open_run
 

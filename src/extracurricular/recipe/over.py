@@ -227,7 +227,9 @@ def _from_text(text: str) -> Over:
 
 def _from_values(key: Any, values: Any) -> Over:
     if not isinstance(key, str) or not key:
-        raise RecipeError("over", f"has the key {shorten(key)}; it should be {{key.path: [values]}}")
+        raise RecipeError(
+            "over", f"has the key {shorten(key)}; it should be {{key.path: [values]}}"
+        )
     if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
         raise RecipeError(key, f"is varied over {shorten(values)}; it should be a list of values")
     found, texts = [], []

@@ -27,7 +27,7 @@ from extracurricular.run.sweep import FILE as FILE
 PAGE = "sweep.html"
 _ROLES = ("s1", "s0", "s2", "s3", "s4", "s5")
 # A logarithmic axis pays from this ratio of the values on.
-_WIDE = 20.0
+_WIDE = 8.0
 
 
 def write_sweep(found: Mapping[str, Any], folder: Path) -> Path:
@@ -103,7 +103,7 @@ def _plot(
     numeric = len(numbers) == len(values)
     order = [value for value, _ in values]
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: _place(found, row)):
         groups.setdefault(_others(found, row, key), []).append(row)
     many = len(groups) > len(_ROLES)
     drawn, told, legend = [], [], []
@@ -119,7 +119,9 @@ def _plot(
         )
         if label and not many:
             legend.append((role, shortened(label, 40)))
-        told += [f"{row['label']} {one['mean']:.4g}" for row, one in zip(some, figures, strict=True)]
+        told += [
+            f"{row['label']} {one['mean']:.4g}" for row, one in zip(some, figures, strict=True)
+        ]
     return Figure(
         f"{words.title[0].upper()}{words.title[1:]} against {name}",
         chart(
@@ -169,14 +171,26 @@ def _others(found: Mapping[str, Any], row: Mapping[str, Any], key: str) -> str:
     parts = [row["student"]] if len(found["students"]) > 1 else []
     for other in found["keys"]:
         if other != key:
-            [text] = [text for value, text in _values(found, other) if value == row["values"][other]]
+            [text] = [
+                text for value, text in _values(found, other) if value == row["values"][other]
+            ]
             parts.append(f"{found['names'][other]}={text}")
     return ", ".join(parts)
 
 
+def _place(found: Mapping[str, Any], row: Mapping[str, Any]) -> list[int]:
+    """Return the places of a row's values among those of each key."""
+    return [
+        [value for value, _ in _values(found, key)].index(row["values"][key])
+        for key in found["keys"]
+    ]
+
+
 def _values(found: Mapping[str, Any], key: str) -> list[tuple[Any, str]]:
     """Return the values of a key with their texts, numbers in order."""
-    known = {repr(run["values"][key]): (run["values"][key], run["texts"][key]) for run in found["runs"]}
+    known = {
+        repr(run["values"][key]): (run["values"][key], run["texts"][key]) for run in found["runs"]
+    }
     values = list(known.values())
     if all(_is_number(value) for value, _ in values):
         return sorted(values)

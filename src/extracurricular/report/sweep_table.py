@@ -21,6 +21,7 @@ from extracurricular.evaluation.words import (
     small,
 )
 from extracurricular.report.comparison_table import better, difference_text
+from extracurricular.report.page import duration
 
 _SHOWN = {"error_rate": "accuracy", BALANCED: "balanced_accuracy"}
 
@@ -122,8 +123,10 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     elif differences:
         same = sum(better(one, words) is None for one in differences)
         if same:
+            which = "All" if same == len(differences) > 1 else f"{same} of the"
+            which = "The other" if len(differences) == 1 else f"{which} {len(differences)} others"
             result.append(
-                f"{same} of the {len(differences)} others may be as good: over "
+                f"{which} may be as good: over "
                 f"{len(found['seeds'])} seeds the 95 % interval of the difference holds 0."
             )
         else:
@@ -148,7 +151,7 @@ def once(found: Mapping[str, Any]) -> str:
     if every == done:
         return f"No two of the {every} stages are equal, so each was done."
     spared = sum(part["seconds"] - part["took"] for part in found["shared"])
-    return f"{every} stages are {done} different ones: {spared:.3g} s of trainings were spared."
+    return f"{every} stages are {done} different ones: {duration(spared)} of training was spared."
 
 
 def sweep_table(found: Mapping[str, Any]) -> Table:

@@ -80,7 +80,7 @@ class EqualStages:
     _keys: dict[Path, Mapping[str, str]] = field(default_factory=dict)
 
     def tasks(self, members: Sequence[Member]) -> list[Task]:
-        """Return a task for each stage that no run has done; put those that one has into the others.
+        """Return a task for each stage that no run has done; link those that one has into others.
 
         Raises:
             StorageError: A file cannot be written.

@@ -235,7 +235,13 @@ class NetworkStage(Stage):
     @property
     def _checked(self) -> str:
         """All that its check depends on but teacher and generators; seeds are checked alike."""
-        parts = [self.model, data_settings(self.data), self.sampler, self.matching, self.learns_from]
+        parts = [
+            self.model,
+            data_settings(self.data),
+            self.sampler,
+            self.matching,
+            self.learns_from,
+        ]
         parts += [training_settings(self.training), self.held_out, self.distribution]
         return canonical([*parts, self.extras.settings, self.record is not None]).decode()
 

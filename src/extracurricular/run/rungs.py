@@ -8,6 +8,7 @@ figures at the end are those of whole trainings.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -51,9 +52,10 @@ class Rungs:
             f"{some} with {100 * part:g} % of their steps"
             for part, some in zip(self.parts, self.counts(count), strict=False)
         ]
+        last = self.counts(count)[-1]
         return (
-            f"Halving: of {count} combinations {', then '.join(told)}, then {self.counts(count)[-1]} "
-            f"anew with all, which is {100 * self.cost(count):.0f} % of the steps of all whole."
+            f"Halving: of {count} combinations {', then '.join(told)}, then {last} anew with all, "
+            f"which is {100 * self.cost(count):.0f} % of the steps of all whole."
         )
 
 
@@ -69,11 +71,10 @@ def read_rungs(given: Any) -> Rungs:
         found = tuple(float(part) for part in parts)
     except (TypeError, ValueError):
         found = ()
-    rising = all(0 < a < b for a, b in zip(found, (*found[1:], 1.0), strict=True))
-    if not found or not rising:
+    if not found or not all(a < b for a, b in itertools.pairwise((0.0, *found, 1.0))):
         raise RecipeError(
-            "--halving", f"is {shorten(given)}; it should be the parts of the steps after which the "
-            "worse half stops, rising between 0 and 1, as 0.25 or 0.1,0.3"
+            "--halving", f"is {shorten(given)}; it should be the parts of the steps after which "
+            "the worse half stops, rising between 0 and 1, as 0.25 or 0.1,0.3"
         )  # fmt: skip
     return Rungs(found)
 

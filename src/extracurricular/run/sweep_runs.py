@@ -301,7 +301,7 @@ def _part_of(path: str) -> str:
 
 
 def _mark_of_teacher(recipe: Recipe) -> str:
-    """Return a mark of teacher and generators, and of all that loading and asking them depends on."""
+    """Return a mark of teacher and generators, and of all that asking them depends on."""
     whole = recipe.dump()
     parts = [whole[part] for part in ("data", "seeds", "teacher", "generators", "device")]
     return sha256(canonical(parts))
@@ -310,11 +310,12 @@ def _mark_of_teacher(recipe: Recipe) -> str:
 def _marks_of_answers(run: Prepared) -> dict[str, str]:
     """Return a mark of the answers of each teacher and student, by its path.
 
-    The figures of a student depend on its teacher's answers too.
+    They are answers on the split that the run is measured on. The figures of a student depend on
+    its teacher's answers too.
     """
-    whole, keys = run.member.plan, run.member.keys
+    whole, keys, split = run.member.plan, run.member.keys, run.recipe.evaluation.split
     teachers = {
-        seed: sha256(canonical([run.teacher, [keys[stage.path] for stage in one.stages]]))
+        seed: sha256(canonical([split, run.teacher, [keys[stage.path] for stage in one.stages]]))
         for seed, one in whole.teachers.items()
     }
     found = {whole.teachers[seed].path: mark for seed, mark in teachers.items()}
