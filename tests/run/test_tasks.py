@@ -123,7 +123,7 @@ def test_a_job_keeps_the_workspaces_of_a_few_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_module, "_KEPT_RUNS", 1)
-    job = Job(lambda *told: None)
+    job = Job(lambda *told: None, lambda spec: None)
     for name, change in zip("ab", CHANGES, strict=True):
         workspace, tasks = begun(tmp_path / name, change)
         paths = (tasks[0].stage.path,)

@@ -58,6 +58,15 @@ Jobs = Annotated[
     ),
 ]
 
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        help="Do stages on a Ray cluster: ray, for the one of RAY_ADDRESS or for one that is "
+        "started for the run with --jobs workers; or ray://HOST:PORT.",
+    ),
+]
+
 Minutes = Annotated[
     float | None,
     typer.Option(

@@ -24,6 +24,7 @@ def run(
     overrides: base.Overrides = None,
     out: base.Out = None,
     jobs: base.Jobs = None,
+    on: base.On = None,
     minutes: base.Minutes = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show the stages and their cost, and run none.")
@@ -45,7 +46,7 @@ def run(
     if plan:
         _show_plan(cut_to(read, folder, minutes, jobs, base.console()), folder, timed)
     else:
-        execute_recipe(read, folder, jobs, minutes)
+        execute_recipe(read, folder, jobs, minutes, on=on)
 
 
 @base.app.command(rich_help_panel=base.RUN)
@@ -85,6 +86,7 @@ def execute_recipe(
     jobs: int | None = None,
     minutes: float | None = None,
     console: Console | None = None,
+    on: str | None = None,
 ) -> None:
     """Run a recipe, and show the results.
 
@@ -94,6 +96,7 @@ def execute_recipe(
         jobs: Stages at once; None for as many as the cores allow.
         minutes: The time in which it must end; None for as long as it takes.
         console: The console to write to; standard output where None.
+        on: The Ray cluster that does the stages; None for this machine.
     """
     console = console or base.console()
     started = time.perf_counter()
@@ -104,7 +107,7 @@ def execute_recipe(
     from extracurricular.run.execute import execute
 
     with Progress(console) as progress:
-        summary = execute(recipe, out, progress, last=last_stages(recipe), jobs=jobs)
+        summary = execute(recipe, out, progress, last=last_stages(recipe), jobs=jobs, on=on)
     console.print()
     console.print(table(summary, console.width))
     for more in (targets_table(summary), classes_table(summary, console.width)):

@@ -34,6 +34,7 @@ def execute(
     watcher: Watcher | None = None,
     last: Sequence[Stage] = (),
     jobs: int | None = 1,
+    on: str | None = None,
 ) -> dict[str, Any]:
     """Run a recipe, except the stages that are done already, and return the summary.
 
@@ -47,6 +48,9 @@ def execute(
         last: Stages to do at the end, such as the page.
         jobs: How many stages are done at once, in processes of their own; None for as many as the
             cores allow. No number depends on it.
+        on: The Ray cluster that does the stages: ``ray`` for that of ``RAY_ADDRESS``, or else for
+            one that is started here with ``jobs`` workers; or ``ray://HOST:PORT``. A cluster that
+            is there has the workers that it has: ``jobs`` must be None. See docs/scale.md.
 
     Returns:
         The content of ``summary.json``.
@@ -60,10 +64,14 @@ def execute(
             "recipe", f"is {shorten(recipe)}; it must be a Recipe, as xcl.read_recipe(name) and "
             "xcl.parse_recipe(values) give one"
         )  # fmt: skip
+    if on is not None:
+        from extracurricular.run.cluster import check_cluster
+
+        check_cluster(on, jobs)
     workspace = Workspace(recipe, Path(folder), watcher)
     recipe = workspace.recipe = settled(recipe, workspace)
     whole = plan(recipe, last)
-    if job_count(jobs, recipe, whole.trained) > 1:
+    if on is None and job_count(jobs, recipe, whole.trained) > 1:
         job_context(workspace)  # it imports while the data are read
     checks = check(whole, workspace)
     with locked(workspace.folder), threads(recipe.device.threads):
@@ -71,7 +79,8 @@ def execute(
         begin(whole, workspace, whole.trained, checks)
         tell_of_chance(whole, workspace)
         waiting = [stage for stage in whole.trained if not stage.is_done(workspace)]
-        do_stages(whole.trained, workspace, job_count(jobs, recipe, waiting))
+        count = jobs if on is not None else job_count(jobs, recipe, waiting)
+        do_stages(whole.trained, workspace, count, on)
         for stage in (*whole.calibrations.values(), whole.evaluation, *whole.last):
             stage.do(workspace)
     summary: dict[str, Any] = read_json(workspace.folder / SUMMARY)

@@ -31,9 +31,9 @@ from extracurricular.files import telling
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_in_order, group_of
-from extracurricular.run.jobs import Failed, Job, Order, keep_memory
+from extracurricular.run.jobs import Failed, Job, Order, Read, keep_memory
 from extracurricular.run.lock import remove_data
-from extracurricular.run.shared_data import Mapped, mapped
+from extracurricular.run.shared_data import Mapped, mapped, read_mapped
 from extracurricular.run.stages import Stage
 from extracurricular.run.tasks import Task, as_tasks, ready_tasks
 from extracurricular.run.workspace import Workspace
@@ -75,32 +75,35 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def do_stages(stages: Sequence[Stage], workspace: Workspace, jobs: int = 1) -> None:
+def do_stages(
+    stages: Sequence[Stage], workspace: Workspace, jobs: int | None = 1, on: str | None = None
+) -> None:
     """Do stages of one run, each after those that it needs.
 
     Args:
         stages: The stages, in an order in which each stands behind all that it needs.
         workspace: The workspace of the run.
-        jobs: How many are done at once; 1 for one after the other in this process.
+        jobs, on: As for :func:`do_tasks`.
 
     Raises:
         XclError: A stage failed, or the system killed a job. What is done is kept.
     """
     run, some = workspace.folder, stages
-    if jobs > 1:
+    if on is not None or jobs != 1:
         done = [stage for stage in stages if stage.is_done(workspace)]
         for stage in done:
             stage.do(workspace)  # what is finished may still have something to look at
         some = [stage for stage in stages if stage not in done]
-    do_tasks(as_tasks(some, run), {run: workspace}, jobs=jobs)
+    do_tasks(as_tasks(some, run), {run: workspace}, jobs=jobs, on=on)
 
 
 def do_tasks(
     tasks: Sequence[Task],
     workspaces: Mapping[Path, Workspace],
     *,
-    jobs: int = 1,
-    finished: Callable[[Task], None] = lambda task: None,
+    jobs: int | None = 1,
+    on: str | None = None,
+    finished: Callable[[Task], None] | None = None,
 ) -> None:
     """Do stages of one run or of several, each after those that it needs.
 
@@ -109,7 +112,9 @@ def do_tasks(
     Args:
         tasks: The stages; one that needs another of them may stand before it.
         workspaces: The workspace of each run, by its folder.
-        jobs: How many are done at once; 1 for one after the other in this process.
+        jobs: How many are done at once; 1 for one after the other in this process. With ``on``,
+            the workers of the cluster that is started, None for as many as the cores allow.
+        on: The cluster that does them: ``ray``, or ``ray://HOST:PORT``; None for this machine.
         finished: Called in this process with each task that is done, before any task that needs it
             begins.
 
@@ -121,7 +126,13 @@ def do_tasks(
     keep_memory()
     some = {run: workspaces[run] for run in dict.fromkeys(task.run for task in tasks)}
     _share_data(tasks, some)
-    if jobs == 1:
+    if on is not None:
+        from extracurricular.run.on_ray import do_on_ray  # an extra
+
+        do_on_ray(tasks, some, on, jobs, finished)
+        return
+    finished = finished or (lambda task: None)
+    if jobs is None or jobs == 1:
         with threads(torch.get_num_threads()):
             do_in_order(tasks, some, finished)
         return
@@ -317,7 +328,13 @@ def _begin_job(files: list[Mapped], reports: Any, path: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
     _end_with_parent()
-    _JOB[:] = [Job(lambda *told: reports.put(told), files)]
+    found = {canonical(file.spec): file for file in files}
+
+    def fetch(known: bytes) -> Read | None:
+        file = found.get(known)
+        return None if file is None else (file.spec, read_mapped(file), file.content)
+
+    _JOB[:] = [Job(lambda *told: reports.put(told), fetch)]
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,7 @@ import ctypes
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 from extracurricular.data.base import Data
-from extracurricular.errors import RecipeError, XclError, own_mistake, show_traceback
+from extracurricular.errors import DataError, RecipeError, XclError, own_mistake, show_traceback
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_group
 from extracurricular.run.plan import plan
-from extracurricular.run.shared_data import Mapped, read_mapped
 from extracurricular.run.stages import Stage
 from extracurricular.run.workspace import Workspace
 
@@ -33,6 +32,11 @@ Report = Callable[[str, str, tuple[Any, ...]], None]
 """Takes the folder of a run, the name of a method of its watcher, and the arguments."""
 
 
+Read = tuple[Any, Data, str]
+"""The spec of a data set, the data set, and its fingerprint."""
+Fetch = Callable[[bytes], Read | None]
+
+
 @dataclass(frozen=True)
 class Order:
     """Stages to do at once.
@@ -41,11 +45,13 @@ class Order:
         run: The folder of their run.
         recipe: Its recipe, pickled: a job that has the run at hand does not read it.
         paths: The stages, by their paths.
+        content: The fingerprint that their data must have; None where the job is given the data.
     """
 
     run: Path
     recipe: bytes
     paths: tuple[str, ...]
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,13 @@ class Job:
 
     Args:
         report: Passes on what the watchers of runs are told.
-        files: Data sets that another process has read.
+        fetch: Returns a data set that another process has read, with its fingerprint, by its spec
+            in canonical form; None for one that each process reads itself.
     """
 
-    def __init__(self, report: Report, files: Sequence[Mapped] = ()) -> None:
-        self.report = report
-        self._files = {canonical(file.spec): file for file in files}
-        self._data: dict[bytes, tuple[Any, Data, str]] = {}
+    def __init__(self, report: Report, fetch: Fetch) -> None:
+        self.report, self.fetch = report, fetch
+        self._data: dict[bytes, Read] = {}
         self._runs: OrderedDict[Path, tuple[Workspace, dict[str, Stage]]] = OrderedDict()
 
     def do(self, order: Order) -> Failed | None:
@@ -96,7 +102,15 @@ class Job:
     def _do(self, order: Order) -> None:
         workspace, stages = self._run(order)
         group = [stages[path] for path in order.paths]
+        for stage in group:
+            self._give(workspace, stage)
         torch.set_num_threads(workspace.recipe.device.threads)
+        for stage in group if order.content is not None else ():
+            if workspace.content(stage.data) != order.content:
+                raise DataError(
+                    f"{stage.title}: the data that this machine finds are not those of the run; "
+                    "all machines must see the same at the same path"
+                )
         do_group(group, workspace)
         for stage in group:
             known = canonical(stage.data)
@@ -105,18 +119,20 @@ class Job:
                 found = stage.data, workspace.data(stage.data), workspace.content(stage.data)
                 self._data[known] = found
 
+    def _give(self, workspace: Workspace, stage: Stage) -> None:
+        """Give a workspace the data set of a stage, unless it is to read it itself."""
+        known = canonical(stage.data)
+        if known not in self._data and (found := self.fetch(known)) is not None:
+            self._data[known] = found
+        if known in self._data:
+            workspace.give(*self._data[known])
+
     def _run(self, order: Order) -> tuple[Workspace, dict[str, Stage]]:
         """Return workspace and stages of a run; they are made once, and kept for a while."""
         if order.run not in self._runs:
             recipe: Recipe = pickle.loads(order.recipe)
             workspace = Workspace(recipe, order.run, Reporter(str(order.run), self.report))
             stages = {stage.path: stage for stage in plan(recipe).trained}
-            for known in {canonical(stage.data) for stage in stages.values()}:
-                if known in self._files and known not in self._data:
-                    file = self._files[known]
-                    self._data[known] = file.spec, read_mapped(file), file.content
-                if known in self._data:
-                    workspace.give(*self._data[known])
             self._runs[order.run] = workspace, stages
             while len(self._runs) > _KEPT_RUNS:
                 self._runs.popitem(last=False)

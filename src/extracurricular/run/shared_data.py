@@ -1,11 +1,18 @@
-"""A data set that several processes have in memory once: its tensors in a file that all map."""
+"""A data set that several processes have in memory once.
+
+Its tensors lie in a file that all processes of a machine map, or apart from it, so that an engine
+can bring them to other machines.
+"""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -54,10 +61,9 @@ def mapped(spec: Any, data: Data, content: str, file: Path) -> Mapped | None:
             nonlocal end
             out.write(b"\0" * (-end % _ALIGN))
             start = end + (-end % _ALIGN)
-            flat = tensor.detach().contiguous().flatten()
-            if flat.numel():
-                out.write(flat.view(torch.uint8).numpy().data)
-            end = start + flat.numel() * flat.element_size()
+            if tensor.numel():
+                out.write(_bytes_of(tensor).numpy().data)
+            end = start + tensor.nbytes
             return _Place(start, tuple(tensor.shape), tensor.dtype)
 
         frame = _mapped(data, put)
@@ -110,3 +116,63 @@ def _tree(function: Any, x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(function(value) for value in x)
     return function(x) if not isinstance(x, Tensor) else tree_map(function, x)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A data set whose tensors are apart, to be sent to other machines.
+
+    Args:
+        spec, content: As for :class:`Mapped`.
+        frame: The data set with a :class:`_Place` instead of each tensor; its offset is the number
+            of the tensor.
+        parts: The bytes of each tensor.
+    """
+
+    spec: Any
+    content: str
+    frame: Data
+    parts: list[npt.NDArray[np.uint8]]
+
+
+def sent(spec: Any, data: Data, content: str) -> Sent:
+    """Take the tensors of a data set out of it."""
+    parts: list[npt.NDArray[np.uint8]] = []
+
+    def put(tensor: Tensor) -> Any:
+        parts.append(_bytes_of(tensor).cpu().numpy())
+        return _Place(len(parts) - 1, tuple(tensor.shape), tensor.dtype)
+
+    return Sent(spec, content, _mapped(data, put), parts)
+
+
+def received(found: Sent) -> Data:
+    """Return the data set; its tensors lie where the parts do, which nobody may write to."""
+
+    def get(place: Any) -> Tensor:
+        part = found.parts[place.offset]
+        if not part.size:
+            return torch.empty(place.shape, dtype=place.dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable")
+            return torch.from_numpy(part).view(place.dtype).view(place.shape)
+
+    return _mapped(found.frame, get)
+
+
+def size_of(data: Data) -> int:
+    """Return the bytes of the tensors of a data set."""
+    total = 0
+
+    def add(part: Any) -> Any:
+        nonlocal total
+        total += part.nbytes if isinstance(part, Tensor) else 0  # others are streamed
+        return part
+
+    _mapped(data, add)
+    return total
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor, in order."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8)

@@ -1,0 +1,249 @@
+"""A Ray cluster: the one that is there, or one that is started for a run and ended after it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from extracurricular.errors import RecipeError, XclError, first_line, from_extra
+from extracurricular.knowledge.fingerprint import canonical
+from extracurricular.models import parameter_count
+from extracurricular.recipe.named_code import named_code
+from extracurricular.run.cohorts import most_together
+from extracurricular.run.network import NetworkStage
+from extracurricular.run.shared_data import size_of
+from extracurricular.run.stages import Stage
+from extracurricular.run.workspace import Workspace
+
+ADDRESS = "RAY_ADDRESS"
+"""The variable of the environment with the address of a cluster, as all programs of Ray read it."""
+# Seconds in which a machine answers that is there.
+_PATIENCE = 5.0
+# Memory of a process that has imported all it needs.
+_BARE = 600 * 2**20
+# Copies of a network's numbers in a training: weights, gradients, moments, averages, checkpoint.
+_COPIES = 6
+# Memory is asked for in such pieces: tasks that ask for the same follow each other quicker.
+_PIECE = 256 * 2**20
+
+
+def check_cluster(on: str, jobs: int | None) -> None:
+    """Refuse a cluster that cannot be used, before anything is read.
+
+    Raises:
+        RecipeError: The address is none, nobody answers there, or jobs are given for a cluster that
+            is there already.
+        XclError: Ray is not installed.
+    """
+    address = address_of(on)
+    _ray()
+    if address is None:
+        return
+    if jobs is not None:
+        raise RecipeError(
+            "--jobs",
+            f"is {jobs}, but the cluster at {address} has as many workers as it has; leave it out",
+        )
+    if address != "auto":
+        _call(address, f"--on {on}" if on != "ray" else ADDRESS)
+
+
+def address_of(on: str) -> str | None:
+    """Return the address of the cluster that is there; None where one is to be started.
+
+    Raises:
+        RecipeError: The address is none.
+    """
+    if on == "ray":
+        return os.environ.get(ADDRESS) or None
+    if not on.startswith("ray://"):
+        raise RecipeError(
+            "--on", f"is {on!r}; it should be ray, or ray://HOST:PORT of a cluster that is there"
+        )
+    return on
+
+
+def _call(address: str, key: str) -> None:
+    """Look whether anybody answers at an address."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None:
+        raise RecipeError(key, f"is {address!r}; an address is ray://HOST:PORT or HOST:PORT")
+    try:
+        socket.create_connection((host, port), timeout=_PATIENCE).close()
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise RecipeError(
+            key,
+            f"there is no cluster at {address!r}: {said}; begin one with `ray start --head`, or "
+            "leave the address out, and one is started for the run",
+        ) from None
+
+
+def _ray() -> ModuleType:
+    """Return Ray.
+
+    Raises:
+        XclError: It is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import ray
+            import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise XclError(f"--on ray needs Ray, {from_extra('ray')}") from error
+    return ray
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what Ray tells of itself from the terminal while a block runs."""
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ray\b")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def cluster(on: str, jobs: int | None, workspaces: Sequence[Workspace]) -> Iterator[ModuleType]:
+    """Join a cluster while a block runs; one that this process has joined already is taken.
+
+    Args:
+        on: ``ray``, or ``ray://HOST:PORT``.
+        jobs: Stages at once, where one is started; None for as many as the cores allow.
+        workspaces: Those of the runs that are to be done, for their threads and their code.
+
+    Yields:
+        The module ``ray``.
+
+    Raises:
+        XclError: There is no such cluster, or it cannot be joined.
+    """
+    check_cluster(on, jobs)
+    ray, address = _ray(), address_of(on)
+    if ray.is_initialized():
+        yield ray
+        return
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL + 1}
+    code = own_modules(workspaces)
+    if code:
+        given["runtime_env"] = {"py_modules": [str(file) for file in code]}
+    if address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        threads = max(one.recipe.device.threads for one in workspaces)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        count = (jobs or max(1, (cores or 1) // threads)) * threads
+        given |= {"num_cpus": count, "include_dashboard": False}
+    try:
+        with quiet():
+            ray.init(address or "local", **given)
+    except Exception as error:  # it has many kinds of them
+        where = (
+            "a cluster cannot be started here"
+            if address is None
+            else (f"the cluster at {address!r} cannot be joined")
+        )
+        raise XclError(f"--on {on}: {where}: {first_line(error)}") from error
+    try:
+        yield ray
+    finally:
+        with quiet():
+            ray.shutdown()
+
+
+def own_modules(workspaces: Sequence[Workspace]) -> list[Path]:
+    """Return the files and packages of a person's own code that recipes name.
+
+    With each that is not installed goes what it has imported from beside it. They were imported
+    when the recipe was checked.
+    """
+    names = {
+        name.partition(":")[0].partition(".")[0]
+        for workspace in workspaces
+        for name in named_code(workspace.recipe.dump()).values()
+    }
+    named = [place for name in names if (place := _place(name)) is not None]
+    beside = {place.parent for place in named}
+    tops = {name.partition(".")[0] for name in sys.modules}
+    places = {place for name in tops if (place := _place(name)) is not None}
+    return sorted({*named, *(place for place in places if place.parent in beside)})
+
+
+def _place(name: str) -> Path | None:
+    """Return the file or folder of a module that no package manager has installed."""
+    found = sys.modules.get(name)
+    file = getattr(found, "__file__", None)
+    paths = list(getattr(found, "__path__", []))
+    place = Path(paths[0]) if paths else Path(file) if file else None
+    if place is None or name in sys.stdlib_module_names or name in ("__main__", "extracurricular"):
+        return None
+    if {"site-packages", "dist-packages"} & set(place.parts):
+        return None
+    return place if place.is_dir() or place.suffix == ".py" else None
+
+
+class Needs:
+    """What stages ask of a machine, as options of a task of Ray.
+
+    Args:
+        ray: The module.
+    """
+
+    def __init__(self, ray: ModuleType) -> None:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._cpus, self._gpus, self._memory = (
+            max((node.get(name, 0) for node in nodes), default=0)
+            for name in ("CPU", "GPU", "memory")
+        )
+        self._sizes: dict[bytes, int] = {}
+
+    def of(self, stage: Stage, workspace: Workspace) -> dict[str, float]:
+        """Return those of a stage, after a sentence where no machine has so much yet."""
+        cpus = workspace.recipe.device.threads
+        gpus = 1 / most_together(workspace) if workspace.device.type == "cuda" else 0
+        if cpus > self._cpus:
+            workspace.watcher.tell(
+                f"no machine of the cluster has {cpus} CPUs (device.threads); the run waits for one"
+            )
+        if gpus > self._gpus:
+            workspace.watcher.tell("no machine of the cluster has a GPU; the run waits for one")
+        # It is an estimate: one that asks for more than any machine has would wait for ever.
+        memory = min(self._bytes_of(stage, workspace), self._memory) // _PIECE * _PIECE
+        return {"num_cpus": cpus, "num_gpus": gpus, "memory": memory}
+
+    def _bytes_of(self, stage: Stage, workspace: Workspace) -> int:
+        """Return about the bytes of memory that a stage takes."""
+        numbers = 0
+        if isinstance(stage, NetworkStage):
+            members = getattr(stage.teacher, "members", ())
+            models = [stage.model, *(member.model for member in members)]
+            numbers = sum(self._numbers(model, stage, workspace) for model in models)
+        return _BARE + size_of(workspace.data(stage.data)) + 4 * _COPIES * numbers
+
+    def _numbers(self, model: Any, stage: Stage, workspace: Workspace) -> int:
+        """Return the parameters of a network, or 0 for what is none."""
+        known = canonical([model, stage.data])
+        if known not in self._sizes:
+            self._sizes[known] = 0
+            with suppress(XclError):
+                network = workspace.network(model, workspace.data(stage.data), 0, stage.key)
+                self._sizes[known] = parameter_count(network)
+        return self._sizes[known]
