@@ -5,7 +5,8 @@
 A small network for digits is trained at as many temperatures as give about so many stages, with
 three seeds; the teacher and two more students are equal in all runs, and done once. "Training" is
 the whole time of the stages themselves, from ``stage.json`` on. Then the finished sweep is done
-again.
+again. Beside the seconds stand those of the processor in this process: the rest is waiting for the
+disk, or for a processor that others use.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from extracurricular.run.network import NetworkStage
 
 SEEDS = [0, 1, 2]
 SECONDS: dict[str, float] = defaultdict(float)
+PROCESSOR: dict[str, float] = defaultdict(float)
 _INSIDE: list[str] = []
 
 
@@ -55,16 +57,17 @@ def recipe(steps: int) -> Any:
 @contextmanager
 def part(name: str) -> Iterator[None]:
     """Count the time of a block for a part, and not for the part that it is inside of."""
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     _INSIDE.append(name)
     try:
         yield
     finally:
         _INSIDE.pop()
-        spent = time.perf_counter() - started
-        SECONDS[name] += spent
-        if _INSIDE:
-            SECONDS[_INSIDE[-1]] -= spent
+        spent = time.perf_counter() - started, time.process_time() - busy
+        for kept, seconds in zip((SECONDS, PROCESSOR), spent, strict=True):
+            kept[name] += seconds
+            if _INSIDE:
+                kept[_INSIDE[-1]] -= seconds
 
 
 def timed(owner: Any, name: str, label: str) -> None:
@@ -81,6 +84,7 @@ def timed(owner: Any, name: str, label: str) -> None:
 def measure(folder: Path, steps: int, count: int, jobs: int) -> float:
     """Do a sweep, and return its seconds."""
     SECONDS.clear()
+    PROCESSOR.clear()
     over = {"students.xcl.matching.temperature": [round(1 + k / 100, 2) for k in range(count)]}
     with part("other"):
         sweep.sweep(recipe(steps), over, folder, jobs)
@@ -117,14 +121,18 @@ def main() -> None:
         folder = Path(name) / "sweep"
         for title in ("first", "again"):
             total = measure(folder, given.steps, count, given.jobs)
-            rest = total - SECONDS["training"] - (SECONDS["executor"] if given.jobs > 1 else 0)
+            done = ("training", "executor") if given.jobs > 1 else ("training",)
+            rest = total - sum(SECONDS[name] for name in done)
+            busy = sum(PROCESSOR.values()) - sum(PROCESSOR[name] for name in done)
             print(
                 f"{title}: {count} runs, {stages} stages to do, jobs {given.jobs}, "
-                f"{os.cpu_count()} hyper-threads: {total:.1f} s, of which the sweep itself "
-                f"{rest:.1f} s, {1000 * rest / stages:.0f} ms a stage"
+                f"{os.cpu_count()} hyper-threads, load {os.getloadavg()[0]:.1f}: {total:.1f} s, of "
+                f"which the sweep itself {rest:.1f} s ({busy:.1f} s of processor): "
+                f"{1000 * rest / stages:.0f} ms a stage ({1000 * busy / stages:.0f} ms)"
             )
             for label, seconds in sorted(SECONDS.items(), key=lambda pair: -pair[1]):
-                print(f"  {label:<20} {seconds:7.2f} s {1000 * seconds / stages:7.1f} ms a stage")
+                told = f"{1000 * PROCESSOR[label] / stages:7.1f} ms of processor"
+                print(f"  {label:<20} {1000 * seconds / stages:7.1f} ms a stage {told}")
 
 
 def _listed(function: Callable[..., Any], *given: Any) -> list[Any]:

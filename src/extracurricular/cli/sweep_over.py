@@ -47,6 +47,7 @@ def sweep(
         typer.Option("--out", "-o", help="Folder of the sweep, runs/NAME-sweep by default."),
     ] = None,
     jobs: base.Jobs = None,
+    on: base.On = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run a recipe with all combinations of some values; choose the best by validation.
@@ -68,7 +69,7 @@ def sweep(
         f"[bold]{base.escaped(base_recipe.name)}[/bold]  {base.escaped(base_recipe.about)}"
     )
     with Progress(console) as progress:
-        found = do_sweep(wanted, folder, jobs, progress)
+        found = do_sweep(wanted, folder, jobs, progress, on)
         _write_pages(found, folder, progress, every=pages)
     page = write_sweep(found, folder)
     if as_json:

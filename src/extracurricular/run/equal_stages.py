@@ -18,7 +18,10 @@ from extracurricular.errors import StorageError
 from extracurricular.files import sha256
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.answers import FILE as ANSWERS
+from extracurricular.run.environment import FILE as ENVIRONMENT
 from extracurricular.run.evaluation import METRICS
+from extracurricular.run.kept import EXAMPLES, IDS
+from extracurricular.run.kept import FILE as DATA
 from extracurricular.run.plan import Plan, in_order
 from extracurricular.run.recorded import RecordStage
 from extracurricular.run.stages import Stage
@@ -27,6 +30,8 @@ from extracurricular.run.workspace import RECORD, Workspace
 
 # The evaluation of a run leaves these in the folders of its stages.
 _MEASURED = (ANSWERS, METRICS)
+# What a run keeps of its data, whose description has the checksums of the rest; and its machines.
+_KEPT = (IDS, EXAMPLES, DATA, ENVIRONMENT)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,19 @@ def link_measured(source: Path, target: Path) -> None:
         StorageError: A file cannot be read or written.
     """
     for name in _MEASURED:
+        if (source / name).is_file() and not (target / name).exists():
+            _link(source / name, target / name)
+
+
+def link_kept(source: Path, target: Path) -> None:
+    """Put what a run keeps of its data and its machines into another run that has none of it.
+
+    The beginning of that run compares it, and writes its own where it differs.
+
+    Raises:
+        StorageError: A file cannot be read or written.
+    """
+    for name in _KEPT:
         if (source / name).is_file() and not (target / name).exists():
             _link(source / name, target / name)
 

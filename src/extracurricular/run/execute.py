@@ -58,7 +58,7 @@ def execute(
     Raises:
         XclError: The recipe cannot be run, or a stage failed; the message is one sentence.
     """
-    _check_alone()
+    check_alone()
     if not isinstance(recipe, Recipe):
         raise RecipeError(
             "recipe", f"is {shorten(recipe)}; it must be a Recipe, as xcl.read_recipe(name) and "
@@ -87,7 +87,7 @@ def execute(
     return summary
 
 
-def _check_alone() -> None:
+def check_alone() -> None:
     """Refuse to be one of several processes that each would do the whole run.
 
     Raises:

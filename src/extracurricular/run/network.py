@@ -27,7 +27,7 @@ from extracurricular.run.loggers import Curves
 from extracurricular.run.loss import loss_for
 from extracurricular.run.mastery import check_mastery
 from extracurricular.run.precision import autocast
-from extracurricular.run.settings import data_settings, training_settings
+from extracurricular.run.settings import checked_as, data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import LOG, Checks, Price, Stage, begun
 from extracurricular.run.trial import (
@@ -225,25 +225,12 @@ class NetworkStage(Stage):
 
     def check(self, workspace: Workspace, checks: Checks) -> None:
         """Build network and sampler, draw twice, and try network and loss on these draws."""
-        name = f"{self.key} {self._checked}"
+        name = checked_as(self.key, self.settings, self.record is not None)
         waits = not self.is_done(workspace)
         # What is finished needs no trial, but another seed of it may not be.
         if name not in checks.seen or (waits and f"{name} tried" not in checks.seen):
             checks.seen |= {name, f"{name} tried"} if waits else {name}
             _check(self, workspace, checks, tried=waits)
-
-    @property
-    def _checked(self) -> str:
-        """All that its check depends on but teacher and generators; seeds are checked alike."""
-        parts = [
-            self.model,
-            data_settings(self.data),
-            self.sampler,
-            self.matching,
-            self.learns_from,
-        ]
-        parts += [training_settings(self.training), self.held_out, self.distribution]
-        return canonical([*parts, self.extras.settings, self.record is not None]).decode()
 
     @property
     def _spec(self) -> str:

@@ -34,6 +34,7 @@ from extracurricular.recipe.over import (
 )
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.evaluation import SUMMARY
+from extracurricular.run.execute import check_alone
 from extracurricular.run.lock import locked
 from extracurricular.run.rungs import Rungs, better_half, read_rungs, shortened
 from extracurricular.run.sweep_runs import Prepared, Runs
@@ -72,6 +73,7 @@ def sweep(
     folder: str | Path,
     jobs: int | None = 1,
     *,
+    on: str | None = None,
     overrides: Sequence[str] = (),
     student: str | None = None,
     halving: Sequence[float] | None = None,
@@ -87,7 +89,7 @@ def sweep(
         recipe: A path, a shipped recipe's name, or a recipe.
         over: Lists of values by key: ``{"students.xcl.matching.temperature": [1, 2, 4]}``.
         folder: Folder of the sweep.
-        jobs: How many stages are done at once; None for as many as the cores allow.
+        jobs, on: As for :func:`~extracurricular.run.execute.execute`.
         overrides: ``key.path=value`` each, for all combinations.
         student: The student that is judged; those that the keys name, or the recipe's subject,
             where None.
@@ -105,12 +107,16 @@ def sweep(
         XclError: The sweep cannot be done, or a stage failed; the message is one sentence.
     """
     wanted = Wanted(recipe, over, overrides, student, halving, most)
-    found = do_sweep(wanted, Path(folder), jobs, watcher)
+    found = do_sweep(wanted, Path(folder), jobs, watcher, on)
     return [{**row, "run": str(Path(folder) / row["run"])} for row in found["rows"]]
 
 
 def do_sweep(
-    wanted: Wanted, folder: Path, jobs: int | None = 1, watcher: Watcher | None = None
+    wanted: Wanted,
+    folder: Path,
+    jobs: int | None = 1,
+    watcher: Watcher | None = None,
+    on: str | None = None,
 ) -> dict[str, Any]:
     """Do a sweep, except what is done already; return what ``sweep.json`` holds.
 
@@ -120,6 +126,11 @@ def do_sweep(
         XclError: It cannot be done, or a stage failed; the message is one sentence.
     """
     started = time.perf_counter()
+    check_alone()
+    if on is not None:
+        from extracurricular.run.cluster import check_cluster
+
+        check_cluster(on, jobs)
     known = read_sweep(folder)
     some = _with_known(combinations(read_overs(wanted.over), wanted.most), known, folder)
     names = _folders(some, known)
@@ -132,7 +143,7 @@ def do_sweep(
             "--halving", f"judges one student, and {' and '.join(students)} are varied; "
             "name it with --student"
         )  # fmt: skip
-    runs = Runs(watcher or Silent(), jobs)
+    runs = Runs(watcher or Silent(), jobs, on)
     whole = runs.prepare(
         [
             (one, recipe, folder / _RUNS / name)

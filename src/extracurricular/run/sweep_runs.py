@@ -28,7 +28,7 @@ from extracurricular.run.calibrated import calibrated_by
 from extracurricular.run.chance import tell_of_chance
 from extracurricular.run.check import check, check_folder
 from extracurricular.run.equal_cost import settled
-from extracurricular.run.equal_stages import EqualStages, Member, link_measured, member
+from extracurricular.run.equal_stages import EqualStages, Member, link_kept, link_measured, member
 from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.execute import begin
 from extracurricular.run.executors import do_tasks, job_count, threads
@@ -113,11 +113,13 @@ class Runs:
     Args:
         watcher: Follows all of them.
         jobs: Stages at once; None for as many as the cores allow.
+        on: The Ray cluster that does the stages; None for this machine.
         equal: Where equal stages are done.
     """
 
     watcher: Watcher = field(default_factory=Silent)
     jobs: int | None = 1
+    on: str | None = None
     equal: EqualStages = field(default_factory=EqualStages)
     _told: set[str] = field(default_factory=set)
     _first: Workspace | None = None
@@ -192,6 +194,7 @@ class Runs:
             locks.enter_context(threads(recipe.device.threads))
             for run in some:
                 check_folder(run.member.plan, run.member.workspace)
+                link_kept(some[0].folder, run.folder)
                 begin(
                     run.member.plan,
                     run.member.workspace,
@@ -202,10 +205,14 @@ class Runs:
                 tell_of_chance(run.member.plan, run.member.workspace)
             tasks = self.equal.tasks(members)
             self.watcher.plan(sum(task.stage.steps for task in tasks), 0)
+            jobs = self.jobs
+            if self.on is None:
+                jobs = job_count(jobs, recipe, [task.stage for task in tasks])
             do_tasks(
                 tasks,
                 {one.folder: one.workspace for one in members},
-                jobs=job_count(self.jobs, recipe, [task.stage for task in tasks]),
+                jobs=jobs,
+                on=self.on,
                 finished=self.equal.finished,
             )
             for run in some:
