@@ -282,6 +282,16 @@ def test_files_are_copied_where_there_are_no_links(
     assert files[0].stat().st_ino != files[1].stat().st_ino
 
 
+def test_the_folders_of_sweeps_and_of_runs_are_told_apart(
+    done: tuple[Path, list[dict[str, Any]], Listener],
+) -> None:
+    folder, rows, _ = done
+    with pytest.raises(StorageError, match=r"is no run but a sweep; name one of those below"):
+        open_run(folder)
+    with pytest.raises(StorageError, match="is the folder of a run; choose another --out"):
+        sweep(RECIPE, {T: [1, 4]}, rows[0]["run"])
+
+
 def test_a_damaged_or_later_sweep_is_refused(tmp_path: Path) -> None:
     assert read_sweep(tmp_path) is None
     write_atomic(tmp_path / FILE, b'{"schema": 99}')

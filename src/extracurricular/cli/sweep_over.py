@@ -61,7 +61,7 @@ def sweep(
     from extracurricular.report.sweep_table import sentences, sweep_table
     from extracurricular.run.sweep import Wanted, do_sweep
 
-    base_recipe = read_recipe(recipe, overrides or [])
+    base_recipe = read_recipe(recipe, overrides or [], quiet=True)
     folder = out or Path("runs") / f"{base_recipe.folder_name}-sweep"
     console = base.console(stderr=as_json)
     wanted = Wanted(recipe, over or [], overrides or [], student, halving, most or MOST)

@@ -35,13 +35,14 @@ from extracurricular.recipe.over import (
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.execute import check_alone
+from extracurricular.run.finished import SWEEP
 from extracurricular.run.lock import locked
 from extracurricular.run.rungs import Rungs, better_half, read_rungs, shortened
 from extracurricular.run.sweep_runs import Prepared, Runs
 from extracurricular.run.watcher import Silent, Watcher
 
 SCHEMA = 1
-FILE = "sweep.json"
+FILE = SWEEP
 _RUNS, _RUNGS = "runs", "rungs"
 
 
@@ -176,6 +177,8 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
     """
     file = folder / FILE
     if not file.is_file():
+        if (folder / "recipe.yaml").is_file():
+            raise StorageError(f"{str(folder)!r} is the folder of a run; choose another --out")
         return None
     found = read_sealed(file)
     if found.get("schema") != SCHEMA:

@@ -31,7 +31,7 @@ from extracurricular.run.equal_cost import settled
 from extracurricular.run.equal_stages import EqualStages, Member, link_kept, link_measured, member
 from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.execute import begin
-from extracurricular.run.executors import do_tasks, job_count, threads
+from extracurricular.run.executors import do_tasks, job_context, job_count, threads
 from extracurricular.run.lock import locked
 from extracurricular.run.plan import plan
 from extracurricular.run.stages import Checks
@@ -171,6 +171,9 @@ class Runs:
         workspace.share_data(self._first)
         recipe = workspace.recipe = settled(recipe, workspace)
         whole = plan(recipe)
+        first = workspace is self._first and self.on is None
+        if first and job_count(self.jobs, recipe, whole.trained) > 1:
+            job_context(workspace)  # it imports while recipes are checked
         mark = _mark_of_teacher(recipe)
         checks, like = self._built.setdefault(mark, (Checks(), workspace))
         workspace.share_made(like)
