@@ -253,7 +253,7 @@ def test_files_of_other_students_are_named(run: Path, name: str) -> None:
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
-    with pytest.raises(StorageError, match=r"is damaged|tells of other weights"):
+    with pytest.raises(StorageError, match=r"is damaged|tells of other weights|not its own"):
         _ = (open_run(run).student("kd", 0), write_report(open_run(run)))
 
 
@@ -261,6 +261,11 @@ def test_stages_that_changed_their_places_are_not_those_that_were_measured(run: 
     (run / "students/kd").rename(run / "x")
     (run / "students/xcl").rename(run / "students/kd")
     (run / "x").rename(run / "students/xcl")
+    with pytest.raises(StorageError, match=r"stage\.json' is not its own, but that of 'students/"):
+        xcl.load(run)
+    for name in ("kd", "xcl"):  # as versions of before left them
+        record = run / f"students/{name}/seed-0/stage.json"
+        write_sealed(record, {k: v for k, v in read_sealed(record).items() if k != "stage"})
     with pytest.raises(StorageError, match="tells of other weights than those of 'students/"):
         xcl.load(run)
 
@@ -302,6 +307,50 @@ def test_damaged_times_are_measured_again_and_told(run: Path) -> None:
     write_report(open_run(run), tell=told.append)
     assert [line for line in told if "latency.json' is damaged" in line]
     read_sealed(run / "latency.json")
+
+
+def test_times_of_another_run_are_measured_again_and_told(run: Path) -> None:
+    kept = read_sealed(run / "latency.json")
+    kept["of"]["weights"] = dict.fromkeys(kept["of"]["weights"], "0" * 64)
+    write_sealed(run / "latency.json", kept)
+    told: list[str] = []
+    write_report(open_run(run), tell=told.append)
+    assert [line for line in told if "latency.json' is of other networks" in line]
+    again = read_sealed(run / "latency.json")
+    del again["of"]["weights"]  # as earlier versions left it
+    write_sealed(run / "latency.json", again)
+    write_report(open_run(run), tell=told.append)
+    assert read_sealed(run / "latency.json") == again
+
+
+def test_records_of_stages_that_were_exchanged_are_refused(run: Path) -> None:
+    student, whole = run / "students/xcl/seed-0/stage.json", run / "stage.json"
+    for one, other in [(student, whole), (student, run / "students/kd/seed-0/stage.json")]:
+        contents = one.read_bytes(), other.read_bytes()
+        one.write_bytes(contents[1])
+        other.write_bytes(contents[0])
+        for look in (lambda: write_report(open_run(run)), lambda: again(run)):
+            with pytest.raises(StorageError, match=r"stage\.json' is not its own, but that of"):
+                look()
+        one.write_bytes(contents[0])
+        other.write_bytes(contents[1])
+
+
+def test_a_key_of_the_recipe_that_is_damaged_is_told_with_its_file(run: Path) -> None:
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("accumulate", "eccumulate", 1))
+    with pytest.raises(StorageError, match=r"recipe\.yaml' is damaged, .*: unknown key 'ecc"):
+        open_run(run)
+
+
+def test_lost_data_and_records_are_told_of(run: Path) -> None:
+    (run / "data.json").unlink()
+    told: list[str] = []
+    write_report(open_run(run), tell=told.append)
+    assert [line for line in told if "data.json' is missing; without it, examples" in line]
+    (run / "students/kd/seed-0/stage.json").unlink()
+    said = again(run)["told"]
+    assert [line for line in said if "stage.json' is missing; " in line and "made anew" in line]
 
 
 def test_a_damaged_environment_is_named_and_begun_anew_where_there_is_work(run: Path) -> None:

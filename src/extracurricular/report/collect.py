@@ -36,6 +36,7 @@ from extracurricular.run.answers import FILE, read_answers, summed_up
 from extracurricular.run.environment import trained_in
 from extracurricular.run.evaluation import METRICS
 from extracurricular.run.finished import Finished, remake
+from extracurricular.run.kept import lost
 from extracurricular.run.settings import data_settings
 from extracurricular.run.workspace import RECORD, read_record
 
@@ -146,7 +147,7 @@ def collect(finished: Finished) -> Report:
     data = finished.described
     shown = shown_students(finished.summary)
     kept = finished.workspace.kept
-    unnamed = None if kept is None else kept.without_names
+    unnamed = lost(finished.folder) if kept is None else kept.without_names
     damaged: list[str] = [] if unnamed is None else [unnamed]
     _check_metrics(finished)
     teacher, students, entropy, examples = _answers(finished, shown)
@@ -359,8 +360,8 @@ def _time(finished: Finished) -> Iterator[Stretch]:
             "calibration": "calibrating the teacher",
             "students": name,
         }[kind]
-        own = finished.folder / stage.path
-        record = read_record(own) if (own / RECORD).is_file() else {}
+        there = (finished.folder / stage.path / RECORD).is_file()
+        record = read_record(finished.folder, stage.path) if there else {}
         # The steps of a generator's fit are for its own code to say.
         counted = kind in ("teacher", "students")
         planned = {"steps": stage.steps} if counted else {}

@@ -17,7 +17,7 @@ from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.finished import Finished
 from extracurricular.run.plan import plan
 from extracurricular.run.stages import Stage
-from extracurricular.run.workspace import RECORD, Workspace, read_record
+from extracurricular.run.workspace import Workspace, records
 
 _MARK = '<meta name="xcl-report" content="{}">'
 _SEAL = "<!-- sha256: {} -->\n"
@@ -104,13 +104,13 @@ class ReportStage(Stage):
 
 def fingerprint(finished: Finished) -> str:
     """Return a checksum of all that the page depends on: the run, and the code that makes it."""
-    stages = [finished.folder / stage.path for stage in finished.plan.trained]
+    paths = [stage.path for stage in finished.plan.trained]
     rooms = (Path(__file__).parent, Path(words.__file__).parent)
     made_by = [f for room in rooms for f in sorted(room.rglob("*")) if f.suffix in _SUFFIXES]
     depends = {
         "summary": finished.summary,
         "trained": trained_in(finished.folder),
-        "stages": [read_record(own) if (own / RECORD).is_file() else None for own in stages],
+        "stages": records(finished.folder, paths),
         **({"front": read_front(finished.folder)} if finished.recipe.front else {}),
         "version": version("extracurricular"),
         "made_by": [sha256(file.read_bytes()) for file in made_by],

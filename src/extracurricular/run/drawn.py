@@ -30,7 +30,7 @@ from extracurricular.files import (
 )
 from extracurricular.inputs import Batch, leaves
 from extracurricular.run.network import NetworkStage
-from extracurricular.run.workspace import RECORD, Made, Workspace, read_record
+from extracurricular.run.workspace import Made, Workspace, records
 from extracurricular.samplers import is_pure
 from extracurricular.samplers.uncertain import Uncertain
 from extracurricular.teachers import Teacher
@@ -219,9 +219,7 @@ def _draw(
 def _made_from(workspace: Workspace, students: Mapping[str, NetworkStage]) -> str:
     """Return a checksum of all that the draws depend on: the stages, and how many are kept."""
     paths = {one.path for stage in students.values() for one in (stage, *stage.needs)}
-    folders = [workspace.folder / path for path in sorted(paths)]
-    records = [read_record(own) if (own / RECORD).is_file() else None for own in folders]
-    depends = [list(students), records, workspace.recipe.keep]
+    depends = [list(students), records(workspace.folder, sorted(paths)), workspace.recipe.keep]
     return sha256(json.dumps(depends, sort_keys=True).encode())[:32]
 
 

@@ -32,7 +32,7 @@ from extracurricular.run.network import NetworkStage
 from extracurricular.run.settings import SCHEMA
 from extracurricular.run.stages import Checks, Price, Stage
 from extracurricular.run.teacher import TeacherPlan
-from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace
+from extracurricular.run.workspace import RECORD, WEIGHTS, WHOSE, Workspace
 from extracurricular.teachers import Teacher
 
 SUMMARY, METRICS = "summary.json", "metrics.json"
@@ -157,7 +157,8 @@ class EvaluationStage(Stage):
             weights = workspace.record(part.path).get("sha256")
             files |= {f"{part.path}/{WEIGHTS}": weights} if weights else {}
         files[SUMMARY] = write_if_changed(workspace.folder / SUMMARY, json_bytes(summary))
-        record = {"schema": SCHEMA, "done": True, "files": dict(sorted(files.items()))}
+        whose = {"schema": SCHEMA, WHOSE: self.path}
+        record = {**whose, "done": True, "files": dict(sorted(files.items()))}
         write_sealed_if_changed(workspace.folder / self.path / RECORD, record)
 
 

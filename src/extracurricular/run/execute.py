@@ -25,7 +25,7 @@ from extracurricular.run.lock import locked
 from extracurricular.run.plan import Plan, in_order, plan
 from extracurricular.run.stages import Checks, Stage
 from extracurricular.run.watcher import Watcher
-from extracurricular.run.workspace import Workspace
+from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace
 
 
 def execute(
@@ -169,6 +169,10 @@ def begin(plan: Plan, workspace: Workspace, stages: Sequence[Stage], checks: Che
         stage.clear_checkpoints(workspace)
         for sentence in stage.damaged(workspace):
             watcher.tell(sentence)
+    for stage in waiting:
+        own = folder / stage.path
+        if (own / WEIGHTS).exists() and not (own / RECORD).exists():
+            watcher.tell(f"the file {str(own / RECORD)!r} is missing; {stage.title} is made anew")
     if waiting:
         note_environment(folder, workspace.device, watcher.tell)
     if waiting and workspace.chose:

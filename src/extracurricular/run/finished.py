@@ -167,8 +167,8 @@ def open_run(
         trust: Whether the code that the run names (``module:attribute``) may be imported.
 
     Raises:
-        StorageError: There is no run, it is not finished, or it is of another schema.
-        RecipeError: Its recipe cannot be read.
+        StorageError: There is no run, it is not finished, it is of another schema, or its recipe
+            cannot be read.
     """
     with reading(f"the run {str(folder)!r}"):
         return _open_run(folder, device, accepts, place, trust)
@@ -196,12 +196,18 @@ def _open_run(
             f"the run {str(folder)!r} is not finished: it has no summary.json; "
             f"`xcl run {recipe_file} --out {folder}` goes on with it"
         )
-    measured = recorded_files(folder)
+    measured = recorded_files(folder, "")
     # A checksum that differs does not tell which of the two files is wrong.
     either = f"or {RECORD} beside it, which has its checksum, is another run's; "
     with curing((either if SUMMARY in measured else "") + remake(folder)):
         summary = _summary(summary_file, measured.get(SUMMARY))
-    recipe = read_recipe(str(recipe_file), quiet=True)
+    try:
+        recipe = read_recipe(str(recipe_file), quiet=True)
+    except RecipeError as error:
+        # A key alone would not tell that it is not a recipe of the reader's that is wrong.
+        raise StorageError(
+            f"the file {str(recipe_file)!r} is damaged, or of another version: {error}"
+        ) from None
     if _but_device(summary["recipe"]) != _but_device(recipe.dump()):
         raise StorageError(
             f"the run {str(folder)!r} is not finished: its recipe.yaml is not the recipe of its "
@@ -260,7 +266,7 @@ def _check_weights(folder: Path, files: Mapping[str, str]) -> None:
         stage, _, name = path.rpartition("/")
         if name != WEIGHTS or not (folder / stage / RECORD).is_file():
             continue
-        if read_record(folder / stage).get("sha256") != checksum:
+        if read_record(folder, stage).get("sha256") != checksum:
             raise StorageError(
                 f"{str(folder / 'summary.json')!r} tells of other weights than those of {stage!r}; "
                 f"`xcl run {folder / 'recipe.yaml'} --out {folder}` measures these"

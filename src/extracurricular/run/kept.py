@@ -180,6 +180,13 @@ def read_kept(folder: Path) -> Kept | None:
     return Kept(folder, found)
 
 
+def lost(folder: Path) -> str | None:
+    """Return a sentence where a run has lost its ``data.json``; None where it never had one."""
+    if (folder / FILE).is_file() or not (folder / IDS).is_file():
+        return None
+    return f"the file {str(folder / FILE)!r} is missing; without it, examples are told by places"
+
+
 def keep_data(
     folder: Path,
     sets: Sequence[tuple[Any, Data, Mapping[str, Any]]],

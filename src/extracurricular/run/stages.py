@@ -34,7 +34,7 @@ from extracurricular.run.settings import (
     with_losses,
     with_places,
 )
-from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace
+from extracurricular.run.workspace import RECORD, WEIGHTS, WHOSE, Workspace
 from extracurricular.teachers import Teacher
 
 LOG = "log.jsonl"
@@ -238,6 +238,7 @@ def begun(workspace: Workspace, stage: Stage) -> Iterator[dict[str, Any]]:
     folder = workspace.folder / stage.path
     record: dict[str, Any] = {
         "schema": SCHEMA,
+        WHOSE: stage.path,
         "settings": stage.settings_in(workspace),
         "content": workspace.content(stage.data),
         "done": False,

@@ -6,7 +6,7 @@ never trains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from extracurricular import rng
 from extracurricular.data.base import Data, Split
 from extracurricular.distributions import Distribution, Filed
-from extracurricular.errors import RecipeError
+from extracurricular.errors import RecipeError, StorageError
 from extracurricular.evaluation.predict import predict
 from extracurricular.files import curing, load_weights, read_sealed
 from extracurricular.models import build_model
@@ -49,6 +49,8 @@ T = TypeVar("T")
 
 RECORD = "stage.json"
 """The file that says how a stage was made, and what it left."""
+WHOSE = "stage"
+"""The key under which that file says whose it is."""
 WEIGHTS = "weights.safetensors"
 """The tensors that a stage left."""
 
@@ -214,7 +216,7 @@ class Workspace(DataSets):
         Raises:
             StorageError: It is missing or damaged.
         """
-        return read_record(self.folder / path)
+        return read_record(self.folder, path)
 
     def checksum(self, path: str, name: str) -> str | None:
         """Return the checksum of a file that a stage left; None if an earlier version kept none.
@@ -222,7 +224,7 @@ class Workspace(DataSets):
         Raises:
             StorageError: The record of the stage is damaged.
         """
-        return recorded_files(self.folder / path).get(name)
+        return recorded_files(self.folder, path).get(name)
 
     def weights(self, path: str) -> dict[str, Tensor]:
         """Return the tensors that a stage has left, checked against their checksum.
@@ -275,23 +277,43 @@ class Workspace(DataSets):
         return found
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return the ``stage.json`` in the folder of a stage.
+def read_record(run: Path, path: str) -> dict[str, Any]:
+    """Return the ``stage.json`` of a stage.
+
+    Args:
+        run: The folder of the run.
+        path: The folder of the stage in it; empty for the run's own.
 
     Raises:
-        StorageError: It is missing or damaged.
+        StorageError: It is missing or damaged, or that of another stage.
     """
+    file = run / path / RECORD
     with curing("without it, `xcl run` makes that stage anew"):
-        return read_sealed(folder / RECORD)
+        found = read_sealed(file)
+        # Records of earlier versions do not say whose they are.
+        whose = found.get(WHOSE, path)
+        if whose != path:
+            whose = repr(whose) if whose else "the run itself"
+            raise StorageError(f"{str(file)!r} is not its own, but that of {whose}")
+    return found
 
 
-def recorded_files(folder: Path) -> dict[str, str]:
+def records(run: Path, paths: Iterable[str]) -> list[dict[str, Any] | None]:
+    """Return the ``stage.json`` of each stage; None for one that has none.
+
+    Raises:
+        StorageError: One is damaged, or that of another stage.
+    """
+    return [read_record(run, path) if (run / path / RECORD).is_file() else None for path in paths]
+
+
+def recorded_files(run: Path, path: str) -> dict[str, str]:
     """Return the checksums of the files that a stage left, by their paths from its folder.
 
     Raises:
         StorageError: The record of the stage is damaged.
     """
-    found = read_record(folder).get("files") if (folder / RECORD).exists() else None
+    found = read_record(run, path).get("files") if (run / path / RECORD).exists() else None
     return found if isinstance(found, dict) else {}
 
 
