@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.models import parameter_count
 from extracurricular.recipe.named_code import named_code
 from extracurricular.run.cohorts import most_together
+from extracurricular.run.jobs import environment
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.shared_data import size_of
 from extracurricular.run.stages import Stage
@@ -26,6 +29,10 @@ from extracurricular.run.workspace import Workspace
 
 ADDRESS = "RAY_ADDRESS"
 """The variable of the environment with the address of a cluster, as all programs of Ray read it."""
+# The variable by which Ray encrypts what it sends.
+_TLS = "RAY_USE_TLS"
+# The variable by which it shows a token.
+_AUTH = "RAY_AUTH_MODE"
 # Seconds in which a machine answers that is there.
 _PATIENCE = 5.0
 # Memory of a process that has imported all it needs.
@@ -82,7 +89,8 @@ def _call(address: str, key: str) -> None:
     if host is None or port is None:
         raise RecipeError(key, f"is {address!r}; an address is ray://HOST:PORT or HOST:PORT")
     try:
-        socket.create_connection((host, port), timeout=_PATIENCE).close()
+        with socket.create_connection((host, port), timeout=_PATIENCE) as line:
+            answers = bool(os.environ.get(_TLS)) or _speaks(line)
     except OSError as error:
         said = error.strerror or str(error)
         raise RecipeError(
@@ -90,6 +98,21 @@ def _call(address: str, key: str) -> None:
             f"there is no cluster at {address!r}: {said}; begin one with `ray start --head`, or "
             "leave the address out, and one is started for the run",
         ) from None
+    if not answers:
+        raise RecipeError(key, f"what answers at {address!r} is no cluster of Ray")
+
+
+def _speaks(line: socket.socket) -> bool:
+    """Return whether the other end speaks HTTP/2, as Ray does; Ray itself would wait for minutes.
+
+    Both sides begin with a frame of settings (RFC 9113, sections 3.4 and 6.5).
+    """
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+    found = b""
+    while len(found) < 4 and (more := line.recv(9)):
+        found += more
+    return found[3:4] == settings[3:4]
 
 
 def _ray() -> ModuleType:
@@ -99,7 +122,8 @@ def _ray() -> ModuleType:
         XclError: It is not installed.
     """
     try:
-        with warnings.catch_warnings():
+        # It prints the errors of workers, which a run tells in its own words.
+        with warnings.catch_warnings(), environment(RAY_DEDUP_LOGS_SKIP_REGEX="(?s).*"):
             warnings.simplefilter("ignore")
             import ray
             import ray.util.scheduling_strategies
@@ -153,20 +177,30 @@ def cluster(on: str, jobs: int | None, workspaces: Sequence[Workspace]) -> Itera
         count = (jobs or max(1, (cores or 1) // threads)) * threads
         given |= {"num_cpus": count, "include_dashboard": False}
     try:
-        with quiet():
+        with quiet(), _own_signals():
             ray.init(address or "local", **given)
     except Exception as error:  # it has many kinds of them
-        where = (
-            "a cluster cannot be started here"
-            if address is None
-            else (f"the cluster at {address!r} cannot be joined")
-        )
-        raise XclError(f"--on {on}: {where}: {first_line(error)}") from error
+        where, hint = "a cluster cannot be started here", ""
+        if address is not None:
+            where = f"the cluster at {address!r} cannot be joined"
+            hint = f"; one that asks for a token wants {_AUTH}=token here too"
+        raise XclError(f"--on {on}: {where}: {first_line(error)}{hint}") from error
     try:
         yield ray
     finally:
         with quiet():
             ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the end of this process as it is: Ray would print where it was at SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def own_modules(workspaces: Sequence[Workspace]) -> list[Path]:

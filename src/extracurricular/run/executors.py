@@ -31,7 +31,7 @@ from extracurricular.files import telling
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.recipe.schema import Recipe
 from extracurricular.run.cohorts import do_in_order, group_of
-from extracurricular.run.jobs import Failed, Job, Order, Read, keep_memory
+from extracurricular.run.jobs import Failed, Job, Order, Read, environment, keep_memory
 from extracurricular.run.lock import remove_data
 from extracurricular.run.shared_data import Mapped, mapped, read_mapped
 from extracurricular.run.stages import Stage
@@ -192,7 +192,7 @@ def job_context(workspace: Workspace) -> Any:
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(["extracurricular.run.preloaded"])
-    with _environment(**_thread_counts(workspace)):
+    with environment(**_thread_counts(workspace)):
         forkserver.ensure_running()
     return context
 
@@ -270,7 +270,7 @@ class _Pool:
         order = Order(self.workspaces[run].folder, self.recipes[run], paths)
         try:
             # The pool begins its processes as stages come.
-            with _environment(**_thread_counts(self.first)):
+            with environment(**_thread_counts(self.first)):
                 return self.executor.submit(_do_job, order)
         except BrokenProcessPool:
             raise _killed(at_work) from None
@@ -301,20 +301,6 @@ def _killed(tasks: list[Task]) -> TrainingError:
         f"a job was killed, most likely for want of memory, while these were at work: {titles}; "
         "the same command goes on from their checkpoints, with --jobs 1 for less memory"
     )
-
-
-@contextmanager
-def _environment(**changes: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 # -- a job ----------------------------------------------------------------------------------------

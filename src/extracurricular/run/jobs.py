@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,18 @@ def keep_memory() -> None:
             library = ctypes.CDLL(None)
             library.mallopt(trim_threshold, _KEPT_BYTES)
             library.mallopt(mmap_threshold, _KEPT_BYTES // 8)
+
+
+@contextmanager
+def environment(**changes: str) -> Iterator[None]:
+    """Set variables of the environment for the time of a block."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

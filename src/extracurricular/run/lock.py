@@ -14,9 +14,9 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from extracurricular.errors import StorageError
@@ -99,17 +99,36 @@ def has_mark(folder: Path, content: str, patience: float = 5.0) -> bool:
         time.sleep(0.2)
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a stage, whose lock it has.
+
+    Args:
+        file: The file of the lock, which names the last attempt.
+        own: Its own name.
+        is_first: Whether there was none before it in this run.
+    """
+
+    file: Path
+    own: bytes
+    is_first: bool
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no later one has begun, as may be where locks are those of one machine alone."""
+        try:
+            return self.file.read_bytes() == self.own
+        except FileNotFoundError:
+            return False  # another run has begun
+
+
 @contextmanager
-def stage_locked(folder: Path, path: str) -> Iterator[Callable[[], bool]]:
+def stage_locked(folder: Path, path: str) -> Iterator[Attempt]:
     """Lock a stage against earlier attempts at it while a block runs.
 
     Args:
         folder: The folder of the run.
         path: The path of the stage.
-
-    Yields:
-        A function that returns whether no later attempt has begun, which on a file system whose
-        locks are those of one machine alone is not certain.
 
     Raises:
         StorageError: An earlier attempt is still at work, and does not end.
@@ -118,18 +137,12 @@ def stage_locked(folder: Path, path: str) -> Iterator[Callable[[], bool]]:
     handle, own = _opened(file), f"{socket.gethostname()} {os.getpid()} {time.time_ns()}".encode()
     try:
         _wait_for(handle, file, path)
+        before = os.pread(handle, 1, 0)
         os.ftruncate(handle, 0)
         os.pwrite(handle, own, 0)
-        yield partial(_is, file, own)
+        yield Attempt(file, own, not before)
     finally:
         os.close(handle)
-
-
-def _is(file: Path, content: bytes) -> bool:
-    try:
-        return file.read_bytes() == content
-    except FileNotFoundError:
-        return False  # another run has ended all
 
 
 def _wait_for_tasks(folder: Path) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from extracurricular.errors import StorageError, TrainingError, XclError, first_
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.run.cluster import Needs, cluster, quiet
 from extracurricular.run.jobs import Failed, Job, Order, Read, keep_memory
-from extracurricular.run.lock import has_mark, marked, stage_locked
+from extracurricular.run.lock import Attempt, has_mark, marked, stage_locked
 from extracurricular.run.shared_data import Sent, received, sent, size_of
 from extracurricular.run.tasks import Key, Task, ready_tasks
 from extracurricular.run.workspace import Workspace
@@ -117,7 +118,7 @@ class _Driver:
         self.recipes = {run: _recipe(one) for run, one in workspaces.items()}
         self.running: dict[Any, Task] = {}
         self.refs: dict[Key, Any] = {}
-        self.begun: set[tuple[str, str]] = set()
+        self.told: set[tuple[str, str, str]] = set()
         self.asked: Any = None
 
     def run(self, tasks: Sequence[Task]) -> None:
@@ -126,10 +127,12 @@ class _Driver:
         # Where the driver's own process is, if it is in the cluster: it lives as long as the run.
         here = ray.get_runtime_context().get_node_id()
         near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        own = ray.remote(_Reports).options(num_cpus=0, scheduling_strategy=near, max_restarts=-1)
-        self.reports = own.remote()
+        own = {"num_cpus": 0, "scheduling_strategy": near, "max_restarts": -1}
+        # The dashboard shows stages alone.
+        reports = ray.remote(_Reports).options(**own, enable_task_events=False)
+        self.reports = reports.remote()
         self.data = self._sent(tasks)
-        self.setting = _Setting(self.mark, socket.gethostname(), version("extracurricular"))
+        self.setting = _Setting(self.mark, socket.gethostname(), _version())
         self.do, self.needs = ray.remote(_do_task), Needs(ray)
         # The longest first, so that none is left alone at the end.
         waiting = sorted(tasks, key=lambda task: task.work, reverse=True)
@@ -197,15 +200,13 @@ class _Driver:
         self.asked = None
 
     def _tell(self, told: Iterable[Told]) -> None:
+        """Pass reports on to the watchers; but for steps, each comes twice."""
         for run, name, arguments in told:
-            watcher, title = self.watchers[run], str(arguments[0])
-            again = name == "begin" and (run, title) in self.begun
-            if name == "begin":
-                self.begun.add((run, title))
-            if again:
-                watcher.tell(f"{title} goes on from its checkpoint: its worker or machine died")
-            else:
-                getattr(watcher, name)(*arguments)
+            if name != "advance":
+                if (run, name, arguments[0]) in self.told:
+                    continue
+                self.told.add((run, name, arguments[0]))
+            getattr(self.watchers[run], name)(*arguments)
 
     def cancel(self) -> None:
         """End all tasks."""
@@ -259,6 +260,11 @@ def _recipe(workspace: Workspace) -> bytes:
     return pickle.dumps(recipe.model_copy(update={"device": device}))
 
 
+@cache
+def _version() -> str:
+    return version("extracurricular")
+
+
 # -- in the cluster -------------------------------------------------------------------------------
 
 
@@ -268,9 +274,9 @@ class _Reports:
     def __init__(self) -> None:
         self.told: list[Told] = []
 
-    def put(self, told: Told) -> None:
-        """Take a report."""
-        self.told.append(told)
+    def put(self, told: list[Told]) -> None:
+        """Take reports."""
+        self.told += told
 
     def take(self) -> list[Told]:
         """Return all reports since the last call."""
@@ -287,7 +293,7 @@ class _Worker:
         self.data: Any = None
         self.reports: Any = None
         self.told: list[Told] = []
-        self.is_last: Callable[[], bool] = lambda: True
+        self.attempt: Attempt | None = None
         self.at = 0.0
 
     def fetch(self, known: bytes) -> Read | None:
@@ -300,17 +306,21 @@ class _Worker:
         return found.spec, received(found), found.content
 
     def report(self, run: str, name: str, arguments: tuple[Any, ...]) -> None:
-        """Report to the driver: the beginning and the steps at once, the rest with the outcome."""
-        if name in ("end", "tell"):
+        """Report to the driver: steps at once, and the rest with the outcome at the latest."""
+        attempt = self.attempt
+        assert attempt is not None
+        if name != "advance":
             self.told.append((run, name, arguments))
-            return
-        if name == "advance" and time.monotonic() - self.at < _EVERY:
-            return
-        if not self.is_last():
-            # The cluster took this machine for dead, and another is at work on the stage.
-            os._exit(1)
-        self.at = time.monotonic()
-        self.reports.put.remote((run, name, arguments))
+        if name == "begin" and not attempt.is_first:
+            text = f"{arguments[0]} goes on from its checkpoint: its worker or machine died"
+            self.told.append((run, "tell", (text,)))
+        if name == "begin" or (name == "advance" and time.monotonic() - self.at > _EVERY):
+            if not attempt.is_last:
+                # The cluster took this machine for dead, and another is at work on the stage.
+                os._exit(1)
+            self.at = time.monotonic()
+            told = self.told if name == "begin" else [(run, name, arguments)]
+            self.reports.put.remote(list(told))
 
 
 _WORKER: list[_Worker] = []
@@ -328,7 +338,7 @@ def _do_task(
     [worker.data], worker.reports, worker.told, [path] = data, reports, [], order.paths
     try:
         _check_place(order, setting)
-        with stage_locked(order.run, path) as worker.is_last:
+        with stage_locked(order.run, path) as worker.attempt:
             _check_place(order, setting)  # another run may have begun in the meantime
             failed = worker.job.do(order)
     except XclError as error:
@@ -341,7 +351,7 @@ def _do_task(
 
 def _check_place(order: Order, setting: _Setting) -> None:
     """Refuse a machine that has another version, or that does not see the folder of the run."""
-    host, own = socket.gethostname(), version("extracurricular")
+    host, own = socket.gethostname(), _version()
     if own != setting.version:
         raise XclError(
             f"the machine {host} has extracurricular {own}, and this one {setting.version}; "

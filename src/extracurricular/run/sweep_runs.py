@@ -147,6 +147,8 @@ class Runs:
                 found.append(self._prepared(combination, recipe, folder))
             except RecipeError as error:
                 raise in_combination(error, combination) from error
+            for seed in recipe.seeds:
+                _check_validation(found[-1].member.workspace.data_of(seed))
         check_different(
             ((one.combination, sorted(one.member.keys.items())) for one in found),
             "differ in nothing that is trained, fitted or calibrated",
@@ -179,8 +181,6 @@ class Runs:
         workspace.share_made(like)
         checks.asks = {}
         check(whole, workspace, checks)
-        for seed in recipe.seeds:
-            _check_validation(workspace.data_of(seed))
         return Prepared(combination, member(whole, workspace), checks.asks, mark)
 
     def do(self, some: Sequence[Prepared]) -> None:
