@@ -10,7 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from extracurricular.report.sweep import PAGE, plots, render_sweep, write_sweep
-from extracurricular.report.sweep_table import lines, sentences, sweep_table, to_the_best
+from extracurricular.report.sweep_table import (
+    headings,
+    lines,
+    sentences,
+    sweep_table,
+    to_the_best,
+)
 
 T, LR = "students.xcl.matching.temperature", "students.xcl.training.lr"
 
@@ -123,8 +129,9 @@ def test_the_terminal_has_a_line_for_each_combination_and_dims_those_that_stoppe
     console = Console(width=120, record=True, force_terminal=False)
     console.print(sweep_table(swept(FOUR, stopped=(2.0, 0.3))))
     text = console.export_text()
-    assert re.search(r"temperature +lr +accuracy % +NLL +to the best +steps", text)
+    assert re.search(r"temperature +lr +accuracy % +NLL +to the best +steps *\n", text)
     assert re.search(r"2 +0.1 +91.00 ± 1.41 .* 100 ", text)
+    assert "steps" not in headings(swept(FOUR))
     assert re.search(r"2 +0.3 +71.00 ± 1.41 .* – .* 25 \(25 %\)", text)
 
 
@@ -160,8 +167,9 @@ def test_the_page_shows_all_and_links_the_pages_that_there_are(tmp_path: Path) -
     page.parent.mkdir(parents=True)
     page.write_text("")
     text = render_sweep(found, tmp_path)
-    assert text.count('<a href="runs/temperature%3D2%2C%20lr%3D0.1/report.html">page</a>') == 1
-    assert text.count("<code>runs/") == 3
+    assert text.count('<a href="runs/temperature%3D2%2C%20lr%3D0.1/report.html">2</a>') == 1
+    assert text.count("<a href") == 1
+    assert text.count("<code>runs/") == 4
     assert "made &lt;b&gt;up&lt;/b&gt;" in text
     assert "<script" not in text
     assert re.search(r"<th scope=\"row\">teacher</th><td>4</td><td>1</td><td>40 s</td>", text)

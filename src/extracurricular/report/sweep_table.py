@@ -63,7 +63,7 @@ def headings(found: Mapping[str, Any]) -> list[str]:
     result += ["student"] if len(found["students"]) > 1 else []
     result += [words.heading for words in shown_words(found)]
     result += ["to the best"] if len(found["seeds"]) > 1 else []
-    return [*result, "steps", "parameters"]
+    return [*result, *_differing(found)]
 
 
 def lines(found: Mapping[str, Any]) -> list[Line]:
@@ -80,7 +80,8 @@ def lines(found: Mapping[str, Any]) -> list[Line]:
             text = "" if difference is None else difference_text(difference, shown[0])
             cells.append(ABSENT if row["stopped"] else text)
         part = f" ({100 * row['part']:g} %)" if row["part"] < 1 else ""
-        cells += [f"{row['steps']:,}{part}", amount_text(row["parameters"])]
+        costs = {"steps": f"{row['steps']:,}{part}", "parameters": amount_text(row["parameters"])}
+        cells += [costs[cost] for cost in _differing(found)]
         result.append(Line(values, cells, row["best"], row))
     return result
 
@@ -177,6 +178,12 @@ def sweep_table(found: Mapping[str, Any]) -> Table:
         style = "bold" if line.best else "dim" if stopped else ""
         table.add_row(*map(escape, [*line.values, *line.cells]), style=style)
     return table
+
+
+def _differing(found: Mapping[str, Any]) -> list[str]:
+    """Return the costs in which combinations differ."""
+    costs = ("steps", "parameters")
+    return [cost for cost in costs if len({row[cost] for row in found["rows"]}) > 1]
 
 
 def _figure(words: Words, figures: Mapping[str, Any]) -> str:

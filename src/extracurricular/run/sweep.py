@@ -339,7 +339,7 @@ def _results(
         "measure": rows[0]["measure"],
         "rows": [*rows, *late],
         "rungs": rungs,
-        "shared": runs.shared(whole),
+        "shared": runs.shared(),
     }
 
 

@@ -122,6 +122,7 @@ class Runs:
     on: str | None = None
     equal: EqualStages = field(default_factory=EqualStages)
     _told: set[str] = field(default_factory=set)
+    _all: list[Prepared] = field(default_factory=list)
     _first: Workspace | None = None
     # The parts that were built and made, by teacher and generators.
     _built: dict[str, tuple[Checks, Workspace]] = field(default_factory=dict)
@@ -191,6 +192,7 @@ class Runs:
         """
         members = [one.member for one in some]
         recipe = some[0].recipe
+        self._all += some
         with ExitStack() as locks:
             for one in members:
                 locks.enter_context(locked(one.folder))
@@ -266,14 +268,14 @@ class Runs:
             rows.append({"": self._figures[mark]})
         return dict(over_seeds(rows)[""])
 
-    def shared(self, some: Sequence[Prepared]) -> list[dict[str, Any]]:
+    def shared(self) -> list[dict[str, Any]]:
         """Return for each part of the runs its stages in all of them, and how many were done.
 
         Returns:
             ``part``, ``stages``, ``done``, and the seconds of both: ``seconds`` and ``took``.
         """
         every: dict[str, list[tuple[str, float]]] = {}
-        for one in some:
+        for one in self._all:
             for stage in one.member.plan.trained:
                 seconds = float(one.member.workspace.record(stage.path).get("seconds") or 0.0)
                 part = _part_of(stage.path)
