@@ -235,7 +235,7 @@ class Runs:
             stage.do(workspace)
             self.equal.put_calibration(one, stage)
         # The run before has mostly the same teacher, and some of the same students.
-        answers, marks = workspace.remembered(), _marks_of_answers(run)
+        answers, marks = workspace.answered, _marks_of_answers(run)
         answers |= {path: self._answers[m] for path, m in marks.items() if m in self._answers}
         figured = workspace.figured
         figured |= {path: self._figured[m] for path, m in marks.items() if m in self._figured}

@@ -95,9 +95,8 @@ class Workspace(DataSets):
         self.recipe = recipe
         self.watcher: Watcher = watcher or Silent()
         self._made: dict[str, Any] = {}
-        self._answers: dict[str, Distribution] = {}
-        # The figures of these answers: plain values.
-        self.figured: dict[str, dict[str, Any]] = {}
+        self.answered: dict[str, Distribution] = {}
+        self.figured: dict[str, dict[str, Any]] = {}  # figures of these answers
         # How the networks of each teacher answer, by the path of the teacher: plain values.
         self.answering: dict[str, dict[str, Any]] = {}
         # Folders of networks that are no better than a constant, of which the person has been told.
@@ -250,10 +249,6 @@ class Workspace(DataSets):
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def remembered(self) -> dict[str, Distribution]:
-        """The answers on the measured split that are remembered, by path; they may be changed."""
-        return self._answers
-
     def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
         """Predict a split in the target's own units, on the CPU, at the run's precision."""
         with self.exact(), autocast(self.precision, self.device):
@@ -267,13 +262,13 @@ class Workspace(DataSets):
             data: Its data set.
             ask: Returns the network or teacher; called if its answers are not remembered.
         """
-        if path in self._answers:
-            return self._answers[path]
+        if path in self.answered:
+            return self.answered[path]
         asked = on_split(ask(), self.recipe.evaluation.split)
         found = self.predict(asked, data, self.evaluated(data))
-        kept = sum(map(_bytes_of, self._answers.values()))
+        kept = sum(map(_bytes_of, self.answered.values()))
         if kept + _bytes_of(found) <= _REMEMBERED_BYTES:
-            self._answers[path] = found
+            self.answered[path] = found
         return found
 
 
