@@ -53,6 +53,7 @@ from extracurricular.recipe.read import parse_recipe as parse_recipe
 from extracurricular.recipe.read import read_recipe as read_recipe
 from extracurricular.recipe.schema import Recipe as Recipe
 from extracurricular.run.execute import execute as execute
+from extracurricular.run.sweep import sweep as sweep
 from extracurricular.samplers import Affine as Affine
 from extracurricular.samplers import Augment as Augment
 from extracurricular.samplers import Balanced as Balanced

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from extracurricular.errors import (
     RecipeError,
@@ -342,15 +343,7 @@ def check_settings(
     Raises:
         RecipeError: A setting is unknown or missing, or has the wrong type.
     """
-    hints = _hints(entry)
-    definitions: dict[str, Any] = {}
-    for parameter in inspect.signature(entry).parameters.values():
-        variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        if parameter.name not in skip and not variable:
-            default = ... if parameter.default is parameter.empty else parameter.default
-            definitions[parameter.name] = (hints.get(parameter.name, Any), default)
-    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
-    model = create_model("Settings", __config__=config, **definitions)
+    hints, definitions, model = (_form if _can_be_kept(entry) else _form.__wrapped__)(entry, skip)
     values = {
         # YAML has no tuples.
         name: tuple(value) if isinstance(value, list) and _takes_tuple(hints.get(name)) else value
@@ -361,6 +354,34 @@ def check_settings(
     except ValidationError as error:
         raise explain_validation(error, key, definitions, values) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+@lru_cache(maxsize=512)
+def _form(
+    entry: Callable[..., Any], skip: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any], type[BaseModel]]:
+    """Return types of an entry's settings, types with defaults, and the model that checks them.
+
+    A model takes milliseconds to make, and a recipe asks for the same one hundreds of times.
+    """
+    hints = _hints(entry)
+    definitions: dict[str, Any] = {}
+    for parameter in inspect.signature(entry).parameters.values():
+        variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.name not in skip and not variable:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            definitions[parameter.name] = (hints.get(parameter.name, Any), default)
+    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    return hints, definitions, create_model("Settings", __config__=config, **definitions)
+
+
+def _can_be_kept(entry: Callable[..., Any]) -> bool:
+    """Return whether an entry has a hash, which a person's own object may lack."""
+    try:
+        hash(entry)
+    except Exception:  # it is code of somebody's own
+        return False
+    return True
 
 
 def _takes_tuple(hint: Any) -> bool:

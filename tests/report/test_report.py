@@ -146,7 +146,7 @@ def test_a_run_that_has_just_ended_asks_nobody_again(
     forgetful = opened(read_recipe(str(copy / "recipe.yaml")), copy, {})
     forgetful.plan.evaluation.do(forgetful.workspace)
     assert read_json(copy / "summary.json") == summary
-    assert forgetful.workspace._answers == {}
+    assert forgetful.workspace.answered == {}
 
 
 def test_learning_curves_end_where_the_logs_do(digits: Report) -> None:

@@ -17,6 +17,7 @@ from extracurricular.cli import (  # isort: skip
     init as init,
     run as run,
     sweep as sweep,
+    sweep_over as sweep_over,
     distill as distill,
     record as record,
     generate as generate,

@@ -119,6 +119,9 @@ class Progress:
 
     def plan(self, steps: int, done: int) -> None:
         """Set the number of steps of the whole run, and how many are done."""
+        if self._whole is not None:
+            self._bars.remove_task(self._whole)  # of runs before these
+            self._whole = None
         if done < steps:
             self._whole = self._bars.add_task("all", total=steps, completed=done, loss="")
             self._base = done

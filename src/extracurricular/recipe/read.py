@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,26 @@ def read_recipe(source: str, overrides: Sequence[str] = (), *, quiet: bool = Fal
     recipe, notes = _parse(loaded, overrides, base)
     _tell(notes, quiet)
     return recipe
+
+
+def read_recipes(
+    source: str | Recipe, changes: Iterable[Sequence[str]], *, quiet: bool = False
+) -> Iterator[Recipe]:
+    """Yield a recipe once for each list of overrides; its file is read once.
+
+    Args:
+        source: A path, a shipped recipe's name, or a recipe.
+        changes: Lists of overrides, as :func:`read_recipe` takes them.
+        quiet: Whether old words pass without a ``OldWordWarning``, which the first recipe has.
+
+    Raises:
+        RecipeError: As for :func:`read_recipe`.
+    """
+    loaded, base = (source.dump(), None) if isinstance(source, Recipe) else _load(source)
+    for place, overrides in enumerate(changes):
+        recipe, notes = _parse(loaded, overrides, base)
+        _tell(notes, quiet or place > 0)
+        yield recipe
 
 
 def parse_recipe(loaded: Any, overrides: Sequence[str] = (), *, quiet: bool = False) -> Recipe:

@@ -282,9 +282,10 @@ def _shape(axes: Axes, which: str, axis: Axis) -> None:
         ticks.set_major_locator(FixedLocator(list(axis.ticks)))
     elif axis.log:
         ticks.set_major_locator(FixedLocator(log_ticks(*getattr(axes, f"get_{which}lim")())))
-        ticks.set_minor_locator(NullLocator())
     else:
         ticks.set_major_locator(MaxNLocator(4 if which == "x" else 5, steps=[1, 2, 2.5, 5, 10]))
+    if axis.log:
+        ticks.set_minor_locator(NullLocator())
     ticks.set_major_formatter(FuncFormatter(lambda v, _: form(v)))
 
 

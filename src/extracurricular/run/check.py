@@ -27,10 +27,18 @@ from extracurricular.run.workspace import Workspace
 
 # The file that every run has from its beginning, and nobody else's folder.
 _MARK = "environment.json"
+# Among what was checked: the teacher has been asked.
+_ASKED = "the teacher was asked"
 
 
-def check(plan: Plan, workspace: Workspace) -> Checks:
+def check(plan: Plan, workspace: Workspace, checks: Checks | None = None) -> Checks:
     """Build everything a recipe names, and compare it with the folder's content.
+
+    Args:
+        plan: The run.
+        workspace: Its workspace.
+        checks: The parts that were built for another run, with equal teachers and generators; what
+            was checked there is not checked again.
 
     Returns:
         The parts that were built, and how often each student's draw asks the teacher.
@@ -42,7 +50,7 @@ def check(plan: Plan, workspace: Workspace) -> Checks:
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"--out is {str(folder)!r}, which is a file, not a folder")
     _check_owner(plan, workspace)
-    checks = Checks()
+    checks = checks or Checks()
     plan.evaluation.check(workspace, checks)
     for seed in recipe.seeds:
         workspace.data_of(seed)  # the published split of any one seed may be missing
@@ -71,8 +79,9 @@ def _try_teacher(plan: Plan, workspace: Workspace, checks: Checks) -> None:
     waits = not all(stage.is_done(workspace) for stage in plan.trained)
     given = source.weights is not None
     teacher = workspace.made(source.uncalibrated) if given else checks.teacher
-    if teacher is None or not source.needs_no_training or not waits:
+    if teacher is None or not source.needs_no_training or not waits or _ASKED in checks.seen:
         return
+    checks.seen.add(_ASKED)
     rows = torch.arange(PROBE, device=data.device) % len(data.train)
     with workspace.exact():
         key = f"teacher.{next(iter(plan.recipe.teacher.fitted or {'model': None}))}"

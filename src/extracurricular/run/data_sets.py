@@ -132,6 +132,11 @@ class DataSets:
         known = canonical(spec)
         self._data[known], self._content[known] = data.to(self.device), content
 
+    def share_data(self, other: DataSets) -> None:
+        """Have the data sets in common with another run on the same device."""
+        self._data, self._content = other._data, other._content
+        self._contents = other._contents
+
     @property
     def every_data(self) -> list[Data]:
         """The data sets that were read so far."""

@@ -17,7 +17,7 @@ from extracurricular.files import curing, read_sealed, write_sealed
 
 SCHEMA = 1
 
-_FILE = "environment.json"
+FILE = "environment.json"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def note_environment(
         tell: Gets a sentence where the file is damaged, and so begun anew.
     """
     try:
-        known = _trained(folder / _FILE)
+        known = _trained(folder / FILE)
     except StorageError as error:
         known = []
         if tell is not None:
@@ -71,13 +71,13 @@ def note_environment(
     own = environment(device)
     if own not in [{k: v for k, v in entry.items() if k != "date"} for entry in known]:
         entries = [*known, {"date": time.strftime("%Y-%m-%d"), **own}]
-        write_sealed(folder / _FILE, {"schema": SCHEMA, "trained": entries})
+        write_sealed(folder / FILE, {"schema": SCHEMA, "trained": entries})
 
 
 def trained_in(folder: Path) -> list[dict[str, Any]]:
     """Return the environments a run was trained in, oldest first; [] where none was kept."""
     with curing("without it, the run does not tell where it was trained"):
-        return _trained(folder / _FILE)
+        return _trained(folder / FILE)
 
 
 def _trained(file: Path) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ from extracurricular.run.expense import questions
 from extracurricular.run.judged import blaming, judged, tell_of_teachers
 from extracurricular.run.network import NetworkStage
 from extracurricular.run.precision import autocast
-from extracurricular.run.settings import data_settings
+from extracurricular.run.settings import checked_as, data_settings
 from extracurricular.run.stages import Checks, Price, begun
 from extracurricular.run.trial import PROBE, try_sampler
 from extracurricular.run.workspace import Workspace
@@ -174,7 +174,7 @@ class EstimatorStage(NetworkStage):
         Raises:
             RecipeError: Something cannot be built, or the draws need a student in training.
         """
-        name = f"{self.key} {self.estimator}"
+        name = checked_as(self.key, self.settings, self.record is not None)
         if name in checks.seen:
             return
         checks.seen.add(name)

@@ -94,7 +94,7 @@ class EvaluationStage(Stage):
         student_rows: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe.students}
         for seed, teacher in self.teachers.items():
             data = workspace.data_of(seed)
-            split, angular = workspace.evaluated(data), data.angular
+            split = workspace.evaluated(data)
             assert split.y is not None
             labels = split.y.cpu()
             if teacher.path not in known:
@@ -111,8 +111,7 @@ class EvaluationStage(Stage):
             answers = known[teacher.path]
             row: dict[str, Any] = {"metrics": {}}
             if answers is not None:
-                row["metrics"] = metrics.figures(answers, labels, angular=angular)
-                row |= _apart(answers, labels, data, row["metrics"])
+                row |= _figures(workspace, teacher.path, answers, labels, data)
                 known_of = [workspace.record(stage.path).get(KEY) for stage in teacher.trained]
                 row[KEY] = of_members(known_of) or judgement(answers, labels, data)
                 row |= _calibration(teacher.calibration, workspace, answers, labels)
@@ -122,7 +121,8 @@ class EvaluationStage(Stage):
                 fitted = self.calibrations.get((name, seed))
                 ask = partial(_student, workspace, stage, fitted)
                 prediction = workspace.answers(stage.path, data, ask)
-                figures = metrics.figures(prediction, labels, teacher=answers, angular=angular)
+                found = _figures(workspace, stage.path, prediction, labels, data, answers)
+                figures = found["metrics"]
                 record = workspace.record(stage.path)
                 own = workspace.folder / stage.path
                 kept = summed_up(prediction, teacher=answers)
@@ -130,8 +130,7 @@ class EvaluationStage(Stage):
                 measured = write_if_changed(own / METRICS, json_bytes(figures))
                 files[f"{stage.path}/{METRICS}"] = measured
                 mastery = record.get("mastery")
-                row = {"metrics": figures, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
-                row |= _apart(prediction, labels, data, figures, answers)
+                row = {**found, "mastery": mastery, **{k: record[k] for k in _TAKEN}}
                 row |= _calibration(fitted, workspace, prediction, labels)
                 # Runs from before it was kept are judged by these examples.
                 row[KEY] = record.get(KEY) or judgement(prediction, labels, data)
@@ -191,6 +190,22 @@ def _calibration(
     found = stage.load(workspace)
     figures = calibration_figures(found, answers, labels)
     return {"calibration": {"fitted": found.dump(), "figures": figures}}
+
+
+def _figures(
+    workspace: Workspace,
+    path: str,
+    answers: Distribution,
+    labels: Tensor,
+    data: Data,
+    teacher: Distribution | None = None,
+) -> dict[str, Any]:
+    """Return the figures of a model, over all examples and apart; they are computed once."""
+    if path not in workspace.figured:
+        figures = metrics.figures(answers, labels, teacher=teacher, angular=data.angular)
+        found = {"metrics": figures, **_apart(answers, labels, data, figures, teacher)}
+        workspace.figured[path] = found
+    return dict(workspace.figured[path])
 
 
 def _apart(

@@ -26,6 +26,9 @@ from extracurricular.run.settings import PLACE, data_settings
 from extracurricular.run.workspace import RECORD, WEIGHTS, Workspace, read_record, recorded_files
 from extracurricular.teachers import Teacher
 
+# The folder of a sweep has this file.
+SWEEP = "sweep.json"
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -181,6 +184,11 @@ def _open_run(
     recipe_file, summary_file = folder / "recipe.yaml", folder / SUMMARY
     if not folder.is_dir():
         raise StorageError(f"there is no run {str(folder)!r}; `xcl run` makes one")
+    if not recipe_file.is_file() and (folder / SWEEP).is_file():
+        raise StorageError(
+            f"the folder {str(folder)!r} is no run but a sweep; name one of those below "
+            f"{str(folder / 'runs')!r}"
+        )
     if not recipe_file.is_file():
         raise StorageError(f"the folder {str(folder)!r} is no run: it has no recipe.yaml")
     if not summary_file.is_file():

@@ -16,6 +16,7 @@ import torch
 from extracurricular.errors import TOLD, RecipeError, XclError, shorten
 from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.precision import hardware
+from extracurricular.run.ranks import count
 from extracurricular.run.watch import RESUMES, killed
 
 # A CPU has no number of devices; this many processes for each core are surely a mistake.
@@ -73,6 +74,19 @@ def device_count(section: DeviceSection, wanted: int | str | None) -> int:
             "is one; set device.devices, or strategy to auto"
         )  # fmt: skip
     return found
+
+
+def check_one_process() -> None:
+    """Refuse to be one of several processes that each would do the whole of a sweep.
+
+    Raises:
+        RecipeError: ``torchrun`` or a scheduler started several.
+    """
+    if count() > 1:
+        raise RecipeError(
+            "WORLD_SIZE", f"is {count()}, as torchrun sets it, but a sweep is one process; "
+            "start it without torchrun (`--jobs N` does stages at once)"
+        )  # fmt: skip
 
 
 def check_alone(section: DeviceSection) -> None:

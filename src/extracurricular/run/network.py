@@ -28,7 +28,7 @@ from extracurricular.run.loss import loss_for
 from extracurricular.run.mastery import check_mastery
 from extracurricular.run.precision import autocast
 from extracurricular.run.ranks import by_all, follows
-from extracurricular.run.settings import data_settings, training_settings
+from extracurricular.run.settings import checked_as, data_settings, training_settings
 from extracurricular.run.sources import GeneratorSource, RecordSource, TeacherSource
 from extracurricular.run.stages import LOG, Checks, Price, Stage, begun
 from extracurricular.run.trial import (
@@ -226,7 +226,7 @@ class NetworkStage(Stage):
 
     def check(self, workspace: Workspace, checks: Checks) -> None:
         """Build network and sampler, draw twice, and try network and loss on these draws."""
-        name = f"{self.key} {self._spec}"
+        name = checked_as(self.key, self.settings, self.record is not None)
         waits = not self.is_done(workspace)
         # What is finished needs no trial, but another seed of it may not be.
         if name not in checks.seen or (waits and f"{name} tried" not in checks.seen):

@@ -14,6 +14,7 @@ from typing import Any
 from extracurricular.data.sets import DATA
 from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, StorageError
+from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.matching import build_matching, describe
 from extracurricular.training import Training
 
@@ -74,6 +75,19 @@ def with_losses(settings: Mapping[str, Any], task: Task) -> dict[str, Any]:
     if isinstance(found.get("upstream"), list):
         found["upstream"] = [with_losses(one, task) for one in found["upstream"]]
     return found
+
+
+def checked_as(key: str, settings: Mapping[str, Any], recorded: bool) -> str:
+    """Return a name of all that the check of a student depends on but its teacher and generators.
+
+    Stages of one name need be checked only once; all seeds are checked alike.
+
+    Args:
+        key: Where it stands in the recipe.
+        settings: Its settings.
+        recorded: Whether it learns from a record.
+    """
+    return f"{key} " + canonical({**settings, "upstream": recorded, "seed": None}).decode()
 
 
 def stored_settings(record: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Workspace(DataSets):
         self.recipe = recipe
         self.watcher: Watcher = watcher or Silent()
         self._made: dict[str, Any] = {}
-        self._answers: dict[str, Distribution] = {}
+        self.answered: dict[str, Distribution] = {}
+        self.figured: dict[str, dict[str, Any]] = {}  # figures of these answers
         # How the networks of each teacher answer, by the path of the teacher: plain values.
         self.answering: dict[str, dict[str, Any]] = {}
         # Folders of networks that are no better than a constant, of which the person has been told.
@@ -247,6 +248,10 @@ class Workspace(DataSets):
         found: T = self._made[thing.path]
         return found
 
+    def share_made(self, other: Workspace) -> None:
+        """Have in common with another run what is made of equal stages: teachers, generators."""
+        self._made, self.answering = other._made, other.answering
+
     # -- answers ----------------------------------------------------------------------------------
 
     def predict(self, teacher: Teacher, data: Data, split: Split) -> Distribution:
@@ -262,13 +267,13 @@ class Workspace(DataSets):
             data: Its data set.
             ask: Returns the network or teacher; called if its answers are not remembered.
         """
-        if path in self._answers:
-            return self._answers[path]
+        if path in self.answered:
+            return self.answered[path]
         asked = on_split(ask(), self.recipe.evaluation.split)
         found = self.predict(asked, data, self.evaluated(data))
-        kept = sum(map(_bytes_of, self._answers.values()))
+        kept = sum(map(_bytes_of, self.answered.values()))
         if kept + _bytes_of(found) <= _REMEMBERED_BYTES:
-            self._answers[path] = found
+            self.answered[path] = found
         return found
 
 
