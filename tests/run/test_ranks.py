@@ -280,16 +280,18 @@ def test_trainings_that_devices_cannot_share(
         check_trainings(plan(recipe), Workspace(recipe, tmp_path), world)
 
 
-def test_jobs_and_minutes_do_not_go_with_devices(tmp_path: Path) -> None:
+def test_jobs_ray_and_minutes_do_not_go_with_devices(tmp_path: Path) -> None:
     recipe = parse_recipe({**TINY, "device": CPU})
     for more, said in (
-        ((2, None), "--jobs: is 2, but all 2 devices do one stage; leave it out"),
-        ((1, 3.0), "--minutes: times steps of one device, but there are 2"),
-    ):
+        ((2, None, None), "--jobs: is 2, but all 2 devices do one stage; leave it out"),
+        ((1, None, 3.0), "--minutes: times steps of one device, but there are 2"),
+        ((1, "ray", None), "--on: is 'ray', which does each stage on one device, but there are 2; "
+         "leave one of the two out"),
+    ):  # fmt: skip
         with pytest.raises(RecipeError) as told:
-            _launched(recipe, [], tmp_path, "2", *more)
+            _launched(recipe, [], tmp_path, "2", more)
         assert str(told.value) == said
-    assert not _launched(recipe, [], tmp_path, "1", 2, 3.0)
+    assert not _launched(recipe, [], tmp_path, "1", (2, "ray", 3.0))
 
 
 # The launcher

@@ -179,7 +179,7 @@ class Runs:
             job_context(workspace)  # it imports while recipes are checked
         mark = _mark_of_teacher(recipe)
         checks, like = self._built.setdefault(mark, (Checks(), workspace))
-        workspace.share_made(like)
+        workspace.loaded, workspace.answering = like.loaded, like.answering
         checks.asks = {}
         check(whole, workspace, checks)
         return Prepared(combination, member(whole, workspace), checks.asks, mark)

@@ -95,7 +95,7 @@ class Workspace(DataSets):
         super().__init__(folder, looks=looks, accepts=accepts, own=own)
         self.recipe = recipe
         self.watcher: Watcher = watcher or Silent()
-        self._made: dict[str, Any] = {}
+        self.loaded: dict[str, Any] = {}  # results of stages
         self.answered: dict[str, Distribution] = {}
         self.figured: dict[str, dict[str, Any]] = {}  # figures of these answers
         # How the networks of each teacher answer, by the path of the teacher: plain values.
@@ -242,15 +242,11 @@ class Workspace(DataSets):
 
     def made(self, thing: Made[T]) -> T:
         """Return the result of a stage; it is loaded once and kept."""
-        if thing.path not in self._made:
+        if thing.path not in self.loaded:
             with self.looking():
-                self._made[thing.path] = thing.load(self)
-        found: T = self._made[thing.path]
+                self.loaded[thing.path] = thing.load(self)
+        found: T = self.loaded[thing.path]
         return found
-
-    def share_made(self, other: Workspace) -> None:
-        """Have in common with another run what is made of equal stages: teachers, generators."""
-        self._made, self.answering = other._made, other.answering
 
     # -- answers ----------------------------------------------------------------------------------
 
