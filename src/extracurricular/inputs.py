@@ -229,6 +229,19 @@ class Capturable:
         return self.obstacle is None
 
 
+def as_bytes(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor in order, uint8, [count of elements · bytes of an element].
+
+    They are a view where the tensor lies so in memory.
+    """
+    # Flattened, since a tensor without dimensions cannot be viewed as bytes.
+    flat = tensor.detach().contiguous().flatten()
+    if flat.stride() != (1,):
+        # Any stride counts as contiguous where there are fewer than two elements.
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
+
+
 def obstacle(thing: object) -> str | None:
     """Return the reason why a CUDA graph cannot hold something, as a clause; None if it can.
 

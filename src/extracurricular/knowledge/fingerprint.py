@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from extracurricular.data.base import Data
 from extracurricular.data.images.stream import Streamed
 from extracurricular.errors import shorten
-from extracurricular.inputs import leaves
+from extracurricular.inputs import as_bytes, leaves
 from extracurricular.knowledge.answers import StoredTeacher
 from extracurricular.teachers import DropoutTeacher, EnsembleTeacher, LabelTeacher, NetworkTeacher
 from extracurricular.teachers.apart import Apart
@@ -154,9 +154,7 @@ def _settings(thing: Any) -> dict[str, Any]:
 def _tensor(tensor: Tensor) -> str:
     """Return the fingerprint of a tensor: of its type, shape and bytes."""
     found = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    # Flattened, since a tensor without dimensions cannot be viewed as bytes.
-    flat = tensor.detach().cpu().contiguous().flatten()
-    found.update(flat.view(torch.uint8).numpy().data)
+    found.update(as_bytes(tensor.cpu()).numpy().data)
     return found.hexdigest()[:_DIGITS]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from extracurricular.data.base import Affine, Data, Split
 from extracurricular.data.images.stream import streamed
-from extracurricular.inputs import tree_map
+from extracurricular.inputs import as_bytes, tree_map
 
 # Tensors begin at multiples of this, as the processor likes it.
 _ALIGN = 64
@@ -62,7 +62,7 @@ def mapped(spec: Any, data: Data, content: str, file: Path) -> Mapped | None:
             out.write(b"\0" * (-end % _ALIGN))
             start = end + (-end % _ALIGN)
             if tensor.numel():
-                out.write(_bytes_of(tensor).numpy().data)
+                out.write(as_bytes(tensor).numpy().data)
             end = start + tensor.nbytes
             return _Place(start, tuple(tensor.shape), tensor.dtype)
 
@@ -140,7 +140,7 @@ def sent(spec: Any, data: Data, content: str) -> Sent:
     parts: list[npt.NDArray[np.uint8]] = []
 
     def put(tensor: Tensor) -> Any:
-        parts.append(_bytes_of(tensor).cpu().numpy())
+        parts.append(as_bytes(tensor).cpu().numpy())
         return _Place(len(parts) - 1, tuple(tensor.shape), tensor.dtype)
 
     return Sent(spec, content, _mapped(data, put), parts)
@@ -171,8 +171,3 @@ def size_of(data: Data) -> int:
 
     _mapped(data, add)
     return total
-
-
-def _bytes_of(tensor: Tensor) -> Tensor:
-    """Return the bytes of a tensor, in order."""
-    return tensor.detach().contiguous().flatten().view(torch.uint8)

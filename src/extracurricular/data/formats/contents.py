@@ -16,7 +16,7 @@ from extracurricular.data.base import Data, Split
 from extracurricular.data.formats.checksums import checksums
 from extracurricular.data.formats.description import describe_data
 from extracurricular.data.images.stream import streamed
-from extracurricular.inputs import images, leaves
+from extracurricular.inputs import as_bytes, images, leaves
 
 PARTS = ("train", "validation", "test")
 # Scales that differ less than this, as a part of the deviation, differ by some examples alone.
@@ -59,9 +59,7 @@ def split_checksum(split: Split) -> str:
 
 def _add(digest: Any, tensor: Tensor) -> None:
     digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    # Flattened, since a tensor without dimensions cannot be viewed as bytes.
-    flat = tensor.detach().cpu().contiguous().flatten()
-    digest.update(flat.view(torch.uint8).numpy().data)
+    digest.update(as_bytes(tensor.cpu()).numpy().data)
 
 
 def changes(
