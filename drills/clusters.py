@@ -165,17 +165,17 @@ class _Nodes:
         raylets = {
             one.process.pid for node in nodes for one in node.all_processes.get("raylet", [])
         }
-        return [pid for pid, title, parent in _processes() if parent in raylets and _works(title)]
+        return [pid for pid, title, parent in processes() if parent in raylets and works(title)]
 
 
-def _works(title: str) -> bool:
+def works(title: str) -> bool:
     """Return whether a process of Ray does a stage."""
     return title.startswith("ray::") and title.partition("::")[2].startswith(
         ("teacher", "erm", "kd", "xcl")
     )
 
 
-def _processes() -> Iterator[tuple[int, str, int]]:
+def processes() -> Iterator[tuple[int, str, int]]:
     """Yield number, title and parent of each process."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
