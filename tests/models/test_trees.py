@@ -243,3 +243,27 @@ def test_fewer_draws_than_folds_are_refused() -> None:
     fitted = ESTIMATORS.build("extra_trees", key="k")
     with pytest.raises(ValueError, match="folds is 3, but there are 2 draws"):
         fitted.fit(x, target_of("regression", x), np.ones(2), 0)
+
+
+@pytest.mark.parametrize("name", ["gradient_boosting", "random_forest"])
+def test_rows_on_a_grid_between_the_draws_take_the_same_way_however_they_are_rounded(
+    name: str,
+) -> None:
+    rng = np.random.default_rng(3)
+    grid = np.arange(0, 400, dtype=np.float64) / 10  # as tables have them, with one decimal
+    seen = rng.choice(grid, 120, replace=False)
+    x = ((seen - grid.mean()) / grid.std()).astype(np.float32)[:, None]
+    fitted = {
+        "gradient_boosting": ensemble.HistGradientBoostingRegressor(
+            max_iter=30, min_samples_leaf=2
+        ),
+        "random_forest": ensemble.RandomForestRegressor(n_estimators=10, random_state=0),
+    }[name].fit(x, np.sin(x[:, 0] * 3))
+    trees = grown(fitted)[0]
+    wanted = (grid - grid.mean()) / grid.std()
+    nearest = [
+        np.abs(np.concatenate([one.threshold for one in some])[:, None] - wanted).min()
+        for some in (trees, apart(trees, x))
+    ]
+    assert nearest[0] < 1e-6, "such trees do split on the grid"
+    assert nearest[1] > 1e-4

@@ -34,6 +34,9 @@ _LEAST_PART = 1e-3
 _NEVER, LEAST_PROBABILITY = -14.0, 1e-6
 # No variance is below this, of a target whose own is 1.
 LEAST_VARIANCE = 1e-6
+# Where a threshold stands between two draws: near the half, and far from all small fractions
+# (1 / (2 + 1 / (2 + φ)), φ the golden ratio), which is where values on a grid lie.
+_PART = 0.4393
 # A squared error says little of a variance, so leaves of variances hold more draws.
 _LEAF_OF_VARIANCES = 20
 
@@ -328,9 +331,10 @@ def _grown(fitted: list[tuple[slice, Any]], x: Array) -> Iterator[tuple[list[Tre
 
 
 def apart(trees: list[Tree], x: Array) -> list[Tree]:
-    """Return trees with no threshold on the value of a draw: it moves halfway to the next one.
+    """Return trees whose thresholds part the same draws, and stand on no value that rows have.
 
-    Boosted trees split at values of draws. A row with such a value, standardised elsewhere, may
+    Boosted trees split at values of draws, and forests halfway between two, where another row may
+    lie if values are whole or on a grid. A row with such a value, standardised elsewhere, may
     differ in its last bit and would go the other way. No draw changes its leaf.
     """
     known = [np.unique(column).astype(np.float64) for column in x.T]
@@ -342,8 +346,8 @@ def apart(trees: list[Tree], x: Array) -> list[Tree]:
             above = np.searchsorted(values, threshold[own], side="right")
             low = values[np.maximum(above - 1, 0)]
             high = values[np.minimum(above, len(values) - 1)]
-            near = np.abs(threshold[own] - low) <= 1e-6 * np.maximum(1, np.abs(low))
-            threshold[own] = np.where(near & (high > low), (low + high) / 2, threshold[own])
+            inside = (low <= threshold[own]) & (high > low)
+            threshold[own] = np.where(inside, low + _PART * (high - low), threshold[own])
         found.append(tree._replace(threshold=threshold))
     return found
 
