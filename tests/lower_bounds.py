@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 EXTRAS = ("datasets", "excel", "hub", "mat", "onnx", "parquet", "tensorboard")
-NOT_NEEDED = ("extracurricular", "mypy", "ruff", "types-")
+NOT_NEEDED = ("extracurricular", "moto", "mypy", "ruff", "types-")
 # One file or more of each room, in a few minutes: what calls other packages most.
 CORE = """
     tests/test_distributions.py tests/test_matching.py tests/test_names.py
