@@ -108,7 +108,7 @@ def test_reading_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -
     quiet = io.StringIO()
     with Progress(Console(file=quiet)), reading("reading images", 300, "images") as tell:
         tell(300)
-    assert quiet.getvalue() == ""
+    assert quiet.getvalue().strip() == ""  # older versions of rich end with an empty line
     # A command without a bar of its own has one for the reading.
     monkeypatch.setattr(base, "make_console", lambda **_: terminal)
     try:
