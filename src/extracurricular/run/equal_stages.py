@@ -29,9 +29,9 @@ from extracurricular.run.tasks import Key, Task
 from extracurricular.run.workspace import RECORD, Workspace
 
 # The evaluation of a run leaves these in the folders of its stages.
-_MEASURED = (ANSWERS, METRICS)
+MEASURED = (ANSWERS, METRICS)
 # What a run keeps of its data, whose description has the checksums of the rest; and its machines.
-_KEPT = (IDS, EXAMPLES, DATA, ENVIRONMENT)
+KEPT = (IDS, EXAMPLES, DATA, ENVIRONMENT)
 
 
 @dataclass(frozen=True)
@@ -147,28 +147,15 @@ def link_stage(source: Path, target: Path) -> None:
         _link(file, target / file.relative_to(source))
 
 
-def link_measured(source: Path, target: Path) -> None:
-    """Put what the evaluation left in the folder of a stage into another run that has none of it.
+def link_files(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Put files of a folder into that of another run, as far as it has none of these names.
 
-    The evaluation of that run compares it, and writes its own where it differs.
-
-    Raises:
-        StorageError: A file cannot be read or written.
-    """
-    for name in _MEASURED:
-        if (source / name).is_file() and not (target / name).exists():
-            _link(source / name, target / name)
-
-
-def link_kept(source: Path, target: Path) -> None:
-    """Put what a run keeps of its data and its machines into another run that has none of it.
-
-    The beginning of that run compares it, and writes its own where it differs.
+    What writes them in that run compares them, and writes its own where they differ.
 
     Raises:
         StorageError: A file cannot be read or written.
     """
-    for name in _KEPT:
+    for name in names:
         if (source / name).is_file() and not (target / name).exists():
             _link(source / name, target / name)
 
@@ -193,4 +180,4 @@ def _link(file: Path, target: Path) -> None:
 
 
 def _belongs(name: str) -> bool:
-    return not (name.startswith(".") or name.endswith(".ckpt") or name in _MEASURED)
+    return not (name.startswith(".") or name.endswith(".ckpt") or name in MEASURED)

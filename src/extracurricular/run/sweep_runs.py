@@ -28,7 +28,7 @@ from extracurricular.run.calibrated import calibrated_by
 from extracurricular.run.chance import tell_of_chance
 from extracurricular.run.check import check, check_folder
 from extracurricular.run.equal_cost import settled
-from extracurricular.run.equal_stages import EqualStages, Member, link_kept, link_measured, member
+from extracurricular.run.equal_stages import KEPT, MEASURED, EqualStages, Member, link_files, member
 from extracurricular.run.evaluation import SUMMARY
 from extracurricular.run.execute import begin
 from extracurricular.run.executors import do_tasks, job_context, job_count, threads
@@ -199,7 +199,7 @@ class Runs:
             locks.enter_context(threads(recipe.device.threads))
             for run in some:
                 check_folder(run.member.plan, run.member.workspace)
-                link_kept(some[0].folder, run.folder)
+                link_files(some[0].folder, run.folder, KEPT)
                 begin(
                     run.member.plan,
                     run.member.workspace,
@@ -241,7 +241,7 @@ class Runs:
         figured |= {path: self._figured[m] for path, m in marks.items() if m in self._figured}
         for path, mark in marks.items():
             if mark in self._measured:
-                link_measured(self._measured[mark] / path, one.folder / path)
+                link_files(self._measured[mark] / path, one.folder / path, MEASURED)
         whole.evaluation.do(workspace)
         self._measured |= {m: one.folder for m in marks.values() if m not in self._measured}
         self._answers = {m: answers[path] for path, m in marks.items() if path in answers}
