@@ -143,7 +143,7 @@ def target_of(kind: str, x: Any) -> Distribution:
 
 
 SMALL = {
-    "gradient_boosting": {"rounds": 40},
+    "gradient_boosting": {"rounds": 40, "columns": 0.7},
     "random_forest": {"trees": 20},
     "extra_trees": {"trees": 20},
     "sklearn": {"estimator": "tests.models.test_trees:own"},
@@ -213,6 +213,7 @@ def test_the_variance_of_a_sure_teacher_is_the_error_of_the_student() -> None:
         ({"gradient_boosting": {"rate": 0.0}}, "rate is 0.0; it must be above 0"),
         ({"gradient_boosting": {"folds": 1}}, "folds is 1; it should be at least 2"),
         ({"random_forest": {"columns": 2.0}}, "columns is 2.0"),
+        ({"gradient_boosting": {"columns": 0.0}}, "columns is 0.0; it must be above 0"),
         ({"sklearn": {"estimator": "here"}}, "it must be package.module:function"),
         ({"sklearns": {}}, "sklearn"),
     ],
@@ -236,6 +237,19 @@ def test_no_threshold_stands_on_the_value_of_a_draw_and_no_draw_changes_its_leaf
     assert np.array_equal(asked(after, x), asked(before, x))
     near = np.nextafter(x, np.float32(np.inf))
     assert np.array_equal(asked(after, near), asked(after, x))
+
+
+def test_boosted_trees_choose_each_split_from_a_part_of_the_columns() -> None:
+    """The last column says nothing where the first is known, so only chance takes it."""
+    x = rows(600, 4)
+    x[:, -1] = x[:, 0] + 0.5 * np.random.default_rng(0).normal(size=len(x)).astype(np.float32)
+    target = Gaussian.point(torch.from_numpy(curve(x))[:, None].float())
+    used = []
+    for part in (1.0, 1 / x.shape[1]):
+        settings = {"gradient_boosting": {"rounds": 10, "columns": part}}
+        module = ESTIMATORS.build(settings, key="k").fit(x, target, np.ones(len(x)), 0)
+        used.append(float((module.feature == x.shape[1] - 1).float().mean()))
+    assert used[0] < used[1]
 
 
 def test_fewer_draws_than_folds_are_refused() -> None:

@@ -78,6 +78,7 @@ class BoostedStudent:
         rate: Shrinkage of each tree.
         leaves: Most leaves of a tree.
         leaf: Fewest draws in a leaf.
+        columns: Part of the columns that a split chooses from, in (0, 1].
         folds: Folds of the cross-validation in which the errors of the means are found.
     """
 
@@ -85,6 +86,7 @@ class BoostedStudent:
     rate: float = 0.1
     leaves: int = 31
     leaf: int = 20
+    columns: float = 1.0
     folds: int = 3
 
     def __post_init__(self) -> None:
@@ -93,6 +95,7 @@ class BoostedStudent:
         check_at_least(2, leaves=self.leaves, folds=self.folds)
         if self.rate <= 0:
             raise ValueError(f"rate is {self.rate}; it must be above 0")
+        _check_columns(self.columns)
 
     def fit(self, x: Array, target: Distribution, weight: Array, seed: int) -> Trees:
         """Fit it."""
@@ -103,6 +106,7 @@ class BoostedStudent:
             "learning_rate": self.rate,
             "max_leaf_nodes": self.leaves,
             "min_samples_leaf": self.leaf,
+            "max_features": self.columns,
             "early_stopping": False,
             "random_state": _state(seed),
         }
@@ -148,8 +152,7 @@ class _Forest:
         """Check the settings."""
         check_at_least(1, trees=self.trees, leaf=self.leaf)
         check_at_least(2, folds=self.folds)
-        if not 0 < self.columns <= 1:
-            raise ValueError(f"columns is {self.columns}; it must be above 0, and at most 1")
+        _check_columns(self.columns)
 
     def fit(self, x: Array, target: Distribution, weight: Array, seed: int) -> Trees:
         """Fit it."""
@@ -370,6 +373,12 @@ def _of_classes(estimator: Any, x: Array, probs: Array, weight: Array) -> list[B
     # Of two classes it has the log-odds of the second.
     found = [Block([], np.zeros(1)), *found] if len(found) == 1 else found
     return list((never | dict(zip(known.tolist(), found, strict=True))).values())
+
+
+def _check_columns(part: float) -> None:
+    """Refuse a part of the columns that is none."""
+    if not 0 < part <= 1:
+        raise ValueError(f"columns is {part}; it must be above 0, and at most 1")
 
 
 def _state(seed: int) -> int:
