@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from extracurricular.errors import RecipeError, XclError, first_line, from_extra
+from extracurricular.errors import RecipeError, TrainingError, XclError, first_line, from_extra
 from extracurricular.knowledge.fingerprint import canonical
 from extracurricular.models import parameter_count
 from extracurricular.recipe.named_code import named_code
@@ -35,6 +36,8 @@ _TLS = "RAY_USE_TLS"
 _AUTH = "RAY_AUTH_MODE"
 # Seconds in which a machine answers that is there.
 _PATIENCE = 5.0
+# Seconds between two looks at a cluster, and those of silence after which it is dead.
+_PULSE, _SILENCE = 1.0, 5.0
 # Memory of a process that has imported all it needs.
 _BARE = 600 * 2**20
 # Copies of a network's numbers in a training: weights, gradients, moments, averages, checkpoint.
@@ -232,6 +235,75 @@ def _place(name: str) -> Path | None:
     if {"site-packages", "dist-packages"} & set(place.parts):
         return None
     return place if place.is_dir() or place.suffix == ".py" else None
+
+
+class Pulse:
+    """Notices that the cluster of a run has died, before Ray ends this process itself.
+
+    It does so without a word that a person could use: after a minute where the head of the cluster
+    is gone, sooner where its own part on this machine is.
+
+    Args:
+        ray: The module, which has joined a cluster.
+    """
+
+    def __init__(self, ray: ModuleType) -> None:
+        self._looked = time.monotonic()
+        context = ray.get_runtime_context()
+        self._places: list[tuple[str, str]] = []
+        # By ray:// this process is no part of the cluster, and its calls raise where that is gone.
+        if not ray.util.client.ray.is_connected():
+            head, node = context.gcs_address, context.get_node_id()
+            self._places = [(head, f"the head of the cluster at {head!r} has died")] + [
+                (f"{one['NodeManagerAddress']}:{one['NodeManagerPort']}", "Ray has died here")
+                for one in ray.nodes()
+                if one["NodeID"] == node
+            ]
+        self._answered = dict.fromkeys(self._places, self._looked)
+
+    def feel(self) -> None:
+        """Look now and then whether the head of the cluster and this machine's part are alive.
+
+        Raises:
+            TrainingError: One is not.
+        """
+        now = time.monotonic()
+        if now - self._looked < _PULSE:
+            return
+        self._looked = now
+        for place in self._places:
+            if _listens(place[0]):
+                self._answered[place] = now
+            elif now - self._answered[place] > _SILENCE:
+                raise _dead(place[1])
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PULSE).close()
+    except OSError:
+        return False
+    return True
+
+
+def _dead(what: str) -> TrainingError:
+    return TrainingError(
+        f"{what}; the same command goes on from the checkpoints once there is a cluster"
+    )
+
+
+@contextmanager
+def told_of_loss(on: str) -> Iterator[None]:
+    """Tell in one sentence that a cluster that was joined by its address is gone.
+
+    Raises:
+        TrainingError: It is.
+    """
+    try:
+        yield
+    except ConnectionError as error:
+        raise _dead(f"the cluster at {on!r} is gone ({first_line(error)})") from error
 
 
 class Needs:

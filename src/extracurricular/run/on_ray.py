@@ -24,7 +24,7 @@ from typing import Any
 from extracurricular.data.images.stream import streamed
 from extracurricular.errors import StorageError, TrainingError, XclError, first_line
 from extracurricular.knowledge.fingerprint import canonical
-from extracurricular.run.cluster import Needs, cluster, quiet
+from extracurricular.run.cluster import Needs, Pulse, cluster, quiet, told_of_loss
 from extracurricular.run.jobs import Failed, Job, Order, Read, keep_memory
 from extracurricular.run.lock import Attempt, has_mark, marked, stage_locked
 from extracurricular.run.shared_data import Sent, received, sent, size_of
@@ -96,7 +96,7 @@ def do_on_ray(
             stack.enter_context(marked(workspace.folder, mark))
         driver = _Driver(ray, workspaces, mark, finished)
         try:
-            with quiet():
+            with quiet(), told_of_loss(on):
                 driver.run(tasks)
         except BaseException:
             driver.cancel()
@@ -137,7 +137,7 @@ class _Driver:
         # The longest first, so that none is left alone at the end.
         waiting = sorted(tasks, key=lambda task: task.work, reverse=True)
         ahead = {task.key for task in tasks}
-        looked = 0.0
+        looked, pulse = 0.0, Pulse(ray)
         while waiting or self.running:
             # Ray begins a task when what it needs is done. Where the caller has something to do in
             # between, it gets the task no sooner.
@@ -154,6 +154,7 @@ class _Driver:
                 self._end(task, ref)
                 ahead.discard(task.key)
             if time.monotonic() - looked > _EVERY:
+                pulse.feel()
                 self._pass_on()
                 looked = time.monotonic()
 
