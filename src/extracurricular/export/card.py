@@ -145,7 +145,7 @@ def _calibration(subject: Subject) -> str:
     """Return sentences on a calibration; nothing without one."""
     if subject.calibration is None or not subject.calibrated:
         return ""
-    split = subject.recipe["evaluation"]["split"]
+    split = subject.split_name
     text = " " + plain(calibration_sentence("The student", subject.calibrated, split))
     if subject.calibration.conformal is not None:
         text += " The coverage is that of examples like the validation examples, on average."
