@@ -146,8 +146,11 @@ def recalibrate(folder: Path, calibration: Calibration | None) -> None:
     Raises:
         StorageError: A file is missing or damaged.
     """
-    known = {k: v for k, v in read_sealed(folder / FILE).items() if k != "calibration"}
-    write_sealed_if_changed(folder / FILE, known | _fitted(calibration))
+    known = read_sealed(folder / FILE)
+    # In the order in which they are written first.
+    last = {"sha256": known.pop("sha256", None)}
+    known.pop("calibration", None)
+    write_sealed_if_changed(folder / FILE, known | _fitted(calibration) | last)
 
 
 def saved_trees(folder: Path, data: Data) -> Trees:
