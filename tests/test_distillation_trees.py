@@ -21,8 +21,10 @@ from extracurricular.models.estimators import BoostedStudent
 from extracurricular.predictors.load import from_run
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.recipe.single import recipe_for, trees_sampler
+from extracurricular.run.estimator import asked_about
 from extracurricular.run.execute import execute
 from extracurricular.run.finished import open_run
+from extracurricular.teachers import LabelTeacher
 from tests.test_distillation_calibrated import assert_alike, classes, reals, spec_of
 
 TEACHER = {"random_forest": {"trees": 5}}
@@ -76,6 +78,38 @@ def test_a_sampler_is_that_of_a_recipe_and_a_seed_counts(tmp_path: Path) -> None
         assert not np.array_equal(other(x).mean, found(x).mean)
     built = xcl.build_sampler(["empirical"], data, 0)
     assert distill(TEACHER, BOOSTED, (x, y), sampler=built).parameters > 0  # type: ignore[operator]
+
+
+def test_a_share_of_draws_is_that_share_and_not_half() -> None:
+    x, y = reals()
+    data = from_arrays(x, y)
+    chain = [{"share": {"of": 0.2, "plain": ["empirical"], "extended": ["empirical", "mixup"]}}]
+    sampler = xcl.build_sampler(chain, data, 0)
+    rows, _, counts = asked_about(sampler, LabelTeacher(), 2000, data.device)
+    stored = {row.tobytes() for row in data.inputs(data.train.x).numpy()}
+    mixed = sum(n for row, n in zip(rows, counts, strict=True) if row.tobytes() not in stored)
+    assert mixed / 2000 == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("student", [FOREST, {"mlp": {"hidden": [4]}}])
+def test_stored_answers_teach_as_in_a_recipe_without_rows_that_lack_one(
+    tmp_path: Path, student: dict[str, Any]
+) -> None:
+    x, y = classes()
+    spec, data = spec_of(tmp_path, x, y), from_arrays(x, y)
+    p = np.random.default_rng(0).dirichlet([1, 1, 1], 180)
+    np.savez(tmp_path / "answers.npz", probabilities=p)
+    answers = {"answers": {"path": str(tmp_path / "answers.npz"), "missing": "drop"}}
+    recipe = recipe_for(answers, student, spec, data, name="same", steps=4)
+    recipe["students"]["student"]["sampler"] = ["empirical"]
+    execute(parse_recipe(recipe), tmp_path / "run")
+    stored = xcl.Answers(np.arange(180), probabilities=p, missing="drop")
+    steps = {} if student is FOREST else {"steps": 4}
+    found = distill(stored, student, (x, y), sampler=["empirical"], **steps)
+    assert_alike(found, from_run(open_run(tmp_path / "run")), x)
+    if student is FOREST:
+        with pytest.raises(RecipeError, match="sampler: 'mixup' needs answers on new examples"):
+            distill(stored, student, (x, y), sampler=["empirical", "mixup"])
 
 
 def test_the_default_draws_are_stored_and_swapped_rows_or_mixed_images() -> None:

@@ -70,6 +70,7 @@ from extracurricular.teachers import NetworkTeacher, Teacher
 from extracurricular.teachers.calibrated import calibrated
 from extracurricular.training import Training
 from extracurricular.training.arguments import check_arguments
+from extracurricular.training.mastery import drawing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -195,9 +196,12 @@ def distill(
     made: _Made
     with as_they_were(modules_of(teacher)), cpu_threads(threads):
         asked = read_teacher(teacher, read, seed, raw)
+        answered = getattr(asked, "answered", None)
+        # Examples whose answer a file of answers lacks are never drawn.
+        examples = own if answered is None else drawing(own, answered)
         if trees is not None:
             chain = trees_sampler(read) if sampler is None else sampler
-            lesson = TreeLesson(trees, read, asked, chain, seed, fabric)
+            lesson = TreeLesson(trees, examples, asked, chain, seed, fabric)
             lesson.check()
             return _finished(_Trees(lesson), own, asked, folder, methods, seed)
         family = read_family(distribution)
@@ -210,7 +214,7 @@ def distill(
         if family is not None:
             given = own_loss(family, matching)
             asked = told_apart(family, asked)
-        lessons = Lessons(own, asked, first, settings, seed, fabric, on_progress)
+        lessons = Lessons(examples, asked, first, settings, seed, fabric, on_progress)
         single = Candidate(chain, read_loss(given, own.task))
         choice = None if choose is None else contest(lessons, choose, chain, given)
         for candidate in [single] if choice is None else choice.among.values():
