@@ -19,6 +19,7 @@ from extracurricular.data.formats.description import Description, describe_data,
 from extracurricular.distributions import Calibration
 from extracurricular.errors import RecipeError, StorageError, TrustError, XclError
 from extracurricular.files import (
+    curing,
     load_weights,
     read_sealed,
     save_weights,
@@ -40,6 +41,7 @@ from extracurricular.teachers.calibrated import calibrated
 SCHEMA = 1
 FILE = "predictor.json"
 _WEIGHTS = "weights.safetensors"
+_CURE = f"without {FILE} xcl.distill makes the student anew"
 
 
 class _Known(Description):
@@ -146,7 +148,8 @@ def recalibrate(folder: Path, calibration: Calibration | None) -> None:
     Raises:
         StorageError: A file is missing or damaged.
     """
-    known = read_sealed(folder / FILE)
+    with curing(_CURE):
+        known = read_sealed(folder / FILE)
     # In the order in which they are written first.
     last = {"sha256": known.pop("sha256", None)}
     known.pop("calibration", None)
@@ -163,9 +166,10 @@ def saved_trees(folder: Path, data: Data) -> Trees:
     Raises:
         StorageError: They are missing or damaged, or lead out of themselves.
     """
-    known = read_sealed(folder / FILE)
-    state = load_weights(folder / _WEIGHTS, known.get("sha256"))
-    return restored(known.get("trees"), state, *sizes_of(data))
+    with curing(_CURE):
+        known = read_sealed(folder / FILE)
+        state = load_weights(folder / _WEIGHTS, known.get("sha256"))
+        return restored(known.get("trees"), state, *sizes_of(data))
 
 
 def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -203,8 +203,8 @@ def check_methods(methods: CalibrateSection, data: Data, key: str) -> None:
     if not len(split) or split.y is None:
         raise RecipeError(
             key,
-            "is set, and is fitted on validation examples, but the data have none; set the data's "
-            "validation, or calibrate to null",
+            "is set, and is fitted on validation examples, but the data have none; give "
+            "them a validation split, or leave the calibration out",
         )
     if methods.conformal is not None:
         stated, count = methods.conformal.coverage, len(split)
