@@ -60,7 +60,7 @@ SETS: dict[str, dict[str, Any]] = {
     "energy": TABLE, "concrete": TABLE,
     "cifar": {
         "teacher": ({"digits_cnn": {"width": 16}}, {"batch_size": 32}),
-        "students": [{"digits_cnn": {"width": 6}}],
+        "students": [{"digits_cnn": {"width": 6}}, "resnet8", "mobilenetv2"],
         "training": {"batch_size": 32}, "steps": 800,
         "chain": ["empirical", {"augment": {"pad": 4, "flip": True}}],
     },

@@ -21,7 +21,7 @@ from extracurricular.knowledge.fingerprint import teacher_fingerprint
 from extracurricular.samplers import Batch
 from extracurricular.teachers import HasMembers
 from extracurricular.teachers.named import ENTRIES
-from extracurricular.teachers.onnx import OnnxTeacher
+from extracurricular.teachers.onnx import OnnxTeacher, open_session
 from extracurricular.teachers.onnx_format import read_layout
 from extracurricular.teachers.order import reordered
 from tests.conftest import eye_data, image_data, pair_data, table_data
@@ -203,6 +203,20 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             ValueError, match=f"{name}.onnx' (is damaged|cannot be opened|is empty)"
         ):
             OnnxTeacher(file, data)(first(data))
+
+
+@pytest.mark.parametrize("text", [b"metadata", b"inputname", b"outputname"])
+def test_a_file_with_a_text_that_is_no_utf_8_is_refused(text: bytes, tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["inputname", "w"], ["outputname"])]
+    weight = {"w": np.ones((7, 2), np.float32)}
+    path = save(
+        tmp_path / "t.onnx", nodes, {"inputname": ["B", 7]}, {"outputname": ["B", 2]}, weight
+    )
+    model = onnx.load(path)
+    model.metadata_props.add(key="extracurricular", value="metadata")
+    path.write_bytes(model.SerializeToString().replace(text, b"\xc4" + text[1:]))
+    with pytest.raises(ValueError, match=r"t\.onnx' cannot be opened: a name or text in it is not"):
+        open_session(path)
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,11 @@ from extracurricular.assess.first_images import (
     image_settings,
     named_images,
 )
+from extracurricular.assess.first_shards import is_shard, names_shards
 from extracurricular.assess.survey import survey
 from extracurricular.data.base import Data
 from extracurricular.data.images.packed import is_archive
+from extracurricular.data.remote import is_url, local_path
 from extracurricular.data.sets import DATA
 from extracurricular.errors import DataError, RecipeError, XclError, known_names
 from extracurricular.registry import split_spec
@@ -51,6 +53,7 @@ _KINDS = {
     "table": _SAFE,
     "images": ("duplicates", "validation", "fewest", "rename", "target_transform"),
     "imagefolder": ("duplicates", "validation"),
+    "webdataset": ("duplicates", "validation"),
 }
 _ROUNDS = 4
 # At most this part of the examples may be lost by a setting that nobody asked for.
@@ -85,8 +88,8 @@ def find_first(what: str, given: Mapping[str, Any], target: str | None = None) -
     """Find out what a person's data are, and read them.
 
     Args:
-        what: A file of a table or of arrays, a pattern with ``*``, a folder of images by class, or
-            the name or spec of a data set.
+        what: A file of a table or of arrays, a pattern with ``*``, a folder of images by class,
+            shards of images, a URL of a table or of shards, or the name or spec of a data set.
         given: Settings of the data set that are known already.
         target: Name or position of the column to predict, for a table.
 
@@ -105,7 +108,7 @@ def find_first(what: str, given: Mapping[str, Any], target: str | None = None) -
         settings = _table_settings(settings, _table(settings))
     elif name == "images":
         settings = _table_settings(settings, _table(settings), _image_column(settings))
-    if name in ("images", "imagefolder"):
+    if name in ("images", "imagefolder", "webdataset"):
         settings = image_settings(name, settings)
     data, settings = _read(name, settings)
     data, settings, left = _mended(name, settings, data)
@@ -117,7 +120,12 @@ def find_first(what: str, given: Mapping[str, Any], target: str | None = None) -
 
 def recognised(what: str) -> tuple[str, dict[str, Setting]]:
     """Return the kind of a data set, and the settings that its name has."""
+    what = local_path(what)
     path = Path(what).expanduser()
+    if names_shards(what):
+        return "webdataset", {"path": Setting("path", what, given=True)}
+    if is_url(what):
+        return "table", {"path": Setting("path", what, given=True)}
     if path.is_file() or ("*" in what and not what.lstrip().startswith("{")):
         kind = _file_kind(path)
         named = named_images(path, what) if kind == "table" else None
@@ -137,8 +145,9 @@ def recognised(what: str) -> tuple[str, dict[str, Setting]]:
         return folder_kind(path, what)
     raise DataError(
         f"there is no file, folder or data set {what!r} (looked in {str(Path.cwd())!r}); give a "
-        "table (.csv, .tsv, .parquet, .xlsx, or several by a *), a folder of images by class, an "
-        f".npz file, or a data set by name; {known_names(what, DATA.names())}"
+        "table (.csv, .tsv, .parquet, .xlsx, or several by a *), a folder of images by class, "
+        "shards of images (.tar), an .npz file, or a data set by name; "
+        f"{known_names(what, DATA.names())}"
     )
 
 
@@ -151,7 +160,7 @@ def _file_kind(path: Path) -> str:
     if endings and endings[-1] in TABLES:
         return "table"
     if is_archive(path):
-        return "imagefolder"
+        return "webdataset" if is_shard(path) else "imagefolder"
     raise DataError(
         f"{str(path)!r} is neither a table ({', '.join(TABLES[:8])}) nor an .npz file of arrays"
     )
@@ -272,6 +281,7 @@ def _table_settings(
 def _table(settings: Mapping[str, Setting]) -> Table:
     from extracurricular.data.formats.columns import Reading
     from extracurricular.data.formats.delimited import TextForm
+    from extracurricular.data.formats.remote_files import here
     from extracurricular.data.formats.tables import read_table
 
     values = {name: setting.value for name, setting in settings.items()}
@@ -281,7 +291,8 @@ def _table(settings: Mapping[str, Setting]) -> Table:
         "index", "sheet",
     )  # fmt: skip
     reading = Reading(TextForm(**form), **{k: values[k] for k in known if k in values})
-    return read_table(Path(values.get("path") or values["table"]), reading)
+    with here(str(values.get("path") or values["table"])) as place:
+        return read_table(place, reading)
 
 
 def _image_column(settings: Mapping[str, Setting]) -> str:
@@ -311,7 +322,7 @@ def _read(name: str, settings: dict[str, Setting]) -> tuple[Data, dict[str, Sett
         return DATA.build({name: _values(settings)}, key="data"), settings
     except XclError as error:
         problem = error
-    if name in ("images", "imagefolder") and "damaged" not in settings:
+    if name in ("images", "imagefolder", "webdataset") and "damaged" not in settings:
         why = (f"{problem}." if not str(problem).endswith(".") else str(problem),)
         tries = [settings | {"damaged": Setting("damaged", "skip", why)}]
     else:
@@ -435,7 +446,8 @@ def _shown(name: str, settings: dict[str, Setting], data: Data) -> dict[str, Set
     if name in ("table", "arrays", "images") and "task" not in found:
         why = [note for note in data.notes if "read as" in note and "`task" in note]
         found["task"] = Setting("task", data.task.kind, tuple(why[:1]))
-    own = "split" in found or name not in ("table", "arrays", "imagefolder", "images")
+    usual = ("table", "arrays", "imagefolder", "images", "webdataset")
+    own = "split" in found or name not in usual
     total = _count(data)
     if not own and "test" not in found and abs(len(data.test) / total - 0.2) < 0.1:
         found["test"] = Setting("test", 0.2)

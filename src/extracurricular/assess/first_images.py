@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from extracurricular.assess.first_shards import is_shard, shard_places
 from extracurricular.data.images.decode import open_image
 from extracurricular.errors import DataError, XclError
 
@@ -64,6 +65,9 @@ def folder_kind(path: Path, what: str) -> tuple[str, dict[str, Setting]]:
                             "give one of them")  # fmt: skip
     if inner:
         return "imagefolder", {"path": Setting("path", what, given=True)}
+    tars = [entry for entry in entries if entry.suffix.lower() == ".tar"]
+    if tars and not images and is_shard(tars[0]):
+        return "webdataset", {"path": Setting("path", what, given=True)}
     if images:
         raise DataError(
             f"the folder {what!r} has {images:,} images and no folders; put the images of each "
@@ -163,6 +167,8 @@ def _places(name: str, settings: Mapping[str, Setting]) -> list[str]:
 
     given: dict[str, Any] = {key: setting.value for key, setting in settings.items()}
     try:
+        if name == "webdataset":
+            return shard_places(given)
         if name == "imagefolder":
             tree = Tree(Path(given["path"]).expanduser())
             store, top, names = tree.store, tree.top, tree.images()

@@ -146,7 +146,7 @@ def facts_of(found: Found, accelerated: bool = False) -> Facts:
         rows=len(data.train),
         flips=found.name in ("imagefolder", "hf", "cifar10", "cifar100")
         # A number may be a direction or a place, which a mirror changes.
-        or (found.name == "images" and data.task.kind == "classification"),
+        or (found.name in ("images", "webdataset") and data.task.kind == "classification"),
         unlabelled=0 if data.unlabelled is None else len(data.unlabelled),
         accelerated=accelerated,
         several=data.task.kind != "regression" and y is not None and y.ndim > 1,

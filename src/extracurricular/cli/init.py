@@ -29,7 +29,8 @@ def init(
         typer.Argument(
             metavar="DATA",
             help="A table (.csv, .tsv, .parquet, .xlsx; or several by a quoted *), a folder of "
-            "images by class, an .npz file, or the name of a data set.",
+            "images by class, shards of images (.tar), a URL of a table or of shards, an .npz "
+            "file, or the name of a data set.",
         ),
     ],
     overrides: Annotated[
@@ -153,9 +154,11 @@ def _relative(path: str, out: Path) -> str:
 
 def _path(found: Found, out: Path) -> str | None:
     """Return the path of the data as the recipe has it; None if they have none."""
+    from extracurricular.data.remote import is_url
+
     path = next((s.value for s in found.settings if s.name == "path"), None)
     hub = isinstance(path, str) and found.name == "hf" and not Path(path).exists()
-    return path if path is None or hub else _relative(str(path), out)
+    return path if path is None or hub or is_url(str(path)) else _relative(str(path), out)
 
 
 def _name(name: str) -> str:

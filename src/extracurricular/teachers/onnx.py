@@ -51,7 +51,15 @@ def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        found = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # It decodes these when they are asked for.
+        _ = found.get_modelmeta().custom_metadata_map
+        _ = [one.name for one in (*found.get_inputs(), *found.get_outputs())]
+        return found
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"the file {str(path)!r} cannot be opened: a name or text in it is not UTF-8"
+        ) from None
     except Exception as error:  # onnxruntime has a class of its own for each way to fail
         text = " ".join(str(error).split())
         raise ValueError(f"the file {str(path)!r} cannot be opened: {text}") from None
