@@ -148,8 +148,9 @@ def distill(
         distribution: The family of the student's distributions, as a recipe names it, such as
             ``"student_t"`` or ``{"mixture": {"components": 5}}``; the usual one where None. One
             that keeps an ensemble's disagreement (``"dirichlet"``) needs a teacher with members.
-        training: Settings of the training; AdamW where None (:func:`default_training`). A dict
-            changes single settings of that.
+        training: Settings of the training; AdamW where None
+            (:func:`~extracurricular.recipe.single.default_training`). A dict changes single
+            settings of that.
         calibrate: Calibration of the trained student on the validation examples, as a recipe has
             it: ``"temperature"``, ``"variance"``, ``"conformal"``, a list of these, or
             ``{"conformal": {"coverage": 0.95}}`` (docs/calibrate.md); none where None. What is

@@ -8,6 +8,7 @@ begins anew, and ends at the same trees.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,9 +171,11 @@ class EstimatorStage(NetworkStage):
         if self.record is not None or (self.teacher is not None and self.teacher.is_stored):
             checks.asks[self.key] = 0.0
         if is_own(self.estimator):
-            asked = checks.teacher if self.learns_from == "teacher" else None
+            taught = self.learns_from == "teacher" and checks.teacher is not None
+            asked = checks.teacher if taught else LabelTeacher()
+            assert asked is not None
             with workspace.exact():
-                found = asked_about(sampler, asked or LabelTeacher(), TRIED, workspace.device)
+                found = asked_about(sampler, asked, TRIED, workspace.device)
             fitted_trees(self.estimator, self.seed, found, f"{self.key}.estimator")
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
@@ -211,7 +214,7 @@ def no_trees(data: Data) -> Trees:
 
 def sizes_of(data: Data) -> tuple[int, int]:
     """Return the numbers of inputs and outputs of trees for a data set."""
-    inputs = sum(leaf[:1].numel() for leaf in leaves(data.train.x).values())
+    inputs = sum(math.prod(leaf.shape[1:]) for leaf in leaves(data.train.x).values())
     return inputs, data.task.outputs
 
 
