@@ -15,19 +15,19 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import extracurricular as xcl
 from extracurricular import rng
 from extracurricular.data.sets.arrays import from_arrays
-from extracurricular.distillation import (
-    SAMPLER,
-    default_matching,
-    default_training,
-    distill,
-    recipe_for,
-)
+from extracurricular.distillation import distill
 from extracurricular.errors import DataError, RecipeError, StorageError, XclError
 from extracurricular.files import load_weights, read_json, save_weights
 from extracurricular.matching import Matching
 from extracurricular.models import build_model
 from extracurricular.recipe.candidates import named, read_choice, read_text
 from extracurricular.recipe.read import parse_recipe
+from extracurricular.recipe.single import (
+    SAMPLER,
+    default_matching,
+    default_training,
+    recipe_for,
+)
 from extracurricular.run.execute import execute
 from extracurricular.samplers import Empirical
 from extracurricular.teachers import Ensemble, Network
@@ -75,9 +75,11 @@ def table(tmp_path: Path) -> tuple[Any, Any, dict[str, Any]]:
     return x, y, {"arrays": {"path": str(tmp_path / "table.npz")}}
 
 
-def by_recipe(tmp_path: Path, teacher: dict[str, Any], data: Any, task: xcl.Task) -> dict[str, Any]:
+def by_recipe(
+    tmp_path: Path, teacher: dict[str, Any], data: Any, known: xcl.Data
+) -> dict[str, Any]:
     """The weights that a run gives."""
-    recipe = recipe_for(teacher, STUDENT, data, task, name="same", steps=STEPS)
+    recipe = recipe_for(teacher, STUDENT, data, known, name="same", steps=STEPS)
     execute(parse_recipe(recipe), tmp_path / "run")
     return load_weights(tmp_path / "run/students/student/seed-0/weights.safetensors")
 
@@ -132,7 +134,7 @@ def test_it_is_the_training_of_a_recipe_to_the_last_bit(tmp_path: Path, kind: st
     # A recipe gives a teacher that is a network standardised inputs.
     raw = False if isinstance(teacher, nn.Module) else None
     found = distill(teacher, STUDENT, (x, y), steps=STEPS, raw=raw)
-    assert_same(found, by_recipe(tmp_path, section, spec, data.task))
+    assert_same(found, by_recipe(tmp_path, section, spec, data))
 
 
 def test_it_is_the_training_of_a_recipe_on_images_too(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_it_is_the_training_of_a_recipe_on_images_too(tmp_path: Path) -> None:
     section = {"model": {"digits_cnn": {"width": 4}}, "weights": str(tmp_path / "t.safetensors")}
     student = {"digits_cnn": {"width": 2}}
     for number, chain in enumerate((SAMPLER, ["empirical"])):
-        recipe = recipe_for(section, student, spec, data.task, name="same", steps=STEPS)
+        recipe = recipe_for(section, student, spec, data, name="same", steps=STEPS)
         recipe["students"]["student"]["sampler"] = chain
         execute(parse_recipe(recipe), tmp_path / f"run{number}")
         found = distill(teacher, student, data, steps=STEPS, sampler=chain, raw=False)
@@ -283,7 +285,7 @@ def test_a_choice_is_that_of_a_recipe_to_the_last_bit(tmp_path: Path) -> None:
     given |= {"after": [0.25, 0.5]}
     section = read_choice(given, SAMPLER)
     recipe = recipe_for(
-        {"estimator": teacher}, STUDENT, spec, data.task, name="same", steps=128, choose=section
+        {"estimator": teacher}, STUDENT, spec, data, name="same", steps=128, choose=section
     )
     execute(parse_recipe(recipe), tmp_path / "run")
     run = tmp_path / "run/students/student/seed-0"

@@ -6,48 +6,56 @@ same weights to the last bit; it takes Python objects as well as names.
 
 from __future__ import annotations
 
-import copy
 import json
-import operator
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from extracurricular.data.base import Data
-from extracurricular.distributions import Task
 from extracurricular.errors import RecipeError, StorageError, shorten
-from extracurricular.export import Shipped, export_module
+from extracurricular.export.keeper import SETTINGS, Keeper
 from extracurricular.files import Checkpoints, load_weights, read_json, write_json
 from extracurricular.knowledge.fingerprint import data_fingerprint, describe
 from extracurricular.matching import Matching
 from extracurricular.matching import describe as loss_settings
 from extracurricular.models import parameter_count
 from extracurricular.models.families import read_family, with_family
+from extracurricular.predictors.arguments import (
+    as_they_were,
+    check_kinds,
+    read_network,
+    read_training,
+    read_whole,
+)
 from extracurricular.predictors.given import modules_of, read_data, read_teacher
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
-from extracurricular.predictors.saved import FILE, check_place, foreign_files, save_network
-from extracurricular.recipe.candidates import PLAIN
+from extracurricular.predictors.saved import FILE, foreign_files, recalibrate, saved_trees
 from extracurricular.recipe.difference import first_difference
-from extracurricular.recipe.schema import REFERENCE
-from extracurricular.recipe.students import ChooseSection
-from extracurricular.registry import explain_validation
+from extracurricular.recipe.single import (
+    SAMPLER,
+    default_matching,
+    read_calibrate,
+    read_trees,
+    refuse_for_trees,
+    trees_sampler,
+)
+from extracurricular.recipe.students import CalibrateSection
+from extracurricular.registry import split_spec
+from extracurricular.run.calibrated import check_methods, fitted_to
 from extracurricular.run.contest import Candidate, Contest, Lessons, contest, read_loss
 from extracurricular.run.executors import threads as cpu_threads
 from extracurricular.run.families import check_needed, own_loss, told_apart
 from extracurricular.run.lock import locked
 from extracurricular.run.settings import training_settings
 from extracurricular.run.teacher import identity
+from extracurricular.run.tree_lesson import TreeLesson
 from extracurricular.run.trial import (
     PROBE,
     Trial,
@@ -57,42 +65,20 @@ from extracurricular.run.trial import (
     try_sampler,
 )
 from extracurricular.run.within_lessons import lessons_within
-from extracurricular.run.workspace import first_network
 from extracurricular.samplers import Sampler
-from extracurricular.teachers import NetworkTeacher
+from extracurricular.teachers import NetworkTeacher, Teacher
+from extracurricular.teachers.calibrated import calibrated
 from extracurricular.training import Training
 from extracurricular.training.arguments import check_arguments
+from extracurricular.training.mastery import drawing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SCHEMA = 1
-STEPS = 2000
-_SETTINGS = "distill.json"
 
-SAMPLER: list[Any] = [
-    {"share": {"of": "auto", "extended": ["empirical", "mixup"], "plain": ["empirical"]}}
-]
-"""The default source of examples: stored ones, and as many mixed ones as mastery allows."""
-
-
-def default_training(steps: int = STEPS, size: int = 64) -> Training:
-    """Return the default settings of a student's training (our choice).
-
-    Args:
-        steps: Optimiser steps.
-        size: Examples a step.
-    """
-    warmup = min(100, steps // 20)
-    rate, decay = 3e-3, 1e-2
-    return Training(
-        steps=steps, batch_size=size, optimizer="adamw", lr=rate, weight_decay=decay, warmup=warmup
-    )
-
-
-def default_matching(task: Task) -> dict[str, Any]:
-    """Return the default loss (our choice): KL, at T = 4 for classes."""
-    return {"temperature": 4.0} if task.kind == "classification" else {}
+Learned: TypeAlias = tuple[nn.Module, Sampler, dict[str, Any] | None]
+"""A student, the source of its examples, and how it was chosen."""
 
 
 def distill(
@@ -108,6 +94,7 @@ def distill(
     matching: Matching | dict[str, Any] | None = None,
     distribution: Any = None,
     training: Training | dict[str, Any] | None = None,
+    calibrate: Any = None,
     seed: int = 0,
     out: str | Path | None = None,
     fabric: Fabric | None = None,
@@ -125,7 +112,10 @@ def distill(
             or any object of this package that gives distributions. A module keeps its mode and
             its device.
         student: A network's name or spec, such as ``"resnet20"`` or ``{"mlp": {"hidden": [32]}}``;
-            or a torch module, which is copied.
+            or a torch module, which is copied; or trees, which are no network, as a recipe has
+            them: ``{"estimator": {"gradient_boosting": {"rounds": 300}}, "draws": 20000}``. These
+            are fitted to the teacher's distributions on draws, so that ``steps``, ``minutes``,
+            ``training``, ``choose``, ``matching`` and ``distribution`` are not for them.
         data: A :class:`~extracurricular.data.base.Data`; arrays ``(x, y)``; a torch ``Dataset``; a
             ``DataLoader``, whose data set and batch size are taken; or a spec as a recipe has it.
             Arrays and data sets of torch keep 10 % of the examples for validation, and 20 % to
@@ -145,7 +135,9 @@ def distill(
             on it. With ``out``, a training that goes on keeps what was chosen. None for no limit.
         sampler: Source of the examples: a chain as a recipe writes it, or a sampler. Where None,
             stored examples, and a share of mixed ones that follows the student's mastery of the
-            stored ones (``share: auto``, docs/method.md): none if extended draws would not pay.
+            stored ones (``share: auto``, docs/method.md): none if extended draws would not pay. For
+            trees, half stored examples, and half rows with swapped columns, or mixed examples where
+            the data are no rows (our choice); no sampler that follows the student in training.
         choose: Candidates of which the best is returned: a list of ``kd`` (stored examples),
             ``half`` (half of the draws extended), ``auto`` (as many as mastery allows) and ``all``;
             or ``{NAME: {"sampler": […], "matching": {…}}}``; or ``{"among": either, "after": [0.25,
@@ -156,15 +148,21 @@ def distill(
         distribution: The family of the student's distributions, as a recipe names it, such as
             ``"student_t"`` or ``{"mixture": {"components": 5}}``; the usual one where None. One
             that keeps an ensemble's disagreement (``"dirichlet"``) needs a teacher with members.
-        training: Settings of the training; AdamW where None (:func:`default_training`). A dict
-            changes single settings of that.
+        training: Settings of the training; AdamW where None
+            (:func:`~extracurricular.recipe.single.default_training`). A dict changes single
+            settings of that.
+        calibrate: Calibration of the trained student on the validation examples, as a recipe has
+            it: ``"temperature"``, ``"variance"``, ``"conformal"``, a list of these, or
+            ``{"conformal": {"coverage": 0.95}}`` (docs/calibrate.md); none where None. What is
+            returned, saved and exported answers calibrated. With ``out``, another calibration of
+            the same training trains nothing again.
         seed: Seed of everything random.
         out: A folder for checkpoints, the log and the trained student, so that an interrupted
             training goes on; nothing is kept where None.
         fabric: Device and precision; any available device, in full precision, where None.
         threads: Threads on the CPU, as a recipe's ``device.threads``: more pay for large networks
             alone, and change the numbers by rounding.
-        on_progress: Called now and then with (steps done, loss).
+        on_progress: Called now and then with (steps done, loss); never for trees.
         tell: Called with a sentence for the person.
 
     Returns:
@@ -179,28 +177,46 @@ def distill(
         from lightning_fabric import Fabric
 
         fabric = Fabric(accelerator="auto", devices=1)
-    _check_kinds(raw, out, fabric, on_progress)
-    seed = _whole("seed", seed, 0)
-    steps = None if steps is None else _whole("steps", steps, 1)
-    folder = None if out is None else Path(out)
-    read, size = read_data(data)
-    read = read.to(fabric.device)
+    check_kinds(raw, out, fabric, on_progress)
+    seed = read_whole("seed", seed, 0)
+    steps = None if steps is None else read_whole("steps", steps, 1)
     if not isinstance(threads, int) or threads < 1:
         raise RecipeError("threads", f"is {threads!r}; it must be a whole number of at least 1")
-    settings = _training(training, steps, size)
-    with _as_they_were(modules_of(teacher)), cpu_threads(threads):
+    folder = None if out is None else Path(out)
+    trees, methods = read_trees(student), read_calibrate(calibrate)
+    if trees is not None:
+        refuse_for_trees({
+            "steps": steps, "minutes": minutes, "training": training, "choose": choose,
+            "matching": matching, "distribution": distribution,
+        })  # fmt: skip
+    read, size = read_data(data)
+    read = read.to(fabric.device)
+    own = with_family(read, distribution)
+    if methods is not None:
+        check_methods(methods, own, "calibrate")
+    made: _Made
+    with as_they_were(modules_of(teacher)), cpu_threads(threads):
         asked = read_teacher(teacher, read, seed, raw)
-        read, family = with_family(read, distribution), read_family(distribution)
+        answered = getattr(asked, "answered", None)
+        # Examples whose answer a file of answers lacks are never drawn.
+        examples = own if answered is None else drawing(own, answered)
+        if trees is not None:
+            chain = trees_sampler(read) if sampler is None else sampler
+            lesson = TreeLesson(trees, examples, asked, chain, seed, fabric)
+            lesson.check()
+            return _finished(_Trees(lesson), own, asked, folder, methods, seed)
+        family = read_family(distribution)
         spec = None if isinstance(student, nn.Module) else student
-        first = _network(student, read, seed)
+        settings = read_training(training, steps, size)
+        first = read_network(student, own, seed)
         first.to(fabric.device)
         chain = SAMPLER if sampler is None else sampler
-        given = default_matching(read.task) if matching is None else matching
+        given = default_matching(own.task) if matching is None else matching
         if family is not None:
             given = own_loss(family, matching)
             asked = told_apart(family, asked)
-        lessons = Lessons(read, asked, first, settings, seed, fabric, on_progress)
-        single = Candidate(chain, read_loss(given, read.task))
+        lessons = Lessons(examples, asked, first, settings, seed, fabric, on_progress)
+        single = Candidate(chain, read_loss(given, own.task))
         choice = None if choose is None else contest(lessons, choose, chain, given)
         for candidate in [single] if choice is None else choice.among.values():
             if family is not None and family.members == "needed":
@@ -212,84 +228,198 @@ def distill(
             lessons, choice, within, said = lessons_within(
                 lessons, single, choice, minutes, known, began
             )
-            cut, settings = {"within": within}, lessons.settings
+            cut = {"within": within}
             tell(said)
-        name = spec if isinstance(spec, str) else next(iter(spec)) if spec else type(first).__name__
-        keep = partial(_Keeper, data=read, spec=spec, name=str(name))
-        if folder is None:
-            module, source, told = _learned(lessons, single, choice)
-        else:
-            wanted = {
-                "student": spec or describe(student),
-                "sampler": _described(chain),
-                "matching": loss_settings(single.loss, read.task),
-                "training": training_settings(settings),
-                "seed": seed,
-                "data": data_fingerprint(read),
-                "teacher": identity(asked),
-            }
-            if family is not None:
-                wanted["distribution"] = family.spec
-            if choice is not None:
-                wanted["choose"] = choice.section.model_dump(mode="json")
-            _is_done(folder, wanted)  # refuse the folder before there is a lock in it
-            with locked(folder):
-                if not _is_done(folder, wanted):
-                    write_json(folder / _SETTINGS, {"schema": SCHEMA, "settings": wanted, **cut})
-                    lessons = replace(lessons, bound=json.dumps(wanted, sort_keys=True))
-                    module, source, _ = _learned(lessons, single, choice, folder)
-                    keep(module, sampler=source).write(folder)
-                    for place in (folder, *(choice.folders(folder) if choice else ())):
-                        Checkpoints(place).clear()
-                best, told = (single, None) if choice is None else choice.outcome(folder)
-                module, source = lessons.prepared(best)
-                module.load_state_dict(load_weights(folder / "weights.safetensors"))
-        module.eval()
-        network = NetworkTeacher(module, read.task)
-        found = of_data(str(name), with_scales(network, read), read, parameter_count(module))
-        return replace(found, keeper=keep(module, sampler=source), choice=told)
+        made = _Network(lessons, single, choice, spec, student, cut)
+        return _finished(made, own, asked, folder, methods, seed)
 
 
-def _learned(
-    lessons: Lessons, single: Candidate, choice: Contest | None, folder: Path | None = None
-) -> tuple[nn.Module, Sampler, dict[str, Any] | None]:
-    """Train the student, or the candidates; return it, its sampler, and how it was chosen."""
-    if choice is None:
-        return (*lessons.learn(single, folder), None)
-    with TemporaryDirectory() as place:
-        # The best goes on from the checkpoint at which it was judged, kept or not.
-        where = Path(place) if folder is None else folder
-        return (*choice.hold(lessons, where), choice.outcome(where)[1])
+class _Made(Protocol):
+    """A student that is made of a teacher and data."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def spec(self) -> Any:
+        """Spec of its network; None where it has none."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of its own that its result depends on, as plain values."""
+        ...
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What its folder keeps besides."""
+        ...
+
+    def learn(self, folder: Path | None, bound: str) -> Learned:
+        """Make it; what is kept in a folder on the way belongs to ``bound``."""
+        ...
+
+    def load(self, folder: Path) -> Learned:
+        """Return it as a folder holds it, finished."""
+        ...
 
 
 @dataclass(frozen=True)
-class _Keeper:
-    """A student that was trained here, for writing it to files."""
+class _Network:
+    """A network to train, or candidates of which the best is one.
 
-    module: nn.Module
-    data: Data
+    Args:
+        lessons: All that its trainings share.
+        single: Its draws and its loss, where there is no choice.
+        choice: The candidates; None without a choice.
+        spec: Its spec; None for a module.
+        given: The spec, or the module.
+        beside: What was chosen to end within a time.
+    """
+
+    lessons: Lessons
+    single: Candidate
+    choice: Contest | None
     spec: Any
-    name: str
-    sampler: Sampler
+    given: Any
+    beside: dict[str, Any]
 
-    def save(self, folder: str | Path, *, replace: bool = False) -> list[Path]:
-        """Write weights and scales to a folder for nothing else."""
-        folder = Path(folder)
-        check_place(folder)
-        if replace:
-            # These settings may be those of another student, which this one must not pass for.
-            (folder / _SETTINGS).unlink(missing_ok=True)
-        return self.write(folder, replace=replace)
+    @property
+    def name(self) -> str:
+        """The network's name, or the module's class."""
+        if self.spec is None:
+            return type(self.given).__name__
+        return str(self.spec if isinstance(self.spec, str) else next(iter(self.spec)))
 
-    def write(self, folder: Path, *, replace: bool = False) -> list[Path]:
-        """Write weights and scales; see :func:`~extracurricular.predictors.saved.save_network`."""
-        return save_network(
-            folder, self.module, self.data, model=self.spec, name=self.name, replace=replace
-        )
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of its own that its result depends on, as plain values."""
+        task = self.lessons.data.task
+        found = {
+            "student": self.spec or describe(self.given),
+            "sampler": _described(self.single.chain),
+            "matching": loss_settings(self.single.loss, task),
+            "training": training_settings(self.lessons.settings),
+        }
+        if task.family is not None:
+            found["distribution"] = task.family.spec
+        if self.choice is not None:
+            found["choose"] = self.choice.section.model_dump(mode="json")
+        return found
 
-    def export(self, out: str | Path, **options: Any) -> Shipped:
-        """Write a verified file; see :func:`extracurricular.export_module`."""
-        return export_module(self.module, self.data, out, sampler=self.sampler, **options)
+    def learn(self, folder: Path | None, bound: str) -> Learned:
+        """Train it, or the candidates; an interrupted training goes on."""
+        lessons = replace(self.lessons, bound=bound)
+        if self.choice is None:
+            return (*lessons.learn(self.single, folder), None)
+        with TemporaryDirectory() as place:
+            # The best goes on from the checkpoint at which it was judged, kept or not.
+            where = Path(place) if folder is None else folder
+            return (*self.choice.hold(lessons, where), self.choice.outcome(where)[1])
+
+    def load(self, folder: Path) -> Learned:
+        """Return the network with the weights in a folder, in which no checkpoints stay."""
+        for place in (folder, *(self.choice.folders(folder) if self.choice else ())):
+            Checkpoints(place).clear()
+        best, told = (self.single, None) if self.choice is None else self.choice.outcome(folder)
+        module, source = self.lessons.prepared(best)
+        module.load_state_dict(load_weights(folder / "weights.safetensors"))
+        return module, source, told
+
+
+@dataclass(frozen=True)
+class _Trees:
+    """Trees to fit.
+
+    Args:
+        lesson: The fit.
+    """
+
+    lesson: TreeLesson
+    spec = None
+
+    @property
+    def name(self) -> str:
+        """The estimator's name."""
+        return split_spec(self.lesson.spec.estimator, "estimator", "student.estimator")[0]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of its own that its result depends on, as plain values."""
+        spec = self.lesson.spec
+        return {
+            "student": {"estimator": spec.estimator, "draws": spec.draws},
+            "sampler": _described(self.lesson.chain),
+        }
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Nothing: a fit is cut short by no time."""
+        return {}
+
+    def learn(self, folder: Path | None, bound: str) -> Learned:
+        """Fit the trees; an interrupted fit begins anew."""
+        return (*self.lesson.learn(), None)
+
+    def load(self, folder: Path) -> Learned:
+        """Return the trees in a folder."""
+        data = self.lesson.data
+        return saved_trees(folder, data).to(data.device), self.lesson.prepared(), None
+
+
+def _finished(
+    made: _Made,
+    data: Data,
+    teacher: Teacher,
+    folder: Path | None,
+    methods: CalibrateSection | None,
+    seed: int,
+) -> Predictor:
+    """Make a student, or take the one that a folder holds, and calibrate it.
+
+    Args:
+        made: The student.
+        data: The data set, whose task has the family of the student.
+        teacher: Its teacher.
+        folder: The folder; None to keep nothing.
+        methods: The calibration; None for none.
+        seed: Seed of everything random.
+    """
+
+    def keeper(learned: Learned) -> Keeper:
+        module, source, _ = learned
+        found = fitted_to(NetworkTeacher(module.eval(), data.task), methods, data)
+        return Keeper(module, data, made.spec, made.name, source, found)
+
+    if folder is None:
+        learned = made.learn(None, "")
+        kept = keeper(learned)
+    else:
+        wanted = {
+            **made.settings,
+            "seed": seed,
+            "data": data_fingerprint(data),
+            "teacher": identity(teacher),
+        }
+        _is_done(folder, wanted)  # refuse the folder before there is a lock in it
+        with locked(folder):
+            if not _is_done(folder, wanted):
+                about = {"schema": SCHEMA, "settings": wanted, **made.beside}
+                write_json(folder / SETTINGS, about)
+                bound = json.dumps(wanted, sort_keys=True)
+                keeper(made.learn(folder, bound)).write(folder)
+            learned = made.load(folder)
+            kept = keeper(learned)
+            # Other methods than those of before train nothing again.
+            recalibrate(folder, kept.calibration)
+    module, _, told = learned
+    network = calibrated(NetworkTeacher(module, data.task), kept.calibration)
+    asked = with_scales(network, data)
+    stated = None if kept.calibration is None else kept.calibration.conformal
+    found = of_data(made.name, asked, data, parameter_count(module), conformal=stated)
+    return replace(found, keeper=kept, choice=told)
 
 
 def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
@@ -298,7 +428,7 @@ def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
     Raises:
         StorageError: It holds another student, a run, or files from elsewhere.
     """
-    file = folder / _SETTINGS
+    file = folder / SETTINGS
     if (folder / "recipe.yaml").exists():
         raise StorageError(f"{str(folder)!r} holds a run; choose another folder")
     if not file.exists():
@@ -326,7 +456,7 @@ def _is_done(folder: Path, wanted: dict[str, Any]) -> bool:
 
 def _within(folder: Path | None, minutes: float) -> dict[str, Any] | None:
     """Return what the same time chose for the student that was begun in a folder."""
-    file = None if folder is None else folder / _SETTINGS
+    file = None if folder is None else folder / SETTINGS
     if file is None or not file.is_file():
         return None
     found = read_json(file).get("within")
@@ -341,109 +471,6 @@ def _described(sampler: Any) -> Any:
         return describe(sampler)
     except ValueError:
         return type(sampler).__name__
-
-
-def recipe_for(
-    teacher: dict[str, Any],
-    student: Any,
-    data: Any,
-    task: Task,
-    *,
-    name: str,
-    steps: int | None = None,
-    seed: int = 0,
-    choose: ChooseSection | None = None,
-    beside: bool = True,
-) -> dict[str, Any]:
-    """Return the recipe of the training that :func:`distill` does, as plain values.
-
-    Args:
-        teacher: The section ``teacher``.
-        student: Spec of the network.
-        data: Spec of the data set.
-        task: Kind and size of the prediction.
-        name: Name of the recipe.
-        steps, seed: As for :func:`distill`.
-        choose: The candidates, if there is a choice.
-        beside: Whether a student on stored examples alone is trained beside a choice, with as many
-            steps as all candidates together.
-    """
-    own = {
-        "model": student,
-        "sampler": SAMPLER,
-        "matching": default_matching(task),
-        "training": default_training(STEPS if steps is None else steps).model_dump(mode="json"),
-    }
-    students: dict[str, Any] = {"student": own}
-    if choose is not None:
-        students["student"] = {**own, "choose": choose.model_dump(mode="json")}
-        if beside:
-            cost = {"of": "student", "unit": "steps"}
-            students[REFERENCE] = {**own, "sampler": PLAIN, "cost": cost}
-    return {
-        "schema": 1,
-        "name": name,
-        "data": data,
-        "seeds": [seed],
-        "teacher": teacher,
-        "students": students,
-    }
-
-
-# Reading of arguments
-
-
-def _whole(name: str, given: Any, least: int) -> int:
-    """Return a whole number of at least ``least``; NumPy's integers are such numbers too.
-
-    Raises:
-        RecipeError: It is something else.
-    """
-    try:
-        found = operator.index(given)
-    except TypeError:
-        found = None
-    if found is None or isinstance(given, bool) or found < least:
-        raise RecipeError(
-            name, f"is {shorten(given)}; it must be a whole number of at least {least}"
-        )
-    return found
-
-
-def _check_kinds(raw: Any, out: Any, fabric: Any, on_progress: Any) -> None:
-    """Refuse arguments of other kinds than :func:`distill` takes.
-
-    Raises:
-        RecipeError: One is of another kind.
-    """
-    wrong = (
-        ("raw", raw, raw in (None, True, False), "True, False or None"),
-        ("out", out, out is None or isinstance(out, str | Path), "the path of a folder"),
-        ("fabric", fabric, hasattr(fabric, "device"), "a Fabric of lightning_fabric"),
-        ("on_progress", on_progress, on_progress is None or callable(on_progress), "a function"),
-    )
-    for name, given, fits, kind in wrong:
-        if not fits:
-            raise RecipeError(name, f"is {shorten(given)}; it must be {kind}")
-
-
-@contextmanager
-def _as_they_were(modules: list[nn.Module]) -> Iterator[None]:
-    """Put modules back into their modes and onto their devices once a block ends."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    tensors = [next(chain(module.parameters(), module.buffers()), None) for module in modules]
-    places = [
-        (module, tensor.device)
-        for module, tensor in zip(modules, tensors, strict=True)
-        if tensor is not None
-    ]
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-        for module, device in places:
-            module.to(device)
 
 
 def _try(lessons: Lessons, candidate: Candidate, fabric: Fabric) -> None:
@@ -462,34 +489,3 @@ def _try(lessons: Lessons, candidate: Candidate, fabric: Fabric) -> None:
         batch = try_sampler(sampler, ids, "sampler")
         size = lessons.settings.batch_size
         try_lesson(trial, batch, lesson, candidate.loss, size, {""})
-
-
-def _network(given: Any, data: Data, seed: int) -> nn.Module:
-    if isinstance(given, nn.Module):
-        return copy.deepcopy(given)
-    if not isinstance(given, str | dict):
-        made = f", so give {given.__name__}(…)" if isinstance(given, type) else ""
-        raise RecipeError(
-            "student", f"is {shorten(given)}; it must be a torch module, the name of a network or "
-            f"{{NAME: {{setting: value}}}}{made}"
-        )  # fmt: skip
-    return first_network(given, data, seed, "student")
-
-
-def _training(
-    given: Training | dict[str, Any] | None, steps: int | None, size: int | None
-) -> Training:
-    if isinstance(given, Training):
-        return given if steps is None else given.model_copy(update={"steps": steps})
-    usual = default_training(STEPS if steps is None else steps, size or 64)
-    if given is None:
-        return usual
-    if not isinstance(given, dict):
-        raise RecipeError(
-            "training", f"is {shorten(given)}; it must be xcl.Training(…), or a dict of settings"
-        )
-    try:
-        return Training.model_validate(usual.model_dump() | given)
-    except ValidationError as error:
-        known = dict.fromkeys(Training.model_fields)
-        raise explain_validation(error, "training", known) from None

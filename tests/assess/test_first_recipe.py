@@ -30,8 +30,10 @@ from extracurricular.assess.first_recipe import (
 )
 from extracurricular.assess.first_teacher import asked, of_folder
 from extracurricular.data.sets.arrays import from_arrays
+from extracurricular.distributions import Calibration
 from extracurricular.errors import DataError, RecipeError
 from extracurricular.models import build_model
+from extracurricular.models.trees import Block, planted
 from extracurricular.predictors.saved import save_network
 from extracurricular.recipe.read import parse_recipe
 from extracurricular.recipe.schema import Recipe
@@ -358,6 +360,15 @@ def test_a_saved_student_teaches_on_its_own_data(tmp_path: Path) -> None:
         of_folder(tmp_path / "s", from_arrays(2 * x, x[:, 0]))
     with pytest.raises(RecipeError, match="holds no teacher"):
         of_folder(tmp_path, data)
+    # Its weights alone would be another teacher.
+    sure = Calibration(variance=(2.0,))
+    save_network(tmp_path / "c", module, data, model=spec, name="student", calibration=sure)
+    with pytest.raises(RecipeError, match=r"answers calibrated.*give the \.onnx file"):
+        of_folder(tmp_path / "c", data)
+    trees = planted([Block([], np.zeros(2))])
+    save_network(tmp_path / "t", trees, data, model=None, name="student")
+    with pytest.raises(RecipeError, match=r"made of trees; give the \.onnx file"):
+        of_folder(tmp_path / "t", data)
 
 
 def test_repeats_are_kept_where_most_rows_repeat(tmp_path: Path) -> None:

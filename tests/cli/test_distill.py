@@ -59,6 +59,30 @@ def test_an_estimator_and_overrides(tmp_path: Path) -> None:
     assert recipe["students"]["student"]["matching"] == {"temperature": 2.0}
 
 
+def test_trees_and_a_calibration_are_those_of_the_call_in_python(tmp_path: Path) -> None:
+    trees, out = "{estimator: {extra_trees: {trees: 3}}, draws: 200}", str(tmp_path / "run")
+    usual = ["--teacher", "{random_forest: {trees: 2}}", "--data", DATA, "--student", trees]
+    done = xcl("distill", *usual, "--calibrate", "temperature, conformal", "--out", out)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "extra_trees fitted to 200 draws" in said
+    assert "student is calibrated on 50 validation examples" in said
+    data = digits(train=100, validation=50)
+    found = xcl_package.distill(
+        {"random_forest": {"trees": 2}}, yaml.safe_load(trees), data,
+        calibrate=["temperature", "conformal"],
+    )  # fmt: skip
+    x, ran = data.test.x[:50], xcl_package.load(out)
+    np.testing.assert_array_equal(ran(x).probs, found(x).probs)
+    assert ran(x).sets() == found(x).sets()
+    stage = tmp_path / "run/students/student/seed-0/stage.json"
+    before = stage.read_bytes()
+    again = xcl("distill", *usual, "--calibrate", "{conformal: 0.8}", "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert stage.read_bytes() == before
+    assert xcl_package.load(out).conformal.coverage == 0.8  # type: ignore[union-attr]
+
+
 def test_a_choice_stands_beside_kd_of_the_same_total_steps(tmp_path: Path) -> None:
     usual = ["--teacher", "{random_forest: {trees: 2}}", "--data", DATA, "--student", STUDENT]
     usual += ["--steps", "40"]
@@ -92,6 +116,10 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         ({"--alone": ""}, "--alone: is for --choose"),
         ({"--data": "digitz"}, "there is no data set, and no recipe, 'digitz'"),
         ({"--data": "{digits"}, "is not valid YAML"),
+        ({"--calibrate": "variance"}, "--calibrate: is variance, which is for real targets"),
+        ({"--calibrate": "temp"}, "--calibrate: is 'temp'; did you mean 'temperature'"),
+        ({"--student": "extra_trees"}, "--student: is 'extra_trees', which is no network"),
+        ({"--student": "{estimator: extra_trees}", "--steps": "9"}, "--steps: is for networks"),
         ({"--student": "resnot20"}, "students.student.model: unknown model 'resnot20'"),
     ):
         given = [part for pair in (usual | changes).items() for part in pair if part]

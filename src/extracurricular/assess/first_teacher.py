@@ -46,7 +46,14 @@ def of_folder(folder: Path, data: Data) -> dict[str, Any]:
             raise RecipeError("--teacher", f"is the run {str(folder)!r}; {way} of its student")
         raise RecipeError("--teacher", f"is the folder {str(folder)!r}, which holds no teacher")
     found = read_json(file)
-    known = found.get("model") if isinstance(found, dict) else None
+    found = found if isinstance(found, dict) else {}
+    known, fitted = found.get("model"), found.get("calibration")
+    calibrated = isinstance(fitted, dict) and not {"temperature", "variance"}.isdisjoint(fitted)
+    if calibrated or found.get("trees") is not None:
+        what = "answers calibrated, as its weights alone do not"
+        if found.get("trees") is not None:
+            what = "is made of trees"
+        raise RecipeError("--teacher", f"is the student in {str(folder)!r}, which {what}; {way}")
     if known is None or not _same_scales(folder, data):
         raise RecipeError(
             "--teacher",

@@ -12,6 +12,7 @@ from extracurricular.errors import RecipeError, StorageError
 
 if TYPE_CHECKING:
     from extracurricular.recipe.schema import Recipe
+    from extracurricular.recipe.students import CalibrateSection
 
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
@@ -30,7 +31,11 @@ def distill(
         typer.Option(help="A data set: NAME, NAME:PATH or '{NAME: {setting: value}}'."),
     ],
     student: Annotated[
-        str, typer.Option(help="The student's network: NAME or '{NAME: {setting: value}}'.")
+        str,
+        typer.Option(
+            help="The student's network: NAME or '{NAME: {setting: value}}'; or trees: "
+            "'{estimator: gradient_boosting, draws: 20000}'."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the run; finished stages are kept.")
@@ -61,6 +66,13 @@ def distill(
             help="With --choose: train no kd of as many steps as all candidates beside it.",
         ),
     ] = False,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibrate the student on the validation examples: temperature, variance, "
+            "conformal, some of these with commas between, or '{conformal: {coverage: 0.95}}'."
+        ),
+    ] = None,
 ) -> None:
     """Distil a teacher into a student with good defaults, and show how they compare.
 
@@ -68,27 +80,36 @@ def distill(
     Its recipe.yaml is the recipe to start from for changes.
     """
     from extracurricular.cli.run import execute_recipe
-    from extracurricular.distillation import SAMPLER, recipe_for
     from extracurricular.predictors.load import known_data
     from extracurricular.recipe.candidates import read_text
     from extracurricular.recipe.lookup import data_spec, read_spec
     from extracurricular.recipe.read import parse_recipe
+    from extracurricular.recipe.single import SAMPLER, read_trees, recipe_for, refuse_for_trees
+    from extracurricular.run.calibrated import check_methods
 
     if alone and choose is None:
         raise RecipeError("--alone", "is for --choose; give --choose too")
     among = None if choose is None else read_text(choose, SAMPLER, "--choose")
+    methods = None if calibrate is None else _methods(calibrate)
+    trained = read_spec(student, "--student")
+    if read_trees(trained, "--student") is not None:
+        given = {"--steps": steps, "--minutes": minutes, "--choose": choose}
+        refuse_for_trees(given, "--student")
     spec = data_spec(data)
-    task = known_data(spec).task
+    known = known_data(spec)
+    if methods is not None:
+        check_methods(methods, known, "--calibrate")
     values = recipe_for(
         teacher_section(teacher, model),
-        read_spec(student, "--student"),
+        trained,
         spec,
-        task,
+        known,
         name=out.resolve().name,
         steps=steps,
         seed=seed,
         choose=among,
         beside=not alone,
+        calibrate=methods,
     )
     recipe = parse_recipe(values, overrides or [])
     _refuse_others(out, recipe)
@@ -96,6 +117,25 @@ def distill(
         execute_recipe(recipe, out, minutes=minutes)
     except RecipeError as error:
         raise RecipeError(error.key, error.problem + _remedy(error)) from error
+
+
+def _methods(text: str) -> CalibrateSection | None:
+    """Read a calibration: methods with commas between, or YAML.
+
+    Raises:
+        RecipeError: It is neither, or a method is unknown.
+    """
+    import yaml
+
+    from extracurricular.recipe.single import read_calibrate
+
+    given: Any = [name.strip() for name in text.split(",")]
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            given = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError("--calibrate", f"{text!r} is not valid YAML") from None
+    return read_calibrate(given, "--calibrate")
 
 
 def _refuse_others(out: Path, recipe: Recipe) -> None:

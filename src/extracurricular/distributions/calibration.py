@@ -13,7 +13,7 @@ from torch import Tensor
 
 from extracurricular.distributions.categorical import Categorical
 from extracurricular.distributions.gaussian import Gaussian
-from extracurricular.distributions.task import Distribution
+from extracurricular.distributions.task import Distribution, Task
 
 _TINY = 1e-30
 
@@ -80,6 +80,18 @@ class Calibration:
     def __call__(self, said: Distribution) -> Distribution:
         """Return the calibrated distributions of B answers, in whichever units these are."""
         return self._tempered(said, 1.0)
+
+    def goes_with(self, task: Task) -> bool:
+        """Return whether it is one of such answers, with as many numbers as they have targets."""
+        found = self.conformal
+        if task.kind != "regression":
+            sets = found is None or (found.least is not None and found.deviations is None)
+            return self.variance is None and sets and (found is None or not task.binary)
+        parts = [self.variance, *([] if found is None else [found.deviations])]
+        counts = {len(part) for part in parts if part is not None}
+        intervals = found is None or (found.least is None and found.deviations is not None)
+        usual = self.variance is None or task.family is None
+        return self.temperature is None and intervals and usual and counts <= {task.size}
 
     def undone(self, said: Distribution) -> Distribution:
         """Return the distributions from before, of calibrated ones."""

@@ -18,6 +18,7 @@ from extracurricular.export.markdown import block, code, plain
 from extracurricular.export.rows import Row, cells, headings
 from extracurricular.export.subject import Subject, without_folders
 from extracurricular.export.usage import usage
+from extracurricular.models.trees import Trees
 from extracurricular.registry import split_spec
 
 # Hugging Face's names for a task, by (kind, whether the only input is an image).
@@ -110,7 +111,9 @@ def _about(subject: Subject, metadata: dict[str, Any]) -> str:
         answer = f"the probability of each of {count}, which stand on their own"
     else:
         answer = f"mean and variance of {_count(subject.data.task.size, 'real target')}"
-    text = f"A network of {size} that gives {answer}, for the data set {plain(subject.data.name)}."
+    trees = isinstance(subject.network.module, Trees)
+    what = "A model of trees with" if trees else "A network of"
+    text = f"{what} {size} that gives {answer}, for the data set {plain(subject.data.name)}."
     if not subject.recipe:
         return text
     source = subject.recipe["students"][subject.name]["learns_from"]
@@ -145,7 +148,7 @@ def _calibration(subject: Subject) -> str:
     """Return sentences on a calibration; nothing without one."""
     if subject.calibration is None or not subject.calibrated:
         return ""
-    split = subject.recipe["evaluation"]["split"]
+    split = subject.split_name
     text = " " + plain(calibration_sentence("The student", subject.calibrated, split))
     if subject.calibration.conformal is not None:
         text += " The coverage is that of examples like the validation examples, on average."

@@ -17,7 +17,7 @@ from torch import nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.transformed import metadata_of
-from extracurricular.distributions import Distribution
+from extracurricular.distributions import Calibration, Distribution
 from extracurricular.errors import ExportError, OldWordWarning, RecipeError, StorageError
 from extracurricular.evaluation.predict import predict
 from extracurricular.export.card import card
@@ -131,6 +131,7 @@ def export_module(
     int8: bool = False,
     limit: float = LIMIT,
     ranges: Ranges | None = None,
+    calibration: Calibration | None = None,
 ) -> Shipped:
     """Export any network, verified on the test split of its data set.
 
@@ -144,12 +145,15 @@ def export_module(
         limit: Largest allowed difference from the network.
         ranges: The ``ranges`` of :class:`~extracurricular.training.TrainingResult`, where it was
             trained with simulated 8 bits.
+        calibration: The calibration of its distributions; None for none.
 
     Raises:
         XclError: As for :func:`export_run`.
     """
     format = _format(format)
-    subject = own_network(module, data, sampler=sampler, name=Path(out).stem, ranges=ranges)
+    subject = own_network(
+        module, data, sampler=sampler, name=Path(out).stem, ranges=ranges, calibration=calibration
+    )
     return ship(subject, Path(out), format=format, int8=int8, limit=limit)
 
 

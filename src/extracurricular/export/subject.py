@@ -15,7 +15,9 @@ from torch import nn
 from extracurricular.data.base import Data, Split
 from extracurricular.distributions import Calibration
 from extracurricular.errors import RecipeError, XclError
+from extracurricular.evaluation.calibrated import calibration_figures
 from extracurricular.evaluation.entries import is_imbalanced
+from extracurricular.evaluation.predict import predict
 from extracurricular.recipe.schema import DeviceSection
 from extracurricular.run.families import shaped
 from extracurricular.run.finished import Finished, open_run
@@ -183,11 +185,13 @@ def own_network(
     sampler: Sampler | None = None,
     name: str = "student",
     ranges: Ranges | None = None,
+    calibration: Calibration | None = None,
 ) -> Subject:
     """Return a copy of a network that was trained outside a run, ready to export."""
     data = data.to(torch.device("cpu"))
+    network = NetworkTeacher(copy.deepcopy(module).cpu().float().eval(), data.task)
     return Subject(
-        network=NetworkTeacher(copy.deepcopy(module).cpu().float().eval(), data.task),
+        network=network,
         data=data,
         split=data.test,
         split_name="test",
@@ -196,7 +200,19 @@ def own_network(
         sampler=lambda: sampler or Empirical(data),
         recipe={},
         ranges=ranges,
+        calibration=calibration,
+        calibrated=_worth(network, data, calibration),
     )
+
+
+def _worth(network: NetworkTeacher, data: Data, calibration: Calibration | None) -> dict[str, Any]:
+    """Return what a summary says of a calibration, on the test examples; {} without any."""
+    split = data.test
+    if calibration is None or split.y is None or not len(split):
+        return {}
+    said = predict(calibrated(network, calibration), data, split)
+    figures = calibration_figures(calibration, said, split.y)
+    return {"fitted": [calibration.dump()], "figures": figures}
 
 
 def without_folders(value: Any) -> Any:

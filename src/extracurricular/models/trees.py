@@ -250,12 +250,18 @@ def _depth(tree: Tree) -> int:
     return depth
 
 
-def restored(spec: Any, state: Mapping[str, Tensor]) -> Trees:
+def restored(
+    spec: Any,
+    state: Mapping[str, Tensor],
+    inputs: int | None = None,
+    outputs: int | None = None,
+) -> Trees:
     """Return the module of trees that were saved.
 
     Args:
         spec: :attr:`Trees.spec` of the module.
         state: Its ``state_dict``.
+        inputs, outputs: The numbers of inputs and outputs that it must have; None for any.
 
     Raises:
         StorageError: They are no trees, or lead out of themselves.
@@ -271,17 +277,52 @@ def restored(spec: Any, state: Mapping[str, Tensor]) -> Trees:
             raise ValueError("its sizes are others")
         if sum(count for count, *_ in shape["blocks"]) != len(state["roots"]):
             raise ValueError("its trees are others")
-        if sum(width for _, width, *_ in shape["blocks"]) != len(state["bias"]):
+        width = sum(width for _, width, *_ in shape["blocks"])
+        if width != len(state["bias"]) or outputs not in (None, width):
             raise ValueError("its outputs are others")
-        for name, least, most in (("below", -values, splits), ("roots", -values, splits)):
+        if any(state[name].dtype.is_floating_point for name in ("roots", "feature", "below")):
+            raise ValueError("its places are no whole numbers")
+        if state["below"].shape != (splits, 2):
+            raise ValueError("its splits are others")
+        limits = [("below", -values, splits), ("roots", -values, splits)]
+        limits += [] if inputs is None else [("feature", 0, inputs)]
+        for name, least, most in limits:
             if bool(((state[name] < least) | (state[name] >= most)).any()):
                 raise ValueError(f"{name!r} leads nowhere")
         # A split stands before those below it, so there is no circle.
         if bool(((state["below"] >= 0) & (state["below"] <= torch.arange(splits)[:, None])).any()):
             raise ValueError("a split leads back")
+        if _walked(shape["blocks"], state) != shape["depth"]:
+            raise ValueError("its depth is another")
         module = Trees(**shape)
         module.load_state_dict(dict(state))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise StorageError(f"the weights are no trees: {problem}") from None
     return module.eval()
+
+
+def _walked(blocks: Sequence[Any], state: Mapping[str, Tensor]) -> int:
+    """Return the most splits from a root to a leaf, of trees without a circle.
+
+    Raises:
+        ValueError: A split stands in two places, so that an export would write it out twice, or a
+            leaf has not as many values as its block has outputs.
+    """
+    below, roots, values = state["below"].long(), state["roots"].long(), len(state["value"])
+    known = torch.cat([roots[roots >= 0], below[below >= 0]])
+    if bool((torch.bincount(known) > 1).any()):
+        raise ValueError("a split stands in two places")
+    depth = first = 0
+    for count, width, *_ in blocks:
+        level, deep = roots[first : first + count], 0
+        first += count
+        while True:
+            if bool((width - 1 - level[level < 0] > values).any()):
+                raise ValueError("a leaf leads out of the values")
+            level = level[level >= 0]
+            if not len(level):
+                break
+            level, deep = below[level].reshape(-1), deep + 1
+        depth = max(depth, deep)
+    return depth

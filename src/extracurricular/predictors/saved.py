@@ -16,20 +16,32 @@ from torch import Tensor, nn
 
 from extracurricular.data.base import Data
 from extracurricular.data.formats.description import Description, describe_data, frame
+from extracurricular.distributions import Calibration
 from extracurricular.errors import RecipeError, StorageError, TrustError, XclError
-from extracurricular.files import load_weights, read_sealed, save_weights, write_sealed
+from extracurricular.files import (
+    curing,
+    load_weights,
+    read_sealed,
+    save_weights,
+    write_sealed,
+    write_sealed_if_changed,
+)
 from extracurricular.models import build_model, parameter_count
 from extracurricular.models.base import MODELS
+from extracurricular.models.trees import Trees, restored
 from extracurricular.models.weights import check_state
 from extracurricular.predictors.of_data import of_data, with_scales
 from extracurricular.predictors.predictor import Predictor
 from extracurricular.recipe.named_code import refusal
 from extracurricular.registry import explain_validation, split_spec
+from extracurricular.run.estimator import sizes_of
 from extracurricular.teachers import NetworkTeacher
+from extracurricular.teachers.calibrated import calibrated
 
 SCHEMA = 1
 FILE = "predictor.json"
 _WEIGHTS = "weights.safetensors"
+_CURE = f"without {FILE} xcl.distill makes the student anew"
 
 
 class _Known(Description):
@@ -40,6 +52,8 @@ class _Known(Description):
     parameters: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1)]
     sha256: str
+    trees: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
 
 
 def check_place(folder: Path) -> None:
@@ -76,12 +90,13 @@ def save_network(
     batch_size: int = 1024,
     replace: bool = False,
     half: bool = False,
+    calibration: Calibration | None = None,
 ) -> list[Path]:
-    """Write a network and what its users need to a folder.
+    """Write a network, or trees, and what its users need to a folder.
 
     Args:
         folder: The folder; made where it is missing. Its other files are left alone.
-        module: The trained network.
+        module: The trained network, or fitted trees.
         data: The data set that it was trained on, for scales and names.
         model: Spec of the network; None for a module of one's own, which has to be given again
             when the folder is loaded.
@@ -89,6 +104,7 @@ def save_network(
         batch_size: Examples that it answers at once.
         replace: Whether another student in the folder may be overwritten.
         half: Whether the weights are rounded to float16, which halves the file.
+        calibration: The calibration of its answers; None for none.
 
     Returns:
         The files that were written.
@@ -105,6 +121,8 @@ def save_network(
         "model": model,
         "parameters": parameter_count(module),
         "batch_size": batch_size,
+        **({"trees": module.spec} if isinstance(module, Trees) else {}),
+        **_fitted(calibration),
     }
     file = folder / FILE
     if file.is_file() and not replace and not _is_same(folder, known, state):
@@ -117,6 +135,41 @@ def save_network(
     checksum = save_weights(folder / _WEIGHTS, state)
     write_sealed(file, known | {"sha256": checksum})
     return [file, folder / _WEIGHTS]
+
+
+def _fitted(calibration: Calibration | None) -> dict[str, Any]:
+    # Without one there is no such key, as in the files of earlier versions.
+    return {} if calibration is None else {"calibration": calibration.dump()}
+
+
+def recalibrate(folder: Path, calibration: Calibration | None) -> None:
+    """Give a saved student another calibration, or none; its weights stay.
+
+    Raises:
+        StorageError: A file is missing or damaged.
+    """
+    with curing(_CURE):
+        known = read_sealed(folder / FILE)
+    # In the order in which they are written first.
+    last = {"sha256": known.pop("sha256", None)}
+    known.pop("calibration", None)
+    write_sealed_if_changed(folder / FILE, known | _fitted(calibration) | last)
+
+
+def saved_trees(folder: Path, data: Data) -> Trees:
+    """Return the trees that a folder holds.
+
+    Args:
+        folder: The folder.
+        data: The data set of the student, or its description.
+
+    Raises:
+        StorageError: They are missing or damaged, or lead out of themselves.
+    """
+    with curing(_CURE):
+        known = read_sealed(folder / FILE)
+        state = load_weights(folder / _WEIGHTS, known.get("sha256"))
+        return restored(known.get("trees"), state, *sizes_of(data))
 
 
 def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -171,16 +224,14 @@ def load_saved(folder: Path, model: Any = None, *, trust: bool = False) -> Predi
     try:
         known = _Known.model_validate(found)
         data = frame(known)
-        own = known.model is None or MODELS.names_own_code(
-            split_spec(known.model, "network", "model")[0]
-        )
+        own = known.trees is None and _is_own(known.model)
     except ValidationError as error:
         complaint = explain_validation(error, "", _Known.model_fields)
         raise StorageError(f"{where} has a damaged {FILE}: {complaint}") from None
     except (RecipeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{where} has a damaged {FILE}: {error}") from None
     state = load_weights(folder / _WEIGHTS, known.sha256)
-    module = _module(known, own, model, data, where, trust)
+    module = _module(known, own, model, data, where, trust, state)
     try:
         check_state(module.state_dict(), state, "the file")
         module.load_state_dict(state)
@@ -190,14 +241,56 @@ def load_saved(folder: Path, model: Any = None, *, trust: bool = False) -> Predi
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = data.to(device)
     network = NetworkTeacher(module.to(device).eval(), data.task)
-    title = f"{known.name} of {folder}"
-    return of_data(title, with_scales(network, data), data, known.parameters, known.batch_size)
+    fitted = _calibration(known, data, where)
+    return of_data(
+        f"{known.name} of {folder}",
+        with_scales(calibrated(network, fitted), data),
+        data,
+        known.parameters,
+        known.batch_size,
+        conformal=None if fitted is None else fitted.conformal,
+    )
 
 
-def _module(known: _Known, own: bool, model: Any, data: Data, where: str, trust: bool) -> nn.Module:
-    """Return the network that a folder's weights belong to."""
+def _is_own(model: Any) -> bool:
+    """Return whether a network is code of somebody's own; None stands for such."""
+    return model is None or MODELS.names_own_code(split_spec(model, "network", "model")[0])
+
+
+def _calibration(known: _Known, data: Data, where: str) -> Calibration | None:
+    """Return the calibration of a saved student; None where it has none.
+
+    Raises:
+        StorageError: It is damaged, or that of other answers.
+    """
+    if known.calibration is None:
+        return None
+    try:
+        found = Calibration.load(known.calibration)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(f"{where} has a damaged {FILE}: calibration: {error}") from None
+    if not found.goes_with(data.task):
+        raise StorageError(f"{where} has a damaged {FILE}: its calibration is of other answers")
+    return found
+
+
+def _module(
+    known: _Known,
+    own: bool,
+    model: Any,
+    data: Data,
+    where: str,
+    trust: bool,
+    state: dict[str, Tensor],
+) -> nn.Module:
+    """Return the network that a folder's weights belong to, or its trees."""
     if not own and model is not None:
         raise RecipeError("model", f"is of no use here: {where} knows its network")
+    if known.trees is not None:
+        try:
+            return restored(known.trees, state, *sizes_of(data))
+        except StorageError as error:
+            raise StorageError(f"{where} is damaged: {error}") from None
     if own and model is None and known.model is None:
         raise RecipeError(
             "model", f"is needed: {where} has weights of a network of your own; give it as model=…"

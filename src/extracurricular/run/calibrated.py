@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from extracurricular.data.base import Data, Split
-from extracurricular.distributions import Calibration
+from extracurricular.distributions import Calibration, Distribution
 from extracurricular.errors import RecipeError, StorageError, XclError
 from extracurricular.evaluation.calibrate import calibrate, fewest
+from extracurricular.evaluation.predict import predict
 from extracurricular.recipe.students import CalibrateSection
+from extracurricular.run.precision import float32_products
 from extracurricular.run.settings import data_settings
 from extracurricular.run.stages import Checks, Price, Stage, begun
 from extracurricular.run.workspace import Workspace
@@ -105,17 +109,8 @@ class CalibrationStage(Stage):
             ) from error
         split = data.validation
         assert split.y is not None
-        said, conformal = workspace.predict(asked, data, split), self.methods.conformal
-        try:
-            return calibrate(
-                said,
-                split.y.cpu(),
-                temperature=self.methods.temperature,
-                variance=self.methods.variance,
-                coverage=None if conformal is None else conformal.coverage,
-            )
-        except ValueError as error:
-            raise RecipeError(f"{self.key}.calibrate", str(error)) from error
+        said = workspace.predict(asked, data, split)
+        return fitted(self.methods, said, split.y, f"{self.key}.calibrate")
 
     def load(self, workspace: Workspace) -> Calibration:
         """Return the fitted calibration.
@@ -147,6 +142,44 @@ class CalibrationStage(Stage):
         return {path: one.get("sha256") or one.get("identity") for path, one in records.items()}
 
 
+def fitted(methods: CalibrateSection, said: Distribution, y: Tensor, key: str) -> Calibration:
+    """Return the calibration of answers on the validation examples, whose labels are ``y``.
+
+    Raises:
+        RecipeError: The answers cannot be calibrated so.
+    """
+    conformal = methods.conformal
+    try:
+        return calibrate(
+            said,
+            y.cpu(),
+            temperature=methods.temperature,
+            variance=methods.variance,
+            coverage=None if conformal is None else conformal.coverage,
+        )
+    except ValueError as error:
+        raise RecipeError(key, str(error)) from error
+
+
+def fitted_to(model: Teacher, methods: CalibrateSection | None, data: Data) -> Calibration | None:
+    """Return the calibration of a student outside of a run, as a run would fit it.
+
+    Args:
+        model: The student, on the device of the data, as it is without calibration.
+        methods: The methods; None for none.
+        data: The data set.
+
+    Raises:
+        RecipeError: The answers cannot be calibrated so.
+    """
+    if methods is None:
+        return None
+    with float32_products(False):
+        said = predict(model, data, data.validation)
+    assert data.validation.y is not None
+    return fitted(methods, said, data.validation.y, "calibrate")
+
+
 def check_methods(methods: CalibrateSection, data: Data, key: str) -> None:
     """Refuse methods that do not go with the data.
 
@@ -154,6 +187,9 @@ def check_methods(methods: CalibrateSection, data: Data, key: str) -> None:
         RecipeError: A method is for another task, or there are too few validation examples.
     """
     kind = data.task.kind
+    if methods.variance and data.task.family is not None:
+        raise RecipeError(key, "is variance, which is for Gaussians; other distributions take "
+                          "conformal")  # fmt: skip
     for name, kinds in _KINDS.items():
         if getattr(methods, name) and kind not in kinds:
             better = next(
@@ -167,8 +203,8 @@ def check_methods(methods: CalibrateSection, data: Data, key: str) -> None:
     if not len(split) or split.y is None:
         raise RecipeError(
             key,
-            "is set, and is fitted on validation examples, but the data have none; set the data's "
-            "validation, or calibrate to null",
+            "is set, and is fitted on validation examples, but the data have none; give "
+            "them a validation split, or leave the calibration out",
         )
     if methods.conformal is not None:
         stated, count = methods.conformal.coverage, len(split)

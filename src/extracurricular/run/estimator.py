@@ -8,6 +8,7 @@ begins anew, and ends at the same trees.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from extracurricular.data.base import Data
 from extracurricular.distributions import (
     Bernoulli,
     Categorical,
@@ -26,7 +28,7 @@ from extracurricular.errors import RecipeError, own_code
 from extracurricular.files import save_weights
 from extracurricular.inputs import Batch, leaves
 from extracurricular.models import parameter_count
-from extracurricular.models.estimators import ESTIMATORS, StudentEstimator
+from extracurricular.models.estimators import ESTIMATORS
 from extracurricular.models.trees import Array, Block, Trees, planted, restored
 from extracurricular.registry import split_spec
 from extracurricular.run.answering import check_draws
@@ -38,14 +40,16 @@ from extracurricular.run.settings import checked_as, data_settings
 from extracurricular.run.stages import Checks, Price, begun
 from extracurricular.run.trial import PROBE, try_sampler
 from extracurricular.run.workspace import Workspace
-from extracurricular.samplers import Context, Sampler, is_pure
+from extracurricular.samplers import Context, Sampler, Share, is_pure
 from extracurricular.samplers.build import share_is_auto
 from extracurricular.teachers import LabelTeacher, NetworkTeacher, Teacher
+from extracurricular.teachers.base import check_answer, on_draws
 
 # Draws that are made, and asked about, at once.
 _AT_ONCE = 1024
-# Draws on which an estimator of the user's own is tried.
-_TRIED = 64
+TRIED = 64
+"""Draws on which an estimator of the user's own is tried."""
+_WHY = "but an estimator is fitted at once, and no student is in training"
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,7 @@ class EstimatorStage(NetworkStage):
         """Return the trees on the CPU; one leaf for each output where they are not fitted yet."""
         if self.is_done(workspace):
             return self._restored(workspace)
-        outputs = workspace.described(self.data).task.outputs
-        return planted([Block([], np.zeros(outputs))])
+        return no_trees(workspace.described(self.data))
 
     def trained(self, workspace: Workspace, device: torch.device | None = None) -> nn.Module:
         """Return the fitted trees, on the device of the run or on another.
@@ -106,7 +109,8 @@ class EstimatorStage(NetworkStage):
         return self._restored(workspace).to(device or workspace.device)
 
     def _restored(self, workspace: Workspace) -> Trees:
-        return restored(workspace.record(self.path).get("trees"), workspace.weights(self.path))
+        spec, state = workspace.record(self.path).get("trees"), workspace.weights(self.path)
+        return restored(spec, state, *sizes_of(workspace.described(self.data)))
 
     # -- doing ------------------------------------------------------------------------------------
 
@@ -120,8 +124,9 @@ class EstimatorStage(NetworkStage):
             sampler, teacher = self.lesson(workspace, None)  # type: ignore[arg-type]  # no draw depends on it
             blamed = None if self.learns_from == "labels" else teacher
             with blaming(workspace, data, blamed):
-                asked = self._asked(workspace, sampler, teacher)
-                trees = self._fitted(self._entry(), *asked)
+                with autocast(workspace.precision, workspace.device):
+                    asked = asked_about(sampler, teacher, self.length, workspace.device)
+                trees = fitted_trees(self.estimator, self.seed, asked, f"{self.key}.estimator")
             trees = trees.to(workspace.device)
             network = NetworkTeacher(trees, data.task)
             folder = workspace.folder / self.path
@@ -133,38 +138,6 @@ class EstimatorStage(NetworkStage):
                 "parameters": parameter_count(trees),
                 **judged(workspace, network, data, self.path, None, self.networks),
             }
-
-    def _entry(self) -> StudentEstimator:
-        return ESTIMATORS.build(self.estimator, key=f"{self.key}.estimator")
-
-    def _asked(
-        self, workspace: Workspace, sampler: Sampler, teacher: Teacher
-    ) -> tuple[Array, Distribution, Array]:
-        """Return the draws that differ, their distributions, and how often each was drawn."""
-        x, said = [], []
-        with torch.no_grad(), autocast(workspace.precision, workspace.device):
-            for start in range(0, self.length, _AT_ONCE):
-                end = min(start + _AT_ONCE, self.length)
-                batch = sampler(torch.arange(start, end, device=workspace.device))
-                x.append(table(batch))
-                said.append(on_cpu(teacher(batch.taught)))
-        return gathered(np.concatenate(x), concatenate(said))
-
-    def _fitted(
-        self, entry: StudentEstimator, x: Array, target: Distribution, weight: Array
-    ) -> Trees:
-        from threadpoolctl import threadpool_limits
-
-        name, _ = split_spec(self.estimator, "estimator", f"{self.key}.estimator")
-        key = f"{self.key}.estimator.{name}"
-        # On one thread sums have one order, so that fitting again gives the same trees.
-        with threadpool_limits(limits=1), own_code(key, "cannot be fitted", plain=True):
-            try:
-                return entry.fit(x, target, weight, self.seed)
-            except RecipeError as error:
-                raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
-            except ValueError as error:
-                raise RecipeError(key, str(error)) from error
 
     # -- checking ---------------------------------------------------------------------------------
 
@@ -178,19 +151,15 @@ class EstimatorStage(NetworkStage):
         if name in checks.seen:
             return
         checks.seen.add(name)
-        entry, key = self._entry(), f"{self.key}.sampler"
-        why = "but an estimator is fitted at once, and no student is in training"
-        if share_is_auto(self.sampler):
-            raise RecipeError(
-                key, f"has a share of 'auto', which follows the student's mastery, {why}"
-            )
+        key = f"{self.key}.sampler"
+        ESTIMATORS.build(self.estimator, key=f"{self.key}.estimator")
+        check_share(self.sampler, key)
         context = Context()
         if self.teacher is not None:
             checks.teacher = checks.teacher or self.teacher.preview(workspace)
             context = Context(checks.teacher, self.untrained(workspace), checks.generators)
         sampler = self.build_sampler(workspace, context)
-        if not is_pure(sampler):
-            raise RecipeError(key, f"gives draws that depend on the student, {why}")
+        check_pure(sampler, key)
         if self.learns_from == "teacher" and checks.teacher is not None:
             check_draws(checks.teacher, sampler, self.key)
         batch = try_sampler(sampler, torch.arange(PROBE).to(workspace.device), key)
@@ -201,24 +170,111 @@ class EstimatorStage(NetworkStage):
         checks.asks[self.key] = questions(sampler, self.learns_from)
         if self.record is not None or (self.teacher is not None and self.teacher.is_stored):
             checks.asks[self.key] = 0.0
-        kind, _ = split_spec(self.estimator, "estimator", f"{self.key}.estimator")
-        if kind == "sklearn" or ESTIMATORS.names_own_code(kind):
-            self._try(workspace, entry, sampler, checks)
-
-    def _try(
-        self, workspace: Workspace, entry: StudentEstimator, sampler: Sampler, checks: Checks
-    ) -> None:
-        """Fit an estimator of the user's own to a few draws."""
-        asked = checks.teacher if self.learns_from == "teacher" else None
-        batch = sampler(torch.arange(_TRIED, device=workspace.device))
-        with workspace.exact(), torch.no_grad():
-            said = LabelTeacher()(batch) if asked is None else asked(batch.taught)
-        self._fitted(entry, *gathered(table(batch), on_cpu(said)))
+        if is_own(self.estimator):
+            taught = self.learns_from == "teacher" and checks.teacher is not None
+            asked = checks.teacher if taught else LabelTeacher()
+            assert asked is not None
+            with workspace.exact():
+                found = asked_about(sampler, asked, TRIED, workspace.device)
+            fitted_trees(self.estimator, self.seed, found, f"{self.key}.estimator")
 
     def price(self, workspace: Workspace, checks: Checks) -> Price:
         """Return the cost of the fit."""
         asked = round(self.length * checks.asks.get(self.key, 0.0)) if self.teacher else 0
         return Price(1, self.length, asked)
+
+
+def check_share(chain: Any, key: str) -> None:
+    """Refuse a chain, or a sampler, with a share that follows the student in training.
+
+    Raises:
+        RecipeError: It has one.
+    """
+    auto = isinstance(chain, Share) and chain.of is None
+    if auto or (isinstance(chain, str | dict | list) and share_is_auto(chain)):
+        raise RecipeError(
+            key, f"has a share of 'auto', which follows the student's mastery, {_WHY}"
+        )
+
+
+def check_pure(sampler: Sampler, key: str) -> None:
+    """Refuse a sampler whose draws depend on the student in training.
+
+    Raises:
+        RecipeError: They do.
+    """
+    if not is_pure(sampler):
+        raise RecipeError(key, f"gives draws that depend on the student, {_WHY}")
+
+
+def no_trees(data: Data) -> Trees:
+    """Return one leaf for each output, which stands for trees that are not fitted yet."""
+    return planted([Block([], np.zeros(data.task.outputs))])
+
+
+def sizes_of(data: Data) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs of trees for a data set."""
+    inputs = sum(math.prod(leaf.shape[1:]) for leaf in leaves(data.train.x).values())
+    return inputs, data.task.outputs
+
+
+def is_own(estimator: Any) -> bool:
+    """Return whether an estimator is code of the user's own, which is tried before it is needed."""
+    kind, _ = split_spec(estimator, "estimator", "")
+    return kind == "sklearn" or ESTIMATORS.names_own_code(kind)
+
+
+def asked_about(
+    sampler: Sampler, teacher: Teacher, count: int, device: torch.device
+) -> tuple[Array, Distribution, Array]:
+    """Return the draws that differ, the teacher's distributions, and how often each was drawn.
+
+    Args:
+        sampler: The sampler.
+        teacher: The teacher, or labels.
+        count: Draws.
+        device: The device of both.
+    """
+    asked = on_draws(teacher, sampler)
+    x, said = [], []
+    with torch.no_grad():
+        for start in range(0, count, _AT_ONCE):
+            slots = torch.arange(start, min(start + _AT_ONCE, count), device=device)
+            # A share says by a draw's id which side it is of.
+            batch = sampler(sampler.ids(slots) if isinstance(sampler, Share) else slots)
+            answer = asked(batch.taught)
+            # Whoever is sure, as labels are, has a variance of 0, whose logarithm is not finite.
+            if not bool(torch.isfinite(answer.mean).all()):
+                check_answer(answer, batch.ids)
+            x.append(table(batch))
+            said.append(on_cpu(answer))
+    return gathered(np.concatenate(x), concatenate(said))
+
+
+def fitted_trees(spec: Any, seed: int, asked: tuple[Array, Distribution, Array], key: str) -> Trees:
+    """Fit an estimator, and return its trees, on the CPU.
+
+    Args:
+        spec: Spec of the estimator.
+        seed: Seed of everything random in it.
+        asked: Draws, distributions and counts, as :func:`asked_about` gives them.
+        key: Where the spec stands.
+
+    Raises:
+        RecipeError: The spec is wrong, or the fit fails.
+    """
+    from threadpoolctl import threadpool_limits
+
+    entry = ESTIMATORS.build(spec, key=key)
+    key = f"{key}.{split_spec(spec, 'estimator', key)[0]}"
+    # On one thread sums have one order, so that fitting again gives the same trees.
+    with threadpool_limits(limits=1), own_code(key, "cannot be fitted", plain=True):
+        try:
+            return entry.fit(*asked, seed)
+        except RecipeError as error:
+            raise RecipeError(f"{key}.{error.key}".strip("."), error.problem) from error
+        except ValueError as error:
+            raise RecipeError(key, str(error)) from error
 
 
 def table(batch: Batch) -> Array:
