@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster of two nodes, of which workers, a whole node, or the run itself are killed.
+"""Runs on a Ray cluster of two nodes, of which workers, a node, the head or the run are killed.
 
 The nodes are processes on this machine. A run ends with the numbers of an undisturbed one, or with
 one sentence, and then the same command goes on to them.
@@ -21,12 +21,14 @@ from drills._runs import Base, base, differences
 from drills.common import Dice, Ended, Result, Tally, xcl
 
 COUNT = 20
-KINDS = ("worker", "node", "run")
+KINDS = ("worker", "node", "run", "head")
 _WORDS = ("run", "r.yaml", "--on", "ray", "--out")
 # Words of Ray that no terminal shows.
 _TALK = ("raylet", "ray::", ".cc:", ".h:", "WARNING", "INFO")
 # Kills of one trial.
 _WORKERS = 2
+# Seconds in which a run ends whose cluster has died.
+_ENDS = 60.0
 # Seconds in which a cluster begins a stage, or a worker that was killed another one.
 _PATIENCE = 120.0
 
@@ -65,12 +67,20 @@ def _trial(number: int, dice: Dice, whole: Base, nodes: _Nodes, tally: Tally) ->
         killer.stop.set()
         killer.join()
         killed = killer.kills
+        late = time.monotonic() - killer.at
+        if kind == "head" and killed and (ended.status != 2 or late > _ENDS):
+            nodes.restart()
+            tally.fault(number, f"status {ended.status} {late:.0f} s after the head was killed: "
+                        f"{ended.text[-300:]}")  # fmt: skip
+            return
     tally.outcome(f"{kind}s killed", killed)
     tally.outcome("stages gone on with", ended.text.count("goes on from its checkpoint"))
     if ended.status != 0:
         if kind != "run" and not _fine(number, ended, tally):
             return
         tally.outcome("ended early")
+        if kind == "head":
+            nodes.restart()
         ended = xcl(*_WORDS, out.name, cwd=whole.folder, real=True)
     found = differences(out, whole.run) if ended.status == 0 else [ended.text[-800:]]
     if found or not _fine(number, ended, tally):
@@ -90,20 +100,21 @@ def _fine(number: int, ended: Ended, tally: Tally) -> bool:
 
 
 class _Killer(threading.Thread):
-    """Kills workers or a node while a run is at work."""
+    """Kills workers, a node or the head while a run is at work."""
 
     def __init__(self, kind: str, dice: Dice, nodes: _Nodes) -> None:
         super().__init__(daemon=True)
         self.kind, self.dice, self.nodes = kind, dice, nodes
-        self.stop, self.kills = threading.Event(), 0
+        self.stop, self.kills, self.at = threading.Event(), 0, 0.0
 
     def run(self) -> None:
         """Kill, until enough is killed or the run has ended."""
-        while self.kills < (1 if self.kind == "node" else _WORKERS):
+        while self.kills < (_WORKERS if self.kind == "worker" else 1):
             if not self._begun() or self.stop.wait(self.dice.uniform(0.1, 2.0)):
                 return
-            if self.kind == "node":
-                self.nodes.kill()
+            if self.kind != "worker":
+                self.at = time.monotonic()
+                self.nodes.kill(self.kind)
                 self.kills += 1
                 return
             at_work = self.nodes.at_work()
@@ -152,11 +163,23 @@ class _Nodes:
             with _silent():
                 self.second = self.cluster.add_node(num_cpus=1)
 
-    def kill(self) -> None:
-        """Kill the second node."""
-        second, self.second = self.second, None
-        with _silent():
-            self.cluster.remove_node(second, allow_graceful=False)
+    def kill(self, kind: str) -> None:
+        """Kill the second node, or all processes of the first, which is the head."""
+        if kind == "node":
+            second, self.second = self.second, None
+            with _silent():
+                self.cluster.remove_node(second, allow_graceful=False)
+            return
+        for some in self.cluster.head_node.all_processes.values():
+            for one in some:
+                with suppress(ProcessLookupError):
+                    os.kill(one.process.pid, signal.SIGKILL)
+
+    def restart(self) -> None:
+        """End the cluster, and begin another."""
+        self.__exit__()
+        self.__enter__()
+        self.renew()
 
     def at_work(self, second: bool = False) -> list[int]:
         """Return the processes that do a stage, on the second node or on both."""
