@@ -7,7 +7,7 @@ boosted trees, on stored rows (kd) and beyond them (xcl), beside the same from l
 own distillation of that ensemble stands beside ours.
 
     python benchmarks/tables.py DATA [--sets energy …] [--splits 0 1 …] [--out FOLDER]
-        [--peer-python PYTHON [--seconds 60]] [--students NAME …] [--choose]
+        [--peer-python PYTHON [--seconds 60]] [--students NAME …] [--draws N] [--choose]
 
 The environment: ``python -m venv ag``, ``ag/bin/pip install torch==2.13.0 autogluon.tabular
 lightgbm catboost`` (1.6.3, which needs pandas 2). ``--choose`` sets a tenth of the training rows
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--peer-python")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--students", nargs="+")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="draws of each record, and trees")
     parser.add_argument("--choose", action="store_true")
     given = parser.parse_args()
     for name in given.sets:
@@ -155,7 +156,7 @@ def recipe(given: Any, name: str, split: int, peer: Path | None) -> dict[str, An
         spread = json.loads((peer / "peer.json").read_text())["oof_rmse"]
         asked = {"function": "tables_teacher:answer", "output": "mean", "std": spread}
         teacher = {"per_seed": True, "function": asked,
-                   "record": {"draws": DRAWS, "codec": "float32"}}  # fmt: skip
+                   "record": {"draws": given.draws, "codec": "float32"}}  # fmt: skip
     beyond: Any = HALVES
     if peer is None and "model" in teacher:
         beyond = {"share": {"extended": DRAWN}}
@@ -167,8 +168,8 @@ def recipe(given: Any, name: str, split: int, peer: Path | None) -> dict[str, An
         "erm-5000": {"model": large, **labels},
         "kd-5000": {"model": large},
         "xcl-5000": {"model": large, "sampler": beyond},
-        "trees": {"estimator": TREES[name], "draws": DRAWS, "sampler": SWAPPED},
-        "trees-labels": {"estimator": BOOSTED, "draws": DRAWS, **labels},
+        "trees": {"estimator": TREES[name], "draws": given.draws, "sampler": SWAPPED},
+        "trees-labels": {"estimator": BOOSTED, "draws": given.draws, **labels},
     }
     wanted = given.students or list(students)
     return {
