@@ -11,6 +11,7 @@ import pytest
 from extracurricular.errors import TrainingError
 from extracurricular.run import cluster
 from extracurricular.run.cluster import Pulse, told_of_loss
+from extracurricular.run.on_ray import _Driver
 
 
 def ray_at(head: str, node: str, joined: bool = True) -> Any:
@@ -68,3 +69,13 @@ def test_a_lost_connection_is_one_sentence() -> None:
     problem = r"the cluster at 'ray://h:1' is gone \(reset\); the same command goes on"
     with pytest.raises(TrainingError, match=problem), told_of_loss("ray://h:1"):
         raise ConnectionResetError("reset")
+
+
+def test_nothing_is_asked_of_a_cluster_whose_connection_is_lost() -> None:
+    """Ray would look for another cluster, and wait for it."""
+    asked: list[object] = []
+    ray = SimpleNamespace(is_initialized=lambda: False, cancel=lambda *a, **k: asked.append(a))
+    driver = _Driver(ray, {}, "", None)
+    driver.running = {"task": None}  # type: ignore[dict-item]
+    driver.cancel()
+    assert not asked

@@ -138,15 +138,18 @@ def _ray() -> ModuleType:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep what Ray tells of itself from the terminal while a block runs."""
-    logger = logging.getLogger("ray")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    # The second passes nothing on to the first.
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.util.client.logsclient")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"ray\b")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

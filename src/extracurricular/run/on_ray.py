@@ -211,6 +211,8 @@ class _Driver:
 
     def cancel(self) -> None:
         """End all tasks."""
+        if not self.ray.is_initialized():
+            return  # the connection is lost, and Ray would look for another cluster
         with quiet(), suppress(Exception):  # the cluster may be gone
             for ref in self.running:
                 self.ray.cancel(ref, force=True)
