@@ -41,7 +41,8 @@ def feel(pulse: Pulse) -> None:
 def test_a_head_or_a_node_that_no_longer_listens_ends_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster, "_SILENCE", 0.0)
+    monkeypatch.setattr(cluster, "_HEAD", 0.0)
+    monkeypatch.setattr(cluster, "_HERE", 0.0)
     head, at_head = listening()
     node, at_node = listening()
     pulse = Pulse(ray_at(at_head, at_node))

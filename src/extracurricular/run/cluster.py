@@ -36,8 +36,9 @@ _TLS = "RAY_USE_TLS"
 _AUTH = "RAY_AUTH_MODE"
 # Seconds in which a machine answers that is there.
 _PATIENCE = 5.0
-# Seconds between two looks at a cluster, and those of silence after which it is dead.
-_PULSE, _SILENCE = 1.0, 5.0
+# Seconds between two looks at a cluster, and those of silence after which its head is dead, which a
+# network may cut off for a moment, or its part on this machine. Ray itself waits for 60 and 14.
+_PULSE, _HEAD, _HERE = 1.0, 15.0, 5.0
 # Memory of a process that has imported all it needs.
 _BARE = 600 * 2**20
 # Copies of a network's numbers in a training: weights, gradients, moments, averages, checkpoint.
@@ -253,12 +254,16 @@ class Pulse:
     def __init__(self, ray: ModuleType) -> None:
         self._looked = time.monotonic()
         context = ray.get_runtime_context()
-        self._places: list[tuple[str, str]] = []
+        self._places: list[tuple[str, float, str]] = []
         # By ray:// this process is no part of the cluster, and its calls raise where that is gone.
         if not ray.util.client.ray.is_connected():
             head, node = context.gcs_address, context.get_node_id()
-            self._places = [(head, f"the head of the cluster at {head!r} has died")] + [
-                (f"{one['NodeManagerAddress']}:{one['NodeManagerPort']}", "Ray has died here")
+            self._places = [(head, _HEAD, f"the head of the cluster at {head!r} has died")] + [
+                (
+                    f"{one['NodeManagerAddress']}:{one['NodeManagerPort']}",
+                    _HERE,
+                    "Ray has died here",
+                )
                 for one in ray.nodes()
                 if one["NodeID"] == node
             ]
@@ -275,10 +280,11 @@ class Pulse:
             return
         self._looked = now
         for place in self._places:
-            if _listens(place[0]):
+            address, silence, what = place
+            if _listens(address):
                 self._answered[place] = now
-            elif now - self._answered[place] > _SILENCE:
-                raise _dead(place[1])
+            elif now - self._answered[place] > silence:
+                raise _dead(what)
 
 
 def _listens(address: str) -> bool:
